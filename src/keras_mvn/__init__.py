@@ -1,0 +1,32 @@
+"""keras-mvn: Keras 3 networks that predict a multivariate normal, mean and covariance, per row."""
+
+from keras_mvn import _backend
+
+try:
+    import keras as _keras  # noqa: F401  (a missing backend is explained here, once)
+except ImportError as error:
+    if _backend.configured_backend() in _backend.installed_backends():
+        raise
+    raise ImportError(_backend.explain_missing_backend()) from error
+
+from keras_mvn import calibration as calibration
+from keras_mvn import covariances as covariances
+from keras_mvn import layers as layers
+from keras_mvn import layouts as layouts
+from keras_mvn import losses as losses
+from keras_mvn import metrics as metrics
+from keras_mvn import regularizers as regularizers
+from keras_mvn.distribution import MultivariateNormal as MultivariateNormal
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MultivariateNormal",
+    "calibration",
+    "covariances",
+    "layers",
+    "layouts",
+    "losses",
+    "metrics",
+    "regularizers",
+]

@@ -1,0 +1,56 @@
+"""From a dense matrix in float64 to the (scale, N) of its unit triangular factor."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_mvn.covariances.packing import pack_strict_lower
+from keras_mvn.types import Array
+
+__all__ = ["cholesky_parameters", "precision_parameters"]
+
+
+def cholesky_parameters(covariance: Array) -> tuple[Array, Array]:
+    """(scale, N) with Σ = S (I + N)(I + N)ᵀ S.
+
+    The standard deviations are divided out first, so that units cost no accuracy.
+
+    Raises:
+        ValueError: Σ is not positive definite.
+    """
+    stddev = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = covariance / stddev[..., :, None] / stddev[..., None, :]
+    factor = _cholesky(correlation, "covariance")
+    root = np.diagonal(factor, axis1=-2, axis2=-1)
+    return stddev * root, pack_strict_lower(factor / root[..., None])
+
+
+def precision_parameters(precision: Array) -> tuple[Array, Array]:
+    """(scale, N) with Σ⁻¹ = S⁻¹ (I + N)ᵀ (I + N) S⁻¹.
+
+    Σ⁻¹ = Pᵀ P with P lower is the Cholesky factorization from the last target to the first.
+
+    Raises:
+        ValueError: Σ⁻¹ is not positive definite.
+    """
+    root = np.sqrt(np.diagonal(precision, axis1=-2, axis2=-1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        standardized = precision / root[..., :, None] / root[..., None, :]
+    reverse = _cholesky(standardized[..., ::-1, ::-1], "precision")[..., ::-1, ::-1]
+    factor = np.swapaxes(reverse, -1, -2)  # lower, Fᵀ F = standardized, P = F diag(root)
+    unit = np.diagonal(factor, axis1=-2, axis2=-1)
+    return 1.0 / (root * unit), pack_strict_lower(factor / unit[..., None, :])
+
+
+def _cholesky(matrix: Array, name: str) -> Array:
+    try:
+        if not np.isfinite(matrix).all():
+            raise np.linalg.LinAlgError
+        return np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            f"{name} must be symmetric and positive definite, and at least one matrix of shape "
+            f"{matrix.shape[-2:]} in the batch is not. Check for negative or zero variances, for "
+            "targets that are sums or copies of others, and for NaN."
+        ) from None

@@ -1,0 +1,229 @@
+"""The contract of a covariance structure.
+
+A structure is a small, frozen, serializable configuration. It holds no weights and no d; it is
+the only code that knows how to read `shape_params`. Every covariance is Σ = S R S with
+S = diag(scale); a structure says what R is. The notation is in `keras_mvn.types`.
+
+A new structure is one file with a final class over `Covariance` and one export line:
+docs/add_a_covariance.md walks through one.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import asdict, dataclass
+from typing import Any, Self, final
+
+import keras
+
+from keras_mvn import links
+from keras_mvn._numeric import differentiable, namespace
+from keras_mvn.types import Array, Tensor
+
+__all__ = ["Covariance"]
+
+
+@dataclass(frozen=True)
+class Covariance(abc.ABC):
+    """How a network's numbers describe a covariance matrix Σ = S R S.
+
+    Abstract: `whiten`, `color`, `shape_size`, `shape_matrix` and `from_covariance` make a
+    structure; the rest is derived here and overridden only where a structure knows a cheaper way.
+    All methods but `from_covariance` take backend tensors and NumPy arrays alike.
+    """
+
+    # --- sizes -----------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def shape_size(self, event_size: int) -> int:
+        """k, how many dimensionless numbers describe R for d = `event_size` targets."""
+
+    def raw_size(self, event_size: int) -> int:
+        """How many unconstrained numbers a network emits for the covariance: d + k."""
+        return event_size + self.shape_size(event_size)
+
+    @final
+    def packed_size(self, event_size: int) -> int:
+        """Width of y_pred = [mean | scale | shape_params]: 2 d + k."""
+        return 2 * event_size + self.shape_size(event_size)
+
+    # --- the arithmetic --------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """z = R^(−½) u, standard normal under the model, and log_det = ½ log det R."""
+
+    @abc.abstractmethod
+    def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
+        """u = R^½ z, the inverse of `whiten`: how samples are drawn."""
+
+    def whiten_vjp(
+        self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, log_det_bar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The analytic backward pass of `whiten`: (shape_params_bar, u_bar).
+
+        For any z_bar, so that every loss shares it. Optional: a structure that does not override
+        this method is differentiated by the backend.
+        """
+        raise NotImplementedError(f"{self.name!r} leaves the gradient of whiten to the backend.")
+
+    @abc.abstractmethod
+    def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """The dense shape matrix R: (..., k) → (..., d, d)."""
+
+    @abc.abstractmethod
+    def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
+        """Scale and shape_params of Σ: (..., d, d) → (..., d), (..., k), in float64 NumPy.
+
+        Exact where the structure can hold Σ, else the closest it can, as its docstring says.
+        """
+
+    # --- from what a network emits ---------------------------------------------------------------
+
+    def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
+        """Unconstrained (..., raw_size) → scale (..., d) and shape_params (..., k).
+
+        Zeros give scale 1 and R = I. Valid for any finite `raw`.
+        """
+        return links.positive(raw[..., :event_size]), raw[..., event_size:]
+
+    def unconstrain(self, scale: Tensor, shape_params: Tensor) -> Tensor:
+        """The raw numbers that `constrain` turns into these: its inverse."""
+        return namespace(scale).concatenate(
+            [links.positive_inverse(scale), shape_params], axis=-1
+        )
+
+    def relocate(
+        self, scale: Tensor, shape_params: Tensor, origin_scale: Tensor, origin_shape: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Move what `constrain` gives so that raw zeros stand for the origin's covariance.
+
+        The origin is what `MultivariateNormalHead.adapt` read off the data, in the units of y.
+        """
+        return origin_scale * scale, origin_shape + shape_params
+
+    def from_matrix(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shape_params from the d × d matrix that `layout="stacked"` carries.
+
+        Raises:
+            ValueError: this structure has no matrix form that a network would emit.
+        """
+        raise self._no_matrix_form()
+
+    def raw_from_matrix(self, matrix: Tensor) -> Tensor:
+        """The numbers `constrain` takes, from an unconstrained d × d matrix of the same layout.
+
+        Raises:
+            ValueError: this structure has no matrix form that a network would emit.
+        """
+        raise self._no_matrix_form()
+
+    def _no_matrix_form(self) -> ValueError:
+        return ValueError(
+            f"layout='stacked' carries a d × d matrix, which covariance={self.name!r} does not "
+            "read. Use 'cholesky' (the factor of Σ), 'precision_cholesky' (the factor of Σ⁻¹) or "
+            "'symmetric' (Σ itself), or layout='packed'."
+        )
+
+    # --- derived ---------------------------------------------------------------------------------
+
+    @property
+    def wire(self) -> Covariance:
+        """The structure that reads this one's y_pred; itself, unless only `constrain` differs."""
+        return self
+
+    @property
+    def name(self) -> str:
+        """The name by which `keras_mvn.covariances.get` finds this structure."""
+        words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(self).__name__)
+        return words.lstrip("_")
+
+    @final
+    def standardize(
+        self, residual: Tensor, scale: Tensor, shape_params: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """z and log_scale = ½ log det Σ of y − mean: all that a likelihood needs.
+
+        −log p(y) = ½ ‖z‖² + log_scale + ½ d log 2π. Differentiable in all arguments, with the
+        structure's analytic gradient; the residual is divided by the scale before anything is
+        squared, so units neither over- nor underflow.
+
+        Args:
+            residual: (..., d), y − mean.
+            scale: (..., d), positive.
+            shape_params: (..., k).
+        """
+        xp = namespace(residual)
+        u = differentiable(
+            lambda residual, scale: residual / scale,
+            lambda u_bar, u, _, scale: (u_bar / scale, -(u_bar * u) / scale),
+            residual,
+            scale,
+        )
+        z, log_det = self._whiten_with_vjp(shape_params, u)
+        return z, xp.sum(xp.log(scale), axis=-1) + log_det
+
+    def _whiten_with_vjp(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        if type(self).whiten_vjp is Covariance.whiten_vjp:
+            return self.whiten(shape_params, u)
+        xp = namespace(u)
+
+        def forward(shape_params: Tensor, u: Tensor) -> Tensor:
+            z, log_det = self.whiten(shape_params, u)
+            return xp.concatenate([z, log_det[..., None]], axis=-1)
+
+        def vjp(bar: Tensor, output: Tensor, shape_params: Tensor, u: Tensor) -> Any:
+            return self.whiten_vjp(shape_params, u, output[..., :-1], bar[..., :-1], bar[..., -1])
+
+        output = differentiable(forward, vjp, shape_params, u)
+        return output[..., :-1], output[..., -1]
+
+    def scale_tril(self, scale: Tensor, shape_params: Tensor) -> Tensor:
+        """The lower Cholesky factor L of Σ = L Lᵀ: (..., d, d)."""
+        r = self.shape_matrix(shape_params, scale.shape[-1])
+        return scale[..., None] * namespace(scale).linalg.cholesky(r)
+
+    def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
+        """The diagonal of Σ: (..., d)."""
+        xp = namespace(scale)
+        r = self.shape_matrix(shape_params, scale.shape[-1])
+        return scale * scale * xp.diagonal(r, axis1=-2, axis2=-1)
+
+    @final
+    def covariance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
+        """The dense covariance matrix Σ = S R S: (..., d, d)."""
+        r = self.shape_matrix(shape_params, scale.shape[-1])
+        return scale[..., :, None] * r * scale[..., None, :]
+
+    # --- configuration ---------------------------------------------------------------------------
+
+    @final
+    def get_config(self) -> dict[str, Any]:
+        """The fields of the structure, as Keras serializes them."""
+        return asdict(self)
+
+    @final
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The structure of this configuration."""
+        return cls(**config)
+
+    @final
+    def explain_sizes(self, event_size: int) -> str:
+        """For error messages: how wide y_pred has to be for d targets."""
+        d, k = event_size, self.shape_size(event_size)
+        return (
+            f"{self.name!r} needs {2 * d + k} numbers for {d} targets "
+            f"({d} for the mean, {d} for the scale, {k} for the shape)"
+        )
+
+    @final
+    def event_size_of(self, width: int) -> int | None:
+        """d such that y_pred has this width, or None if there is none."""
+        return next((d for d in range(1, width + 1) if self.packed_size(d) == width), None)
+
+
+def register(cls: type[Covariance]) -> type[Covariance]:
+    """Make a structure loadable from a `.keras` file."""
+    keras.saving.register_keras_serializable(package="keras_mvn.covariances")(cls)
+    return cls

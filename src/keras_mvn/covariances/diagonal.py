@@ -1,0 +1,55 @@
+"""Independent targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from keras_mvn._numeric import namespace
+from keras_mvn.covariances._unit_lower import zero_log_det
+from keras_mvn.covariances.base import Covariance, register
+from keras_mvn.types import Array, Tensor
+
+__all__ = ["Diagonal"]
+
+
+@final
+@register
+@dataclass(frozen=True)
+class Diagonal(Covariance):
+    """Independent targets: Σ = diag(scale²), R = I.
+
+    `scale` are the standard deviations. d numbers beside the mean, O(d) time and memory. Of a
+    full Σ, `from_covariance` keeps the variances.
+
+    >>> import numpy as np
+    >>> Diagonal().from_covariance(np.array([[4.0, 1.0], [1.0, 9.0]]))[0]
+    array([2., 3.])
+    """
+
+    def shape_size(self, event_size: int) -> int:
+        """0: a diagonal covariance has no shape."""
+        return 0
+
+    def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """z = u."""
+        return u, zero_log_det(u)
+
+    def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
+        """u = z."""
+        return z
+
+    def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """R = I."""
+        xp = namespace(shape_params)
+        # The batch axes of a tensor without columns, kept without asking for their lengths.
+        zero = xp.sum(shape_params, axis=-1)[..., None, None]
+        eye = np.eye(event_size)
+        return zero + (eye if xp is np else xp.cast(eye, shape_params.dtype))
+
+    def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
+        """Standard deviations; correlations are dropped."""
+        scale = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+        return scale, np.zeros((*scale.shape[:-1], 0))

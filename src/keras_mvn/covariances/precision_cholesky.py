@@ -1,0 +1,87 @@
+"""Full covariance through the modified Cholesky factor of the precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from keras_mvn._numeric import namespace
+from keras_mvn.covariances import _unit_lower
+from keras_mvn.covariances._cholesky_of import cholesky_parameters, precision_parameters
+from keras_mvn.covariances.base import Covariance, register
+from keras_mvn.covariances.packing import diagonal, pack_strict_lower
+from keras_mvn.types import Array, Tensor
+
+__all__ = ["PrecisionCholesky"]
+
+
+@final
+@register
+@dataclass(frozen=True)
+class PrecisionCholesky(Covariance):
+    """Full covariance by its precision: Σ⁻¹ = Pᵀ P, P = (I + N) S⁻¹, N strictly lower.
+
+    The modified Cholesky decomposition: row i of −N holds the coefficients of the regression of
+    target i on the targets before it, `scale[i]` the standard deviation of what that leaves. No
+    solve in the loss: z = (I + N) u is a product, which stays finite for any N.
+
+    d + d(d − 1)/2 numbers beside the mean. O(d²) time and memory per row for the likelihood;
+    O(d²) by substitution for samples; O(d³) for the dense Σ. Exact for every Σ.
+
+    Source: Pourahmadi, "Joint mean-covariance models with applications to longitudinal data",
+    Biometrika 86 (1999).
+
+    >>> import numpy as np
+    >>> scale, n = PrecisionCholesky().from_covariance(np.array([[4.0, 3.0], [3.0, 9.0]]))
+    >>> scale.round(4), n  # sd of y0; sd of y1 given y0; minus the slope of y1 on y0, in scales
+    (array([2.    , 2.5981]), array([-0.57735027]))
+    """
+
+    def shape_size(self, event_size: int) -> int:
+        """d(d − 1)/2: the strict lower triangle N, row by row."""
+        return event_size * (event_size - 1) // 2
+
+    def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """z = (I + N) u; log_det = 0."""
+        return _unit_lower.multiply(shape_params, u), _unit_lower.zero_log_det(u)
+
+    def whiten_vjp(
+        self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, log_det_bar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """u_bar = (I + N)ᵀ z_bar, N_bar = tril(z_bar uᵀ, −1)."""
+        u_bar = _unit_lower.multiply(shape_params, z_bar, transposed=True)
+        return _unit_lower.outer_strict_lower(z_bar, u), u_bar
+
+    def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
+        """Solve (I + N) u = z."""
+        return _unit_lower.solve(shape_params, z)
+
+    def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """R = (I + N)⁻¹ (I + N)⁻ᵀ."""
+        inverse = _unit_lower.inverse_matrix(shape_params, event_size)
+        return inverse @ namespace(inverse).swapaxes(inverse, -1, -2)
+
+    def scale_tril(self, scale: Tensor, shape_params: Tensor) -> Tensor:
+        """L = S (I + N)⁻¹."""
+        return scale[..., None] * _unit_lower.inverse_matrix(shape_params, scale.shape[-1])
+
+    def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
+        """Exact, by the Cholesky factor of Σ: P = L⁻¹."""
+        scale, n = cholesky_parameters(covariance)
+        inverse = _unit_lower.inverse_matrix(n, scale.shape[-1])
+        return scale, pack_strict_lower(inverse)
+
+    def from_precision(self, precision: Array) -> tuple[Array, Array]:
+        """Scale and shape_params of Σ⁻¹, without inverting it: (..., d, d), float64 NumPy."""
+        return precision_parameters(precision)
+
+    def from_matrix(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """From P itself, of which only the lower triangle is read: s = 1/P_jj, N_ij = P_ij s_j."""
+        scale = 1.0 / diagonal(matrix)
+        return scale, pack_strict_lower(matrix * scale[..., None, :])
+
+    def raw_from_matrix(self, matrix: Tensor) -> Tensor:
+        """The diagonal and the strict lower triangle of an unconstrained matrix."""
+        return namespace(matrix).concatenate(
+            [diagonal(matrix), pack_strict_lower(matrix)], axis=-1
+        )

@@ -1,0 +1,134 @@
+"""Full covariance from any symmetric matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+
+from keras_mvn._numeric import namespace
+from keras_mvn.covariances import _unit_lower
+from keras_mvn.covariances._spectral import LOG_EIGENVALUE_LIMIT, spectral_cholesky
+from keras_mvn.covariances.base import Covariance, register
+from keras_mvn.covariances.cholesky import Cholesky
+from keras_mvn.covariances.packing import (
+    diagonal,
+    pack_lower,
+    pack_strict_lower,
+    unpack_lower,
+)
+from keras_mvn.types import Array, Tensor
+
+__all__ = ["Symmetric"]
+
+_CHOLESKY = Cholesky()
+
+
+@final
+@register
+@dataclass(frozen=True)
+class Symmetric(Covariance):
+    """Full covariance from a symmetric matrix H of any real numbers: Σ = exp(g(H)), smoothly.
+
+    With H = U diag(λ) Uᵀ, Σ = U diag(exp g(λ)) Uᵀ, g(λ) = λ/√(1 + λ²/b²), b = ½ log 10⁶: near
+    H = 0 the matrix exponential, always positive definite, eigenvalues between 1e-3 and 1e3 (a
+    condition number below 1e6) in the units that `adapt` measured. Unlike the triangular
+    structures it treats all targets alike: their order does not matter.
+
+    The network emits d(d + 1)/2 numbers, the lower triangle of H row by row. y_pred is that of
+    `Cholesky`, so loss, metrics and distribution cost what they cost there; the head pays an
+    eigendecomposition and a QR factorization, O(d³) per row with a large constant, and does not
+    export to formats without them. After `adapt`, Σ = L₀ exp(g(H)) L₀ᵀ with L₀ from the data.
+
+    >>> import numpy as np
+    >>> scale, n = Symmetric().constrain(np.zeros((1, 3)), event_size=2)
+    >>> Symmetric().shape_matrix(n, 2)[0]
+    array([[1., 0.],
+           [0., 1.]])
+    """
+
+    def shape_size(self, event_size: int) -> int:
+        """d(d − 1)/2, as `Cholesky`."""
+        return _CHOLESKY.shape_size(event_size)
+
+    def raw_size(self, event_size: int) -> int:
+        """d(d + 1)/2: the lower triangle of H."""
+        return event_size * (event_size + 1) // 2
+
+    @property
+    def wire(self) -> Covariance:
+        """`Cholesky`."""
+        return _CHOLESKY
+
+    def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Cholesky`."""
+        return _CHOLESKY.whiten(shape_params, u)
+
+    def whiten_vjp(
+        self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, log_det_bar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `Cholesky`."""
+        return _CHOLESKY.whiten_vjp(shape_params, u, z, z_bar, log_det_bar)
+
+    def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
+        """As `Cholesky`."""
+        return _CHOLESKY.color(shape_params, z)
+
+    def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """As `Cholesky`."""
+        return _CHOLESKY.shape_matrix(shape_params, event_size)
+
+    def scale_tril(self, scale: Tensor, shape_params: Tensor) -> Tensor:
+        """As `Cholesky`."""
+        return _CHOLESKY.scale_tril(scale, shape_params)
+
+    def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
+        """Exact, as `Cholesky`."""
+        return _CHOLESKY.from_covariance(covariance)
+
+    def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
+        """The spectral map of the matrix whose lower triangle is `raw`."""
+        lower = unpack_lower(raw, event_size)
+        xp = namespace(lower)
+        strict = xp.tril(lower, -1)
+        h = lower + xp.swapaxes(strict, -1, -2)
+        return _CHOLESKY.from_matrix(spectral_cholesky(h))
+
+    def unconstrain(self, scale: Tensor, shape_params: Tensor) -> Tensor:
+        """The lower triangle of H; NaN where an eigenvalue of Σ is outside (1e-3, 1e3)."""
+        xp = namespace(scale, shape_params)
+        eigenvalues, vectors = xp.linalg.eigh(self.covariance(scale, shape_params))
+        g = xp.log(eigenvalues)
+        ratio = g / LOG_EIGENVALUE_LIMIT
+        raw = g / xp.sqrt(1.0 - ratio * ratio)
+        return pack_lower((vectors * raw[..., None, :]) @ xp.swapaxes(vectors, -1, -2))
+
+    def relocate(
+        self, scale: Tensor, shape_params: Tensor, origin_scale: Tensor, origin_shape: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The congruence Σ = L₀ Σ' L₀ᵀ, so that the map stays spectral in whitened targets."""
+        d = scale.shape[-1]
+        origin = _unit_lower.matrix(origin_shape, d)
+        # L₀ S (I + N) = S₀ S · S⁻¹ (I + N₀) S (I + N)
+        moved = origin * scale[..., None, :] / scale[..., :, None]
+        product = moved @ _unit_lower.matrix(shape_params, d)
+        return origin_scale * scale, pack_strict_lower(product)
+
+    def from_matrix(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """From Σ itself, symmetrized; it has to be positive definite (else see `from_raw`)."""
+        xp = namespace(matrix)
+        covariance = _symmetrized(matrix)
+        stddev = xp.sqrt(diagonal(covariance))
+        correlation = covariance / stddev[..., :, None] / stddev[..., None, :]
+        scale, n = _CHOLESKY.from_matrix(xp.linalg.cholesky(correlation))
+        return stddev * scale, n
+
+    def raw_from_matrix(self, matrix: Tensor) -> Tensor:
+        """The lower triangle of (A + Aᵀ)/2."""
+        return pack_lower(_symmetrized(matrix))
+
+
+def _symmetrized(matrix: Tensor) -> Tensor:
+    return 0.5 * (matrix + namespace(matrix).swapaxes(matrix, -1, -2))
+
+

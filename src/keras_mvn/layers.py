@@ -1,0 +1,252 @@
+"""The output layer that emits a multivariate normal for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self, final
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mvn import _tagging, covariances, moments
+from keras_mvn.covariances import DEFAULT, CovarianceLike
+from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.types import Array, Tensor
+
+__all__ = ["MultivariateNormalHead"]
+
+WIRE_VERSION = 1
+"""Version of the layout [mean | scale | shape_params], so that later releases load this one's."""
+
+# Glorot uniform × 0.1: at the start every row is predicted close to the adapted covariance.
+_SMALL_GLOROT = {"scale": 0.01, "mode": "fan_avg", "distribution": "uniform"}
+
+
+@final
+@keras.saving.register_keras_serializable(package="keras_mvn.layers")
+class MultivariateNormalHead(keras.layers.Layer):
+    """Dense → link → units of y: one multivariate normal per row, valid for any weights.
+
+    Its output is the flat tensor `[mean (d) | scale (d) | shape_params (k)]` of the covariance
+    Σ = S R S, S = diag(scale), in the units of y, float32 at least under any dtype policy. Any
+    Keras facility that takes a tensor takes it.
+
+    Call `adapt(y_train)` before training: the first prediction is then the mean and covariance
+    of the data, and training does not depend on the units of y. Without it the head starts at
+    N(0, I) and expects standardized targets.
+
+    Args:
+        event_size: d, the number of targets.
+        covariance: a structure of `keras_mvn.covariances`, or its name.
+        target_names: d names, carried into `distribution` and messages.
+        kernel_initializer: of the mean's kernel.
+        covariance_kernel_initializer: of the covariance's kernel; None is Glorot uniform × 0.1.
+        kernel_regularizer: of both kernels; a covariance overfits small tables quickly.
+        use_bias: whether mean and covariance have a bias.
+
+    Input shape: (..., features). Output shape: (..., 2 d + k). Masks pass through.
+
+    Raises:
+        ValueError: event_size < 1, an unknown structure, or a wrong number of names.
+
+    >>> import keras, numpy as np
+    >>> head = MultivariateNormalHead(event_size=2, covariance="cholesky")
+    >>> head.adapt(np.array([[1.0, 10.0], [2.0, 30.0], [3.0, 20.0]]))
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "gelu"), head])
+    >>> model.output_shape  # 2 means, 2 scales, 1 shape parameter
+    (None, 5)
+    """
+
+    def __init__(
+        self,
+        event_size: int,
+        covariance: CovarianceLike = DEFAULT,
+        target_names: Sequence[str] | None = None,
+        kernel_initializer: Any = "glorot_uniform",
+        covariance_kernel_initializer: Any = None,
+        kernel_regularizer: Any = None,
+        use_bias: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        version = kwargs.pop("wire_version", WIRE_VERSION)
+        if version > WIRE_VERSION:
+            raise ValueError(
+                f"This model was saved with version {version} of the head's output, by a newer "
+                f"keras-mvn; this one reads up to {WIRE_VERSION}. Upgrade keras-mvn."
+            )
+        super().__init__(dtype=_at_least_float32(kwargs.pop("dtype", None)), **kwargs)
+        self.event_size = _checked_event_size(event_size)
+        self.covariance = covariances.get(covariance)
+        self.target_names = _checked_names(target_names, self.event_size)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.covariance_kernel_initializer = keras.initializers.get(
+            covariance_kernel_initializer or keras.initializers.VarianceScaling(**_SMALL_GLOROT)
+        )
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.use_bias = use_bias
+        self.supports_masking = True
+        self._adapted = False
+        self._add_origin()
+        self.mean_dense = self._dense(self.event_size, self.kernel_initializer, "mean")
+        self.covariance_dense = self._dense(
+            self.covariance.raw_size(self.event_size),
+            self.covariance_kernel_initializer,
+            "covariance",
+        )
+
+    def _dense(self, units: int, initializer: Any, name: str) -> keras.layers.Dense:
+        return keras.layers.Dense(
+            units,
+            use_bias=self.use_bias,
+            kernel_initializer=initializer,
+            kernel_regularizer=self.kernel_regularizer,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _add_origin(self) -> None:
+        """Weights for the prediction that raw zeros stand for: N(0, I) until `adapt`."""
+
+        def constant(name: str, size: int, initializer: str) -> Any:
+            return self.add_weight(
+                name=name, shape=(size,), initializer=initializer, trainable=False
+            )
+
+        d, k = self.event_size, self.covariance.shape_size(self.event_size)
+        self.origin_mean = constant("origin_mean", d, "zeros")
+        self.origin_stddev = constant("origin_stddev", d, "ones")
+        self.origin_scale = constant("origin_scale", d, "ones")
+        self.origin_shape = constant("origin_shape", k, "zeros") if k else None
+
+    def adapt(self, y: Any) -> None:
+        """Start at the mean and covariance of y, and remember its units.
+
+        In float64, NaN read as "not observed". Call it before training; afterwards it would move
+        what the weights have learnt. `mean = m + sd · raw`, `scale = s₀ · link(raw)` and
+        `shape = N₀ + raw` with (s₀, N₀) the structure's reading of the covariance of y.
+
+        Args:
+            y: (rows, d) array, tensor or data frame; or a dataset or iterable of batches of y, or
+                of (x, y) as `fit` takes it.
+
+        Raises:
+            ValueError: another number of targets, infinite values, fewer than two rows.
+
+        Warns:
+            UserWarning: constant or perfectly collinear targets, by name. They get a floor:
+                a standard deviation of 1e-6 |mean|, eigenvalues of the correlation of 1e-6.
+        """
+        if self.target_names is None and hasattr(y, "columns"):
+            self.target_names = _checked_names([str(c) for c in y.columns], self.event_size)
+        found = moments.estimate(y, self.event_size, self.target_names)
+        scale, shape_params = self.covariance.from_covariance(found.covariance)
+        self._set_origin(found.mean, found.stddev, scale, shape_params)
+
+    def _set_origin(self, mean: Array, stddev: Array, scale: Array, shape_params: Array) -> None:
+        self.origin_mean.assign(mean)
+        self.origin_stddev.assign(stddev)
+        self.origin_scale.assign(scale)
+        if self.origin_shape is not None:
+            self.origin_shape.assign(shape_params)
+        self._adapted = True
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the kernels for inputs of this shape."""
+        self.mean_dense.build(input_shape)
+        self.covariance_dense.build(input_shape)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """(..., features) → (..., 2 d + k)."""
+        # Keras' matmul turns float64 into float32 on PyTorch.
+        raw_mean = ops.cast(self.mean_dense(inputs), self.compute_dtype)
+        raw = ops.cast(self.covariance_dense(inputs), self.compute_dtype)
+        mean = self.origin_mean + self.origin_stddev * raw_mean
+        scale, shape_params = self.covariance.constrain(raw, self.event_size)
+        origin_shape = 0.0 if self.origin_shape is None else self.origin_shape
+        scale, shape_params = self.covariance.relocate(
+            scale, shape_params, ops.convert_to_tensor(self.origin_scale), origin_shape
+        )
+        y_pred = ops.concatenate([mean, scale, shape_params], axis=-1)
+        return _tagging.tag(y_pred, self.covariance)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(..., features) → (..., 2 d + k)."""
+        return (*input_shape[:-1], self.covariance.packed_size(self.event_size))
+
+    def distribution(self, y_pred: Any) -> MultivariateNormal:
+        """What `model.predict` gave, as a batch of distributions with this head's structure.
+
+        Args:
+            y_pred: (..., 2 d + k).
+
+        Raises:
+            ValueError: y_pred of another width.
+        """
+        return MultivariateNormal.from_prediction(
+            y_pred, covariance=self.covariance, target_names=self.target_names
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, and what `adapt` found."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "event_size": self.event_size,
+            "covariance": serialize(self.covariance),
+            "target_names": self.target_names and list(self.target_names),
+            "kernel_initializer": serialize(self.kernel_initializer),
+            "covariance_kernel_initializer": serialize(self.covariance_kernel_initializer),
+            "kernel_regularizer": serialize(self.kernel_regularizer),
+            "use_bias": self.use_bias,
+            "wire_version": WIRE_VERSION,
+            "origin": self._origin_config(),
+        }
+
+    def _origin_config(self) -> dict[str, list[float]] | None:
+        """What `adapt` found belongs to the problem, not to a training run: clones keep it."""
+        if not self._adapted:
+            return None
+        return {
+            name: [] if weight is None else ops.convert_to_numpy(weight).tolist()
+            for name, weight in (
+                ("mean", self.origin_mean),
+                ("stddev", self.origin_stddev),
+                ("scale", self.origin_scale),
+                ("shape_params", self.origin_shape),
+            )
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The head of this configuration, adapted as the original was."""
+        config = dict(config)
+        origin = config.pop("origin", None)
+        head = cls(**config)
+        if origin is not None:
+            head._set_origin(**{name: np.asarray(values) for name, values in origin.items()})
+        return head
+
+
+def _at_least_float32(dtype: Any) -> Any:
+    """The dtype policy asked for, or float32 where it would compute in half precision."""
+    policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+    return policy if policy.compute_dtype in ("float32", "float64") else "float32"
+
+
+def _checked_event_size(event_size: Any) -> int:
+    if isinstance(event_size, bool) or int(event_size) != event_size or event_size < 1:
+        raise ValueError(
+            f"event_size={event_size!r} must be the number of targets, an integer ≥ 1."
+        )
+    return int(event_size)
+
+
+def _checked_names(names: Sequence[str] | None, event_size: int) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if isinstance(names, str) or len(names) != event_size or len(set(names)) != event_size:
+        raise ValueError(
+            f"target_names={names!r} must be {event_size} different names, one per target."
+        )
+    return tuple(map(str, names))

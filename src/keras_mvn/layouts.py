@@ -1,0 +1,244 @@
+"""Layouts: where mean, scale and shape stand in y_pred.
+
+`"packed"` is what `MultivariateNormalHead` writes. The other two serve models that exist
+already. A `Reader` joins a structure, a layout and `from_raw`, and is what losses, metrics and
+`MultivariateNormal.from_prediction` use to read y_pred.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple, final
+
+import keras
+
+from keras_mvn import _tagging, covariances, links
+from keras_mvn.covariances import Covariance, CovarianceLike
+from keras_mvn.types import Tensor
+
+__all__ = ["Layout", "MeanLogVariance", "Packed", "Parameters", "Reader", "Stacked", "get"]
+
+
+class Parameters(NamedTuple):
+    """What y_pred says: Σ = S R S around a mean, in the units of y."""
+
+    mean: Tensor
+    """(..., d)"""
+    scale: Tensor
+    """(..., d), positive."""
+    shape_params: Tensor
+    """(..., k), dimensionless; the structure reads R from it."""
+
+
+class Layout(abc.ABC):
+    """Where the parameters stand in y_pred. Holds nothing: one instance of each is enough."""
+
+    name: str
+    covariance: str | None = None
+    """The structure that this layout implies, or None."""
+    extra_axes = 1
+    """Axes of y_pred beside the batch axes."""
+
+    @abc.abstractmethod
+    def event_size(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> int | None:
+        """d, read off the shape of y_pred; None if no d fits."""
+
+    @abc.abstractmethod
+    def expected(self, event_size: int, covariance: Covariance, from_raw: bool) -> str:
+        """For error messages: the shape y_pred should have."""
+
+    @abc.abstractmethod
+    def decode(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> Parameters:
+        """The parameters in y_pred, whose shape was checked."""
+
+
+@final
+class Packed(Layout):
+    """`[mean (d) | scale (d) | shape_params (k)]`; with `from_raw`, `[mean (d) | raw (m)]`."""
+
+    name = "packed"
+
+    def event_size(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> int | None:
+        width = y_pred.shape[-1]
+        if not from_raw:
+            return covariance.event_size_of(width)
+        return next((d for d in range(1, width + 1) if d + covariance.raw_size(d) == width), None)
+
+    def expected(self, event_size: int, covariance: Covariance, from_raw: bool) -> str:
+        if not from_raw:
+            size = covariance.packed_size(event_size)
+            return f"(..., {size}): {covariance.explain_sizes(event_size)}"
+        raw = covariance.raw_size(event_size)
+        return (
+            f"(..., {event_size + raw}): with from_raw=True, {covariance.name!r} needs "
+            f"{event_size} numbers for the mean and {raw} for the covariance of {event_size} "
+            "targets"
+        )
+
+    def decode(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> Parameters:
+        d = self.event_size(y_pred, covariance, from_raw)
+        assert d is not None
+        mean, rest = y_pred[..., :d], y_pred[..., d:]
+        if from_raw:
+            return Parameters(mean, *covariance.constrain(rest, d))
+        return Parameters(mean, rest[..., :d], rest[..., d:])
+
+
+@final
+class Stacked(Layout):
+    """(..., d, 1 + d): column 0 the mean, the rest a matrix that the structure reads.
+
+    For `Cholesky` the factor L of Σ, for `PrecisionCholesky` the factor P of Σ⁻¹ (of both only the
+    lower triangle is read), for `Symmetric` Σ itself; unconstrained ones need `from_raw`.
+    """
+
+    name = "stacked"
+    extra_axes = 2
+
+    def event_size(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> int | None:
+        rows, columns = y_pred.shape[-2:]
+        return rows if columns == rows + 1 else None
+
+    def expected(self, event_size: int, covariance: Covariance, from_raw: bool) -> str:
+        return f"(..., {event_size}, {event_size + 1}): column 0 the mean, then a square matrix"
+
+    def decode(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> Parameters:
+        mean, matrix = y_pred[..., 0], y_pred[..., 1:]
+        if from_raw:
+            raw = covariance.raw_from_matrix(matrix)
+            return Parameters(mean, *covariance.constrain(raw, mean.shape[-1]))
+        return Parameters(mean, *covariance.from_matrix(matrix))
+
+
+@final
+class MeanLogVariance(Layout):
+    """(..., 2 d): the mean, then the logarithms of the variances; implies `Diagonal`."""
+
+    name = "mean_log_variance"
+    covariance = "diagonal"
+
+    def event_size(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> int | None:
+        width: int = y_pred.shape[-1]
+        return width // 2 if width % 2 == 0 else None
+
+    def expected(self, event_size: int, covariance: Covariance, from_raw: bool) -> str:
+        return f"(..., {2 * event_size}): {event_size} means, then {event_size} log-variances"
+
+    def decode(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> Parameters:
+        d = y_pred.shape[-1] // 2
+        scale = links.positive_from_log(0.5 * y_pred[..., d:])
+        return Parameters(y_pred[..., :d], scale, y_pred[..., :0])
+
+
+_LAYOUTS = {layout.name: layout for layout in (Packed(), Stacked(), MeanLogVariance())}
+
+
+def get(name: str) -> Layout:
+    """The layout of this name.
+
+    Raises:
+        ValueError: no layout has this name; the message lists those that exist.
+    """
+    if name not in _LAYOUTS:
+        raise ValueError(f"layout={name!r} is not known. Expected one of {sorted(_LAYOUTS)}.")
+    return _LAYOUTS[name]
+
+
+@final
+class Reader:
+    """How to read y_pred: structure, layout and whether the numbers are unconstrained.
+
+    Args:
+        covariance: a structure or its name.
+        from_raw: y_pred holds unconstrained numbers (an ordinary Dense output), to which the
+            structure's link is applied, as Keras says `from_logits`.
+        layout: "packed", "stacked" or "mean_log_variance".
+
+    Raises:
+        ValueError: an unknown name, or a layout that implies another structure.
+    """
+
+    def __init__(self, covariance: CovarianceLike, from_raw: bool, layout: str) -> None:
+        chosen, structure = get(layout), covariances.get(covariance)
+        if chosen.covariance is not None:
+            implied = covariances.get(chosen.covariance)
+            # The default name cannot be told from one that was typed; it gives way.
+            if structure not in (implied, covariances.get(covariances.DEFAULT)):
+                raise ValueError(
+                    f"layout={layout!r} implies covariance={implied.name!r}; received "
+                    f"covariance={structure.name!r}. Leave covariance out."
+                )
+            structure = implied
+        self.covariance = structure
+        self.from_raw = bool(from_raw)
+        self.layout = chosen
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, serializable."""
+        return {
+            "covariance": keras.saving.serialize_keras_object(self.covariance),
+            "from_raw": self.from_raw,
+            "layout": self.layout.name,
+        }
+
+    def decode(self, y_pred: Tensor) -> Parameters:
+        """Mean, scale and shape parameters of y_pred.
+
+        Raises:
+            ValueError: no number of targets gives y_pred this shape.
+        """
+        self._event_size(y_pred)
+        return self.layout.decode(y_pred, self.covariance, self.from_raw)
+
+    def check(self, y_true: Tensor, y_pred: Tensor, owner: str) -> int:
+        """Compare the shapes of y_true and y_pred; returns d.
+
+        Raises:
+            ValueError: they don't belong together, or a head wrote another structure.
+        """
+        plain = not self.from_raw and self.layout.name == "packed"
+        _tagging.check(y_pred, self.covariance, owner, plain=plain)
+        d = self._event_size(y_pred)
+        batch_rank = len(y_pred.shape) - self.layout.extra_axes
+        shape = tuple(y_true.shape)
+        if d == 1 and len(shape) == batch_rank:
+            return d
+        if len(shape) == batch_rank + 1 and shape[-1] == d:
+            return d
+        expected = self.layout.expected(shape[-1], self.covariance, self.from_raw) if shape else ""
+        fits_y_true = (
+            f" For y_true of this shape, y_pred would have to be {expected}."
+            if len(shape) == batch_rank + 1
+            else ""
+        )
+        raise ValueError(
+            f"{owner}: y_true has shape {shape} and y_pred has shape {tuple(y_pred.shape)}, which "
+            f"describes {d} target{'s' if d > 1 else ''} "
+            f"(covariance={self.covariance.name!r}, layout={self.layout.name!r}, "
+            f"from_raw={self.from_raw}): y_true must have {batch_rank} batch "
+            f"ax{'es' if batch_rank != 1 else 'is'}, then {d}. Nothing is broadcast.{fits_y_true}"
+        )
+
+    def _event_size(self, y_pred: Tensor) -> int:
+        enough_axes = len(y_pred.shape) >= self.layout.extra_axes
+        d = (
+            self.layout.event_size(y_pred, self.covariance, self.from_raw) if enough_axes else None
+        )
+        if d is None:
+            examples = "; ".join(
+                self.layout.expected(n, self.covariance, self.from_raw)
+                for n in self._nearest_event_sizes(y_pred)
+            )
+            raise ValueError(
+                f"y_pred has shape {tuple(y_pred.shape)}, which covariance="
+                f"{self.covariance.name!r} with layout={self.layout.name!r} and "
+                f"from_raw={self.from_raw} cannot read. Expected for example {examples}."
+            )
+        return d
+
+    def _nearest_event_sizes(self, y_pred: Tensor) -> tuple[int, int]:
+        width = y_pred.shape[-1] if len(y_pred.shape) else 1
+        below = max(
+            (d for d in range(1, width + 1) if self.covariance.packed_size(d) <= width), default=1
+        )
+        return below, below + 1

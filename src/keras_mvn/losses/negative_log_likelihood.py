@@ -1,0 +1,74 @@
+"""The negative log-likelihood, the proper score that trains mean and covariance together."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, final
+
+import keras
+from keras import ops
+
+from keras_mvn.covariances import DEFAULT, CovarianceLike
+from keras_mvn.layouts import Parameters, Reader
+from keras_mvn.losses.base import CovarianceLoss
+from keras_mvn.regularizers import CovarianceRegularizer
+from keras_mvn.types import Tensor
+
+__all__ = ["NegativeLogLikelihood", "row_negative_log_likelihood"]
+
+
+@final
+@keras.saving.register_keras_serializable(package="keras_mvn.losses")
+class NegativeLogLikelihood(CovarianceLoss):
+    """−log N(y; μ, Σ) = ½ ‖z‖² + ½ log det Σ + ½ d log 2π, with z = Σ^(−½)(y − μ), in nats.
+
+    No inverse, no determinant, no factorization: the structure's own factor is substituted or
+    multiplied, and the gradient is analytic. Rows of weight 0 and masked rows have no effect,
+    also where y_true is NaN; NaN in a row that weighs something makes the loss NaN.
+
+    Args:
+        covariance: the structure that wrote y_pred, or its name; the head's.
+        from_raw: y_pred is an ordinary Dense output, `[mean | raw]`, to which the structure's
+            link is applied. Standardize y, which a head with `adapt` does for you.
+        layout: "packed" is a head's y_pred. "stacked" reads (batch, d, 1 + d): column 0 the mean,
+            then the factor ("cholesky", "precision_cholesky") or Σ ("symmetric").
+            "mean_log_variance" reads (batch, 2 d) and implies "diagonal".
+        regularizer: a penalty from `keras_mvn.regularizers`.
+        reduction: as in `keras.losses.Loss`.
+        name: as in `keras.losses.Loss`.
+        dtype: None computes in the dtype of y_pred, float32 at least.
+
+    Raises:
+        ValueError: unknown names; and when called, before any training step, y_true and y_pred of
+            shapes that don't belong together, or a head that wrote another structure.
+
+    >>> import numpy as np
+    >>> y_pred = np.array([[0.0, 0.0, 2.0, 3.0, 0.5]])  # mean, scale, one shape parameter
+    >>> loss = NegativeLogLikelihood(covariance="cholesky")
+    >>> round(float(loss(np.array([[2.0, 3.0]]), y_pred)), 4)
+    4.2546
+    """
+
+    def __init__(
+        self,
+        covariance: CovarianceLike = DEFAULT,
+        from_raw: bool = False,
+        layout: str = "packed",
+        regularizer: CovarianceRegularizer | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "negative_log_likelihood",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(covariance, from_raw, layout, regularizer, reduction, name, dtype)
+
+    def row_loss(self, y_true: Tensor, parameters: Parameters) -> Tensor:
+        """−log p of each row (...)."""
+        return row_negative_log_likelihood(self.reader, y_true, parameters)
+
+
+def row_negative_log_likelihood(reader: Reader, y_true: Tensor, parameters: Parameters) -> Tensor:
+    """−log p of each row (...), for the loss and for the metric."""
+    mean, scale, shape_params = parameters
+    z, log_scale = reader.covariance.standardize(y_true - mean, scale, shape_params)
+    constant = 0.5 * mean.shape[-1] * math.log(2.0 * math.pi)
+    return 0.5 * ops.sum(z * z, axis=-1) + log_scale + constant

@@ -1,0 +1,332 @@
+"""Streaming metrics that read y_pred as the losses do."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, final
+
+import keras
+from keras import ops
+
+# Keras keeps masks on tensors and has no public way to read them.
+from keras.src.backend.common.masking import get_keras_mask
+
+from keras_mvn._chi_square import chi_square_quantile
+from keras_mvn.covariances import DEFAULT, CovarianceLike
+from keras_mvn.layouts import Parameters, Reader
+from keras_mvn.losses.base import at_least_float32, hide_unweighted_rows
+from keras_mvn.losses.negative_log_likelihood import row_negative_log_likelihood
+from keras_mvn.types import Tensor
+
+__all__ = [
+    "Coverage",
+    "CoverageError",
+    "MeanLogScale",
+    "NegativeLogLikelihood",
+    "RootMeanSquaredError",
+]
+
+
+class CovarianceMetric(keras.metrics.Metric, abc.ABC):
+    """The weighted mean over rows of a statistic of y_true and the parameters in y_pred.
+
+    A subclass gives `row_statistic`, and `result` where the mean is not the answer. Rows of
+    weight 0 and masked rows don't count, also where y_true is NaN.
+
+    Args:
+        covariance: the structure that wrote y_pred, or its name; the head's.
+        from_raw: y_pred holds unconstrained numbers, as the loss was told.
+        layout: "packed", "stacked" or "mean_log_variance", as the loss was told.
+        name: as in `keras.metrics.Metric`.
+        dtype: as in `keras.metrics.Metric`; float32 at least.
+    """
+
+    def __init__(
+        self,
+        covariance: CovarianceLike,
+        from_raw: bool,
+        layout: str,
+        name: str | None,
+        dtype: Any,
+    ) -> None:
+        super().__init__(name=name, dtype=at_least_float32(dtype))
+        self.reader = Reader(covariance, from_raw, layout)
+        self.total = self.add_variable((), "zeros", name="total", dtype=self.dtype)
+        self.weight = self.add_variable((), "zeros", name="weight", dtype=self.dtype)
+
+    @abc.abstractmethod
+    def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
+        """What is averaged, for each row (...)."""
+
+    @final
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
+        """Add a batch.
+
+        Raises:
+            ValueError: y_true and y_pred don't belong together (shapes, structure).
+        """
+        y_true = ops.convert_to_tensor(y_true)
+        self.reader.check(y_true, y_pred, type(self).__name__)
+        mask = get_keras_mask(y_pred)
+        parameters = self.reader.decode(ops.convert_to_tensor(y_pred, self.dtype))
+        y_true = hide_unweighted_rows(y_true, parameters.mean, sample_weight, mask)
+        weights = _row_weights(parameters.mean, sample_weight, mask)
+        self.accumulate(self.row_statistic(y_true, parameters), weights)
+
+    def accumulate(self, values: Tensor, weights: Tensor) -> None:
+        """Add the statistics of a batch of rows."""
+        self.total.assign_add(ops.sum(values * weights))
+        self.weight.assign_add(ops.sum(weights))
+
+    def result(self) -> Tensor:
+        """The weighted mean so far; 0 before the first row."""
+        return ops.divide_no_nan(self.total, self.weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"name": self.name, "dtype": self.dtype, **self.reader.get_config()}
+
+
+def _row_weights(mean: Tensor, sample_weight: Tensor | None, mask: Tensor | None) -> Tensor:
+    """The product of weights and mask, one per row (...)."""
+    rows = ops.ones_like(mean[..., 0])
+    for weight in (sample_weight, mask):
+        if weight is None:
+            continue
+        weight = ops.cast(weight, rows.dtype)
+        if len(weight.shape) == len(rows.shape) + 1 and weight.shape[-1] == 1:
+            weight = weight[..., 0]
+        while len(weight.shape) < len(rows.shape):
+            weight = weight[..., None]
+        rows = rows * weight
+    return rows
+
+
+@final
+@keras.saving.register_keras_serializable(package="keras_mvn.metrics")
+class NegativeLogLikelihood(CovarianceMetric):
+    """Mean −log p(y) per row, in nats: the loss without penalties. Lower is better.
+
+    Arguments as `keras_mvn.losses.NegativeLogLikelihood`.
+
+    >>> import numpy as np
+    >>> metric = NegativeLogLikelihood()
+    >>> metric.update_state(np.zeros((1, 1)), np.array([[0.0, 1.0]]))
+    >>> round(float(metric.result()), 4)  # ½ log 2π
+    0.9189
+    """
+
+    _direction = "down"
+
+    def __init__(
+        self,
+        covariance: CovarianceLike = DEFAULT,
+        from_raw: bool = False,
+        layout: str = "packed",
+        name: str | None = "negative_log_likelihood",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(covariance, from_raw, layout, name, dtype)
+
+    def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
+        """−log p of each row (...)."""
+        return row_negative_log_likelihood(self.reader, y_true, parameters)
+
+
+@final
+@keras.saving.register_keras_serializable(package="keras_mvn.metrics")
+class RootMeanSquaredError(CovarianceMetric):
+    """√mean (y − μ)² over rows and targets, in the units of y. Lower is better.
+
+    Keras' own would compare y with the scales too. Targets of different units are averaged as
+    they are: the largest unit decides. Safe for |y| from 1e-30 to 1e30.
+
+    Arguments as `keras_mvn.losses.NegativeLogLikelihood`.
+
+    >>> import numpy as np
+    >>> metric = RootMeanSquaredError()
+    >>> metric.update_state(np.array([[3.0]]), np.array([[1.0, 7.0]]))
+    >>> float(metric.result())
+    2.0
+    """
+
+    _direction = "down"
+
+    def __init__(
+        self,
+        covariance: CovarianceLike = DEFAULT,
+        from_raw: bool = False,
+        layout: str = "packed",
+        name: str | None = "root_mean_squared_error",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(covariance, from_raw, layout, name, dtype)
+        self.unit = self.add_variable((), "zeros", name="unit", dtype=self.dtype)
+
+    def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
+        """Root mean square over the targets of each row (...)."""
+        residual = y_true - parameters.mean
+        largest = _positive(ops.max(ops.abs(residual), axis=-1, keepdims=True))
+        relative = residual / largest
+        return largest[..., 0] * ops.sqrt(ops.mean(relative * relative, axis=-1))
+
+    def accumulate(self, values: Tensor, weights: Tensor) -> None:
+        """Add squares in units of the largest row so far: neither 1e30² nor 1e-30² is formed."""
+        # The leading 0 keeps the maximum of an empty batch defined.
+        row_unit = ops.max(ops.concatenate([ops.zeros((1,), self.dtype), ops.reshape(values, (-1,))]))
+        unit = ops.where(row_unit > self.unit, row_unit, ops.convert_to_tensor(self.unit))
+        shrink = self.unit / _positive(unit)
+        relative = values / _positive(unit)
+        self.total.assign(self.total * shrink * shrink + ops.sum(relative * relative * weights))
+        self.weight.assign_add(ops.sum(weights))
+        self.unit.assign(unit)
+
+    def result(self) -> Tensor:
+        """The root mean squared error so far; 0 before the first row."""
+        return self.unit * ops.sqrt(ops.divide_no_nan(self.total, self.weight))
+
+
+def _positive(x: Tensor) -> Tensor:
+    return ops.where(x > 0, x, ops.ones_like(x))
+
+
+@final
+@keras.saving.register_keras_serializable(package="keras_mvn.metrics")
+class Coverage(CovarianceMetric):
+    """Share of rows inside the joint ellipsoid of probability `level`.
+
+    The ellipsoid is (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ c, c the `level` quantile of χ²_d. Calibrated is
+    `level`; less is overconfident. It has no direction: monitor `CoverageError`.
+
+    Args:
+        level: probability of the ellipsoid, between 0 and 1.
+        name: None is `coverage_90` for level 0.9.
+
+    Other arguments as `keras_mvn.losses.NegativeLogLikelihood`.
+
+    Raises:
+        ValueError: level is not between 0 and 1.
+
+    >>> import numpy as np
+    >>> metric = Coverage(0.9)
+    >>> metric.update_state(np.array([[1.0], [2.0]]), np.array([[0.0, 1.0], [0.0, 1.0]]))
+    >>> float(metric.result())  # |z| ≤ 1.645
+    0.5
+    """
+
+    def __init__(
+        self,
+        level: float = 0.9,
+        covariance: CovarianceLike = DEFAULT,
+        from_raw: bool = False,
+        layout: str = "packed",
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        self.level = _checked_level(level)
+        name = name or f"coverage_{100 * self.level:g}"
+        super().__init__(covariance, from_raw, layout, name, dtype)
+
+    def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
+        """1 for rows inside, 0 for rows outside (...)."""
+        return _inside(self.reader, self.level, y_true, parameters)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "level": self.level}
+
+
+@final
+@keras.saving.register_keras_serializable(package="keras_mvn.metrics")
+class CoverageError(CovarianceMetric):
+    """|coverage − level|: how far the joint ellipsoid is from its promise. Lower is better.
+
+    Arguments as `Coverage`; the name defaults to `coverage_error_90` for level 0.9.
+
+    >>> import numpy as np
+    >>> metric = CoverageError(0.9)
+    >>> metric.update_state(np.array([[1.0], [2.0]]), np.array([[0.0, 1.0], [0.0, 1.0]]))
+    >>> round(float(metric.result()), 6)
+    0.4
+    """
+
+    _direction = "down"
+
+    def __init__(
+        self,
+        level: float = 0.9,
+        covariance: CovarianceLike = DEFAULT,
+        from_raw: bool = False,
+        layout: str = "packed",
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        self.level = _checked_level(level)
+        name = name or f"coverage_error_{100 * self.level:g}"
+        super().__init__(covariance, from_raw, layout, name, dtype)
+
+    def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
+        """1 for rows inside, 0 for rows outside (...)."""
+        return _inside(self.reader, self.level, y_true, parameters)
+
+    def result(self) -> Tensor:
+        """|coverage so far − level|."""
+        return ops.abs(super().result() - self.level)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "level": self.level}
+
+
+def _inside(reader: Reader, level: float, y_true: Tensor, parameters: Parameters) -> Tensor:
+    mean, scale, shape_params = parameters
+    z, log_scale = reader.covariance.standardize(y_true - mean, scale, shape_params)
+    squared_radius = chi_square_quantile(level, mean.shape[-1])
+    inside = ops.sum(z * z, axis=-1) <= squared_radius
+    # A row whose y is NaN is neither inside nor outside.
+    known = ops.where(ops.isnan(z[..., 0] + z[..., -1]), log_scale * float("nan"), 1.0)
+    return ops.cast(inside, scale.dtype) * ops.cast(known, scale.dtype)
+
+
+def _checked_level(level: float) -> float:
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level={level!r} must be a probability between 0 and 1.")
+    return float(level)
+
+
+@final
+@keras.saving.register_keras_serializable(package="keras_mvn.metrics")
+class MeanLogScale(CovarianceMetric):
+    """Mean ½ log det Σ: the log-volume of the predicted ellipsoids, up to a constant.
+
+    Falling means the model grows more certain, which is good only while it stays calibrated; it
+    has no direction. In log units of y, summed over the targets.
+
+    Arguments as `keras_mvn.losses.NegativeLogLikelihood`.
+
+    >>> import numpy as np
+    >>> metric = MeanLogScale()
+    >>> metric.update_state(np.zeros((1, 2)), np.array([[0.0, 0.0, 1.0, np.e, 0.3]]))
+    >>> round(float(metric.result()), 6)
+    1.0
+    """
+
+    def __init__(
+        self,
+        covariance: CovarianceLike = DEFAULT,
+        from_raw: bool = False,
+        layout: str = "packed",
+        name: str | None = "mean_log_scale",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(covariance, from_raw, layout, name, dtype)
+
+    def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
+        """½ log det Σ of each row (...)."""
+        mean, scale, shape_params = parameters
+        zero = ops.zeros_like(mean)
+        return self.reader.covariance.standardize(zero, scale, shape_params)[1]
+
+

@@ -1,0 +1,172 @@
+"""Mean and covariance of training targets, in float64, for `MultivariateNormalHead.adapt`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_mvn.types import Array
+
+__all__ = ["Moments", "estimate"]
+
+STDDEV_FLOOR = 1e-6
+"""Smallest standard deviation, relative to |mean|: below it float32 cannot tell values apart."""
+
+EIGENVALUE_FLOOR = 1e-6
+"""Smallest eigenvalue of the correlation matrix: perfectly collinear targets are given this."""
+
+
+class Moments(NamedTuple):
+    """Mean (d,), standard deviations (d,) and positive definite covariance (d, d)."""
+
+    mean: Array
+    stddev: Array
+    covariance: Array
+
+
+def estimate(data: Any, event_size: int, target_names: Sequence[str] | None = None) -> Moments:
+    """Moments of y, with NaN read as "not observed".
+
+    Args:
+        data: array or tensor (..., d), a dataset or iterable of batches of y, or of
+            (x, y) or (x, y, sample_weight) as `fit` takes them (weights are not used).
+        event_size: d.
+        target_names: for messages.
+
+    Raises:
+        ValueError: another number of targets, infinite values, or a target observed fewer than
+            two times.
+
+    Warns:
+        UserWarning: constant or collinear targets, by name; they get the floors of this module.
+    """
+    names = list(target_names or (f"target {j}" for j in range(event_size)))
+    count, mean, covariance = _accumulate(_batches(data, event_size), event_size)
+    seen = np.diagonal(count)
+    if (seen < 2).any():
+        few = ", ".join(f"{names[j]} ({int(seen[j])})" for j in np.flatnonzero(seen < 2))
+        raise ValueError(
+            f"adapt needs at least 2 observed rows of every target; received fewer of: {few}. "
+            "Pass the training targets, y_train."
+        )
+    variance = np.maximum(np.diagonal(covariance), 0.0)
+    stddev, constant = _floor_stddev(mean, np.sqrt(variance), names)
+    correlation = covariance / stddev[:, None] / stddev[None, :]
+    correlation[constant, :] = 0.0
+    correlation[:, constant] = 0.0
+    np.fill_diagonal(correlation, 1.0)
+    correlation = _floor_eigenvalues(correlation, names, rows=int(seen.min()))
+    return Moments(mean, stddev, stddev[:, None] * correlation * stddev[None, :])
+
+
+def _accumulate(batches: Iterator[Array], d: int) -> tuple[Array, Array, Array]:
+    """Rows observed per pair of targets, mean, and covariance from the pairs observed."""
+    count, product, sums = np.zeros((d, d)), np.zeros((d, d)), np.zeros((d, d))
+    shift: Array | None = None
+    for y in batches:
+        observed = ~np.isnan(y)
+        if shift is None:
+            # Differences from a typical value: squares of the values themselves would cancel.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # a target missing in batch one
+                shift = np.nan_to_num(np.nanmean(y, axis=0)) if len(y) else None
+        if shift is None:
+            continue
+        mask = observed.astype(np.float64)
+        centred = np.where(observed, y - shift, 0.0)
+        count += mask.T @ mask
+        product += centred.T @ centred
+        sums += centred.T @ mask  # [i, j]: sum of target i over rows that also have target j
+    safe = np.maximum(count, 1.0)
+    covariance = product / safe - (sums / safe) * (sums.T / safe)
+    mean = np.diagonal(sums) / np.diagonal(safe) + (np.zeros(d) if shift is None else shift)
+    return count, mean, covariance
+
+
+def _floor_stddev(mean: Array, stddev: Array, names: list[str]) -> tuple[Array, Array]:
+    floor = np.where(mean == 0.0, 0.0, STDDEV_FLOOR * np.abs(mean))
+    constant = (stddev <= floor) | (stddev == 0.0)
+    if constant.any():
+        which = ", ".join(names[j] for j in np.flatnonzero(constant))
+        warnings.warn(
+            f"adapt: these targets are constant (to float32 precision): {which}. Their unit is set "
+            f"to {STDDEV_FLOOR:g} |mean|, or 1 where the mean is 0. Consider leaving them out.",
+            stacklevel=4,
+        )
+    replacement = np.where(floor > 0.0, floor, 1.0)
+    return np.where(constant, replacement, stddev), constant
+
+
+def _floor_eigenvalues(correlation: Array, names: list[str], rows: int) -> Array:
+    eigenvalues, vectors = np.linalg.eigh(correlation)
+    if eigenvalues[0] >= EIGENVALUE_FLOOR:
+        return correlation
+    below = eigenvalues < EIGENVALUE_FLOOR
+    involved = (vectors[:, below] ** 2).sum(axis=1) > 0.01
+    which = ", ".join(names[j] for j in np.flatnonzero(involved))
+    reason = (
+        f"{rows} rows cannot tell {len(names)} targets apart"
+        if rows <= len(names)
+        else "one is a copy, a sum or a difference of others, or too many values are missing"
+    )
+    warnings.warn(
+        f"adapt: these targets are perfectly collinear: {which} ({reason}). Eigenvalues of their "
+        f"correlation matrix are raised to {EIGENVALUE_FLOOR:g}. Consider leaving one out.",
+        stacklevel=4,
+    )
+    raised = (vectors * np.maximum(eigenvalues, EIGENVALUE_FLOOR)) @ vectors.T
+    root = np.sqrt(np.diagonal(raised))
+    return raised / root[:, None] / root[None, :]
+
+
+def _batches(data: Any, event_size: int) -> Iterator[Array]:
+    """The targets of every batch, as float64 arrays (n, d)."""
+    for batch in _elements(data):
+        if isinstance(batch, (tuple, list)) and len(batch) > 1:
+            batch = batch[1]  # (x, y) or (x, y, sample_weight)
+        elif isinstance(batch, (tuple, list)):
+            batch = batch[0]
+        y = _to_numpy(batch)
+        is_row = y.ndim == 1 and event_size > 1 and y.shape[0] == event_size
+        if y.ndim == 1 and (event_size == 1 or (is_row and not _is_array(data))):
+            y = y.reshape(-1, event_size)
+        if y.ndim < 2 or y.shape[-1] != event_size:
+            raise ValueError(
+                f"adapt received targets of shape {y.shape}; a head with event_size={event_size} "
+                f"expects (rows, {event_size})."
+            )
+        if np.isinf(y).any() or (np.abs(y) > np.finfo(np.float32).max).any():
+            raise ValueError(
+                "adapt received targets that are infinite or beyond float32 (3.4e38). Mark "
+                "missing values as NaN and rescale what is larger."
+            )
+        yield y.reshape(-1, event_size)
+
+
+def _elements(data: Any) -> Iterable[Any]:
+    if isinstance(data, (list, tuple)) and not any(map(_is_array, data)):
+        return [np.asarray(data)]  # a table typed as nested lists
+    if _is_array(data):
+        return [data]
+    if isinstance(data, keras.utils.PyDataset):
+        return (data[i] for i in range(len(data)))
+    if isinstance(data, Iterable):
+        return data
+    raise TypeError(
+        f"adapt received {type(data).__name__}. Expected an array, a tensor, or a dataset or "
+        "iterable of batches."
+    )
+
+
+def _is_array(data: Any) -> bool:
+    return hasattr(data, "shape") and hasattr(data, "dtype") or hasattr(data, "to_numpy")
+
+
+def _to_numpy(batch: Any) -> Array:
+    if keras.ops.is_tensor(batch):
+        batch = keras.ops.convert_to_numpy(batch)
+    return np.asarray(batch, dtype=np.float64)
