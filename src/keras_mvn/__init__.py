@@ -1,13 +1,13 @@
 """keras-mvn: Keras 3 networks that predict a multivariate normal, mean and covariance, per row."""
 
-from keras_mvn import _backend
+import keras_mvn_launcher as _launcher
 
 try:
     import keras as _keras  # noqa: F401  (a missing backend is explained here, once)
 except ImportError as error:
-    if _backend.configured_backend() in _backend.installed_backends():
+    if _launcher.configured_backend() in _launcher.installed_backends():
         raise
-    raise ImportError(_backend.explain_missing_backend()) from error
+    raise ImportError(_launcher.explain_missing_backend()) from error
 
 from keras_mvn import calibration as calibration
 from keras_mvn import covariances as covariances

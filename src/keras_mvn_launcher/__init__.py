@@ -1,13 +1,18 @@
-"""Which Keras backends are installed. Imports none of them, nor Keras."""
+"""Which Keras backends are installed, and the start of the `keras-mvn` command.
+
+A package of its own, since importing anything below `keras_mvn` imports Keras, and with it a
+backend: the command has to choose one before that. The library itself never chooses.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
 
-__all__ = ["configured_backend", "explain_missing_backend", "installed_backends"]
+__all__ = ["configured_backend", "explain_missing_backend", "installed_backends", "main"]
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -42,3 +47,22 @@ def explain_missing_backend() -> str:
         "Keras needs a backend and none is installed. Install one: "
         "pip install jax (or tensorflow, or torch), and set KERAS_BACKEND to its name."
     )
+
+
+def main() -> None:
+    """Run `keras-mvn`, on the backend that Keras is set to, or else on one that is installed."""
+    installed = installed_backends()
+    if not installed:
+        sys.exit(f"keras-mvn: {explain_missing_backend()}")
+    if "KERAS_BACKEND" not in os.environ and configured_backend() not in installed:
+        os.environ["KERAS_BACKEND"] = installed[0]
+    if configured_backend() not in installed:
+        sys.exit(f"keras-mvn: {explain_missing_backend()}")
+    try:
+        import click  # noqa: F401
+        import rich  # noqa: F401
+    except ImportError as error:
+        sys.exit(f"keras-mvn: {error.name} is missing; pip install 'keras-mvn[cli]'")
+    from keras_mvn.cli import command
+
+    command()

@@ -1,0 +1,70 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Each sets up .venv once; a second run sets up nothing.
+
+PYTHON ?= python3
+BACKENDS ?= jax tensorflow torch
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint types docs bench clean
+
+help:  ## what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "keras-mvn needs Python 3.11 or newer; use make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS)
+
+$(STAMPS)/demo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install -q jax -e '.[cli]'
+	@touch $@
+
+# The CPU build of PyTorch first: a plain `torch` would bring gigabytes of CUDA.
+$(STAMPS)/test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install -q torch==2.13.0
+	$(BIN)/pip install -q -e '.[test]'
+	@touch $@
+
+$(STAMPS)/lint: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install -q -e '.[lint]'
+	@touch $@
+
+$(STAMPS)/docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install -q jax -e '.[cli,docs]'
+	@touch $@
+
+$(STAMPS)/bench: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install -q -e '.[benchmarks]'
+	@touch $@
+
+demo: $(STAMPS)/demo  ## train on real data, print the comparison, write a figure (1 minute)
+	$(BIN)/keras-mvn demo
+
+test: $(STAMPS)/test  ## the whole suite, once per backend
+	@for backend in $(BACKENDS); do \
+	  echo "== $$backend"; \
+	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -n 2 || exit 1; \
+	done
+
+test-fast: $(STAMPS)/test  ## the fast core of the suite, on one backend (BACKENDS=jax)
+	KERAS_BACKEND=$(firstword $(BACKENDS)) $(BIN)/python -m pytest -q -n 2 -m 'not slow'
+
+lint: $(STAMPS)/lint  ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMPS)/lint  ## mypy, strict
+	$(BIN)/mypy
+
+docs: $(STAMPS)/docs  ## HTML in docs/_build/html
+	KERAS_BACKEND=jax $(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+
+bench: $(STAMPS)/bench  ## known-truth benchmark against published results, into benchmarks/results
+	KERAS_BACKEND=jax $(BIN)/python benchmarks/known_truth.py
+
+clean:  ## remove .venv and everything built
+	rm -rf $(VENV) build dist docs/_build keras-mvn-demo

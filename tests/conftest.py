@@ -1,0 +1,32 @@
+"""Set-up for every test: one thread per worker, a fixed seed, the active backend's name."""
+
+import os
+
+# Before any backend is imported: each of them takes all cores otherwise, in every worker.
+for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(variable, "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+import differentiation
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    """Both widths; JAX computes in float64 only when told so."""
+    with differentiation.precision(request.param):
+        yield request.param
