@@ -12,8 +12,9 @@ from keras_mvn.types import Tensor
 
 __all__ = ["positive", "positive_from_log", "positive_inverse"]
 
-LOG_LIMIT = 40.0
-"""exp(±40) and its square are float32 numbers; a log scale beyond this grows like a logarithm."""
+LOG_LIMIT = 20.0
+"""Up to here a log scale is taken at its word; beyond, it grows like a logarithm, so that
+(y − mean)²/scale³, which the gradient meets, stays a float32 number."""
 
 
 def _absolute(x: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ def positive_inverse(scale: Tensor) -> Tensor:
 
 
 def positive_from_log(log_scale: Tensor) -> Tensor:
-    """exp(log_scale), exactly, up to |log_scale| = 40; beyond, a power law instead of overflow.
+    """exp(log_scale), exactly, up to |log_scale| = 20; beyond, a power law instead of overflow.
 
     For models that emit logarithms already.
 

@@ -168,14 +168,13 @@ class RootMeanSquaredError(CovarianceMetric):
     def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
         """Root mean square over the targets of each row (...)."""
         residual = y_true - parameters.mean
-        largest = _positive(ops.max(ops.abs(residual), axis=-1, keepdims=True))
+        largest = _positive(ops.max(ops.abs(residual), axis=-1, keepdims=True, initial=0.0))
         relative = residual / largest
         return largest[..., 0] * ops.sqrt(ops.mean(relative * relative, axis=-1))
 
     def accumulate(self, values: Tensor, weights: Tensor) -> None:
         """Add squares in units of the largest row so far: neither 1e30² nor 1e-30² is formed."""
-        # The leading 0 keeps the maximum of an empty batch defined.
-        row_unit = ops.max(ops.concatenate([ops.zeros((1,), self.dtype), ops.reshape(values, (-1,))]))
+        row_unit = ops.max(values, initial=0.0)  # 0 for an empty batch
         unit = ops.where(row_unit > self.unit, row_unit, ops.convert_to_tensor(self.unit))
         shrink = self.unit / _positive(unit)
         relative = values / _positive(unit)

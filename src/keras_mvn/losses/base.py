@@ -62,14 +62,15 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
         Raises:
             ValueError: y_true and y_pred don't belong together (shapes, structure).
         """
-        y_true = _as_tensor(y_true)
+        y_true, y_pred = _as_tensor(y_true), _as_tensor(y_pred)
+        _warn_of_booleans(y_true)
         self.reader.check(y_true, y_pred, type(self).__name__)
         if self._follows_y_pred:
             # Keras would cast a float64 prediction to floatx here.
-            self._dtype = at_least_float32(getattr(y_pred, "dtype", None))
+            self._dtype = at_least_float32(y_pred.dtype)
         mask = get_keras_mask(y_pred)
         if sample_weight is not None or mask is not None:
-            mean = self.reader.decode(ops.convert_to_tensor(y_pred, self.dtype)).mean
+            mean = self.reader.decode(ops.cast(y_pred, self.dtype)).mean
             y_true = hide_unweighted_rows(y_true, mean, sample_weight, mask)
         value = super().__call__(y_true, y_pred, sample_weight)
         if self.reduction not in (None, "none") and tuple(value.shape) == (0,):
@@ -129,12 +130,15 @@ def hide_unweighted_rows(
     return ops.where(weighs, y_true, ops.stop_gradient(mean))
 
 
-def _as_tensor(y_true: Tensor) -> Tensor:
-    y_true = y_true if keras.ops.is_tensor(y_true) else ops.convert_to_tensor(y_true)
+def _as_tensor(x: Tensor) -> Tensor:
+    """A tensor; one that is a tensor already keeps its identity, and with it mask and tag."""
+    return x if ops.is_tensor(x) else ops.convert_to_tensor(x)
+
+
+def _warn_of_booleans(y_true: Tensor) -> None:
     if keras.backend.standardize_dtype(y_true.dtype) == "bool":
         warnings.warn(
             "y_true is boolean; a multivariate normal describes continuous targets. It is read "
             "as 0 and 1.",
             stacklevel=3,
         )
-    return y_true

@@ -1,0 +1,150 @@
+"""Metrics: streaming values against NumPy, weights, masks, saving, direction."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import scipy.stats
+from differentiation import numpy, precision, tensor
+from test_losses import D, oracle_nll, packed
+
+import keras_mvn as kmvn
+from keras_mvn import metrics
+
+ALL = [
+    metrics.NegativeLogLikelihood,
+    metrics.RootMeanSquaredError,
+    metrics.Coverage,
+    metrics.CoverageError,
+    metrics.MeanLogScale,
+]
+
+
+def expected(cls, y, y_pred, weight):
+    normal = kmvn.MultivariateNormal.from_prediction(y_pred)
+    if cls is metrics.RootMeanSquaredError:
+        square = ((y - y_pred[:, :D]) ** 2).mean(-1)
+        return np.sqrt(np.average(square, weights=weight))
+    if cls is metrics.NegativeLogLikelihood:
+        return np.average(oracle_nll("cholesky", y, y_pred), weights=weight)
+    if cls is metrics.MeanLogScale:
+        log_det = np.linalg.slogdet(normal.covariance)[1]
+        return np.average(0.5 * log_det, weights=weight)
+    r = y - normal.mean
+    squared = np.einsum("ni,nij,nj->n", r, np.linalg.inv(normal.covariance), r)
+    coverage = np.average(squared <= scipy.stats.chi2.ppf(0.9, D), weights=weight)
+    return coverage if cls is metrics.Coverage else abs(coverage - 0.9)
+
+
+@pytest.mark.parametrize("cls", ALL, ids=lambda c: c.__name__)
+class TestEvery:
+    def batches(self, rng):
+        # Four times the residual scale, so that coverage is neither 0 nor 1.
+        return [(2 * rng.normal(size=(n, D)), packed("cholesky", n, rng)) for n in (5, 1, 8)]
+
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_streaming(self, cls, weighted, rng):
+        metric = cls()
+        batches = self.batches(rng)
+        weights = [rng.uniform(0.1, 2, len(y)) if weighted else None for y, _ in batches]
+        for (y, y_pred), weight in zip(batches, weights, strict=True):
+            metric.update_state(y, tensor(y_pred), weight)
+        y, y_pred = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        weight = np.concatenate(weights) if weighted else np.ones(len(y))
+        assert float(metric.result()) == pytest.approx(expected(cls, y, y_pred, weight), rel=1e-4)
+        metric.reset_state()
+        assert float(metric.result()) == pytest.approx(
+            0.9 if cls is metrics.CoverageError else 0.0
+        )
+
+    def test_rows_of_weight_zero_may_be_nan(self, cls, rng):
+        (y, y_pred), *_ = self.batches(rng)
+        y[1] = np.nan
+        kept = [0, 2, 3, 4]
+        metric = cls()
+        metric.update_state(y, tensor(y_pred), np.array([1.0, 0.0, 1.0, 1.0, 1.0]))
+        assert float(metric.result()) == pytest.approx(
+            expected(cls, y[kept], y_pred[kept], np.ones(4)), rel=1e-4
+        )
+
+    def test_masked_steps_do_not_count(self, cls, rng):
+        from keras.src.backend.common.masking import set_keras_mask
+
+        y, y_pred = 2 * rng.normal(size=(4, D)), packed("cholesky", 4, rng)
+        prediction = tensor(y_pred.reshape(2, 2, -1))
+        set_keras_mask(prediction, tensor([[True, False], [True, True]], "bool"))
+        metric = cls()
+        metric.update_state(y.reshape(2, 2, D), prediction)
+        kept = [0, 2, 3]
+        assert float(metric.result()) == pytest.approx(
+            expected(cls, y[kept], y_pred[kept], np.ones(3)), rel=1e-4
+        )
+
+    def test_an_empty_batch_changes_nothing(self, cls, rng):
+        metric = cls()
+        y, y_pred = rng.normal(size=(5, D)), packed("cholesky", 5, rng)
+        metric.update_state(y, tensor(y_pred))
+        before = float(metric.result())
+        metric.update_state(np.zeros((0, D)), tensor(np.zeros((0, 9))))
+        assert float(metric.result()) == before
+
+    def test_shapes_are_checked(self, cls, rng):
+        with pytest.raises(ValueError, match=cls.__name__):
+            cls().update_state(np.zeros((5, 1)), tensor(packed("cholesky", 5, rng)))
+
+    def test_every_argument_survives_saving(self, cls):
+        with precision("float64"):
+            self.check_every_argument(cls)
+
+    def check_every_argument(self, cls):
+        changed = {"covariance": "symmetric", "from_raw": True, "layout": "stacked",
+                   "name": "mine", "dtype": "float64"}  # fmt: skip
+        if cls in (metrics.Coverage, metrics.CoverageError):
+            changed["level"] = 0.5
+        metric = cls(**changed)
+        config = json.loads(json.dumps(keras.saving.serialize_keras_object(metric)))
+        again = keras.saving.deserialize_keras_object(config)
+        assert again.get_config() == metric.get_config()
+        default = cls().get_config()
+        assert all(again.get_config()[key] != default[key] for key in changed)
+
+    def test_those_that_have_a_better_say_so(self, cls):
+        undirected = cls in (metrics.Coverage, metrics.MeanLogScale)
+        assert getattr(cls(), "_direction", None) == (None if undirected else "down")
+
+
+class TestRootMeanSquaredError:
+    @pytest.mark.parametrize("unit", [1e-30, 1e30])
+    def test_units_at_the_ends_of_float32(self, unit, rng):
+        y, y_pred = rng.normal(size=(6, D)), packed("cholesky", 6, rng)
+        value = expected(metrics.RootMeanSquaredError, y, y_pred, np.ones(6))
+        y_pred[:, : 2 * D] *= unit
+        metric = metrics.RootMeanSquaredError()
+        for rows in (slice(0, 2), slice(2, 6)):
+            metric.update_state(y[rows] * unit, tensor(y_pred[rows]))
+        assert float(metric.result()) / unit == pytest.approx(value, rel=1e-4)
+
+    def test_a_perfect_prediction_is_zero(self):
+        metric = metrics.RootMeanSquaredError()
+        metric.update_state(np.ones((2, 1)), np.array([[1.0, 1.0], [1.0, 1.0]]))
+        assert float(metric.result()) == 0.0
+
+
+class TestCoverage:
+    @pytest.mark.parametrize("level", [0.0, 1.0, 90, float("nan")])
+    @pytest.mark.parametrize("cls", [metrics.Coverage, metrics.CoverageError])
+    def test_the_level_is_a_probability(self, cls, level):
+        with pytest.raises(ValueError, match="level"):
+            cls(level)
+
+    def test_the_name_tells_the_level(self):
+        assert metrics.Coverage(0.5).name == "coverage_50"
+        assert metrics.CoverageError(0.975).name == "coverage_error_97.5"
+
+    def test_nan_is_neither_inside_nor_outside(self, rng):
+        y = rng.normal(size=(4, D))
+        y[0, 1] = np.nan
+        metric = metrics.Coverage()
+        metric.update_state(y, tensor(packed("cholesky", 4, rng)))
+        assert np.isnan(numpy(metric.result()))
