@@ -6,13 +6,16 @@ network on three problems with a known truth:
 
 * ``known``: O'Malley et al. 2021, Table 1 (d = 2), KL(predicted || true) at N = 500, 1000, 5000;
 * ``sine``: 0.4 sin(2 pi x + phi_j) with noise of 0.01, d = 4: does the mean survive?
-* ``fan``: x sin(x + phi_j) with a noise that grows with x, d = 4: excess NLL over the truth.
+* ``fan``: x sin(x + phi_j) with a noise that grows with x, d = 4: excess NLL over the truth;
+
+and ``collapse`` asks whether Adam brings a scale back to its true value, 1, from a raw output of
+-30 or +30 (2000 steps; the scale at the end).
 
 The networks of all repetitions train side by side (``jax.vmap``), which is why this script is in
 plain JAX; the arithmetic of every variant is reduced to (scale, N), the pair on the wire.
 
     python benchmarks/link_and_factor.py known --draws 20 --out benchmarks/results
-    python benchmarks/link_and_factor.py sine fan --draws 5 --out benchmarks/results
+    python benchmarks/link_and_factor.py sine fan collapse --draws 5 --out benchmarks/results
 """
 
 from __future__ import annotations
@@ -48,13 +51,13 @@ def knee(width: float) -> Callable:
 LINKS: dict[str, Callable] = {
     "exp": jnp.exp,
     "softplus": lambda x: jax.nn.softplus(x + 0.5413248546) + 1e-5,
-    "squareplus": tail_power(1.0),  # slope 1 at 0; (x + sqrt(x^2 + 4)) / 2 has slope 1/2
+    "squareplus": lambda x: jnp.exp(jnp.arcsinh(x / 2)),  # (x + sqrt(x^2 + 4)) / 2, slope 1/2
     "power 3": tail_power(3.0),
     "power 5": tail_power(5.0),
+    "knee 2": knee(2.0),
     "knee 3": knee(3.0),
     "knee 5": knee(5.0),
 }
-LINKS["squareplus"] = lambda x: jnp.exp(jnp.arcsinh(x / 2))
 
 
 # --- factors: (diagonal raw, off-diagonal raw, start) -> (scale, N) ----------------------------
@@ -106,7 +109,10 @@ def nll(precision, y, mean, scale, n):
     for i in range(d):  # d is 2 or 4: unrolled
         start = i * (i - 1) // 2
         previous = u if precision else z
-        z.append(u[i] + (1 if precision else -1) * sum((n[start + j] * previous[j] for j in range(i)), 0.0))
+        z.append(
+            u[i]
+            + (1 if precision else -1) * sum((n[start + j] * previous[j] for j in range(i)), 0.0)
+        )
     return 0.5 * sum(v**2 for v in z) + jnp.sum(jnp.log(scale)) + 0.5 * d * jnp.log(2 * jnp.pi)
 
 
@@ -156,7 +162,7 @@ def start_from(y):
 
 # --- training -----------------------------------------------------------------------------------
 def init(key, sizes, d):
-    """Weights and biases from U(-1/sqrt(fan in), 1/sqrt(fan in)); the covariance head starts small."""
+    """Weights and biases from U(-1, 1)/sqrt(fan in); the covariance head starts small."""
     k = d * (d - 1) // 2
     sizes = [*sizes, 2 * d + k]
     parameters = []
@@ -257,7 +263,9 @@ def run(problem, factor_name, link_name, *, draws, n, settings):
     link = LINKS[link_name]
     prepared = [prepare(problem, seed, n, 300, 1000) for seed in range(draws)]
     d = prepared[0][0]["y"].shape[-1]
-    data = jax.tree.map(lambda *a: jnp.stack([jnp.asarray(v, jnp.float32) for v in a]), *[p[0] for p in prepared])
+    data = jax.tree.map(
+        lambda *a: jnp.stack([jnp.asarray(v, jnp.float32) for v in a]), *[p[0] for p in prepared]
+    )
     keys = jax.vmap(jax.random.PRNGKey)(jnp.arange(draws))
     data["key"] = keys
     activation = settings["activation"]
@@ -269,7 +277,9 @@ def run(problem, factor_name, link_name, *, draws, n, settings):
     @jax.jit
     @jax.vmap
     def fit(data):
-        parameters = init(jax.random.fold_in(data["key"], 1), (data["x"].shape[-1], *settings["widths"]), d)
+        parameters = init(
+            jax.random.fold_in(data["key"], 1), (data["x"].shape[-1], *settings["widths"]), d
+        )
         return train(
             loss_of, parameters, data, rate=settings["rate"], batch=settings["batch"],
             steps_per_epoch=data["x"].shape[0] // settings["batch"], epochs=settings["epochs"],
@@ -289,28 +299,71 @@ def run(problem, factor_name, link_name, *, draws, n, settings):
             {
                 "kl": float(np.mean(kl(mean, cov, truth["mean"], truth["cov"]))),
                 "rmse": float(np.sqrt(np.mean((mean - truth["mean"]) ** 2))),
-                "excess": float(np.mean(gaussian_nll(r, cov) - gaussian_nll(truth["y"] - truth["mean"], truth["cov"]))),
+                "excess": float(
+                    np.mean(
+                        gaussian_nll(r, cov)
+                        - gaussian_nll(truth["y"] - truth["mean"], truth["cov"])
+                    )
+                ),
             }
         )
     return {key: np.array([row[key] for row in rows]) for key in rows[0]}
 
 
 def gaussian_nll(r, cov):
-    return 0.5 * (np.einsum("ni,ni->n", r, np.linalg.solve(cov, r[..., None])[..., 0]) + np.linalg.slogdet(cov)[1])
+    return 0.5 * (
+        np.einsum("ni,ni->n", r, np.linalg.solve(cov, r[..., None])[..., 0])
+        + np.linalg.slogdet(cov)[1]
+    )
 
 
 KNOWN = {"activation": jax.nn.gelu, "widths": (50, 20), "rate": 0.01, "batch": 250, "patience": 50}
 RUINED = {"activation": jnp.tanh, "widths": (64, 64), "rate": 1e-3, "batch": 250, "patience": None}
 PROBLEMS = {
-    "known": [(known_truth, n, KNOWN | {"epochs": e}) for n, e in ((500, 1000), (1000, 800), (5000, 300))],
+    "known": [
+        (known_truth, n, KNOWN | {"epochs": e}) for n, e in ((500, 1000), (1000, 800), (5000, 300))
+    ],
     "sine": [(sine, 1500, RUINED | {"epochs": 2500})],
     "fan": [(fan, 1500, RUINED | {"epochs": 834})],
 }
 
 
+def collapse(out):
+    """The scale after 2000 Adam steps on one raw number, from far away; y ~ N(0, 1)."""
+    y = jax.random.normal(jax.random.PRNGKey(0), (256,))
+
+    @partial(jax.jit, static_argnums=0)
+    def recover(link, start, rate):
+        def loss(raw):
+            scale = link(raw)
+            return jnp.mean(0.5 * (y / scale) ** 2) + jnp.log(scale)
+
+        def step(i, state):
+            raw, m, v = state
+            g = jax.grad(loss)(raw)
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            corrected = (m / (1 - 0.9 ** (i + 1.0))) / (
+                jnp.sqrt(v / (1 - 0.999 ** (i + 1.0))) + 1e-7
+            )
+            return raw - rate * corrected, m, v
+
+        return link(jax.lax.fori_loop(0, 2000, step, (start, 0.0, 0.0))[0])
+
+    cases = list(itertools.product((-30.0, 30.0), (0.01, 0.03, 0.1)))
+    header = [f"raw {start:+.0f}, rate {rate}" for start, rate in cases]
+    lines = ["| link | " + " | ".join(header) + " |", "|" + " --- |" * (len(cases) + 1)]
+    for name, link in LINKS.items():
+        values = [f"{float(recover(link, start, rate)):.3g}" for start, rate in cases]
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
+    print("\n".join(lines), flush=True)
+    (out / "link_and_factor_collapse.md").write_text("\n".join(lines) + "\n")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("problems", nargs="+", choices=PROBLEMS)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("problems", nargs="+", choices=[*PROBLEMS, "collapse"])
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--links", nargs="+", default=list(LINKS))
     parser.add_argument("--factors", nargs="+", default=list(FACTORS))
@@ -318,15 +371,27 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.problems:
+        if name == "collapse":
+            collapse(arguments.out)
+            continue
         for problem, n, settings in PROBLEMS[name]:
-            lines = [f"| {name}, N = {n} | link | KL median / mean (worst) | RMSE of the mean | excess NLL | s |", "| --- | --- | --- | --- | --- | --- |"]
+            lines = [
+                f"| {name}, N = {n} | link | KL median / mean (worst) "
+                "| RMSE of the mean | excess NLL | s |",
+                "| --- | --- | --- | --- | --- | --- |",
+            ]
             print("\n".join(lines), flush=True)
             for factor_name, link_name in itertools.product(arguments.factors, arguments.links):
                 began = time.perf_counter()
-                r = run(problem, factor_name, link_name, draws=arguments.draws, n=n, settings=settings)
+                r = run(
+                    problem, factor_name, link_name, draws=arguments.draws, n=n, settings=settings
+                )
+                kl_, seconds = r["kl"], time.perf_counter() - began
                 lines.append(
-                    f"| {factor_name} | {link_name} | {np.median(r['kl']):.3f} / {np.mean(r['kl']):.3f} ({np.max(r['kl']):.3f})"
-                    f" | {np.median(r['rmse']):.3f} | {np.median(r['excess']):+.3f} | {time.perf_counter() - began:.0f} |"
+                    f"| {factor_name} | {link_name} "
+                    f"| {np.median(kl_):.3f} / {np.mean(kl_):.3f} ({np.max(kl_):.3f}) "
+                    f"| {np.median(r['rmse']):.3f} | {np.median(r['excess']):+.3f} "
+                    f"| {seconds:.0f} |"
                 )
                 print(lines[-1], flush=True)
             (arguments.out / f"link_and_factor_{name}_{n}.md").write_text("\n".join(lines) + "\n")

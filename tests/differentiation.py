@@ -55,7 +55,6 @@ def value_and_gradients(function, *arrays, dtype="float32"):
         value = function(*tensors)
         gradients = torch.autograd.grad(value, tensors, allow_unused=True)
         gradients = [
-            torch.zeros_like(t) if g is None else g
-            for g, t in zip(gradients, tensors, strict=True)
+            torch.zeros_like(t) if g is None else g for g, t in zip(gradients, tensors, strict=True)
         ]
     return numpy(value), [numpy(g) for g in gradients]

@@ -74,7 +74,10 @@ def central_difference(function, x, step=1e-5):
     return gradient
 
 
-def spectral_covariance(packed, d, limit=0.5 * np.log(1e6)):
+LOG_EIGENVALUE_LIMIT = 0.5 * np.log(1e6)
+
+
+def spectral_covariance(packed, d, limit=LOG_EIGENVALUE_LIMIT):
     """exp(g(H)), g(x) = x/√(1 + x²/b²), of the symmetric H with this packed lower triangle."""
     h = np.zeros((d, d))
     entries = ((i, j) for i in range(d) for j in range(i + 1))

@@ -4,15 +4,17 @@ import dataclasses
 
 import keras
 import numpy as np
-import oracle
 import pytest
-from differentiation import EPSILON, numpy, tensor, value_and_gradients
 
+import oracle
+from differentiation import EPSILON, numpy, tensor, value_and_gradients
 from keras_mvn import covariances
 from keras_mvn.covariances import Covariance
 
-STRUCTURES = [covariances.get(n) for n in
-              ("isotropic", "diagonal", "cholesky", "precision_cholesky", "symmetric")]
+STRUCTURES = [
+    covariances.get(n)
+    for n in ("isotropic", "diagonal", "cholesky", "precision_cholesky", "symmetric")
+]
 TRIANGULAR = [covariances.get(n) for n in ("cholesky", "precision_cholesky")]
 BATCHES = [(), (3,), (2, 3)]
 
@@ -281,9 +283,7 @@ class TestAccuracy:
     def test_ill_conditioned_correlation(self, structure, d, condition, rng):
         rows = 6
         sigma = np.stack([_conditioned(d, condition, rng) for _ in range(rows)])
-        scale, shape_params = (
-            a.astype(np.float32) for a in structure.from_covariance(sigma)
-        )
+        scale, shape_params = (a.astype(np.float32) for a in structure.from_covariance(sigma))
         z = rng.normal(size=(rows, d))
         y = (np.linalg.cholesky(sigma) @ z[..., None])[..., 0].astype(np.float32)
         mean = np.zeros_like(y)
@@ -293,9 +293,7 @@ class TestAccuracy:
             return keras.ops.sum(0.5 * keras.ops.sum(z * z, axis=-1) + log_scale)
 
         _, (mean_bar, _, _) = value_and_gradients(nll, mean, scale, shape_params)
-        got_z, got_log_scale = structure.standardize(
-            tensor(y), tensor(scale), tensor(shape_params)
-        )
+        got_z, got_log_scale = structure.standardize(tensor(y), tensor(scale), tensor(shape_params))
         got = 0.5 * (numpy(got_z).astype(float) ** 2).sum(-1) + numpy(got_log_scale).astype(float)
         root = np.sqrt(condition)
         for i in range(rows):
@@ -305,9 +303,10 @@ class TestAccuracy:
             got_value = got[i] + 0.5 * d * oracle.LOG_2PI
             size = 0.5 * (z[i] ** 2).sum() + np.abs(np.log(scale[i])).sum() + d
             assert abs(got_value - value) <= (5e-6 + 0.03 * EPSILON["float32"] * root) * size
-            assert np.abs(mean_bar[i] - gradient).max() <= max(
-                4 * EPSILON["float32"] * root, 5e-7
-            ) * np.abs(gradient).max()
+            assert (
+                np.abs(mean_bar[i] - gradient).max()
+                <= max(4 * EPSILON["float32"] * root, 5e-7) * np.abs(gradient).max()
+            )
 
     @pytest.mark.parametrize("structure", TRIANGULAR, ids=named)
     @pytest.mark.parametrize("spread", [1e2, 1e4, 1e6])

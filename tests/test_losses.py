@@ -4,11 +4,11 @@ import json
 
 import keras
 import numpy as np
-import oracle
 import pytest
-from differentiation import EPSILON, numpy, precision, tensor, value_and_gradients
 
 import keras_mvn as kmvn
+import oracle
+from differentiation import EPSILON, numpy, precision, tensor, value_and_gradients
 from keras_mvn import covariances, losses, regularizers
 from keras_mvn.layouts import Parameters
 
@@ -191,10 +191,7 @@ class TestLayouts:
         upper_noise = np.triu(y_pred[..., 1:], 1)  # takes no part
         y_pred[..., 1:] = factor + upper_noise
         expected = np.mean(
-            [
-                -_density(t, p[:, 0], f @ f.T)
-                for t, p, f in zip(y, y_pred, factor, strict=True)
-            ]
+            [-_density(t, p[:, 0], f @ f.T) for t, p, f in zip(y, y_pred, factor, strict=True)]
         )
         got = losses.NegativeLogLikelihood("cholesky", layout="stacked")(y, tensor(y_pred))
         assert float(got) == pytest.approx(expected, rel=1e-5)
@@ -234,10 +231,7 @@ class TestLayouts:
     def test_mean_log_variance(self, rng):
         y_pred, y = rng.normal(size=(5, 2 * D)), rng.normal(size=(5, D))
         expected = np.mean(
-            [
-                -_density(t, p[:D], np.diag(np.exp(p[D:])))
-                for t, p in zip(y, y_pred, strict=True)
-            ]
+            [-_density(t, p[:D], np.diag(np.exp(p[D:]))) for t, p in zip(y, y_pred, strict=True)]
         )
         loss = losses.NegativeLogLikelihood(layout="mean_log_variance")
         assert float(loss(y, tensor(y_pred))) == pytest.approx(expected, rel=1e-5)

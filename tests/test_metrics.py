@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 import scipy.stats
-from differentiation import numpy, precision, tensor
-from test_losses import D, oracle_nll, packed
 
 import keras_mvn as kmvn
+from differentiation import numpy, precision, tensor
 from keras_mvn import metrics
+from test_losses import D, oracle_nll, packed
 
 ALL = [
     metrics.NegativeLogLikelihood,
@@ -54,9 +54,7 @@ class TestEvery:
         weight = np.concatenate(weights) if weighted else np.ones(len(y))
         assert float(metric.result()) == pytest.approx(expected(cls, y, y_pred, weight), rel=1e-4)
         metric.reset_state()
-        assert float(metric.result()) == pytest.approx(
-            0.9 if cls is metrics.CoverageError else 0.0
-        )
+        assert float(metric.result()) == pytest.approx(0.9 if cls is metrics.CoverageError else 0.0)
 
     def test_rows_of_weight_zero_may_be_nan(self, cls, rng):
         (y, y_pred), *_ = self.batches(rng)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.stats
-from differentiation import numpy, tensor, value_and_gradients
 
+from differentiation import numpy, tensor, value_and_gradients
 from keras_mvn import links
 from keras_mvn._chi_square import chi_square_cdf, chi_square_quantile
 from keras_mvn._numeric import solve_lower
@@ -29,7 +29,9 @@ class TestPacking:
             packing.diagonal(matrix), np.diagonal(matrix, axis1=-2, axis2=-1)
         )
 
-    @pytest.mark.parametrize("pack", [packing.pack_strict_lower, packing.pack_lower, packing.diagonal])
+    @pytest.mark.parametrize(
+        "pack", [packing.pack_strict_lower, packing.pack_lower, packing.diagonal]
+    )
     def test_its_gradient_is_the_transpose(self, pack, rng):
         matrix = rng.normal(size=(2, 4, 4))
         weight = rng.normal(size=pack(matrix).shape)
@@ -51,10 +53,11 @@ class TestPositive:
 
     def test_it_is_the_documented_function(self, dtype):
         x = np.linspace(-50, 50, 401)
-        expected = np.exp(3 * np.arcsinh(x / 3))
+        excess = np.maximum(np.abs(x) - 3, 0)
+        expected = np.exp(np.sign(x) * (np.minimum(np.abs(x), 3) + np.log1p(excess)))
         np.testing.assert_allclose(numpy(links.positive(tensor(x, dtype))), expected, rtol=2e-6)
         np.testing.assert_allclose(links.positive(x), expected, rtol=1e-14)
-        np.testing.assert_allclose(links.positive_inverse(expected), x, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(links.positive_inverse(expected), x, rtol=1e-11, atol=1e-12)
 
     @pytest.mark.parametrize("link", [links.positive, links.positive_from_log])
     @pytest.mark.parametrize("x", [-1e6, -1e4, -100.0, -1.0, 1.0, 100.0, 1e4, 1e6])
@@ -62,6 +65,14 @@ class TestPositive:
         value, (gradient,) = value_and_gradients(lambda v: link(v)[0], [x])
         assert 0 < value < np.inf
         assert 0 < gradient < np.inf
+
+    @pytest.mark.parametrize("x", [-3.0, 3.0])
+    def test_it_is_smooth_at_the_knees(self, x):
+        slopes = [
+            value_and_gradients(lambda v: links.positive(v)[0], [x + step])[1][0][0]
+            for step in (-1e-4, 1e-4)
+        ]
+        assert slopes[0] == pytest.approx(slopes[1], rel=1e-3)
 
     def test_it_rises(self):
         x = np.linspace(-1e5, 1e5, 100_001)

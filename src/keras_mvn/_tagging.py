@@ -22,6 +22,11 @@ _ATTRIBUTE = "_keras_mvn_covariance"
 def tag(y_pred: Tensor, covariance: Covariance) -> Tensor:
     """Pin the structure of a head's output to it; returns y_pred."""
     set_tensor_attr(y_pred, _ATTRIBUTE, covariance)
+    # Keras' training step on JAX hands the loss a tracer of `jax.value_and_grad` and the metrics
+    # the value it stands for.
+    primal = getattr(y_pred, "primal", None)
+    if primal is not None:
+        set_tensor_attr(primal, _ATTRIBUTE, covariance)
     return y_pred
 
 
@@ -37,6 +42,7 @@ def check(y_pred: Tensor, covariance: Covariance, reader: str, *, plain: bool = 
 
     Raises:
         ValueError: they disagree.
+
     """
     written: Covariance | None = get_tensor_attr(y_pred, _ATTRIBUTE)
     if written is None:

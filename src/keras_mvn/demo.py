@@ -21,7 +21,17 @@ from keras_mvn._chi_square import chi_square_quantile
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.types import Array
 
-__all__ = ["METHODS", "Scores", "Split", "load", "run", "summarize", "write"]
+__all__ = [
+    "METHODS",
+    "Outcome",
+    "Part",
+    "Scores",
+    "Split",
+    "load",
+    "run",
+    "summarize",
+    "write",
+]
 
 LEVEL = 0.9
 SIZES = {"train": 0.5, "validation": 0.15, "calibration": 0.15}  # the rest is test
@@ -36,15 +46,14 @@ class Part(NamedTuple):
     y: Array
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """One random division of the table, and the names of its targets."""
 
     train: Part
     validation: Part
     calibration: Part
     test: Part
-    test_rows: Array
+    test_rows: np.ndarray
     target_names: tuple[str, ...]
 
 
@@ -76,9 +85,10 @@ def load(seed: int) -> Split:
     x, y = data.data[:, :4], data.data[:, 4:]
     order = np.random.default_rng(seed).permutation(len(x))
     ends = np.cumsum([round(share * len(x)) for share in SIZES.values()])
-    parts = [Part(x[rows], y[rows]) for rows in np.split(order, ends)]
+    train, validation, held_out, test = np.split(order, ends)
     names = tuple(str(name) for name in data.feature_names[4:])
-    return Split(*parts, test_rows=np.split(order, ends)[-1], target_names=names)
+    parts = [Part(x[rows], y[rows]) for rows in (train, validation, held_out, test)]
+    return Split(parts[0], parts[1], parts[2], parts[3], test, names)
 
 
 def run(seed: int, report: Callable[[str], None] = lambda _: None) -> Outcome:
@@ -195,7 +205,7 @@ def _draw(outcome: Outcome, path: Path) -> None:
 
     normal, y = outcome.predictions[METHODS[3]], outcome.split.test.y
     figure = Figure(figsize=(13, 8), layout="constrained")
-    grid = figure.subplot_mosaic([["a", "b", "heat"], ["c", "d", "calibration"]])
+    grid: dict[str, Any] = figure.subplot_mosaic([["a", "b", "heat"], ["c", "d", "calibration"]])
     for key, pair in zip("abcd", plots.pairs_by_correlation(normal), strict=False):
         plots.ellipses(grid[key], normal, pair, y=y, level=LEVEL)
     figure.suptitle(

@@ -9,7 +9,6 @@ from typing import Any, Self, final
 import keras
 import numpy as np
 
-
 from keras_mvn.covariances import DEFAULT, Cholesky, Covariance, CovarianceLike, PrecisionCholesky
 from keras_mvn.layouts import Reader
 from keras_mvn.types import Array
@@ -42,6 +41,7 @@ class MultivariateNormal:
     (array([2., 3.]), np.float64(0.5))
     >>> normal.log_prob([1.0, 2.0]).round(4)
     np.float64(-3.4858)
+
     """
 
     def __init__(
@@ -130,6 +130,7 @@ class MultivariateNormal:
         >>> normal = MultivariateNormal.from_prediction([[1.0, 2.0, 0.5, 0.5, 0.0]])
         >>> normal
         MultivariateNormal(batch_shape=(1,), event_size=2, covariance='cholesky')
+
         """
         reader = Reader(covariance, from_raw, layout)
         parameters = reader.decode(_finite(y_pred, "y_pred"))
@@ -181,7 +182,8 @@ class MultivariateNormal:
     @property
     def precision(self) -> Array:
         """Σ⁻¹: (..., d, d)."""
-        identity = np.broadcast_to(np.eye(self.event_size), (*self.batch_shape, *2 * (self.event_size,)))
+        d = self.event_size
+        identity = np.broadcast_to(np.eye(d), (*self.batch_shape, d, d))
         columns = np.moveaxis(identity, -1, 0)
         whitened = self._whiten(columns)  # [j, ..., i] = (Σ^(−½))ᵢⱼ
         return np.einsum("i...k,j...k->...ij", whitened, whitened)
@@ -206,11 +208,12 @@ class MultivariateNormal:
 
         Raises:
             ValueError: the last axis is not d, batch axes don't fit, or values are not finite.
+
         """
         return np.sqrt((self._whiten(self._residual(y)) ** 2).sum(axis=-1))
 
     def log_prob(self, y: Any) -> Array:
-        """log N(y; μ, Σ), in nats: (...). Arguments and errors as for `mahalanobis`."""
+        """Log N(y; μ, Σ), in nats: (...). Arguments and errors as for `mahalanobis`."""
         z = self._whiten(self._residual(y))
         return -0.5 * (z**2).sum(axis=-1) - self.log_scale - 0.5 * self.event_size * _LOG_2PI
 
@@ -248,6 +251,7 @@ class MultivariateNormal:
         Args:
             n: number of draws from each distribution.
             seed: an integer or `numpy.random.Generator`; the same seed gives the same draws.
+
         """
         if n is not None and (isinstance(n, bool) or int(n) != n or n < 0):
             raise ValueError(f"n={n!r} must be a number of draws, an integer ≥ 0, or None.")
@@ -266,6 +270,7 @@ class MultivariateNormal:
 
         Raises:
             ValueError: level is not between 0 and 1.
+
         """
         if not 0.0 < level < 1.0:
             raise ValueError(f"level={level!r} must be a probability between 0 and 1.")
@@ -277,20 +282,20 @@ class MultivariateNormal:
 
         Args:
             factor: positive, a number or (...) one per distribution.
+
         """
         factors = _finite(factor, "factor")
         if not (factors > 0).all():
             raise ValueError(f"factor={factor!r} must be positive.")
         scale = self._scale * factors[..., None]
-        return self._of(
-            self._structure, self._mean, scale, self._shape_params, self.target_names
-        )
+        return self._of(self._structure, self._mean, scale, self._shape_params, self.target_names)
 
     def to_scipy(self) -> Any:
         """`scipy.stats.multivariate_normal`: one frozen object, or a list of them for a batch.
 
         Raises:
             ImportError: SciPy is not installed.
+
         """
         try:
             from scipy.stats import Covariance as ScipyCovariance
@@ -320,21 +325,16 @@ class MultivariateNormal:
 
     def __getitem__(self, index: Any) -> Self:
         """Distributions by index, slice, mask or index array on the batch axes."""
-        axes = index if isinstance(index, tuple) else (index,)
         if not self.batch_shape:
             raise IndexError("a single MultivariateNormal has no batch axis to index")
-        if Ellipsis not in axes:
-            axes = (*axes, Ellipsis)
-        probe = np.empty(self.batch_shape)[axes]  # refuses an index into the targets
-        del probe
-        axes = (*axes, slice(None))
-        return self._of(
-            self._structure,
-            self._mean[axes],
-            self._scale[axes],
-            self._shape_params[axes],
-            self.target_names,
+        count = int(np.prod(self.batch_shape))
+        positions = np.arange(count).reshape(self.batch_shape)[index]
+
+        mean, scale, shape_params = (
+            parameters.reshape(count, parameters.shape[-1])[positions]
+            for parameters in (self._mean, self._scale, self._shape_params)
         )
+        return self._of(self._structure, mean, scale, shape_params, self.target_names)
 
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
@@ -384,8 +384,8 @@ def _finite(values: Any, name: str) -> Array:
     if not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))[0].tolist()
         raise ValueError(
-            f"{name} holds {np.count_nonzero(~np.isfinite(array))} values that are NaN or infinite, "
-            f"the first at index {tuple(bad)}."
+            f"{name} holds {np.count_nonzero(~np.isfinite(array))} values that are NaN or "
+            f"infinite, the first at index {tuple(bad)}."
         )
     return array
 
@@ -407,5 +407,3 @@ def _symmetric(matrix: Array, name: str) -> Array:
     if (np.abs(matrix - transposed) > 1e-6 * size).any():
         raise ValueError(f"{name} must be symmetric; it differs from its transpose.")
     return 0.5 * (matrix + transposed)
-
-

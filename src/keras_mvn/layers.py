@@ -56,6 +56,7 @@ class MultivariateNormalHead(keras.layers.Layer):
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "gelu"), head])
     >>> model.output_shape  # 2 means, 2 scales, 1 shape parameter
     (None, 5)
+
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         Warns:
             UserWarning: constant or perfectly collinear targets, by name. They get a floor:
                 a standard deviation of 1e-6 |mean|, eigenvalues of the correlation of 1e-6.
+
         """
         if self.target_names is None and hasattr(y, "columns"):
             self.target_names = _checked_names([str(c) for c in y.columns], self.event_size)
@@ -163,7 +165,11 @@ class MultivariateNormalHead(keras.layers.Layer):
         raw = ops.cast(self.covariance_dense(inputs), self.compute_dtype)
         mean = self.origin_mean + self.origin_stddev * raw_mean
         scale, shape_params = self.covariance.constrain(raw, self.event_size)
-        origin_shape = 0.0 if self.origin_shape is None else self.origin_shape
+        origin_shape = (
+            ops.zeros((0,), self.compute_dtype)
+            if self.origin_shape is None
+            else ops.convert_to_tensor(self.origin_shape)
+        )
         scale, shape_params = self.covariance.relocate(
             scale, shape_params, ops.convert_to_tensor(self.origin_scale), origin_shape
         )
@@ -182,6 +188,7 @@ class MultivariateNormalHead(keras.layers.Layer):
 
         Raises:
             ValueError: y_pred of another width.
+
         """
         return MultivariateNormal.from_prediction(
             y_pred, covariance=self.covariance, target_names=self.target_names

@@ -138,6 +138,7 @@ def get(name: str) -> Layout:
 
     Raises:
         ValueError: no layout has this name; the message lists those that exist.
+
     """
     if name not in _LAYOUTS:
         raise ValueError(f"layout={name!r} is not known. Expected one of {sorted(_LAYOUTS)}.")
@@ -156,6 +157,7 @@ class Reader:
 
     Raises:
         ValueError: an unknown name, or a layout that implies another structure.
+
     """
 
     def __init__(self, covariance: CovarianceLike, from_raw: bool, layout: str) -> None:
@@ -186,6 +188,7 @@ class Reader:
 
         Raises:
             ValueError: no number of targets gives y_pred this shape.
+
         """
         self._event_size(y_pred)
         return self.layout.decode(y_pred, self.covariance, self.from_raw)
@@ -195,6 +198,7 @@ class Reader:
 
         Raises:
             ValueError: they don't belong together, or a head wrote another structure.
+
         """
         plain = not self.from_raw and self.layout.name == "packed"
         _tagging.check(y_pred, self.covariance, owner, plain=plain)
@@ -221,9 +225,7 @@ class Reader:
 
     def _event_size(self, y_pred: Tensor) -> int:
         enough_axes = len(y_pred.shape) >= self.layout.extra_axes
-        d = (
-            self.layout.event_size(y_pred, self.covariance, self.from_raw) if enough_axes else None
-        )
+        d = self.layout.event_size(y_pred, self.covariance, self.from_raw) if enough_axes else None
         if d is None:
             examples = "; ".join(
                 self.layout.expected(n, self.covariance, self.from_raw)

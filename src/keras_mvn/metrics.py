@@ -19,6 +19,7 @@ from keras_mvn.losses.negative_log_likelihood import row_negative_log_likelihood
 from keras_mvn.types import Tensor
 
 __all__ = [
+    "CovarianceMetric",
     "Coverage",
     "CoverageError",
     "MeanLogScale",
@@ -39,6 +40,7 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
         layout: "packed", "stacked" or "mean_log_variance", as the loss was told.
         name: as in `keras.metrics.Metric`.
         dtype: as in `keras.metrics.Metric`; float32 at least.
+
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
 
         Raises:
             ValueError: y_true and y_pred don't belong together (shapes, structure).
+
         """
         y_true = ops.convert_to_tensor(y_true)
         self.reader.check(y_true, y_pred, type(self).__name__)
@@ -213,6 +216,7 @@ class Coverage(CovarianceMetric):
     >>> metric.update_state(np.array([[1.0], [2.0]]), np.array([[0.0, 1.0], [0.0, 1.0]]))
     >>> float(metric.result())  # |z| ≤ 1.645
     0.5
+
     """
 
     def __init__(
@@ -327,5 +331,3 @@ class MeanLogScale(CovarianceMetric):
         mean, scale, shape_params = parameters
         zero = ops.zeros_like(mean)
         return self.reader.covariance.standardize(zero, scale, shape_params)[1]
-
-

@@ -43,6 +43,7 @@ def estimate(data: Any, event_size: int, target_names: Sequence[str] | None = No
 
     Warns:
         UserWarning: constant or collinear targets, by name; they get the floors of this module.
+
     """
     names = list(target_names or (f"target {j}" for j in range(event_size)))
     count, mean, covariance = _accumulate(_batches(data, event_size), event_size)
@@ -163,7 +164,7 @@ def _elements(data: Any) -> Iterable[Any]:
 
 
 def _is_array(data: Any) -> bool:
-    return hasattr(data, "shape") and hasattr(data, "dtype") or hasattr(data, "to_numpy")
+    return (hasattr(data, "shape") and hasattr(data, "dtype")) or hasattr(data, "to_numpy")
 
 
 def _to_numpy(batch: Any) -> Array:

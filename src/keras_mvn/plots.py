@@ -42,6 +42,7 @@ def ellipses(
             its centre.
         level: probability of an ellipse.
         rows: how many rows to draw.
+
     """
     i, j = pair
     angle = np.linspace(0.0, 2.0 * np.pi, 181)
@@ -84,6 +85,7 @@ def joint_calibration(ax: Any, predictions: Mapping[str, MultivariateNormal], y:
         ax: matplotlib axes.
         predictions: name → distributions for the rows of y.
         y: (rows, d), what was observed.
+
     """
     levels = np.linspace(0.0, 1.0, 101)
     n = len(np.asarray(y))

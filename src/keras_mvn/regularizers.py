@@ -63,11 +63,10 @@ class CovarianceL1(CovarianceRegularizer):
     >>> penalty = CovarianceL1(0.1)(Cholesky(), Parameters(np.zeros(2), scale, n))
     >>> float(penalty.round(6))  # 0.1 · 2 · 3/(2 · 3)
     0.1
+
     """
 
-    def __init__(
-        self, strength: float, on: str = "correlation", off_diagonal: bool = True
-    ) -> None:
+    def __init__(self, strength: float, on: str = "correlation", off_diagonal: bool = True) -> None:
         if not strength >= 0:
             raise ValueError(f"strength={strength!r} must be a number ≥ 0.")
         if on not in ("correlation", "covariance"):
@@ -101,6 +100,7 @@ def get(identifier: Any) -> CovarianceRegularizer | None:
 
     Raises:
         ValueError: anything else.
+
     """
     if isinstance(identifier, dict):
         identifier = keras.saving.deserialize_keras_object(identifier)

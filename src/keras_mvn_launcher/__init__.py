@@ -30,7 +30,7 @@ def configured_backend() -> str:
     try:
         configuration = json.loads((Path(home) / "keras.json").read_text())
         return str(configuration.get("backend", "tensorflow"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):  # no file, not JSON, not an object
         return "tensorflow"
 
 

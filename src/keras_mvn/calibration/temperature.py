@@ -46,6 +46,7 @@ class Temperature:
         Raises:
             ValueError: no rows, shapes that don't fit, values that are not finite, or predictions
                 that all hit exactly.
+
         """
         distance = normal.mahalanobis(y)
         if distance.size == 0:

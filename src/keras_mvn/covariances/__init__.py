@@ -45,6 +45,7 @@ def get(identifier: CovarianceLike) -> Covariance:
 
     >>> get("precision_cholesky")
     PrecisionCholesky()
+
     """
     if isinstance(identifier, Covariance):
         return identifier

@@ -17,9 +17,10 @@ def cholesky_parameters(covariance: Array) -> tuple[Array, Array]:
 
     Raises:
         ValueError: Σ is not positive definite.
+
     """
-    stddev = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):  # `_cholesky` refuses what comes of it
+        stddev = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
         correlation = covariance / stddev[..., :, None] / stddev[..., None, :]
     factor = _cholesky(correlation, "covariance")
     root = np.diagonal(factor, axis1=-2, axis2=-1)
@@ -33,9 +34,10 @@ def precision_parameters(precision: Array) -> tuple[Array, Array]:
 
     Raises:
         ValueError: Σ⁻¹ is not positive definite.
+
     """
-    root = np.sqrt(np.diagonal(precision, axis1=-2, axis2=-1))
     with np.errstate(invalid="ignore", divide="ignore"):
+        root = np.sqrt(np.diagonal(precision, axis1=-2, axis2=-1))
         standardized = precision / root[..., :, None] / root[..., None, :]
     reverse = _cholesky(standardized[..., ::-1, ::-1], "precision")[..., ::-1, ::-1]
     factor = np.swapaxes(reverse, -1, -2)  # lower, Fᵀ F = standardized, P = F diag(root)
@@ -47,7 +49,7 @@ def _cholesky(matrix: Array, name: str) -> Array:
     try:
         if not np.isfinite(matrix).all():
             raise np.linalg.LinAlgError
-        return np.linalg.cholesky(matrix)
+        return np.asarray(np.linalg.cholesky(matrix), dtype=np.float64)
     except np.linalg.LinAlgError:
         raise ValueError(
             f"{name} must be symmetric and positive definite, and at least one matrix of shape "

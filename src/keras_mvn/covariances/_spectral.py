@@ -83,9 +83,7 @@ def _divided_difference(eigenvalues: Tensor) -> Tensor:
     # (gᵢ − gⱼ)/(λᵢ − λⱼ) = (1 + rᵢrⱼ − tᵢtⱼ) / ((rᵢ + rⱼ) rᵢrⱼ); where tᵢtⱼ > 0 the difference
     # rᵢrⱼ − tᵢtⱼ cancels and is taken as (1 + tᵢ² + tⱼ²) / (rᵢrⱼ + tᵢtⱼ).
     same = ti * tj
-    gap = xp.where(
-        same > 0, (1.0 + ti * ti + tj * tj) / (ri * rj + xp.abs(same)), ri * rj - same
-    )
+    gap = xp.where(same > 0, (1.0 + ti * ti + tj * tj) / (ri * rj + xp.abs(same)), ri * rj - same)
     slope = (1.0 + gap) / ((ri + rj) * ri * rj)
     g = eigenvalues / root
     x = 0.5 * (g[..., :, None] - g[..., None, :])

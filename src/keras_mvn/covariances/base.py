@@ -20,7 +20,7 @@ from keras_mvn import links
 from keras_mvn._numeric import differentiable, namespace
 from keras_mvn.types import Array, Tensor
 
-__all__ = ["Covariance"]
+__all__ = ["Covariance", "register"]
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Covariance(abc.ABC):
 
     @abc.abstractmethod
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """z = R^(−½) u, standard normal under the model, and log_det = ½ log det R."""
+        """Z = R^(−½) u, standard normal under the model, and log_det = ½ log det R."""
 
     @abc.abstractmethod
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """u = R^½ z, the inverse of `whiten`: how samples are drawn."""
+        """U = R^½ z, the inverse of `whiten`: how samples are drawn."""
 
     def whiten_vjp(
         self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, log_det_bar: Tensor
@@ -89,9 +89,7 @@ class Covariance(abc.ABC):
 
     def unconstrain(self, scale: Tensor, shape_params: Tensor) -> Tensor:
         """The raw numbers that `constrain` turns into these: its inverse."""
-        return namespace(scale).concatenate(
-            [links.positive_inverse(scale), shape_params], axis=-1
-        )
+        return namespace(scale).concatenate([links.positive_inverse(scale), shape_params], axis=-1)
 
     def relocate(
         self, scale: Tensor, shape_params: Tensor, origin_scale: Tensor, origin_shape: Tensor
@@ -107,6 +105,7 @@ class Covariance(abc.ABC):
 
         Raises:
             ValueError: this structure has no matrix form that a network would emit.
+
         """
         raise self._no_matrix_form()
 
@@ -115,6 +114,7 @@ class Covariance(abc.ABC):
 
         Raises:
             ValueError: this structure has no matrix form that a network would emit.
+
         """
         raise self._no_matrix_form()
 
@@ -142,7 +142,7 @@ class Covariance(abc.ABC):
     def standardize(
         self, residual: Tensor, scale: Tensor, shape_params: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """z and log_scale = ½ log det Σ of y − mean: all that a likelihood needs.
+        """Z and log_scale = ½ log det Σ of y − mean: all that a likelihood needs.
 
         −log p(y) = ½ ‖z‖² + log_scale + ½ d log 2π. Differentiable in all arguments, with the
         structure's analytic gradient; the residual is divided by the scale before anything is
@@ -152,6 +152,7 @@ class Covariance(abc.ABC):
             residual: (..., d), y − mean.
             scale: (..., d), positive.
             shape_params: (..., k).
+
         """
         xp = namespace(residual)
         u = differentiable(
@@ -219,7 +220,7 @@ class Covariance(abc.ABC):
 
     @final
     def event_size_of(self, width: int) -> int | None:
-        """d such that y_pred has this width, or None if there is none."""
+        """D such that y_pred has this width, or None if there is none."""
         return next((d for d in range(1, width + 1) if self.packed_size(d) == width), None)
 
 

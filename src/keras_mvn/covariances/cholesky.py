@@ -15,7 +15,7 @@ from keras_mvn.covariances.base import Covariance, register
 from keras_mvn.covariances.packing import diagonal, pack_strict_lower
 from keras_mvn.types import Array, Tensor
 
-__all__ = ["Cholesky"]
+__all__ = ["Cholesky", "off_diagonal_limit"]
 
 GROWTH_LIMIT = 1e10
 """How much a substitution with unconstrained off-diagonals may enlarge u: its cube, which the
@@ -70,7 +70,7 @@ class Cholesky(Covariance):
         return -_unit_lower.outer_strict_lower(u_bar, z), u_bar
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """u = (I + N) z."""
+        """U = (I + N) z."""
         return _unit_lower.multiply(shape_params, z)
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
@@ -100,6 +100,7 @@ class Cholesky(Covariance):
 
         Raises:
             ValueError: NumPy arguments with N beyond the bound (NaN for tensors).
+
         """
         xp = namespace(scale, shape_params)
         relative = shape_params / off_diagonal_limit(scale.shape[-1])
@@ -123,6 +124,4 @@ class Cholesky(Covariance):
 
     def raw_from_matrix(self, matrix: Tensor) -> Tensor:
         """The diagonal and the strict lower triangle of an unconstrained matrix."""
-        return namespace(matrix).concatenate(
-            [diagonal(matrix), pack_strict_lower(matrix)], axis=-1
-        )
+        return namespace(matrix).concatenate([diagonal(matrix), pack_strict_lower(matrix)], axis=-1)

@@ -42,11 +42,11 @@ class Isotropic(Covariance):
         return _DIAGONAL
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """z = u."""
+        """Z = u."""
         return _DIAGONAL.whiten(shape_params, u)
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """u = z."""
+        """U = z."""
         return _DIAGONAL.color(shape_params, z)
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
@@ -66,6 +66,4 @@ class Isotropic(Covariance):
     def unconstrain(self, scale: Tensor, shape_params: Tensor) -> Tensor:
         """The raw number of the scales' geometric mean."""
         xp = namespace(scale)
-        return links.positive_inverse(
-            xp.exp(xp.mean(xp.log(scale), axis=-1, keepdims=True))
-        )
+        return links.positive_inverse(xp.exp(xp.mean(xp.log(scale), axis=-1, keepdims=True)))

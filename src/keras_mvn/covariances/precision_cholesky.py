@@ -42,7 +42,7 @@ class PrecisionCholesky(Covariance):
         return event_size * (event_size - 1) // 2
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """z = (I + N) u; log_det = 0."""
+        """Z = (I + N) u; log_det = 0."""
         return _unit_lower.multiply(shape_params, u), _unit_lower.zero_log_det(u)
 
     def whiten_vjp(
@@ -82,6 +82,4 @@ class PrecisionCholesky(Covariance):
 
     def raw_from_matrix(self, matrix: Tensor) -> Tensor:
         """The diagonal and the strict lower triangle of an unconstrained matrix."""
-        return namespace(matrix).concatenate(
-            [diagonal(matrix), pack_strict_lower(matrix)], axis=-1
-        )
+        return namespace(matrix).concatenate([diagonal(matrix), pack_strict_lower(matrix)], axis=-1)

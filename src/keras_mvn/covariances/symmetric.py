@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-
 from keras_mvn._numeric import namespace
 from keras_mvn.covariances import _unit_lower
 from keras_mvn.covariances._spectral import LOG_EIGENVALUE_LIMIT, spectral_cholesky
@@ -130,5 +129,3 @@ class Symmetric(Covariance):
 
 def _symmetrized(matrix: Tensor) -> Tensor:
     return 0.5 * (matrix + namespace(matrix).swapaxes(matrix, -1, -2))
-
-

@@ -18,7 +18,7 @@ from keras_mvn.layouts import Parameters, Reader
 from keras_mvn.regularizers import CovarianceRegularizer
 from keras_mvn.types import Tensor
 
-__all__ = ["CovarianceLoss", "as_events", "hide_unweighted_rows"]
+__all__ = ["CovarianceLoss", "as_events", "at_least_float32", "hide_unweighted_rows"]
 
 
 class CovarianceLoss(keras.losses.Loss, abc.ABC):
@@ -32,6 +32,7 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
         reduction: as in `keras.losses.Loss`.
         name: as in `keras.losses.Loss`.
         dtype: None computes in the dtype of y_pred, float32 at least.
+
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
 
         Raises:
             ValueError: y_true and y_pred don't belong together (shapes, structure).
+
         """
         y_true, y_pred = _as_tensor(y_true), _as_tensor(y_pred)
         _warn_of_booleans(y_true)

@@ -47,6 +47,7 @@ class NegativeLogLikelihood(CovarianceLoss):
     >>> loss = NegativeLogLikelihood(covariance="cholesky")
     >>> round(float(loss(np.array([[2.0, 3.0]]), y_pred)), 4)
     4.2546
+
     """
 
     def __init__(

@@ -1,0 +1,233 @@
+"""The package as a whole: exports, the launcher, backends, the README, the command."""
+
+import ast
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mvn
+import keras_mvn_launcher
+
+ROOT = Path(__file__).parent.parent
+BACKENDS = ["jax", "tensorflow", "torch"]
+MODULES = sorted(m.name for m in pkgutil.walk_packages(keras_mvn.__path__, "keras_mvn."))
+
+
+def python(code, cwd, **environment):
+    """Run code in a new process; returns what it printed."""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env={**os.environ, **environment},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+class TestExports:
+    @pytest.mark.parametrize("name", MODULES)
+    def test_all_is_complete_and_true(self, name):
+        module = importlib.import_module(name)
+        for exported in module.__all__:
+            assert hasattr(module, exported)
+        tree = ast.parse(Path(module.__file__).read_text())
+        defined = {
+            node.name for node in tree.body
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+        }  # fmt: skip
+        if name != "keras_mvn.cli":  # there, commands hang on the group
+            assert defined <= set(module.__all__)
+
+    @pytest.mark.parametrize("name", [m for m in MODULES if "._" not in m])
+    def test_everything_public_is_documented(self, name):
+        module = importlib.import_module(name)
+        assert module.__doc__
+        for exported in module.__all__:
+            thing = getattr(module, exported)
+            if callable(thing) and getattr(thing, "__module__", "").startswith("keras_mvn"):
+                assert thing.__doc__, f"{name}.{exported}"
+
+    def test_the_library_names_no_backend(self):
+        sources = [p for p in (ROOT / "src/keras_mvn").rglob("*.py") if "kernels" not in p.parts]
+        for path in sources:
+            imported = {
+                name.split(".")[0]
+                for node in ast.walk(ast.parse(path.read_text()))
+                for name in (
+                    [a.name for a in node.names] if isinstance(node, ast.Import)
+                    else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                )
+            }  # fmt: skip
+            assert not imported & {"jax", "tensorflow", "torch"}, path
+            assert 'environ["KERAS_BACKEND"]' not in path.read_text()
+
+
+class TestLauncher:
+    @pytest.fixture
+    def clean(self, monkeypatch, tmp_path):
+        monkeypatch.delenv("KERAS_BACKEND", raising=False)
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+        return tmp_path
+
+    def only(self, monkeypatch, *names):
+        monkeypatch.setattr(keras_mvn_launcher, "installed_backends", lambda: list(names))
+
+    def test_keras_own_order(self, clean, monkeypatch):
+        assert keras_mvn_launcher.configured_backend() == "tensorflow"
+        (clean / "keras.json").write_text('{"backend": "torch"}')
+        assert keras_mvn_launcher.configured_backend() == "torch"
+        monkeypatch.setenv("KERAS_BACKEND", "jax")
+        assert keras_mvn_launcher.configured_backend() == "jax"
+
+    @pytest.mark.parametrize("content", ["", "not json", "[]"])
+    def test_a_broken_configuration_is_the_default(self, clean, content):
+        (clean / "keras.json").write_text(content)
+        assert keras_mvn_launcher.configured_backend() == "tensorflow"
+
+    def run(self, monkeypatch):
+        from keras_mvn import cli
+
+        called = []
+        monkeypatch.setattr(cli, "command", lambda: called.append(os.environ.get("KERAS_BACKEND")))
+        keras_mvn_launcher.main()
+        return called
+
+    def test_it_takes_the_one_that_is_installed(self, clean, monkeypatch):
+        self.only(monkeypatch, "jax")
+        assert self.run(monkeypatch) == ["jax"]
+        monkeypatch.delenv("KERAS_BACKEND")
+
+    def test_it_leaves_a_working_choice_alone(self, clean, monkeypatch):
+        self.only(monkeypatch, "tensorflow", "jax")
+        assert self.run(monkeypatch) == [None]
+
+    def test_it_does_not_overrule_the_user(self, clean, monkeypatch):
+        self.only(monkeypatch, "jax")
+        monkeypatch.setenv("KERAS_BACKEND", "torch")
+        with pytest.raises(SystemExit, match="installed: jax"):
+            keras_mvn_launcher.main()
+
+    def test_none_installed(self, clean, monkeypatch):
+        self.only(monkeypatch)
+        with pytest.raises(SystemExit, match="pip install jax"):
+            keras_mvn_launcher.main()
+
+    @pytest.mark.slow
+    def test_import_explains_a_missing_backend(self, tmp_path):
+        hide = (
+            "import sys\n"
+            "class Hide:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            "        if name.split('.')[0] in ('tensorflow', 'torch'):\n"
+            "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+            "sys.meta_path.insert(0, Hide())\n"
+            "import importlib.util\n"
+            "real = importlib.util.find_spec\n"
+            "hidden = ('tensorflow', 'torch')\n"
+            "importlib.util.find_spec = lambda n: None if n in hidden else real(n)\n"
+            "try:\n    import keras_mvn\n"
+            "except ImportError as error:\n    print(error)\n"
+        )
+        said = python(hide, tmp_path, KERAS_BACKEND="tensorflow")
+        assert "export KERAS_BACKEND=jax" in said
+        assert "'tensorflow', which could not be imported" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", [b for b in BACKENDS if b != keras.backend.backend()])
+def test_another_backend_loads_what_this_one_saved(reader, rng, tmp_path):
+    x, y = rng.normal(size=(32, 2)), rng.normal(size=(32, 3))
+    expected = {}
+    for name in ("isotropic", "diagonal", "cholesky", "precision_cholesky", "symmetric"):
+        head = keras_mvn.layers.MultivariateNormalHead(3, name, target_names=["a", "b", "c"])
+        head.adapt(y)
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(8, "gelu"), head])
+        model.compile(
+            "adam",
+            loss=keras_mvn.losses.NegativeLogLikelihood(
+                name, regularizer=keras_mvn.regularizers.CovarianceL1(0.01)
+            ),
+            metrics=[keras_mvn.metrics.Coverage(0.9, name)],
+        )
+        model.fit(x, y, verbose=0)
+        model.save(tmp_path / f"{name}.keras")
+        expected[name] = model.predict(x, verbose=0)
+    np.savez(tmp_path / "expected.npz", x=x, y=y, **expected)
+    python(
+        "import numpy as np, keras, keras_mvn\n"
+        f"assert keras.backend.backend() == {reader!r}\n"
+        "data = np.load('expected.npz')\n"
+        "for name in ('isotropic', 'diagonal', 'cholesky', 'precision_cholesky', 'symmetric'):\n"
+        "    model = keras.models.load_model(f'{name}.keras')  # safe mode, no custom_objects\n"
+        "    got = model.predict(data['x'], verbose=0)\n"
+        "    np.testing.assert_allclose(got, data[name], rtol=2e-4, atol=2e-5)\n"
+        "    assert model.layers[-1].distribution(got).target_names == ('a', 'b', 'c')\n"
+        "    assert np.isfinite(model.evaluate(data['x'], data['y'], verbose=0)).all()\n",
+        tmp_path, KERAS_BACKEND=reader,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_readmes_quick_start_runs_as_written(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    section = readme.split("## Quick start")[1].split("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, flags=re.S)
+    assert len(blocks) >= 2
+    code = "\n".join(blocks) + "\nprint('log-likelihood', normal.log_prob(y_test).mean())"
+    assert "log-likelihood" in python(code, tmp_path)
+    assert (tmp_path / "model.keras").exists()
+
+
+@pytest.mark.slow
+class TestCommand:
+    def run(self, *arguments, cwd):
+        command = Path(sys.executable).with_name("keras-mvn")
+        return subprocess.run(
+            [command, *arguments], cwd=cwd, capture_output=True, text=True, check=False
+        )
+
+    def test_demo(self, tmp_path):
+        import csv
+
+        result = self.run("demo", "--seeds", "2", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr[-3000:]
+        for words in ("constant Σ", "diagonal", "full Cholesky", "+ temperature", "2 splits"):
+            assert words in result.stdout
+        assert "…" not in result.stdout.split("Test rows")[1]  # nothing was cut off at 80 columns
+        folder = tmp_path / "keras-mvn-demo"
+        assert str(folder) in result.stdout
+        names = {path.name for path in folder.iterdir()}
+        assert names == {"model.keras", "predictions.csv", "figure.png"}
+        with (folder / "predictions.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 89
+        x = np.array([[50.0, 1.0, 25.0, 90.0]])
+        model = keras.models.load_model(folder / "model.keras")
+        assert model.layers[-1].distribution(model.predict(x, verbose=0)).event_size == 6
+
+    def test_the_full_covariance_is_ahead_of_the_diagonal(self):
+        from keras_mvn import demo
+
+        outcome = demo.run(0)
+        full, diagonal = (outcome.scores[demo.METHODS[i]] for i in (2, 1))
+        assert full.nll_per_target < diagonal.nll_per_target - 0.2
+
+    def test_info_and_help(self, tmp_path):
+        info = self.run("info", cwd=tmp_path)
+        assert keras_mvn.__version__ in info.stdout
+        assert f"{keras.backend.backend()} " in info.stdout
+        assert "demo" in self.run("--help", cwd=tmp_path).stdout
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        result = self.run("demo", "--out", "file/folder", cwd=tmp_path)
+        assert result.returncode == 1
+        assert "Error: --out file/folder" in result.stderr
+        assert "Traceback" not in result.stderr
