@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import Any, Self, final
 
-import keras
 import numpy as np
 
+from keras_mvn._checks import finite, square, symmetric
 from keras_mvn.covariances import DEFAULT, Cholesky, Covariance, CovarianceLike, PrecisionCholesky
 from keras_mvn.layouts import Reader
 from keras_mvn.types import Array
@@ -53,9 +53,9 @@ class MultivariateNormal:
         precision: Any = None,
         target_names: Sequence[str] | None = None,
     ) -> None:
-        location = _finite(mean, "mean")
+        location = finite(mean, "mean")
         given = {
-            name: _square(value, name, location.shape[-1:])
+            name: square(value, name, location.shape[-1:])
             for name, value in (
                 ("covariance", covariance),
                 ("scale_tril", scale_tril),
@@ -133,7 +133,7 @@ class MultivariateNormal:
 
         """
         reader = Reader(covariance, from_raw, layout)
-        parameters = reader.decode(_finite(y_pred, "y_pred"))
+        parameters = reader.decode(finite(y_pred, "y_pred"))
         if not (parameters.scale > 0).all():
             raise ValueError(
                 f"y_pred holds scales that are not positive (smallest: "
@@ -229,7 +229,7 @@ class MultivariateNormal:
         return self.log_scale + 0.5 * self.event_size * (1.0 + _LOG_2PI)
 
     def _residual(self, y: Any) -> Array:
-        values = _finite(y, "y")
+        values = finite(y, "y")
         if values.shape[-1:] != (self.event_size,):
             raise ValueError(
                 f"y has shape {values.shape}; these distributions have {self.event_size} targets "
@@ -284,7 +284,7 @@ class MultivariateNormal:
             factor: positive, a number or (...) one per distribution.
 
         """
-        factors = _finite(factor, "factor")
+        factors = finite(factor, "factor")
         if not (factors > 0).all():
             raise ValueError(f"factor={factor!r} must be positive.")
         scale = self._scale * factors[..., None]
@@ -351,12 +351,12 @@ _LOG_2PI = float(np.log(2.0 * np.pi))
 
 
 def _from_covariance(matrix: Array) -> tuple[Covariance, Array, Array]:
-    return Cholesky(), *Cholesky().from_covariance(_symmetric(matrix, "covariance"))
+    return Cholesky(), *Cholesky().from_covariance(symmetric(matrix, "covariance"))
 
 
 def _from_precision(matrix: Array) -> tuple[Covariance, Array, Array]:
     structure = PrecisionCholesky()
-    return structure, *structure.from_precision(_symmetric(matrix, "precision"))
+    return structure, *structure.from_precision(symmetric(matrix, "precision"))
 
 
 def _from_scale_tril(matrix: Array) -> tuple[Covariance, Array, Array]:
@@ -375,35 +375,3 @@ _READ = {
     "scale_tril": _from_scale_tril,
     "precision": _from_precision,
 }
-
-
-def _finite(values: Any, name: str) -> Array:
-    if keras.ops.is_tensor(values):
-        values = keras.ops.convert_to_numpy(values)
-    array = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise ValueError(
-            f"{name} holds {np.count_nonzero(~np.isfinite(array))} values that are NaN or "
-            f"infinite, the first at index {tuple(bad)}."
-        )
-    return array
-
-
-def _square(values: Any, name: str, event_shape: tuple[int, ...]) -> Array:
-    matrix = _finite(values, name)
-    if matrix.ndim < 2 or matrix.shape[-2:] != event_shape * 2 or not event_shape:
-        raise ValueError(
-            f"{name} has shape {matrix.shape}; for a mean with last axis {event_shape} it must be "
-            f"(..., d, d) = (..., {', '.join(map(str, event_shape * 2))})."
-        )
-    return matrix
-
-
-def _symmetric(matrix: Array, name: str) -> Array:
-    transposed = np.swapaxes(matrix, -1, -2)
-    root = np.sqrt(np.abs(np.diagonal(matrix, axis1=-2, axis2=-1)))
-    size = root[..., :, None] * root[..., None, :]
-    if (np.abs(matrix - transposed) > 1e-6 * size).any():
-        raise ValueError(f"{name} must be symmetric; it differs from its transpose.")
-    return 0.5 * (matrix + transposed)

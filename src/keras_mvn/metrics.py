@@ -12,6 +12,7 @@ from keras import ops
 from keras.src.backend.common.masking import get_keras_mask
 
 from keras_mvn._chi_square import chi_square_quantile
+from keras_mvn._names import to_snake_case
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.layouts import Parameters, Reader
 from keras_mvn.losses.base import at_least_float32, hide_unweighted_rows
@@ -38,20 +39,22 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
         covariance: the structure that wrote y_pred, or its name; the head's.
         from_raw: y_pred holds unconstrained numbers, as the loss was told.
         layout: "packed", "stacked" or "mean_log_variance", as the loss was told.
-        name: as in `keras.metrics.Metric`.
+        name: as in `keras.metrics.Metric`; None is the class's name in snake case.
         dtype: as in `keras.metrics.Metric`; float32 at least.
 
     """
 
     def __init__(
         self,
-        covariance: CovarianceLike,
-        from_raw: bool,
-        layout: str,
-        name: str | None,
-        dtype: Any,
+        covariance: CovarianceLike = DEFAULT,
+        from_raw: bool = False,
+        layout: str = "packed",
+        name: str | None = None,
+        dtype: Any = None,
     ) -> None:
-        super().__init__(name=name, dtype=at_least_float32(dtype))
+        super().__init__(
+            name=name or to_snake_case(type(self).__name__), dtype=at_least_float32(dtype)
+        )
         self.reader = Reader(covariance, from_raw, layout)
         self.total = self.add_variable((), "zeros", name="total", dtype=self.dtype)
         self.weight = self.add_variable((), "zeros", name="weight", dtype=self.dtype)
@@ -123,16 +126,6 @@ class NegativeLogLikelihood(CovarianceMetric):
 
     _direction = "down"
 
-    def __init__(
-        self,
-        covariance: CovarianceLike = DEFAULT,
-        from_raw: bool = False,
-        layout: str = "packed",
-        name: str | None = "negative_log_likelihood",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(covariance, from_raw, layout, name, dtype)
-
     def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
         """−log p of each row (...)."""
         return row_negative_log_likelihood(self.reader, y_true, parameters)
@@ -162,7 +155,7 @@ class RootMeanSquaredError(CovarianceMetric):
         covariance: CovarianceLike = DEFAULT,
         from_raw: bool = False,
         layout: str = "packed",
-        name: str | None = "root_mean_squared_error",
+        name: str | None = None,
         dtype: Any = None,
     ) -> None:
         super().__init__(covariance, from_raw, layout, name, dtype)
@@ -194,9 +187,40 @@ def _positive(x: Tensor) -> Tensor:
     return ops.where(x > 0, x, ops.ones_like(x))
 
 
+class _EllipsoidMetric(CovarianceMetric):
+    """Counts rows inside the joint ellipsoid (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ χ²_d(level)."""
+
+    def __init__(
+        self,
+        level: float = 0.9,
+        covariance: CovarianceLike = DEFAULT,
+        from_raw: bool = False,
+        layout: str = "packed",
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        if not 0.0 < level < 1.0:
+            raise ValueError(f"level={level!r} must be a probability between 0 and 1.")
+        self.level = float(level)
+        name = name or f"{to_snake_case(type(self).__name__)}_{100 * self.level:g}"
+        super().__init__(covariance, from_raw, layout, name, dtype)
+
+    def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
+        """1 for rows inside, 0 for rows outside, NaN where y is NaN (...)."""
+        mean, scale, shape_params = parameters
+        z, _ = self.reader.covariance.standardize(y_true - mean, scale, shape_params)
+        squared = ops.sum(z * z, axis=-1)
+        inside = ops.cast(squared <= chi_square_quantile(self.level, mean.shape[-1]), scale.dtype)
+        return ops.where(ops.isnan(squared), squared, inside)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "level": self.level}
+
+
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.metrics")
-class Coverage(CovarianceMetric):
+class Coverage(_EllipsoidMetric):
     """Share of rows inside the joint ellipsoid of probability `level`.
 
     The ellipsoid is (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ c, c the `level` quantile of χ²_d. Calibrated is
@@ -219,31 +243,10 @@ class Coverage(CovarianceMetric):
 
     """
 
-    def __init__(
-        self,
-        level: float = 0.9,
-        covariance: CovarianceLike = DEFAULT,
-        from_raw: bool = False,
-        layout: str = "packed",
-        name: str | None = None,
-        dtype: Any = None,
-    ) -> None:
-        self.level = _checked_level(level)
-        name = name or f"coverage_{100 * self.level:g}"
-        super().__init__(covariance, from_raw, layout, name, dtype)
-
-    def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
-        """1 for rows inside, 0 for rows outside (...)."""
-        return _inside(self.reader, self.level, y_true, parameters)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "level": self.level}
-
 
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.metrics")
-class CoverageError(CovarianceMetric):
+class CoverageError(_EllipsoidMetric):
     """|coverage − level|: how far the joint ellipsoid is from its promise. Lower is better.
 
     Arguments as `Coverage`; the name defaults to `coverage_error_90` for level 0.9.
@@ -257,46 +260,9 @@ class CoverageError(CovarianceMetric):
 
     _direction = "down"
 
-    def __init__(
-        self,
-        level: float = 0.9,
-        covariance: CovarianceLike = DEFAULT,
-        from_raw: bool = False,
-        layout: str = "packed",
-        name: str | None = None,
-        dtype: Any = None,
-    ) -> None:
-        self.level = _checked_level(level)
-        name = name or f"coverage_error_{100 * self.level:g}"
-        super().__init__(covariance, from_raw, layout, name, dtype)
-
-    def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
-        """1 for rows inside, 0 for rows outside (...)."""
-        return _inside(self.reader, self.level, y_true, parameters)
-
     def result(self) -> Tensor:
         """|coverage so far − level|."""
         return ops.abs(super().result() - self.level)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "level": self.level}
-
-
-def _inside(reader: Reader, level: float, y_true: Tensor, parameters: Parameters) -> Tensor:
-    mean, scale, shape_params = parameters
-    z, log_scale = reader.covariance.standardize(y_true - mean, scale, shape_params)
-    squared_radius = chi_square_quantile(level, mean.shape[-1])
-    inside = ops.sum(z * z, axis=-1) <= squared_radius
-    # A row whose y is NaN is neither inside nor outside.
-    known = ops.where(ops.isnan(z[..., 0] + z[..., -1]), log_scale * float("nan"), 1.0)
-    return ops.cast(inside, scale.dtype) * ops.cast(known, scale.dtype)
-
-
-def _checked_level(level: float) -> float:
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level={level!r} must be a probability between 0 and 1.")
-    return float(level)
 
 
 @final
@@ -315,16 +281,6 @@ class MeanLogScale(CovarianceMetric):
     >>> round(float(metric.result()), 6)
     1.0
     """
-
-    def __init__(
-        self,
-        covariance: CovarianceLike = DEFAULT,
-        from_raw: bool = False,
-        layout: str = "packed",
-        name: str | None = "mean_log_scale",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(covariance, from_raw, layout, name, dtype)
 
     def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
         """½ log det Σ of each row (...)."""

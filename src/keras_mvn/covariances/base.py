@@ -17,6 +17,7 @@ from typing import Any, Self, final
 import keras
 
 from keras_mvn import links
+from keras_mvn._names import to_snake_case
 from keras_mvn._numeric import differentiable, namespace
 from keras_mvn.types import Array, Tensor
 
@@ -135,8 +136,7 @@ class Covariance(abc.ABC):
     @property
     def name(self) -> str:
         """The name by which `keras_mvn.covariances.get` finds this structure."""
-        words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(self).__name__)
-        return words.lstrip("_")
+        return to_snake_case(type(self).__name__)
 
     @final
     def standardize(

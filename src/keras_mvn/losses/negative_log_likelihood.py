@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, final
+from typing import final
 
 import keras
 from keras import ops
 
-from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.layouts import Parameters, Reader
 from keras_mvn.losses.base import CovarianceLoss
-from keras_mvn.regularizers import CovarianceRegularizer
 from keras_mvn.types import Tensor
 
 __all__ = ["NegativeLogLikelihood", "row_negative_log_likelihood"]
@@ -49,18 +47,6 @@ class NegativeLogLikelihood(CovarianceLoss):
     4.2546
 
     """
-
-    def __init__(
-        self,
-        covariance: CovarianceLike = DEFAULT,
-        from_raw: bool = False,
-        layout: str = "packed",
-        regularizer: CovarianceRegularizer | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        name: str | None = "negative_log_likelihood",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(covariance, from_raw, layout, regularizer, reduction, name, dtype)
 
     def row_loss(self, y_true: Tensor, parameters: Parameters) -> Tensor:
         """−log p of each row (...)."""
