@@ -186,6 +186,26 @@ def test_the_readmes_quick_start_runs_as_written(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_page_on_adding_a_covariance_works(tmp_path):
+    page = (ROOT / "docs/add_a_covariance.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.S))
+    check = """
+sigma = structure.covariance(*structure.constrain(rng.normal(size=(3, 5)), 4))
+z, log_det = structure.whiten(np.full((1, 1), 0.4), np.ones((1, 4)))
+r = structure.shape_matrix(np.full((1, 1), 0.4), 4)[0]
+assert np.isclose((z**2).sum(), np.ones(4) @ np.linalg.inv(r) @ np.ones(4))
+assert np.isclose(log_det[0], 0.5 * np.linalg.slogdet(r)[1])
+u = rng.normal(size=(1, 4))
+p = np.full((1, 1), 0.4)
+assert np.allclose(structure.color(p, structure.whiten(p, u)[0]), u)
+pairs = normal.correlation[:, *np.triu_indices(4, 1)]
+assert np.allclose(pairs, pairs[:, :1]) and (pairs > 0).all() and (pairs < 1).all()
+assert np.isfinite(normal.log_prob(y)).all()
+"""
+    python(code + check, tmp_path)
+
+
+@pytest.mark.slow
 class TestCommand:
     def run(self, *arguments, cwd):
         command = Path(sys.executable).with_name("keras-mvn")

@@ -136,7 +136,7 @@ class MultivariateNormalHead(keras.layers.Layer):
 
         Warns:
             UserWarning: constant or perfectly collinear targets, by name. They get a floor:
-                a standard deviation of 1e-6 |mean|, eigenvalues of the correlation of 1e-6.
+                a standard deviation of `1e-6·|mean|`, eigenvalues of the correlation of 1e-6.
 
         """
         if self.target_names is None and hasattr(y, "columns"):

@@ -21,7 +21,7 @@ LOG_LIMIT = 20.0
 
 
 def positive(raw: Tensor) -> Tensor:
-    """exp(x) for |x| ≤ 3; above, e³ (x − 2); below, the reciprocal of that at −x.
+    """exp(x) between −3 and 3; above, e³ (x − 2); below, the reciprocal of that at −x.
 
     Smooth (C¹), 1 with slope 1 at 0.
 
@@ -29,7 +29,7 @@ def positive(raw: Tensor) -> Tensor:
         raw: (...), any real numbers.
 
     Returns:
-        (...), positive. Value and gradient are finite and not zero for |raw| ≤ 1e6 in float32.
+        (...), positive. Value and gradient are finite and not zero in float32 up to raw = ±1e6.
 
     >>> import numpy as np
     >>> positive(np.array([-10.0, -1.0, 0.0, 1.0])).round(4)
@@ -55,7 +55,7 @@ def positive_inverse(scale: Tensor) -> Tensor:
 
 
 def positive_from_log(log_scale: Tensor) -> Tensor:
-    """exp(log_scale), exactly, up to |log_scale| = 20; linear or reciprocal beyond.
+    """exp(log_scale), exactly, from −20 to 20; linear above, reciprocal below.
 
     For models that emit logarithms already.
 

@@ -137,7 +137,7 @@ class RootMeanSquaredError(CovarianceMetric):
     """√mean (y − μ)² over rows and targets, in the units of y. Lower is better.
 
     Keras' own would compare y with the scales too. Targets of different units are averaged as
-    they are: the largest unit decides. Safe for |y| from 1e-30 to 1e30.
+    they are: the largest unit decides. Safe for y from 1e-30 to 1e30.
 
     Arguments as `keras_mvn.losses.NegativeLogLikelihood`.
 
@@ -247,7 +247,7 @@ class Coverage(_EllipsoidMetric):
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.metrics")
 class CoverageError(_EllipsoidMetric):
-    """|coverage − level|: how far the joint ellipsoid is from its promise. Lower is better.
+    """`|coverage − level|`: how far the joint ellipsoid is from its promise. Lower is better.
 
     Arguments as `Coverage`; the name defaults to `coverage_error_90` for level 0.9.
 
@@ -261,7 +261,7 @@ class CoverageError(_EllipsoidMetric):
     _direction = "down"
 
     def result(self) -> Tensor:
-        """|coverage so far − level|."""
+        """`|coverage so far − level|`."""
         return ops.abs(super().result() - self.level)
 
 
