@@ -124,7 +124,9 @@ class TestShapes:
         got = losses.NegativeLogLikelihood()(y.reshape(shape), y_pred)
         assert float(got) == pytest.approx(expected, rel=1e-5)
 
-    @pytest.mark.parametrize("shape", [(5,), (5, 1), (5, 1, 3), (5, 2), (3,)], ids=str)
+    @pytest.mark.parametrize(
+        "shape", [(5,), (5, 1), (5, 1, 3), (5, 2), (3,), (1, 3), (4, 3)], ids=str
+    )
     def test_nothing_is_broadcast(self, shape, rng):
         y_pred = packed("cholesky", 5, rng)
         with pytest.raises(ValueError, match=r"y_true has shape .* y_pred has shape \(5, 9\)"):

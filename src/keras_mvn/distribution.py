@@ -223,7 +223,6 @@ class MultivariateNormal:
         zero = np.zeros(self._mean.shape)
         return np.asarray(self._structure.standardize(zero, self._scale, self._shape_params)[1])
 
-    @property
     def entropy(self) -> Array:
         """½ log det(2πe Σ), in nats: (...)."""
         return self.log_scale + 0.5 * self.event_size * (1.0 + _LOG_2PI)

@@ -203,24 +203,21 @@ class Reader:
         plain = not self.from_raw and self.layout.name == "packed"
         _tagging.check(y_pred, self.covariance, owner, plain=plain)
         d = self._event_size(y_pred)
-        batch_rank = len(y_pred.shape) - self.layout.extra_axes
+        batch = tuple(y_pred.shape)[: len(y_pred.shape) - self.layout.extra_axes]
         shape = tuple(y_true.shape)
-        if d == 1 and len(shape) == batch_rank:
+        if _agree(shape, (*batch, d)) or (d == 1 and _agree(shape, batch)):
             return d
-        if len(shape) == batch_rank + 1 and shape[-1] == d:
-            return d
-        expected = self.layout.expected(shape[-1], self.covariance, self.from_raw) if shape else ""
-        fits_y_true = (
-            f" For y_true of this shape, y_pred would have to be {expected}."
-            if len(shape) == batch_rank + 1
+        needed = (
+            f" For {shape[-1]} targets, y_pred would have to be "
+            f"{self.layout.expected(shape[-1], self.covariance, self.from_raw)}."
+            if len(shape) == len(batch) + 1 and shape[-1] not in (None, 0, d)
             else ""
         )
         raise ValueError(
             f"{owner}: y_true has shape {shape} and y_pred has shape {tuple(y_pred.shape)}, which "
-            f"describes {d} target{'s' if d > 1 else ''} "
-            f"(covariance={self.covariance.name!r}, layout={self.layout.name!r}, "
-            f"from_raw={self.from_raw}): y_true must have {batch_rank} batch "
-            f"ax{'es' if batch_rank != 1 else 'is'}, then {d}. Nothing is broadcast.{fits_y_true}"
+            f"describes {d} target{'s' if d > 1 else ''} per row (covariance="
+            f"{self.covariance.name!r}, layout={self.layout.name!r}, from_raw={self.from_raw}), so "
+            f"y_true must have shape {(*batch, d)}. Nothing is broadcast.{needed}"
         )
 
     def _event_size(self, y_pred: Tensor) -> int:
@@ -244,3 +241,10 @@ class Reader:
             (d for d in range(1, width + 1) if self.covariance.packed_size(d) <= width), default=1
         )
         return below, below + 1
+
+
+def _agree(shape: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
+    """Whether two shapes are equal, an axis of unknown length (None) being equal to any."""
+    return len(shape) == len(expected) and all(
+        a is None or b is None or a == b for a, b in zip(shape, expected, strict=True)
+    )
