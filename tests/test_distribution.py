@@ -156,6 +156,20 @@ class TestBatch:
         assert normal.log_prob(y).shape == (5, 4)
         np.testing.assert_allclose(normal.log_prob(y)[3, 2], normal[2].log_prob(y[3, 0]))
 
+    def test_it_does_not_share_the_callers_arrays(self, rng):
+        y_pred = packed("cholesky", 4, rng)
+        normal = MultivariateNormal.from_prediction(y_pred)
+        before = normal.covariance
+        y_pred[:] = -1.0
+        np.testing.assert_array_equal(normal.covariance, before)
+        with pytest.raises(ValueError, match="read-only"):
+            normal.mean[0] = 1.0
+
+    def test_truth(self, normal):
+        assert normal
+        assert normal[0]
+        assert normal[:0]
+
     def test_repr_tells_what_it_is(self, normal):
         assert repr(normal) == (
             "MultivariateNormal(batch_shape=(4,), event_size=3, covariance='cholesky', "
@@ -254,8 +268,24 @@ class TestErrors:
             MultivariateNormal(mean, covariance=sigma).sample(n)
 
     def test_names(self, mean, sigma):
-        with pytest.raises(ValueError, match="2 names for 3 targets"):
-            MultivariateNormal(mean, covariance=sigma, target_names=["a", "b"])
+        for names in (["a", "b"], ["a", "a", "b"], "abc"):
+            with pytest.raises(ValueError, match="3 different names"):
+                MultivariateNormal(mean, covariance=sigma, target_names=names)
+
+    def test_batches_that_do_not_fit(self, mean, sigma):
+        with pytest.raises(ValueError, match=r"mean has batch shape \(4,\)"):
+            MultivariateNormal(mean, covariance=sigma[:2])
+        with pytest.raises(ValueError, match=r"one per distribution, of shape \(4,\)"):
+            MultivariateNormal(mean, covariance=sigma).rescale(np.ones((4, 1)))
+
+    def test_no_targets(self):
+        with pytest.raises(ValueError, match="covariance has shape"):
+            MultivariateNormal([], covariance=np.zeros((0, 0)))
+
+    def test_matrices_in_a_stack_that_are_not_definite(self):
+        for name in ("cholesky", "precision_cholesky", "symmetric"):
+            with pytest.raises(ValueError, match="not positive"):
+                MultivariateNormal.from_prediction(np.zeros((3, 2, 3)), name, layout="stacked")
 
 
 class TestTemperature:
@@ -279,6 +309,8 @@ class TestTemperature:
         normal = MultivariateNormal.from_prediction(packed("cholesky", 3, rng))
         with pytest.raises(ValueError, match="at least one"):
             calibration.Temperature.fit(normal[:0], np.zeros((0, D)))
+        with pytest.raises(ValueError, match=r"y has shape \(3,\)"):
+            calibration.Temperature.fit(normal, np.zeros(D))
         with pytest.raises(ValueError, match="every prediction equals y"):
             calibration.Temperature.fit(normal, normal.mean)
         with pytest.raises(ValueError, match="positive"):

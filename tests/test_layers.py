@@ -99,6 +99,8 @@ class TestAdapt:
             loader,
             (y[i : i + 10] for i in range(0, 50, 10)),
             [y[:20], y[20:]],
+            [(x[:20], y[:20]), (x[20:], y[20:])],
+            [(x.repeat(2, 1)[:, :D], y)],
         ):
             for got, want in zip(self.weights(data), expected, strict=True):
                 np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
@@ -162,6 +164,9 @@ class TestAdapt:
             (np.zeros((5, 4)), "expects"),
             (np.full((5, D), np.inf), "infinite"),
             (np.full((5, D), 1e39), "beyond float32"),
+            (np.arange(15.0).reshape(5, D) * 1e-38, "too small for float32"),
+            ((np.zeros((5, 2)), np.zeros((5, D))), "tuple of arrays"),
+            (np.full((5, D), "a"), "not a table of numbers"),
         ],
         ids=str,
     )
@@ -179,6 +184,31 @@ class TestAdapt:
         head = MultivariateNormalHead(2)
         head.adapt(pandas.DataFrame(rng.normal(size=(9, 2)), columns=["co", "no2"]))
         assert head.target_names == ("co", "no2")
+
+    def test_a_frame_that_does_not_fit_leaves_the_head_alone(self, rng):
+        import pandas
+
+        frame = pandas.DataFrame(rng.normal(size=(9, 2)), columns=["b", "a"])
+        head = MultivariateNormalHead(2, target_names=["a", "b"])
+        with pytest.raises(ValueError, match="another order"):
+            head.adapt(frame)
+        head = MultivariateNormalHead(2)
+        with pytest.raises(ValueError, match="at least 2"):
+            head.adapt(frame * np.nan)
+        with pytest.raises(ValueError, match=r"targets of shape \(9, 4\)"):
+            head.adapt(pandas.DataFrame(rng.normal(size=(9, 4)), columns=list("abcd")))
+        assert head.target_names is None
+
+    def test_missing_values_of_other_kinds(self, rng):
+        import pandas
+
+        y = rng.normal(size=(30, D))
+        hidden = rng.uniform(size=y.shape) < 0.1
+        expected = self.weights(np.where(hidden, np.nan, y))
+        nullable = pandas.DataFrame(np.where(hidden, np.nan, y)).convert_dtypes()
+        for data in (np.ma.MaskedArray(np.where(hidden, 1e6, y), hidden), nullable):
+            for got, want in zip(self.weights(data), expected, strict=True):
+                np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 def network(head, features=2):
@@ -385,6 +415,12 @@ class TestModels:
         with pytest.raises(ValueError, match="Coverage reads covariance='precision_cholesky'"):
             model.fit(x, y, verbose=0)
 
+    def test_targets_without_a_time_axis_stop_fit(self, rng):
+        model = keras.Sequential([keras.Input((5, 2)), MultivariateNormalHead(1)])
+        model.compile("adam", loss=kmvn.losses.NegativeLogLikelihood())
+        with pytest.raises(ValueError, match="y_true has shape"):
+            model.fit(np.zeros((16, 5, 2)), np.zeros((16, 1)), verbose=0)
+
     @pytest.mark.parametrize("shape", [(64,), (64, 1), (64, 2)], ids=str)
     def test_targets_of_the_wrong_shape_stop_fit(self, shape, rng):
         model = network(MultivariateNormalHead(D))
@@ -406,7 +442,7 @@ class TestModels:
 
 
 class TestConstruction:
-    @pytest.mark.parametrize("size", [0, -1, 2.5, True])
+    @pytest.mark.parametrize("size", [0, -1, 2.5, True, None, [2], float("nan")])
     def test_the_event_size_is_a_positive_integer(self, size):
         with pytest.raises(ValueError, match="event_size"):
             MultivariateNormalHead(size)
@@ -495,6 +531,8 @@ class TestSaving:
         model.save_weights(tmp_path / "w.weights.h5")
         fresh.load_weights(tmp_path / "w.weights.h5")
         np.testing.assert_array_equal(fresh.predict(x, verbose=0), model.predict(x, verbose=0))
+        clone = keras.models.clone_model(fresh)
+        np.testing.assert_array_equal(numpy(clone.layers[-1].origin_mean), numpy(head.origin_mean))
 
     def test_a_newer_wire_format_is_refused(self):
         config = MultivariateNormalHead(2).get_config()

@@ -89,10 +89,27 @@ class TestRowsWithoutWeight:
         value, _ = self.gradient(y, np.ones(4))
         assert np.isnan(value)
 
-    def test_weights_per_target_are_refused(self, rng):
-        loss = losses.NegativeLogLikelihood()
-        with pytest.raises(Exception, match=r"(?i)shape|broadcast|size|incompatible"):
-            loss(rng.normal(size=(4, D)), tensor(self.y_pred), np.ones((4, D)))
+    @pytest.mark.parametrize("rows", [3, 4])  # 3 = D: it would broadcast
+    def test_weights_per_target_are_refused(self, rows, rng):
+        y, y_pred = rng.normal(size=(rows, D)), tensor(self.y_pred[:rows])
+        for reader in (losses.NegativeLogLikelihood(), kmvn.metrics.NegativeLogLikelihood()):
+            with pytest.raises(ValueError, match="sample_weight has shape.*one number per row"):
+                getattr(reader, "update_state", reader)(y, y_pred, np.ones((rows, D)))
+
+    @pytest.mark.parametrize("reduction", ["sum", "mean", "mean_with_sample_weight"])
+    def test_weights_of_whole_sequences(self, reduction, rng):
+        # (n,) against rows (n, t) with n = t, where plain broadcasting would weigh the steps.
+        y, y_pred = rng.normal(size=(2, 2, D)), self.y_pred.reshape(2, 2, -1)
+        weight = np.array([1.0, 3.0])
+        rows = oracle_nll("cholesky", y.reshape(4, D), self.y_pred).reshape(2, 2)
+        expected = (rows * weight[:, None]).sum()
+        expected /= {"sum": 1, "mean": 4, "mean_with_sample_weight": 8}[reduction]
+        loss = losses.NegativeLogLikelihood(reduction=reduction)
+        assert float(loss(y, tensor(y_pred), weight)) == pytest.approx(expected, rel=1e-5)
+        metric = kmvn.metrics.NegativeLogLikelihood()
+        metric.update_state(y, tensor(y_pred), weight)
+        total = (rows * weight[:, None]).sum() / 8
+        assert float(metric.result()) == pytest.approx(total, rel=1e-5)
 
     def test_masked_steps_weigh_nothing(self, rng):
         y = rng.normal(size=(2, 2, D))

@@ -87,6 +87,13 @@ class TestEvery:
         metric.update_state(np.zeros((0, D)), tensor(np.zeros((0, 9))))
         assert float(metric.result()) == before
 
+    def test_lists_are_arrays(self, cls, rng):
+        y, y_pred = rng.normal(size=(5, D)), packed("cholesky", 5, rng)
+        metrics_ = [cls(), cls()]
+        metrics_[0].update_state(y.tolist(), y_pred.tolist())
+        metrics_[1].update_state(y, tensor(y_pred))
+        assert float(metrics_[0].result()) == pytest.approx(float(metrics_[1].result()), rel=1e-5)
+
     def test_shapes_are_checked(self, cls, rng):
         with pytest.raises(ValueError, match=cls.__name__):
             cls().update_state(np.zeros((5, 1)), tensor(packed("cholesky", 5, rng)))
@@ -130,7 +137,7 @@ class TestRootMeanSquaredError:
 
 
 class TestCoverage:
-    @pytest.mark.parametrize("level", [0.0, 1.0, 90, float("nan")])
+    @pytest.mark.parametrize("level", [0.0, 1.0, 90, float("nan"), "cholesky"])
     @pytest.mark.parametrize("cls", [metrics.Coverage, metrics.CoverageError])
     def test_the_level_is_a_probability(self, cls, level):
         with pytest.raises(ValueError, match="level"):

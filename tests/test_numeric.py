@@ -100,6 +100,10 @@ def test_solve_lower(transposed, batch, dtype, rng):
 
 @pytest.mark.parametrize("dof", [1, 2, 3, 10, 100, 1000])
 class TestChiSquare:
+    def test_ends(self, dof):
+        assert chi_square_cdf(0.0, dof) == 0.0
+        assert chi_square_cdf(float("inf"), dof) == 1.0
+
     @pytest.mark.parametrize("level", [1e-6, 0.05, 0.5, 0.9, 0.999999])
     def test_quantile_is_scipys(self, dof, level):
         expected = scipy.stats.chi2.ppf(level, dof)

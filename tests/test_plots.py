@@ -54,6 +54,27 @@ def test_calibration_curve_of_a_calibrated_model_is_diagonal(axes, normal):
     assert (timid[10:90] > true[10:90]).all()
 
 
+def test_ellipses_need_two_targets_and_a_batch(axes, normal):
+    with pytest.raises(ValueError, match="two different targets"):
+        plots.ellipses(axes, normal, (1, 1))
+    with pytest.raises(ValueError, match="batch of distributions"):
+        plots.ellipses(axes, normal[0], (0, 1))
+
+
+def test_every_prediction_gets_a_curve(axes, normal):
+    y = normal.sample(seed=0)
+    plots.joint_calibration(axes, {str(i): normal for i in range(9)}, y)
+    assert len(axes.lines) == 10
+    with pytest.raises(ValueError, match="y has shape"):
+        plots.joint_calibration(axes, {"one": normal}, y[0])
+
+
+def test_heatmap_of_several_batch_axes(axes):
+    stack = MultivariateNormal(np.zeros((4, 3, 2)), covariance=np.eye(2))
+    plots.correlation_heatmap(axes, stack)
+    np.testing.assert_array_equal(axes.images[0].get_array(), np.eye(2))
+
+
 def test_pairs_are_sorted_by_correlation(normal):
     pairs = plots.pairs_by_correlation(normal)
     mean = np.abs(normal.correlation.mean(axis=0))

@@ -20,6 +20,8 @@ def chi_square_cdf(x: float, dof: int) -> float:
     a, x = 0.5 * dof, 0.5 * x
     if x <= 0.0:
         return 0.0
+    if math.isinf(x):
+        return 1.0
     front = math.exp(a * math.log(x) - x - math.lgamma(a))
     if x < a + 1.0:  # series (Abramowitz & Stegun 6.5.29)
         term = total = 1.0 / a

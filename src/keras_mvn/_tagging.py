@@ -8,9 +8,7 @@ arrays of `predict`, carry no tag: nothing is checked there.
 
 from __future__ import annotations
 
-# Keras has no public form of this; a plain setattr fails on JAX tracers.
-from keras.src.backend.common.tensor_attributes import get_tensor_attr, set_tensor_attr
-
+from keras_mvn._keras import get_tensor_attr, set_tensor_attr
 from keras_mvn.covariances.base import Covariance
 from keras_mvn.types import Tensor
 

@@ -8,7 +8,14 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from keras_mvn._checks import finite, square, symmetric
+from keras_mvn._checks import (
+    finite,
+    names_of_targets,
+    probability,
+    square,
+    symmetric,
+    whole,
+)
 from keras_mvn.covariances import DEFAULT, Cholesky, Covariance, CovarianceLike, PrecisionCholesky
 from keras_mvn.layouts import Reader
 from keras_mvn.types import Array
@@ -81,16 +88,12 @@ class MultivariateNormal:
         target_names: Sequence[str] | None,
     ) -> None:
         d = mean.shape[-1]
-        batch = np.broadcast_shapes(mean.shape[:-1], scale.shape[:-1])
+        batch = _common_batch(mean, scale)
         self._structure = structure.wire
         self._mean = np.broadcast_to(mean, (*batch, d))
         self._scale = np.broadcast_to(scale, (*batch, d))
         self._shape_params = np.broadcast_to(shape_params, (*batch, shape_params.shape[-1]))
-        if target_names is not None and len(target_names) != d:
-            raise ValueError(
-                f"target_names={target_names!r} has {len(target_names)} names for {d} targets."
-            )
-        self.target_names = None if target_names is None else tuple(target_names)
+        self.target_names = names_of_targets(target_names, d)
 
     @classmethod
     def _of(
@@ -133,13 +136,18 @@ class MultivariateNormal:
 
         """
         reader = Reader(covariance, from_raw, layout)
-        parameters = reader.decode(finite(y_pred, "y_pred"))
-        if not (parameters.scale > 0).all():
+        try:
+            with np.errstate(all="ignore"):  # judged below
+                parameters = reader.decode(finite(y_pred, "y_pred"))
+            valid = (parameters.scale > 0) & np.isfinite(parameters.scale)
+            if not valid.all() or not np.isfinite(parameters.shape_params).all():
+                raise np.linalg.LinAlgError
+        except np.linalg.LinAlgError:
             raise ValueError(
-                f"y_pred holds scales that are not positive (smallest: "
-                f"{parameters.scale.min():.3g}). Is covariance={reader.covariance.name!r} the "
-                "structure that wrote it? Unconstrained numbers need from_raw=True."
-            )
+                "y_pred holds scales that are not positive, or a matrix that is not positive "
+                f"definite. Is covariance={reader.covariance.name!r} the structure that wrote it? "
+                "Unconstrained numbers need from_raw=True."
+            ) from None
         return cls._of(reader.covariance, *parameters, target_names)
 
     # --- moments ---------------------------------------------------------------------------------
@@ -252,9 +260,8 @@ class MultivariateNormal:
             seed: an integer or `numpy.random.Generator`; the same seed gives the same draws.
 
         """
-        if n is not None and (isinstance(n, bool) or int(n) != n or n < 0):
-            raise ValueError(f"n={n!r} must be a number of draws, an integer ≥ 0, or None.")
-        shape = self._mean.shape if n is None else (int(n), *self._mean.shape)
+        draws = () if n is None else (whole(n, "n", "None or a number of draws", 0),)
+        shape = (*draws, *self._mean.shape)
         z = np.random.default_rng(seed).standard_normal(shape)
         shape_params = np.broadcast_to(
             self._shape_params, (*shape[:-1], self._shape_params.shape[-1])
@@ -271,9 +278,8 @@ class MultivariateNormal:
             ValueError: level is not between 0 and 1.
 
         """
-        if not 0.0 < level < 1.0:
-            raise ValueError(f"level={level!r} must be a probability between 0 and 1.")
-        reach = NormalDist().inv_cdf(0.5 + 0.5 * level) * self.stddev
+        central = probability(level, "level")
+        reach = NormalDist().inv_cdf(0.5 + 0.5 * central) * self.stddev
         return self._mean - reach, self._mean + reach
 
     def rescale(self, factor: Any) -> Self:
@@ -284,8 +290,11 @@ class MultivariateNormal:
 
         """
         factors = finite(factor, "factor")
-        if not (factors > 0).all():
-            raise ValueError(f"factor={factor!r} must be positive.")
+        if not (factors > 0).all() or factors.shape not in ((), self.batch_shape):
+            raise ValueError(
+                f"factor={factor!r} must be positive, one number or one per distribution, of shape "
+                f"{self.batch_shape}."
+            )
         scale = self._scale * factors[..., None]
         return self._of(self._structure, self._mean, scale, self._shape_params, self.target_names)
 
@@ -335,6 +344,9 @@ class MultivariateNormal:
         )
         return self._of(self._structure, mean, scale, shape_params, self.target_names)
 
+    def __bool__(self) -> bool:
+        return True  # also a single one, which has no length
+
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
 
@@ -347,6 +359,16 @@ class MultivariateNormal:
 
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
+
+
+def _common_batch(mean: Array, scale: Array) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(mean.shape[:-1], scale.shape[:-1])
+    except ValueError:
+        raise ValueError(
+            f"mean has batch shape {mean.shape[:-1]} and the matrices have {scale.shape[:-1]}, "
+            "which do not broadcast."
+        ) from None
 
 
 def _from_covariance(matrix: Array) -> tuple[Covariance, Array, Array]:

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_mvn import _tagging, covariances, moments
+from keras_mvn._checks import names_of_targets, whole
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.types import Array, Tensor
@@ -77,9 +78,9 @@ class MultivariateNormalHead(keras.layers.Layer):
                 f"keras-mvn; this one reads up to {WIRE_VERSION}. Upgrade keras-mvn."
             )
         super().__init__(dtype=_at_least_float32(kwargs.pop("dtype", None)), **kwargs)
-        self.event_size = _checked_event_size(event_size)
+        self.event_size = whole(event_size, "event_size", "the number of targets", 1)
         self.covariance = covariances.get(covariance)
-        self.target_names = _checked_names(target_names, self.event_size)
+        self.target_names = names_of_targets(target_names, self.event_size)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.covariance_kernel_initializer = keras.initializers.get(
             covariance_kernel_initializer or keras.initializers.VarianceScaling(**_SMALL_GLOROT)
@@ -87,7 +88,6 @@ class MultivariateNormalHead(keras.layers.Layer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.use_bias = use_bias
         self.supports_masking = True
-        self._adapted = False
         self._add_origin()
         self.mean_dense = self._dense(self.event_size, self.kernel_initializer, "mean")
         self.covariance_dense = self._dense(
@@ -139,9 +139,17 @@ class MultivariateNormalHead(keras.layers.Layer):
                 a standard deviation of `1e-6·|mean|`, eigenvalues of the correlation of 1e-6.
 
         """
-        if self.target_names is None and hasattr(y, "columns"):
-            self.target_names = _checked_names([str(c) for c in y.columns], self.event_size)
-        found = moments.estimate(y, self.event_size, self.target_names)
+        columns = [str(column) for column in getattr(y, "columns", ())]
+        if self.target_names is not None and columns != list(self.target_names):
+            if set(columns) == set(self.target_names):
+                raise ValueError(
+                    f"adapt received columns {columns}; the head's target_names are the same in "
+                    f"another order, {list(self.target_names)}. Reorder the columns of y."
+                )
+            columns = []
+        names = self.target_names or columns
+        found = moments.estimate(y, self.event_size, names)
+        self.target_names = names_of_targets(names or None, self.event_size)
         scale, shape_params = self.covariance.from_covariance(found.covariance)
         self._set_origin(found.mean, found.stddev, scale, shape_params)
 
@@ -151,7 +159,6 @@ class MultivariateNormalHead(keras.layers.Layer):
         self.origin_scale.assign(scale)
         if self.origin_shape is not None:
             self.origin_shape.assign(shape_params)
-        self._adapted = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the kernels for inputs of this shape."""
@@ -210,18 +217,17 @@ class MultivariateNormalHead(keras.layers.Layer):
             "origin": self._origin_config(),
         }
 
-    def _origin_config(self) -> dict[str, list[float]] | None:
+    def _origin_config(self) -> dict[str, list[float]]:
         """What `adapt` found belongs to the problem, not to a training run: clones keep it."""
-        if not self._adapted:
-            return None
+        weights = {
+            "mean": self.origin_mean,
+            "stddev": self.origin_stddev,
+            "scale": self.origin_scale,
+            "shape_params": self.origin_shape,
+        }
         return {
             name: [] if weight is None else ops.convert_to_numpy(weight).tolist()
-            for name, weight in (
-                ("mean", self.origin_mean),
-                ("stddev", self.origin_stddev),
-                ("scale", self.origin_scale),
-                ("shape_params", self.origin_shape),
-            )
+            for name, weight in weights.items()
         }
 
     @classmethod
@@ -239,21 +245,3 @@ def _at_least_float32(dtype: Any) -> Any:
     """The dtype policy asked for, or float32 where it would compute in half precision."""
     policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
     return policy if policy.compute_dtype in ("float32", "float64") else "float32"
-
-
-def _checked_event_size(event_size: Any) -> int:
-    if isinstance(event_size, bool) or int(event_size) != event_size or event_size < 1:
-        raise ValueError(
-            f"event_size={event_size!r} must be the number of targets, an integer ≥ 1."
-        )
-    return int(event_size)
-
-
-def _checked_names(names: Sequence[str] | None, event_size: int) -> tuple[str, ...] | None:
-    if names is None:
-        return None
-    if isinstance(names, str) or len(names) != event_size or len(set(names)) != event_size:
-        raise ValueError(
-            f"target_names={names!r} must be {event_size} different names, one per target."
-        )
-    return tuple(map(str, names))

@@ -47,8 +47,14 @@ class Layout(abc.ABC):
     def expected(self, event_size: int, covariance: Covariance, from_raw: bool) -> str:
         """For error messages: the shape y_pred should have."""
 
+    def mean(self, y_pred: Tensor, event_size: int) -> Tensor:
+        """The mean alone; the first d columns unless the layout says otherwise."""
+        return y_pred[..., :event_size]
+
     @abc.abstractmethod
-    def decode(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> Parameters:
+    def decode(
+        self, y_pred: Tensor, event_size: int, covariance: Covariance, from_raw: bool
+    ) -> Parameters:
         """The parameters in y_pred, whose shape was checked."""
 
 
@@ -75,13 +81,13 @@ class Packed(Layout):
             "targets"
         )
 
-    def decode(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> Parameters:
-        d = self.event_size(y_pred, covariance, from_raw)
-        assert d is not None
-        mean, rest = y_pred[..., :d], y_pred[..., d:]
+    def decode(
+        self, y_pred: Tensor, event_size: int, covariance: Covariance, from_raw: bool
+    ) -> Parameters:
+        mean, rest = self.mean(y_pred, event_size), y_pred[..., event_size:]
         if from_raw:
-            return Parameters(mean, *covariance.constrain(rest, d))
-        return Parameters(mean, rest[..., :d], rest[..., d:])
+            return Parameters(mean, *covariance.constrain(rest, event_size))
+        return Parameters(mean, rest[..., :event_size], rest[..., event_size:])
 
 
 @final
@@ -102,11 +108,16 @@ class Stacked(Layout):
     def expected(self, event_size: int, covariance: Covariance, from_raw: bool) -> str:
         return f"(..., {event_size}, {event_size + 1}): column 0 the mean, then a square matrix"
 
-    def decode(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> Parameters:
-        mean, matrix = y_pred[..., 0], y_pred[..., 1:]
+    def mean(self, y_pred: Tensor, event_size: int) -> Tensor:
+        return y_pred[..., 0]
+
+    def decode(
+        self, y_pred: Tensor, event_size: int, covariance: Covariance, from_raw: bool
+    ) -> Parameters:
+        mean, matrix = self.mean(y_pred, event_size), y_pred[..., 1:]
         if from_raw:
             raw = covariance.raw_from_matrix(matrix)
-            return Parameters(mean, *covariance.constrain(raw, mean.shape[-1]))
+            return Parameters(mean, *covariance.constrain(raw, event_size))
         return Parameters(mean, *covariance.from_matrix(matrix))
 
 
@@ -124,10 +135,11 @@ class MeanLogVariance(Layout):
     def expected(self, event_size: int, covariance: Covariance, from_raw: bool) -> str:
         return f"(..., {2 * event_size}): {event_size} means, then {event_size} log-variances"
 
-    def decode(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> Parameters:
-        d = y_pred.shape[-1] // 2
-        scale = links.positive_from_log(0.5 * y_pred[..., d:])
-        return Parameters(y_pred[..., :d], scale, y_pred[..., :0])
+    def decode(
+        self, y_pred: Tensor, event_size: int, covariance: Covariance, from_raw: bool
+    ) -> Parameters:
+        scale = links.positive_from_log(0.5 * y_pred[..., event_size:])
+        return Parameters(self.mean(y_pred, event_size), scale, y_pred[..., :0])
 
 
 _LAYOUTS = {layout.name: layout for layout in (Packed(), Stacked(), MeanLogVariance())}
@@ -190,8 +202,12 @@ class Reader:
             ValueError: no number of targets gives y_pred this shape.
 
         """
-        self._event_size(y_pred)
-        return self.layout.decode(y_pred, self.covariance, self.from_raw)
+        d = self._event_size(y_pred)
+        return self.layout.decode(y_pred, d, self.covariance, self.from_raw)
+
+    def mean(self, y_pred: Tensor) -> Tensor:
+        """The mean alone, (..., d), without the work of reading a covariance."""
+        return self.layout.mean(y_pred, self._event_size(y_pred))
 
     def check(self, y_true: Tensor, y_pred: Tensor, owner: str) -> int:
         """Compare the shapes of y_true and y_pred; returns d.
@@ -202,7 +218,7 @@ class Reader:
         """
         plain = not self.from_raw and self.layout.name == "packed"
         _tagging.check(y_pred, self.covariance, owner, plain=plain)
-        d = self._event_size(y_pred)
+        d = self._event_size(y_pred, owner)
         batch = tuple(y_pred.shape)[: len(y_pred.shape) - self.layout.extra_axes]
         shape = tuple(y_true.shape)
         if _agree(shape, (*batch, d)) or (d == 1 and _agree(shape, batch)):
@@ -220,7 +236,7 @@ class Reader:
             f"y_true must have shape {(*batch, d)}. Nothing is broadcast.{needed}"
         )
 
-    def _event_size(self, y_pred: Tensor) -> int:
+    def _event_size(self, y_pred: Tensor, owner: str | None = None) -> int:
         enough_axes = len(y_pred.shape) >= self.layout.extra_axes
         d = self.layout.event_size(y_pred, self.covariance, self.from_raw) if enough_axes else None
         if d is None:
@@ -228,10 +244,12 @@ class Reader:
                 self.layout.expected(n, self.covariance, self.from_raw)
                 for n in self._nearest_event_sizes(y_pred)
             )
+            who = "" if owner is None else f"{owner}: "
             raise ValueError(
-                f"y_pred has shape {tuple(y_pred.shape)}, which covariance="
+                f"{who}y_pred has shape {tuple(y_pred.shape)}, which covariance="
                 f"{self.covariance.name!r} with layout={self.layout.name!r} and "
-                f"from_raw={self.from_raw} cannot read. Expected for example {examples}."
+                f"from_raw={self.from_raw} cannot read. Expected for example {examples}. What a "
+                "MultivariateNormalHead wrote is read with the head's own covariance."
             )
         return d
 

@@ -8,14 +8,14 @@ from typing import Any, final
 import keras
 from keras import ops
 
-# Keras keeps masks on tensors and has no public way to read them.
-from keras.src.backend.common.masking import get_keras_mask
-
+from keras_mvn._checks import probability
 from keras_mvn._chi_square import chi_square_quantile
+from keras_mvn._keras import get_keras_mask
 from keras_mvn._names import to_snake_case
+from keras_mvn._rows import as_events, as_tensor, hide_unweighted, row_weights
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.layouts import Parameters, Reader
-from keras_mvn.losses.base import at_least_float32, hide_unweighted_rows
+from keras_mvn.losses.base import at_least_float32
 from keras_mvn.losses.negative_log_likelihood import row_negative_log_likelihood
 from keras_mvn.types import Tensor
 
@@ -73,13 +73,17 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
             ValueError: y_true and y_pred don't belong together (shapes, structure).
 
         """
-        y_true = ops.convert_to_tensor(y_true)
+        y_true, y_pred = as_tensor(y_true), as_tensor(y_pred)
         self.reader.check(y_true, y_pred, type(self).__name__)
-        mask = get_keras_mask(y_pred)
-        parameters = self.reader.decode(ops.convert_to_tensor(y_pred, self.dtype))
-        y_true = hide_unweighted_rows(y_true, parameters.mean, sample_weight, mask)
-        weights = _row_weights(parameters.mean, sample_weight, mask)
-        self.accumulate(self.row_statistic(y_true, parameters), weights)
+        parameters = self.reader.decode(ops.cast(y_pred, self.dtype))
+        mean = parameters.mean
+        weight = row_weights(sample_weight, mean)
+        mask = row_weights(get_keras_mask(y_pred), mean, "the mask")
+        y_true = hide_unweighted(as_events(y_true, mean), mean, weight, mask)
+        rows = ops.ones_like(mean[..., 0])
+        for factor in (weight, mask):
+            rows = rows if factor is None else rows * factor
+        self.accumulate(self.row_statistic(y_true, parameters), rows)
 
     def accumulate(self, values: Tensor, weights: Tensor) -> None:
         """Add the statistics of a batch of rows."""
@@ -93,21 +97,6 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {"name": self.name, "dtype": self.dtype, **self.reader.get_config()}
-
-
-def _row_weights(mean: Tensor, sample_weight: Tensor | None, mask: Tensor | None) -> Tensor:
-    """The product of weights and mask, one per row (...)."""
-    rows = ops.ones_like(mean[..., 0])
-    for weight in (sample_weight, mask):
-        if weight is None:
-            continue
-        weight = ops.cast(weight, rows.dtype)
-        if len(weight.shape) == len(rows.shape) + 1 and weight.shape[-1] == 1:
-            weight = weight[..., 0]
-        while len(weight.shape) < len(rows.shape):
-            weight = weight[..., None]
-        rows = rows * weight
-    return rows
 
 
 @final
@@ -199,9 +188,7 @@ class _EllipsoidMetric(CovarianceMetric):
         name: str | None = None,
         dtype: Any = None,
     ) -> None:
-        if not 0.0 < level < 1.0:
-            raise ValueError(f"level={level!r} must be a probability between 0 and 1.")
-        self.level = float(level)
+        self.level = probability(level, "level")
         name = name or f"{to_snake_case(type(self).__name__)}_{100 * self.level:g}"
         super().__init__(covariance, from_raw, layout, name, dtype)
 

@@ -9,12 +9,16 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_mvn._names import target_names_of
 from keras_mvn.types import Array
 
 __all__ = ["Moments", "estimate"]
 
 STDDEV_FLOOR = 1e-6
 """Smallest standard deviation, relative to |mean|: below it float32 cannot tell values apart."""
+
+SMALLEST_STDDEV = 1e-33
+"""float32 ends at 1e-38; scales may fall to a hundred-thousandth of the adapted one."""
 
 EIGENVALUE_FLOOR = 1e-6
 """Smallest eigenvalue of the correlation matrix: perfectly collinear targets are given this."""
@@ -45,7 +49,7 @@ def estimate(data: Any, event_size: int, target_names: Sequence[str] | None = No
         UserWarning: constant or collinear targets, by name; they get the floors of this module.
 
     """
-    names = list(target_names or (f"target {j}" for j in range(event_size)))
+    names = target_names_of(target_names, event_size)
     count, mean, covariance = _accumulate(_batches(data, event_size), event_size)
     seen = np.diagonal(count)
     if (seen < 2).any():
@@ -91,6 +95,13 @@ def _accumulate(batches: Iterator[Array], d: int) -> tuple[Array, Array, Array]:
 def _floor_stddev(mean: Array, stddev: Array, names: list[str]) -> tuple[Array, Array]:
     floor = np.where(mean == 0.0, 0.0, STDDEV_FLOOR * np.abs(mean))
     constant = (stddev <= floor) | (stddev == 0.0)
+    tiny = (stddev < SMALLEST_STDDEV) & ~constant
+    if tiny.any():
+        which = ", ".join(names[j] for j in np.flatnonzero(tiny))
+        raise ValueError(
+            f"adapt: the standard deviation of these targets is below {SMALLEST_STDDEV:g}, too "
+            f"small for float32: {which}. Rescale them."
+        )
     if constant.any():
         which = ", ".join(names[j] for j in np.flatnonzero(constant))
         warnings.warn(
@@ -149,7 +160,12 @@ def _batches(data: Any, event_size: int) -> Iterator[Array]:
 
 
 def _elements(data: Any) -> Iterable[Any]:
-    if isinstance(data, (list, tuple)) and not any(map(_is_array, data)):
+    if isinstance(data, tuple) and any(map(_is_array, data)):
+        raise ValueError(
+            "adapt received a tuple of arrays. Pass the targets alone, adapt(y_train), or a list "
+            "of batches."
+        )
+    if isinstance(data, (list, tuple)) and not any(map(_holds_array, data)):
         return [np.asarray(data)]  # a table typed as nested lists
     if _is_array(data):
         return [data]
@@ -167,7 +183,21 @@ def _is_array(data: Any) -> bool:
     return (hasattr(data, "shape") and hasattr(data, "dtype")) or hasattr(data, "to_numpy")
 
 
+def _holds_array(batch: Any) -> bool:
+    """Whether an element of a list is an array, or (x, y) of arrays, and not a row of numbers."""
+    return _is_array(batch) or (isinstance(batch, (list, tuple)) and any(map(_is_array, batch)))
+
+
 def _to_numpy(batch: Any) -> Array:
     if keras.ops.is_tensor(batch):
         batch = keras.ops.convert_to_numpy(batch)
-    return np.asarray(batch, dtype=np.float64)
+    elif isinstance(batch, np.ma.MaskedArray):
+        batch = np.ma.filled(batch.astype(np.float64), np.nan)
+    elif hasattr(batch, "isna"):  # pandas, whose NA is no float
+        batch = batch.astype("float64")
+    try:
+        return np.asarray(batch, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"adapt received {type(batch).__name__} that is not a table of numbers: {error}"
+        ) from None

@@ -6,13 +6,17 @@ with colour-blindness.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from keras_mvn._checks import observations
 from keras_mvn._chi_square import chi_square_cdf, chi_square_quantile
+from keras_mvn._names import target_names_of
 from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.types import Array
 
 __all__ = ["COLORS", "correlation_heatmap", "ellipses", "joint_calibration", "pairs_by_correlation"]
 
@@ -43,8 +47,16 @@ def ellipses(
         level: probability of an ellipse.
         rows: how many rows to draw.
 
+    Raises:
+        ValueError: one target twice, or not one batch axis.
+
     """
     i, j = pair
+    if i == j or len(normal.batch_shape) != 1:
+        raise ValueError(
+            f"ellipses needs two different targets and a batch of distributions; received "
+            f"pair={pair} and batch shape {normal.batch_shape}."
+        )
     angle = np.linspace(0.0, 2.0 * np.pi, 181)
     circle = np.sqrt(chi_square_quantile(level, 2)) * np.stack([np.cos(angle), np.sin(angle)])
     observed = None if y is None else np.asarray(y, dtype=np.float64)
@@ -57,15 +69,15 @@ def ellipses(
             (mx, my), (ox, oy) = one.mean[list(pair)], observed[row, list(pair)]
             ax.plot([mx, ox], [my, oy], color=color, linewidth=0.8, alpha=0.6)
             ax.plot(ox, oy, "o", color=color, markersize=5)
-    names = _names(normal)
+    names = target_names_of(normal.target_names, normal.event_size)
     ax.set_xlabel(names[i])
     ax.set_ylabel(names[j])
 
 
 def correlation_heatmap(ax: Any, normal: MultivariateNormal) -> None:
     """The mean predicted correlation matrix of a batch, from −1 (blue) to 1 (red), with figures."""
-    correlation = np.atleast_3d(normal.correlation.T).T.mean(axis=0)
-    names = _names(normal)
+    correlation = _mean_correlation(normal)
+    names = target_names_of(normal.target_names, normal.event_size)
     ax.imshow(correlation, cmap="RdBu_r", vmin=-1, vmax=1)
     ax.set_xticks(range(len(names)), names)
     ax.set_yticks(range(len(names)), names)
@@ -88,12 +100,13 @@ def joint_calibration(ax: Any, predictions: Mapping[str, MultivariateNormal], y:
 
     """
     levels = np.linspace(0.0, 1.0, 101)
-    n = len(np.asarray(y))
+    observed = {name: observations(y, normal.mean) for name, normal in predictions.items()}
+    n = len(y)
     half_width = 1.645 * np.sqrt(levels * (1.0 - levels) / n)
     ax.fill_between(levels, levels - half_width, levels + half_width, color="0.9", linewidth=0)
     ax.plot([0, 1], [0, 1], color="0.5", linewidth=1)
-    for color, (name, normal) in zip(COLORS, predictions.items(), strict=False):
-        squared = normal.mahalanobis(y) ** 2
+    for color, (name, normal) in zip(itertools.cycle(COLORS), predictions.items(), strict=False):
+        squared = normal.mahalanobis(observed[name]) ** 2
         pit = np.sort([chi_square_cdf(q, normal.event_size) for q in squared])
         ax.plot(levels, np.searchsorted(pit, levels, side="right") / n, color=color, label=name)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="promised coverage", ylabel="observed coverage")
@@ -103,11 +116,13 @@ def joint_calibration(ax: Any, predictions: Mapping[str, MultivariateNormal], y:
 
 def pairs_by_correlation(normal: MultivariateNormal) -> list[tuple[int, int]]:
     """Pairs of targets, the most strongly correlated (on average) first."""
-    correlation = np.atleast_3d(normal.correlation.T).T.mean(axis=0)
+    correlation = _mean_correlation(normal)
     rows, columns = np.triu_indices(normal.event_size, 1)
     order = np.argsort(-np.abs(correlation[rows, columns]))
     return [(int(rows[i]), int(columns[i])) for i in order]
 
 
-def _names(normal: MultivariateNormal) -> list[str]:
-    return list(normal.target_names or (f"target {j}" for j in range(normal.event_size)))
+def _mean_correlation(normal: MultivariateNormal) -> Array:
+    """(d, d), the mean over all batch axes."""
+    d = normal.event_size
+    return normal.correlation.reshape(-1, d, d).mean(axis=0)

@@ -7,6 +7,7 @@ from typing import Any, Self, final
 
 import numpy as np
 
+from keras_mvn._checks import observations
 from keras_mvn.distribution import MultivariateNormal
 
 __all__ = ["Temperature"]
@@ -48,7 +49,7 @@ class Temperature:
                 that all hit exactly.
 
         """
-        distance = normal.mahalanobis(y)
+        distance = normal.mahalanobis(observations(y, normal.mean))
         if distance.size == 0:
             raise ValueError("Temperature.fit needs at least one calibration row; received none.")
         temperature = float(np.sqrt(np.mean(distance**2) / normal.event_size))

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import keras
 
+from keras_mvn._numeric import namespace as namespace
 from keras_mvn.covariances.base import Covariance as Covariance
 from keras_mvn.covariances.cholesky import Cholesky as Cholesky
 from keras_mvn.covariances.diagonal import Diagonal as Diagonal
@@ -24,6 +25,7 @@ __all__ = [
     "PrecisionCholesky",
     "Symmetric",
     "get",
+    "namespace",
 ]
 
 _STRUCTURES = (Isotropic, Diagonal, Cholesky, PrecisionCholesky, Symmetric)

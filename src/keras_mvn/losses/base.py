@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import abc
-import warnings
 from typing import Any, final
 
 import keras
 from keras import ops
 
-# Keras keeps masks on tensors and has no public way to read them.
-from keras.src.backend.common.masking import get_keras_mask
-
 from keras_mvn import regularizers
+from keras_mvn._keras import get_keras_mask
+from keras_mvn._rows import as_events, as_tensor, hide_unweighted, row_weights
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.layouts import Parameters, Reader
 from keras_mvn.regularizers import CovarianceRegularizer
 from keras_mvn.types import Tensor
 
-__all__ = ["CovarianceLoss", "as_events", "at_least_float32", "hide_unweighted_rows"]
+__all__ = ["CovarianceLoss", "at_least_float32"]
 
 
 class CovarianceLoss(keras.losses.Loss, abc.ABC):
@@ -64,17 +62,16 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
             ValueError: y_true and y_pred don't belong together (shapes, structure).
 
         """
-        y_true, y_pred = _as_tensor(y_true), _as_tensor(y_pred)
-        _warn_of_booleans(y_true)
+        y_true, y_pred = as_tensor(y_true), as_tensor(y_pred)
         self.reader.check(y_true, y_pred, type(self).__name__)
         if self._follows_y_pred:
             # Keras would cast a float64 prediction to floatx here.
             self._dtype = at_least_float32(y_pred.dtype)
-        mask = get_keras_mask(y_pred)
-        if sample_weight is not None or mask is not None:
-            mean = self.reader.decode(ops.cast(y_pred, self.dtype)).mean
-            y_true = hide_unweighted_rows(y_true, mean, sample_weight, mask)
-        value = super().__call__(y_true, y_pred, sample_weight)
+        mean = self.reader.mean(ops.cast(y_pred, self.dtype))
+        y_true = as_events(y_true, mean)
+        weight = row_weights(sample_weight, mean)
+        mask = row_weights(get_keras_mask(y_pred), mean, "the mask")
+        value = super().__call__(hide_unweighted(y_true, mean, weight, mask), y_pred, weight)
         if self.reduction not in (None, "none") and tuple(value.shape) == (0,):
             return ops.sum(value)  # Keras leaves an empty batch unreduced
         return value
@@ -103,44 +100,3 @@ def at_least_float32(dtype: Any) -> str:
     """float64 for float64, float32 for everything else."""
     name = "float32" if dtype is None else keras.backend.standardize_dtype(dtype)
     return "float64" if name == "float64" else "float32"
-
-
-def as_events(y_true: Tensor, mean: Tensor) -> Tensor:
-    """y_true with an event axis, in the dtype of the mean: (...) becomes (..., 1)."""
-    y_true = ops.cast(y_true, mean.dtype)
-    return y_true if len(y_true.shape) == len(mean.shape) else y_true[..., None]
-
-
-def hide_unweighted_rows(
-    y_true: Tensor, mean: Tensor, sample_weight: Tensor | None, mask: Tensor | None
-) -> Tensor:
-    """Replace y_true by the mean in rows of weight 0 and in masked rows.
-
-    NaN · 0 is NaN: a row that weighs nothing must not hold a NaN before anything is subtracted.
-    """
-    y_true = as_events(y_true, mean)
-    weighs = ops.ones_like(mean[..., :1], dtype="bool")
-    for weight in (sample_weight, mask):
-        if weight is None:
-            continue
-        nonzero = ops.not_equal(ops.convert_to_tensor(weight), 0)
-        if len(nonzero.shape) == len(mean.shape) and nonzero.shape[-1] == 1:
-            nonzero = nonzero[..., 0]
-        while len(nonzero.shape) < len(mean.shape):
-            nonzero = nonzero[..., None]
-        weighs = ops.logical_and(weighs, nonzero)
-    return ops.where(weighs, y_true, ops.stop_gradient(mean))
-
-
-def _as_tensor(x: Tensor) -> Tensor:
-    """A tensor; one that is a tensor already keeps its identity, and with it mask and tag."""
-    return x if ops.is_tensor(x) else ops.convert_to_tensor(x)
-
-
-def _warn_of_booleans(y_true: Tensor) -> None:
-    if keras.backend.standardize_dtype(y_true.dtype) == "bool":
-        warnings.warn(
-            "y_true is boolean; a multivariate normal describes continuous targets. It is read "
-            "as 0 and 1.",
-            stacklevel=3,
-        )

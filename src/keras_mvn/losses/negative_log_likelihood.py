@@ -22,7 +22,9 @@ class NegativeLogLikelihood(CovarianceLoss):
 
     No inverse, no determinant, no factorization: the structure's own factor is substituted or
     multiplied, and the gradient is analytic. Rows of weight 0 and masked rows have no effect,
-    also where y_true is NaN; NaN in a row that weighs something makes the loss NaN.
+    also where y_true is NaN; NaN in a row that weighs something makes the loss NaN. A loss that is
+    NaN from the first step on means that y_pred is not valid: the output of a plain `Dense`, for
+    one, needs `from_raw=True`.
 
     Args:
         covariance: the structure that wrote y_pred, or its name; the head's.
