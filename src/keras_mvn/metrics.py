@@ -56,6 +56,10 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
             name=name or to_snake_case(type(self).__name__), dtype=at_least_float32(dtype)
         )
         self.reader = Reader(covariance, from_raw, layout)
+        self.add_totals()
+
+    def add_totals(self) -> None:
+        """Make the variables in which batches are summed up."""
         self.total = self.add_variable((), "zeros", name="total", dtype=self.dtype)
         self.weight = self.add_variable((), "zeros", name="weight", dtype=self.dtype)
 
@@ -139,15 +143,9 @@ class RootMeanSquaredError(CovarianceMetric):
 
     _direction = "down"
 
-    def __init__(
-        self,
-        covariance: CovarianceLike = DEFAULT,
-        from_raw: bool = False,
-        layout: str = "packed",
-        name: str | None = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(covariance, from_raw, layout, name, dtype)
+    def add_totals(self) -> None:
+        """The sums of the base are in units of the largest row so far, kept beside them."""
+        super().add_totals()
         self.unit = self.add_variable((), "zeros", name="unit", dtype=self.dtype)
 
     def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
