@@ -4,8 +4,8 @@ Energy efficiency (UCI 242, read from a file of yours: 768 buildings, 8 inputs, 
 load), targets standardized as those models need. Each is compared with a constant covariance: an
 MSE net of the same size and one covariance of its residuals. Test NLL per target, 5 splits.
 
-    KERAS_BACKEND=tensorflow python benchmarks/handwritten_models.py ../shared/data/energy_efficiency.csv
-"""  # noqa: E501
+    KERAS_BACKEND=tensorflow python benchmarks/handwritten_models.py energy_efficiency.csv
+"""
 
 from __future__ import annotations
 

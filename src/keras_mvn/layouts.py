@@ -209,8 +209,8 @@ class Reader:
         """The mean alone, (..., d), without the work of reading a covariance."""
         return self.layout.mean(y_pred, self._event_size(y_pred))
 
-    def check(self, y_true: Tensor, y_pred: Tensor, owner: str) -> int:
-        """Compare the shapes of y_true and y_pred; returns d.
+    def check(self, y_true: Tensor, y_pred: Tensor, owner: str) -> None:
+        """Compare the structures of reader and writer, and the shapes of y_true and y_pred.
 
         Raises:
             ValueError: they don't belong together, or a head wrote another structure.
@@ -222,7 +222,7 @@ class Reader:
         batch = tuple(y_pred.shape)[: len(y_pred.shape) - self.layout.extra_axes]
         shape = tuple(y_true.shape)
         if _agree(shape, (*batch, d)) or (d == 1 and _agree(shape, batch)):
-            return d
+            return
         needed = (
             f" For {shape[-1]} targets, y_pred would have to be "
             f"{self.layout.expected(shape[-1], self.covariance, self.from_raw)}."
