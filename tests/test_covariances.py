@@ -47,6 +47,16 @@ def total_nll(structure):
     return nll
 
 
+def nll_of_raw(structure, d):
+    """The likelihood of residuals of one, as a function of what a network emits."""
+
+    def nll(raw):
+        scale, shape_params = structure.constrain(raw, d)
+        return total_nll(structure)(keras.ops.ones_like(scale), scale, shape_params)
+
+    return nll
+
+
 @pytest.mark.parametrize("structure", STRUCTURES, ids=named)
 class TestSizes:
     @pytest.mark.parametrize("d", [1, 2, 5])
@@ -205,11 +215,7 @@ class TestConstrain:
             diagonal = [i * (i + 1) // 2 + i for i in range(d)]
         raw[:, list(diagonal)] = value
 
-        def nll(raw):
-            scale, shape_params = structure.constrain(raw, d)
-            return total_nll(structure)(keras.ops.ones_like(scale), scale, shape_params)
-
-        total, (gradient,) = value_and_gradients(nll, raw)
+        total, (gradient,) = value_and_gradients(nll_of_raw(structure, d), raw)
         assert np.isfinite(total)
         assert np.isfinite(gradient).all()
         assert (gradient[:, list(diagonal)] != 0).all()
@@ -222,11 +228,7 @@ class TestConstrain:
         if sign == "random":
             raw *= rng.choice([-1.0, 1.0], raw.shape)
 
-        def nll(raw):
-            scale, shape_params = structure.constrain(raw, d)
-            return total_nll(structure)(keras.ops.ones_like(scale), scale, shape_params)
-
-        total, (gradient,) = value_and_gradients(nll, raw)
+        total, (gradient,) = value_and_gradients(nll_of_raw(structure, d), raw)
         assert np.isfinite(total)
         assert np.isfinite(gradient).all()
 

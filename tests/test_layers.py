@@ -428,9 +428,8 @@ class TestModels:
         with pytest.raises(ValueError, match="y_true has shape"):
             model.fit(np.zeros((64, 2)), np.zeros(shape), verbose=0)
 
+    @pytest.mark.skipif(keras.backend.backend() != "jax", reason="read off JAX's jaxpr")
     def test_the_forward_pass_has_no_gather_and_no_solve(self):
-        if keras.backend.backend() != "jax":
-            pytest.skip("read off JAX's intermediate form")
         import jax
 
         forbidden = {"gather", "scatter", "scatter-add", "triangular_solve", "cholesky", "eigh"}

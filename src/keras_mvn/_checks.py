@@ -43,7 +43,7 @@ def probability(value: Any, name: str) -> float:
 
 
 def names_of_targets(names: Sequence[str] | None, event_size: int) -> tuple[str, ...] | None:
-    """D different names, or None."""
+    """d different names, or None."""
     if names is None:
         return None
     strings = () if isinstance(names, str) else tuple(map(str, names))

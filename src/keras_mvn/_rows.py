@@ -7,9 +7,10 @@ import warnings
 import keras
 from keras import ops
 
+from keras_mvn._keras import get_keras_mask
 from keras_mvn.types import Tensor
 
-__all__ = ["as_events", "as_tensor", "hide_unweighted", "row_weights"]
+__all__ = ["as_events", "as_tensor", "weighted_events"]
 
 
 def as_tensor(x: Tensor) -> Tensor:
@@ -29,7 +30,27 @@ def as_events(y_true: Tensor, mean: Tensor) -> Tensor:
     return y_true if len(y_true.shape) == len(mean.shape) else y_true[..., None]
 
 
-def row_weights(weight: Tensor | None, mean: Tensor, name: str = "sample_weight") -> Tensor | None:
+def weighted_events(
+    y_true: Tensor, y_pred: Tensor, mean: Tensor, sample_weight: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """y_true as events, harmless in rows that weigh nothing; the weights and the mask of the rows.
+
+    Args:
+        y_true: (..., d), or (...) for one target.
+        y_pred: what the model emitted, which carries Keras' mask.
+        mean: (..., d), read from y_pred.
+        sample_weight: as the user gave it.
+
+    Raises:
+        ValueError: weights that are not one number per row.
+
+    """
+    weight = _row_weights(sample_weight, mean, "sample_weight")
+    mask = _row_weights(get_keras_mask(y_pred), mean, "the mask")
+    return _hide_unweighted(as_events(y_true, mean), mean, weight, mask), weight, mask
+
+
+def _row_weights(weight: Tensor | None, mean: Tensor, name: str) -> Tensor | None:
     """Weights or a mask as one number per row (...); None stays None.
 
     Args:
@@ -62,7 +83,7 @@ def row_weights(weight: Tensor | None, mean: Tensor, name: str = "sample_weight"
     return weight * ops.ones_like(mean[..., 0])
 
 
-def hide_unweighted(y_true: Tensor, mean: Tensor, *weights: Tensor | None) -> Tensor:
+def _hide_unweighted(y_true: Tensor, mean: Tensor, *weights: Tensor | None) -> Tensor:
     """y_true, replaced by the mean in rows where any of these row weights (...) is 0.
 
     NaN · 0 is NaN: a row that weighs nothing must not hold a NaN before anything is subtracted.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rich.table import Table
 
 import keras_mvn
 import keras_mvn_launcher
+from keras_mvn import demo as demonstration
 
 __all__ = ["command"]
 
@@ -62,15 +64,9 @@ def demo(out: Path, seeds: int) -> None:
     pressure → s1…s6), compares a constant covariance, a diagonal one, a full one and the full
     one recalibrated, and writes a model, its predictions and a picture. About a minute.
     """
-    try:
-        from keras_mvn import demo as demonstration
-
-        demonstration.load(seed=0)
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise click.ClickException(
-            f"the demo needs {error.name}: pip install 'keras-mvn[cli]'"
-        ) from error
+    for name in ("sklearn", "matplotlib"):
+        if importlib.util.find_spec(name) is None:
+            raise click.ClickException(f"the demo needs {name}: pip install 'keras-mvn[cli]'")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

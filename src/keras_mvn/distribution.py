@@ -221,7 +221,7 @@ class MultivariateNormal:
         return np.sqrt((self._whiten(self._residual(y)) ** 2).sum(axis=-1))
 
     def log_prob(self, y: Any) -> Array:
-        """Log N(y; μ, Σ), in nats: (...). Arguments and errors as for `mahalanobis`."""
+        """log N(y; μ, Σ), in nats: (...). Arguments and errors as for `mahalanobis`."""
         z = self._whiten(self._residual(y))
         return -0.5 * (z**2).sum(axis=-1) - self.log_scale - 0.5 * self.event_size * _LOG_2PI
 

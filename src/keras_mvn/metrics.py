@@ -10,9 +10,8 @@ from keras import ops
 
 from keras_mvn._checks import probability
 from keras_mvn._chi_square import chi_square_quantile
-from keras_mvn._keras import get_keras_mask
 from keras_mvn._names import to_snake_case
-from keras_mvn._rows import as_events, as_tensor, hide_unweighted, row_weights
+from keras_mvn._rows import as_tensor, weighted_events
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.layouts import Parameters, Reader
 from keras_mvn.losses.base import at_least_float32
@@ -81,9 +80,7 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
         self.reader.check(y_true, y_pred, type(self).__name__)
         parameters = self.reader.decode(ops.cast(y_pred, self.dtype))
         mean = parameters.mean
-        weight = row_weights(sample_weight, mean)
-        mask = row_weights(get_keras_mask(y_pred), mean, "the mask")
-        y_true = hide_unweighted(as_events(y_true, mean), mean, weight, mask)
+        y_true, weight, mask = weighted_events(y_true, y_pred, mean, sample_weight)
         rows = ops.ones_like(mean[..., 0])
         for factor in (weight, mask):
             rows = rows if factor is None else rows * factor

@@ -58,11 +58,9 @@ def main() -> None:
         os.environ["KERAS_BACKEND"] = installed[0]
     if configured_backend() not in installed:
         sys.exit(f"keras-mvn: {explain_missing_backend()}")
-    try:
-        import click  # noqa: F401
-        import rich  # noqa: F401
-    except ImportError as error:
-        sys.exit(f"keras-mvn: {error.name} is missing; pip install 'keras-mvn[cli]'")
+    for name in ("click", "rich"):
+        if importlib.util.find_spec(name) is None:
+            sys.exit(f"keras-mvn: {name} is missing; pip install 'keras-mvn[cli]'")
     from keras_mvn.cli import command
 
     command()

@@ -52,11 +52,11 @@ class Covariance(abc.ABC):
 
     @abc.abstractmethod
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Z = R^(−½) u, standard normal under the model, and log_det = ½ log det R."""
+        """z = R^(−½) u, standard normal under the model, and log_det = ½ log det R."""
 
     @abc.abstractmethod
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """U = R^½ z, the inverse of `whiten`: how samples are drawn."""
+        """u = R^½ z, the inverse of `whiten`: how samples are drawn."""
 
     def whiten_vjp(
         self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, log_det_bar: Tensor
@@ -142,7 +142,7 @@ class Covariance(abc.ABC):
     def standardize(
         self, residual: Tensor, scale: Tensor, shape_params: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Z and log_scale = ½ log det Σ of y − mean: all that a likelihood needs.
+        """z and log_scale = ½ log det Σ of y − mean: all that a likelihood needs.
 
         −log p(y) = ½ ‖z‖² + log_scale + ½ d log 2π. Differentiable in all arguments, with the
         structure's analytic gradient; the residual is divided by the scale before anything is
@@ -220,7 +220,7 @@ class Covariance(abc.ABC):
 
     @final
     def event_size_of(self, width: int) -> int | None:
-        """D such that y_pred has this width, or None if there is none."""
+        """d such that y_pred has this width, or None if there is none."""
         return next((d for d in range(1, width + 1) if self.packed_size(d) == width), None)
 
 

@@ -70,7 +70,7 @@ class Cholesky(Covariance):
         return -_unit_lower.outer_strict_lower(u_bar, z), u_bar
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """U = (I + N) z."""
+        """u = (I + N) z."""
         return _unit_lower.multiply(shape_params, z)
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:

@@ -34,11 +34,11 @@ class Diagonal(Covariance):
         return 0
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Z = u."""
+        """z = u."""
         return u, zero_log_det(u)
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """U = z."""
+        """u = z."""
         return z
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:

@@ -42,11 +42,11 @@ class Isotropic(Covariance):
         return _DIAGONAL
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Z = u."""
+        """z = u."""
         return _DIAGONAL.whiten(shape_params, u)
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """U = z."""
+        """u = z."""
         return _DIAGONAL.color(shape_params, z)
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:

@@ -43,7 +43,7 @@ class PrecisionCholesky(Covariance):
         return event_size * (event_size - 1) // 2
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Z = (I + N) u; log_det = 0."""
+        """z = (I + N) u; log_det = 0."""
         return _unit_lower.multiply(shape_params, u), _unit_lower.zero_log_det(u)
 
     def whiten_vjp(

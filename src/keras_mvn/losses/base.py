@@ -9,8 +9,7 @@ import keras
 from keras import ops
 
 from keras_mvn import regularizers
-from keras_mvn._keras import get_keras_mask
-from keras_mvn._rows import as_events, as_tensor, hide_unweighted, row_weights
+from keras_mvn._rows import as_events, as_tensor, weighted_events
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.layouts import Parameters, Reader
 from keras_mvn.regularizers import CovarianceRegularizer
@@ -68,10 +67,9 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
             # Keras would cast a float64 prediction to floatx here.
             self._dtype = at_least_float32(y_pred.dtype)
         mean = self.reader.mean(ops.cast(y_pred, self.dtype))
-        y_true = as_events(y_true, mean)
-        weight = row_weights(sample_weight, mean)
-        mask = row_weights(get_keras_mask(y_pred), mean, "the mask")
-        value = super().__call__(hide_unweighted(y_true, mean, weight, mask), y_pred, weight)
+        # Keras reads the mask off y_pred itself.
+        y_true, weight, _ = weighted_events(y_true, y_pred, mean, sample_weight)
+        value = super().__call__(y_true, y_pred, weight)
         if self.reduction not in (None, "none") and tuple(value.shape) == (0,):
             return ops.sum(value)  # Keras leaves an empty batch unreduced
         return value
