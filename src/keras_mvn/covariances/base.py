@@ -15,10 +15,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self, final
 
 import keras
+import numpy as np
 
 from keras_mvn import links
 from keras_mvn._names import to_snake_case
 from keras_mvn._numeric import differentiable, namespace
+from keras_mvn.covariances._marginal import whiten_marginal
 from keras_mvn.types import Array, Tensor
 
 __all__ = ["Covariance", "register"]
@@ -67,6 +69,38 @@ class Covariance(abc.ABC):
         this method is differentiated by the backend.
         """
         raise NotImplementedError(f"{self.name!r} leaves the gradient of whiten to the backend.")
+
+    def whitening_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """K with z = K u, as `whiten` computes it: (..., d, d).
+
+        Whitens the columns of the identity; override it where K is at hand.
+        """
+        xp = namespace(shape_params)
+        eye = np.eye(event_size)
+        identity = eye if xp is np else xp.cast(eye, shape_params.dtype)
+        batch = xp.sum(shape_params, axis=-1)[..., None, None] * 0.0
+        columns = identity + batch
+        z, _ = self._whiten_with_vjp(shape_params[..., None, :] + batch * columns[..., :1], columns)
+        return xp.swapaxes(z, -1, -2)
+
+    def whiten_observed(
+        self, shape_params: Tensor, u: Tensor, observed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """z and ½ log det R_oo of the observed targets alone: their exact marginal.
+
+        ‖z‖² = u_oᵀ R_oo⁻¹ u_o; z has d entries whatever is missing. In general a QR factorization
+        per row, O(d³).
+
+        Args:
+            shape_params: (..., k).
+            u: (..., d); finite also where nothing was observed, where it takes no part.
+            observed: (..., d), 1 or 0.
+
+        """
+        whitening = self.whitening_matrix(shape_params, u.shape[-1])
+        z, log_det = whiten_marginal(whitening, u, observed)
+        _, whole = self._whiten_with_vjp(shape_params, namespace(u).zeros_like(u))
+        return z, whole + log_det
 
     @abc.abstractmethod
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
@@ -140,7 +174,11 @@ class Covariance(abc.ABC):
 
     @final
     def standardize(
-        self, residual: Tensor, scale: Tensor, shape_params: Tensor
+        self,
+        residual: Tensor,
+        scale: Tensor,
+        shape_params: Tensor,
+        observed: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """z and log_scale = ½ log det Σ of y − mean: all that a likelihood needs.
 
@@ -149,9 +187,12 @@ class Covariance(abc.ABC):
         squared, so units neither over- nor underflow.
 
         Args:
-            residual: (..., d), y − mean.
+            residual: (..., d), y − mean; any finite number where nothing was observed.
             scale: (..., d), positive.
             shape_params: (..., k).
+            observed: (..., d), 1 or 0; None is all. With it, z and log_scale are those of the
+                observed targets alone, whose number takes the place of d. A batch without gaps
+                costs what it costs without this argument.
 
         """
         xp = namespace(residual)
@@ -161,8 +202,26 @@ class Covariance(abc.ABC):
             residual,
             scale,
         )
-        z, log_det = self._whiten_with_vjp(shape_params, u)
-        return z, xp.sum(xp.log(scale), axis=-1) + log_det
+        if observed is None:
+            z, log_det = self._whiten_with_vjp(shape_params, u)
+            return z, xp.sum(xp.log(scale), axis=-1) + log_det
+        z, log_det = self._whiten_where_observed(shape_params, u, observed)
+        return z, xp.sum(xp.log(scale) * observed, axis=-1) + log_det
+
+    def _whiten_where_observed(
+        self, shape_params: Tensor, u: Tensor, observed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        xp = namespace(u, observed)
+
+        def with_gaps() -> tuple[Tensor, Tensor]:
+            return self.whiten_observed(shape_params, u, observed)
+
+        def without_gaps() -> tuple[Tensor, Tensor]:
+            return self._whiten_with_vjp(shape_params, u)
+
+        if xp is np:
+            return without_gaps() if (observed > 0).all() else with_gaps()
+        return xp.cond(xp.all(observed > 0), without_gaps, with_gaps)  # type: ignore[no-any-return]
 
     def _whiten_with_vjp(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         if type(self).whiten_vjp is Covariance.whiten_vjp:

@@ -73,6 +73,10 @@ class Cholesky(Covariance):
         """u = (I + N) z."""
         return _unit_lower.multiply(shape_params, z)
 
+    def whitening_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """(I + N)⁻¹."""
+        return _unit_lower.inverse_matrix(shape_params, event_size)
+
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         """R = (I + N)(I + N)ᵀ."""
         a = _unit_lower.matrix(shape_params, event_size)

@@ -37,6 +37,12 @@ class Diagonal(Covariance):
         """z = u."""
         return u, zero_log_det(u)
 
+    def whiten_observed(
+        self, shape_params: Tensor, u: Tensor, observed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What is missing drops out."""
+        return u * observed, zero_log_det(u)
+
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
         """u = z."""
         return z

@@ -45,6 +45,12 @@ class Isotropic(Covariance):
         """z = u."""
         return _DIAGONAL.whiten(shape_params, u)
 
+    def whiten_observed(
+        self, shape_params: Tensor, u: Tensor, observed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What is missing drops out."""
+        return _DIAGONAL.whiten_observed(shape_params, u, observed)
+
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
         """u = z."""
         return _DIAGONAL.color(shape_params, z)

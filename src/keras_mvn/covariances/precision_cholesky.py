@@ -57,6 +57,10 @@ class PrecisionCholesky(Covariance):
         """Solve (I + N) u = z."""
         return _unit_lower.solve(shape_params, z)
 
+    def whitening_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """I + N."""
+        return _unit_lower.matrix(shape_params, event_size)
+
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         """R = (I + N)⁻¹ (I + N)⁻ᵀ."""
         inverse = _unit_lower.inverse_matrix(shape_params, event_size)

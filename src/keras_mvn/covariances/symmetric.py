@@ -73,6 +73,10 @@ class Symmetric(Covariance):
         """As `Cholesky`."""
         return _CHOLESKY.color(shape_params, z)
 
+    def whitening_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """As `Cholesky`."""
+        return _CHOLESKY.whitening_matrix(shape_params, event_size)
+
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         """As `Cholesky`."""
         return _CHOLESKY.shape_matrix(shape_params, event_size)
