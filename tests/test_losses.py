@@ -10,7 +10,6 @@ import keras_mvn as kmvn
 import oracle
 from differentiation import EPSILON, numpy, precision, tensor, value_and_gradients
 from keras_mvn import covariances, losses, regularizers
-from keras_mvn.layouts import Parameters
 
 NAMES = ["isotropic", "diagonal", "cholesky", "precision_cholesky", "symmetric"]
 D = 3
@@ -338,51 +337,3 @@ class TestTag:
             losses.NegativeLogLikelihood(from_raw=True)(
                 np.zeros((4, D)), self.head_output("cholesky")
             )
-
-
-class TestCovarianceL1:
-    sigma = np.array([[[4.0, -3.0, 0.5], [-3.0, 9.0, 1.0], [0.5, 1.0, 1.0]]])
-
-    @pytest.mark.parametrize("name", ["cholesky", "precision_cholesky"])
-    @pytest.mark.parametrize("on", ["correlation", "covariance"])
-    @pytest.mark.parametrize("off_diagonal", [True, False])
-    def test_formula(self, name, on, off_diagonal):
-        structure = covariances.get(name)
-        parameters = Parameters(np.zeros((1, 3)), *structure.from_covariance(self.sigma))
-        matrix = self.sigma[0].copy()
-        if on == "correlation":
-            root = np.sqrt(np.diag(matrix))
-            matrix = matrix / np.outer(root, root)
-        expected = np.abs(matrix).sum() - off_diagonal * np.abs(np.diag(matrix)).sum()
-        penalty = regularizers.CovarianceL1(0.2, on=on, off_diagonal=off_diagonal)
-        np.testing.assert_allclose(penalty(structure, parameters), [0.2 * expected])
-
-    def test_it_is_added_per_row_and_differentiates(self, rng):
-        y, y_pred = rng.normal(size=(3, D)), packed("cholesky", 3, rng)
-        penalty = regularizers.CovarianceL1(0.5)
-        plain = losses.NegativeLogLikelihood(reduction=None)
-        penalized = losses.NegativeLogLikelihood(regularizer=penalty, reduction=None)
-        added = numpy(penalized(y, tensor(y_pred))) - numpy(plain(y, tensor(y_pred)))
-
-        def expected(p):
-            total = []
-            for row in p:
-                sigma = oracle.covariance("cholesky", row[D : 2 * D], row[2 * D :])
-                root = np.sqrt(np.diag(sigma))
-                total.append(0.5 * (np.abs(sigma / np.outer(root, root)).sum() - D))
-            return np.array(total)
-
-        np.testing.assert_allclose(added, expected(y_pred), rtol=1e-4, atol=1e-5)
-        _, (gradient,) = value_and_gradients(
-            lambda p: keras.ops.sum(penalized(tensor(y), p) - plain(tensor(y), p)), y_pred
-        )
-        difference = oracle.central_difference(lambda p: expected(p).sum(), y_pred, step=1e-4)
-        np.testing.assert_allclose(gradient, difference, rtol=0, atol=2e-4)
-
-    def test_bad_arguments(self):
-        with pytest.raises(ValueError, match="strength"):
-            regularizers.CovarianceL1(-1.0)
-        with pytest.raises(ValueError, match="'correlation' or 'covariance'"):
-            regularizers.CovarianceL1(1.0, on="precision")
-        with pytest.raises(ValueError, match="keras_mvn.regularizers.CovarianceL1"):
-            losses.NegativeLogLikelihood(regularizer=keras.regularizers.L1(0.1))

@@ -1,0 +1,37 @@
+"""Which matrix, and which of its entries, an entrywise penalty acts on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from keras_mvn.covariances import Covariance
+from keras_mvn.layouts import Parameters
+from keras_mvn.regularizers import _terms
+from keras_mvn.types import Tensor
+
+__all__ = ["check", "entries"]
+
+_MATRICES: dict[str, Callable[[Covariance, Parameters], Tensor]] = {
+    "correlation": _terms.correlation,
+    "covariance": _terms.dense_covariance,
+    "partial_correlation": _terms.partial_correlation,
+    "precision": _terms.precision,
+}
+
+
+def check(on: str) -> str:
+    """The name of a matrix that `entries` knows."""
+    if on not in _MATRICES:
+        known = ", ".join(map(repr, _MATRICES))
+        raise ValueError(f"on={on!r} is not known. Expected one of {known}.")
+    return on
+
+
+def entries(covariance: Covariance, parameters: Parameters, on: str, off_diagonal: bool) -> Tensor:
+    """The matrix (..., d, d), with zeros on its diagonal if only the others count."""
+    matrix = _MATRICES[on](covariance, parameters)
+    if not off_diagonal:
+        return matrix
+    return matrix * _terms.constant(1.0 - np.eye(matrix.shape[-1]), matrix)

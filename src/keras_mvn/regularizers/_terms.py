@@ -1,0 +1,128 @@
+"""What penalties are made of: matrices, log determinants and traces of a predicted covariance.
+
+All of them come from the contract's methods, so they hold for every structure, on tensors and on
+NumPy arrays. With D = diag(R), the correlation matrix is C = D^(−½) R D^(−½): the scales drop out,
+and with them the units. log det comes from `standardize`, never from a dense matrix.
+
+Inverses come from whitening the columns of a matrix: ‖whiten(a)‖² = aᵀ R⁻¹ a, as accurate as the
+structure's factor. That repeats the shape parameters d times, O(d³) memory per row for a
+triangular structure.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_mvn._numeric import namespace
+from keras_mvn.covariances import Covariance
+from keras_mvn.layouts import Parameters
+from keras_mvn.types import Array, Tensor
+
+__all__ = [
+    "constant",
+    "correlation",
+    "dense_covariance",
+    "divergence_from",
+    "half_log_det_correlation",
+    "log_volume",
+    "partial_correlation",
+    "precision",
+    "trace_of_inverse_correlation",
+]
+
+
+def constant(array: Array, like: Tensor) -> Tensor:
+    """A NumPy array as what `like` is: a tensor of its dtype, or NumPy."""
+    xp = namespace(like)
+    return array if xp is np else xp.cast(array, like.dtype)
+
+
+def dense_covariance(covariance: Covariance, parameters: Parameters) -> Tensor:
+    """Σ (..., d, d)."""
+    return covariance.covariance(parameters.scale, parameters.shape_params)
+
+
+def correlation(covariance: Covariance, parameters: Parameters) -> Tensor:
+    """C (..., d, d), the scales never squared."""
+    d = parameters.scale.shape[-1]
+    root = _shape_stddev(covariance, parameters)
+    r = covariance.shape_matrix(parameters.shape_params, d)
+    return r / root[..., :, None] / root[..., None, :]
+
+
+def precision(covariance: Covariance, parameters: Parameters) -> Tensor:
+    """Σ⁻¹ (..., d, d)."""
+    z, _ = _standardize_columns(covariance, parameters, np.eye(parameters.scale.shape[-1]))
+    return z @ namespace(z).swapaxes(z, -1, -2)
+
+
+def partial_correlation(covariance: Covariance, parameters: Parameters) -> Tensor:
+    """K_ij / √(K_ii K_jj), K = Σ⁻¹: minus the partial correlations, and 1 on the diagonal."""
+    unscaled = _without_scale(parameters)
+    z, _ = _standardize_columns(covariance, unscaled, np.eye(parameters.scale.shape[-1]))
+    xp = namespace(z)
+    unit = z / xp.sqrt(xp.sum(z * z, axis=-1, keepdims=True))
+    return unit @ xp.swapaxes(unit, -1, -2)
+
+
+def log_volume(covariance: Covariance, parameters: Parameters) -> Tensor:
+    """½ log det Σ (...)."""
+    _, scale, shape_params = parameters
+    zero = namespace(scale).zeros_like(scale)
+    return covariance.standardize(zero, scale, shape_params)[1]
+
+
+def half_log_det_correlation(covariance: Covariance, parameters: Parameters) -> Tensor:
+    """½ log det C = ½ log det R − ½ Σ log R_jj, ≤ 0 (...)."""
+    root = _shape_stddev(covariance, parameters)
+    xp = namespace(root)
+    return log_volume(covariance, _without_scale(parameters)) - xp.sum(xp.log(root), axis=-1)
+
+
+def trace_of_inverse_correlation(covariance: Covariance, parameters: Parameters) -> Tensor:
+    """tr C⁻¹ = Σ R_jj (R⁻¹)_jj ≥ d (...): the sum of the targets' variance inflation factors."""
+    unscaled = _without_scale(parameters)
+    z, _ = _standardize_columns(covariance, unscaled, np.eye(parameters.scale.shape[-1]))
+    root = _shape_stddev(covariance, parameters)
+    xp = namespace(z)
+    inflated = root[..., :, None] * z
+    return xp.sum(inflated * inflated, axis=(-2, -1))
+
+
+def divergence_from(
+    factor: Array, covariance: Covariance, parameters: Parameters, log_det_factor: float
+) -> Tensor:
+    """KL(N(μ, T) ‖ N(μ, Σ)) = ½ tr(T Σ⁻¹) − ½ d + ½ log det Σ − ½ log det T (...), T = F Fᵀ.
+
+    The columns of F are whitened, so units are divided out before anything is squared.
+    """
+    z, log_scale = _standardize_columns(covariance, parameters, factor)
+    squares = 0.5 * namespace(z).sum(z * z, axis=(-2, -1))
+    return squares - 0.5 * factor.shape[-1] + (log_scale - log_det_factor)
+
+
+def _standardize_columns(
+    covariance: Covariance, parameters: Parameters, matrix: Array
+) -> tuple[Tensor, Tensor]:
+    """(..., d, d), whose row j is the standardized column j of `matrix`; and ½ log det Σ (...)."""
+    _, scale, shape_params = parameters
+    # Structures expect equal batch axes: every argument gets the axis of columns.
+    zero = namespace(scale).zeros_like(scale)[..., :, None]
+    columns = zero + constant(matrix.T, scale)
+    z, log_scale = covariance.standardize(
+        columns, zero + scale[..., None, :], zero + shape_params[..., None, :]
+    )
+    return z, log_scale[..., 0]
+
+
+def _without_scale(parameters: Parameters) -> Parameters:
+    """The same shape at scale 1: R in place of Σ."""
+    mean, scale, shape_params = parameters
+    return Parameters(mean, namespace(scale).ones_like(scale), shape_params)
+
+
+def _shape_stddev(covariance: Covariance, parameters: Parameters) -> Tensor:
+    """√R_jj (..., d)."""
+    unscaled = _without_scale(parameters)
+    variance = covariance.variance(unscaled.scale, unscaled.shape_params)
+    return namespace(variance).sqrt(variance)

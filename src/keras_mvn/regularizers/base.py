@@ -1,0 +1,53 @@
+"""The contract of a penalty on a predicted covariance."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import keras
+
+from keras_mvn.covariances import Covariance
+from keras_mvn.layouts import Parameters
+from keras_mvn.types import Tensor
+
+__all__ = ["CovarianceRegularizer", "get"]
+
+
+class CovarianceRegularizer(abc.ABC):
+    """A penalty per row, added to a loss before weights and reduction apply.
+
+    A subclass has `__call__` and `get_config`, and is registered with
+    `keras.saving.register_keras_serializable`.
+    """
+
+    @abc.abstractmethod
+    def __call__(self, covariance: Covariance, parameters: Parameters) -> Tensor:
+        """The penalty (...) of these parameters (`mean`, `scale`, `shape_params`)."""
+
+    @abc.abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> CovarianceRegularizer:
+        """The penalty of this configuration."""
+        return cls(**config)
+
+
+def get(identifier: Any) -> CovarianceRegularizer | None:
+    """A penalty, or its serialized form, or None.
+
+    Raises:
+        ValueError: anything else.
+
+    """
+    if isinstance(identifier, dict):
+        identifier = keras.saving.deserialize_keras_object(identifier)
+    if identifier is None or isinstance(identifier, CovarianceRegularizer):
+        return identifier
+    raise ValueError(
+        f"regularizer={identifier!r} is not a penalty on a covariance. Expected None or an "
+        "instance such as keras_mvn.regularizers.CovarianceL1(0.01); Keras' own regularizers act "
+        "on weights and belong to layers."
+    )

@@ -1,0 +1,73 @@
+"""A smooth penalty on the condition number of the correlation matrix."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, final
+
+import keras
+
+from keras_mvn._numeric import namespace
+from keras_mvn.covariances import Covariance
+from keras_mvn.layouts import Parameters
+from keras_mvn.regularizers import _checks, _terms
+from keras_mvn.regularizers.base import CovarianceRegularizer
+from keras_mvn.types import Tensor
+
+__all__ = ["ConditionNumber"]
+
+
+@final
+@keras.saving.register_keras_serializable(package="keras_mvn.regularizers")
+class ConditionNumber(CovarianceRegularizer):
+    """`strength · max(0, h − h₀)`, h = log(tr C/d) + log(tr C⁻¹/d), a bound on log κ(C).
+
+    C is the correlation matrix, tr C = d, so units play no part and h is the logarithm of the
+    targets' mean variance inflation factor. h ≥ 0, and 0 only for C = I. It is smooth, also where
+    eigenvalues repeat, which the gradient of an eigenvalue is not, and holds the condition number
+    κ between two bounds, both attained:
+
+        exp h ≤ (κ + 1)² / 4κ    (Kantorovich)    and    √κ + 1/√κ ≤ 2 + d (exp(½ h) − 1).
+
+    h₀ = log((κ₀ + 1)²/4κ₀) of the threshold κ₀: a matrix with κ ≤ κ₀ pays nothing, and one that
+    pays nothing has √κ + 1/√κ ≤ 2 + d ((κ₀ + 1)/(2√κ₀) − 1). For d = 2 that is κ ≤ κ₀.
+
+    Args:
+        strength: weight of the penalty, ≥ 0.
+        threshold: κ₀ ≥ 1, the condition number up to which nothing is paid.
+
+    Raises:
+        ValueError: a negative strength, or a threshold below 1.
+
+    Source: the bounds are the Kantorovich inequality (Horn & Johnson, "Matrix Analysis", 2nd
+    edition, 7.4.12) and Cauchy–Schwarz; for the aim, Won, Lim, Kim & Rajaratnam,
+    "Condition-number-regularized covariance estimation", JRSS B 75 (2013).
+
+    >>> import numpy as np
+    >>> from keras_mvn.covariances import Cholesky
+    >>> scale, n = Cholesky().from_covariance(np.array([[4.0, 4.8], [4.8, 9.0]]))
+    >>> parameters = Parameters(np.zeros(2), scale, n)  # correlation 0.8: κ = 1.8/0.2 = 9
+    >>> float(ConditionNumber(1.0)(Cholesky(), parameters).round(4))  # log(10²/36)
+    1.0217
+    >>> float(ConditionNumber(1.0, threshold=9.1)(Cholesky(), parameters))
+    0.0
+
+    """
+
+    def __init__(self, strength: float, threshold: float = 1.0) -> None:
+        self.strength = _checks.at_least(strength, "strength", 0.0)
+        self.threshold = _checks.at_least(threshold, "threshold", 1.0)
+        # (κ₀ + 1)²/4κ₀ = (κ₀ + 2 + 1/κ₀)/4, which no large κ₀ overflows.
+        self.free = math.log((self.threshold + 2.0 + 1.0 / self.threshold) / 4.0)
+
+    def __call__(self, covariance: Covariance, parameters: Parameters) -> Tensor:
+        """The penalty (...) of these parameters."""
+        d = parameters.scale.shape[-1]
+        trace = _terms.trace_of_inverse_correlation(covariance, parameters)
+        xp = namespace(parameters.scale)
+        excess = xp.log(trace / d) - self.free
+        return self.strength * xp.where(excess > 0.0, excess, xp.zeros_like(excess))
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"strength": self.strength, "threshold": self.threshold}
