@@ -26,25 +26,99 @@ def strict_lower(packed, d):
     return matrix
 
 
-def covariance(name, scale, shape_params):
-    """Σ of one row, from the definition of the structure."""
-    scale = np.asarray(scale)
-    d = len(scale)
+def correlation_factor(x):
+    """The Cholesky factor of the correlation matrix with these Fisher z's (strict lower)."""
+    partial = np.tanh(x)
+    d = len(x)
+    factor = np.zeros((d, d), partial.dtype)
+    for i in range(d):
+        left = 1.0
+        for j in range(i):
+            factor[i, j] = partial[i, j] * left
+            left = left * np.sqrt(1.0 - partial[i, j] ** 2)
+        factor[i, i] = left
+    return factor
+
+
+def band(packed, d, bandwidth):
+    """The strictly lower matrix with these diagonals, the one next to the main diagonal first."""
+    matrix = np.zeros((d, d), np.asarray(packed).dtype)
+    position = 0
+    for lag in range(1, min(bandwidth, d - 1) + 1):
+        for i in range(lag, d):
+            matrix[i, i - lag] = packed[position]
+            position += 1
+    assert position == len(packed)
+    return matrix
+
+
+def shape_size(structure, d):
+    """k of a structure, described as `shape_matrix` takes it."""
+    name, *rest = (structure,) if isinstance(structure, str) else structure
+    if name in ("isotropic", "diagonal"):
+        return 0
+    if name == "low_rank":
+        return d * rest[0]
+    if name == "banded":
+        return sum(1 for i in range(d) for j in range(i) if i - j <= rest[0])
+    if name == "block_diagonal":
+        return sum(shape_size(block, len(indices)) for indices, block in rest[0])
+    if name == "kronecker":
+        (p, q), rows, columns = rest
+        return shape_size(rows, p) + shape_size(columns, q)
+    return d * (d - 1) // 2
+
+
+def shape_matrix(structure, d, packed):
+    """R of one row, by definition; `structure` is a name or a tuple (name, arguments …)."""
+    name, *rest = (structure,) if isinstance(structure, str) else structure
+    packed = np.asarray(packed)
     identity = np.eye(d)
     if name in ("isotropic", "diagonal"):
-        factor = identity
+        return identity
+    if name == "block_diagonal":
+        r = np.zeros((d, d), packed.dtype)
+        start = 0
+        for indices, block in rest[0]:
+            end = start + shape_size(block, len(indices))
+            r[np.ix_(indices, indices)] = shape_matrix(block, len(indices), packed[start:end])
+            start = end
+        assert start == len(packed)
+        return r
+    if name == "kronecker":
+        (p, q), rows, columns = rest
+        k = shape_size(rows, p)
+        return np.kron(shape_matrix(rows, p, packed[:k]), shape_matrix(columns, q, packed[k:]))
+    if name == "low_rank":
+        v = packed.reshape(d, rest[0])
+        return identity + v @ v.T
+    if name == "correlation":
+        factor = correlation_factor(strict_lower(packed, d))
+    elif name == "banded":
+        factor = np.linalg.inv(identity + band(packed, d, rest[0]))
+    elif name == "precision_cholesky":
+        factor = np.linalg.inv(identity + strict_lower(packed, d))
     else:
-        factor = identity + strict_lower(shape_params, d)
-        if name == "precision_cholesky":
-            factor = np.linalg.inv(factor)
-    factor = np.diag(scale) @ factor
+        assert name == "cholesky"
+        factor = identity + strict_lower(packed, d)
     return factor @ factor.T
 
 
-def negative_log_likelihood(name, y, mean, scale, shape_params):
-    """−log N(y; μ, Σ) of one row by inverse and determinant; analytic, so complex steps work."""
-    sigma = covariance(name, scale, shape_params)
+def covariance(structure, scale, shape_params):
+    """Σ of one row, from the definition of the structure."""
+    s = np.diag(np.asarray(scale))
+    return s @ shape_matrix(structure, len(s), shape_params) @ s
+
+
+def negative_log_likelihood(structure, y, mean, scale, shape_params, observed=None):
+    """−log N(y; μ, Σ) of one row by inverse and determinant; analytic, so complex steps work.
+
+    With `observed`, indices of targets, that of their marginal distribution.
+    """
+    sigma = covariance(structure, scale, shape_params)
     r = np.asarray(y) - mean
+    if observed is not None:
+        sigma, r = sigma[np.ix_(observed, observed)], r[observed]
     log_det = np.log(np.linalg.det(sigma))
     return 0.5 * (r @ np.linalg.inv(sigma) @ r + log_det + len(r) * LOG_2PI)
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_mvn._names import target_names_of
+from keras_mvn._streaming import StreamingMoments
 from keras_mvn.types import Array
 
 __all__ = ["Moments", "estimate"]
@@ -25,14 +26,47 @@ EIGENVALUE_FLOOR = 1e-6
 
 
 class Moments(NamedTuple):
-    """Mean (d,), standard deviations (d,) and positive definite covariance (d, d)."""
+    """What `estimate` found: means, standard deviations, and as much more as was asked for."""
 
     mean: Array
+    """(d,)"""
     stddev: Array
-    covariance: Array
+    """(d,), positive."""
+    covariance: Array | None
+    """(d, d), positive definite; None if it was not asked for."""
+    rows: int
+    """Rows in which the most often observed target was observed."""
+    directions: Array | None = None
+    """(d, p), F with correlation ≈ F Fᵀ off the diagonal, in place of the covariance."""
+
+    def dense(self) -> Array:
+        """The covariance (d, d), of standard deviations and directions if there is no other."""
+        if self.covariance is not None:
+            return self.covariance
+        correlation = np.zeros((len(self.stddev),) * 2)
+        if self.directions is not None:
+            correlation = self.directions @ self.directions.T
+        np.fill_diagonal(correlation, 1.0)
+        return self.stddev[:, None] * correlation * self.stddev[None, :]
+
+    def of(self, targets: list[int]) -> Moments:
+        """The moments of some of the targets."""
+        sigma, f = self.covariance, self.directions
+        return Moments(
+            self.mean[targets],
+            self.stddev[targets],
+            None if sigma is None else sigma[np.ix_(targets, targets)],
+            self.rows,
+            None if f is None else f[targets],
+        )
 
 
-def estimate(data: Any, event_size: int, target_names: Sequence[str] | None = None) -> Moments:
+def estimate(
+    data: Any,
+    event_size: int,
+    target_names: Sequence[str] | None = None,
+    rank: int | None = None,
+) -> Moments:
     """Moments of y, with NaN read as "not observed".
 
     Args:
@@ -40,32 +74,46 @@ def estimate(data: Any, event_size: int, target_names: Sequence[str] | None = No
             (x, y) or (x, y, sample_weight) as `fit` takes them (weights are not used).
         event_size: d.
         target_names: for messages.
+        rank: None measures the covariance, O(d²) memory. A number measures standard deviations
+            and this many leading directions of the correlation (0: none), O(d rank) memory.
 
     Raises:
         ValueError: another number of targets, infinite values, or a target observed fewer than
             two times.
 
     Warns:
-        UserWarning: constant or collinear targets, by name; they get the floors of this module.
+        UserWarning: constant targets, and collinear ones where the covariance is measured, by
+            name; they get the floors of this module.
 
     """
     names = target_names_of(target_names, event_size)
-    count, mean, covariance = _accumulate(_batches(data, event_size), event_size)
-    seen = np.diagonal(count)
+    batches = _batches(data, event_size)
+    covariance, streamed = np.zeros((0, 0)), StreamingMoments(event_size, rank or 0)
+    if rank is None:
+        count, mean, covariance = _accumulate(batches, event_size)
+        seen, variance = np.diagonal(count), np.maximum(np.diagonal(covariance), 0.0)
+    else:
+        streamed.update_all(batches)
+        seen, mean, variance = streamed.count, streamed.mean, streamed.variance
     if (seen < 2).any():
         few = ", ".join(f"{names[j]} ({int(seen[j])})" for j in np.flatnonzero(seen < 2))
         raise ValueError(
             f"adapt needs at least 2 observed rows of every target; received fewer of: {few}. "
             "Pass the training targets, y_train."
         )
-    variance = np.maximum(np.diagonal(covariance), 0.0)
+    rows = int(seen.max())
     stddev, constant = _floor_stddev(mean, np.sqrt(variance), names)
+    if rank is not None:
+        directions = streamed.directions / stddev[:, None]
+        directions[constant] = 0.0
+        return Moments(mean, stddev, None, rows, directions)
     correlation = covariance / stddev[:, None] / stddev[None, :]
     correlation[constant, :] = 0.0
     correlation[:, constant] = 0.0
     np.fill_diagonal(correlation, 1.0)
     correlation = _floor_eigenvalues(correlation, names, rows=int(seen.min()))
-    return Moments(mean, stddev, stddev[:, None] * correlation * stddev[None, :])
+    sigma = stddev[:, None] * correlation * stddev[None, :]
+    return Moments(mean, stddev, sigma, rows)
 
 
 def _accumulate(batches: Iterator[Array], d: int) -> tuple[Array, Array, Array]:

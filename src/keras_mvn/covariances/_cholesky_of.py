@@ -7,11 +7,11 @@ import numpy as np
 from keras_mvn.covariances.packing import pack_strict_lower
 from keras_mvn.types import Array
 
-__all__ = ["cholesky_parameters", "precision_parameters"]
+__all__ = ["cholesky", "cholesky_parameters", "correlation_cholesky", "precision_parameters"]
 
 
-def cholesky_parameters(covariance: Array) -> tuple[Array, Array]:
-    """(scale, N) with Σ = S (I + N)(I + N)ᵀ S.
+def correlation_cholesky(covariance: Array) -> tuple[Array, Array]:
+    """Standard deviations, and the Cholesky factor of the correlation matrix.
 
     The standard deviations are divided out first, so that units cost no accuracy.
 
@@ -19,10 +19,20 @@ def cholesky_parameters(covariance: Array) -> tuple[Array, Array]:
         ValueError: Σ is not positive definite.
 
     """
-    with np.errstate(invalid="ignore", divide="ignore"):  # `_cholesky` refuses what comes of it
+    with np.errstate(invalid="ignore", divide="ignore"):  # `cholesky` refuses what comes of it
         stddev = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
         correlation = covariance / stddev[..., :, None] / stddev[..., None, :]
-    factor = _cholesky(correlation, "covariance")
+    return stddev, cholesky(correlation, "covariance")
+
+
+def cholesky_parameters(covariance: Array) -> tuple[Array, Array]:
+    """(scale, N) with Σ = S (I + N)(I + N)ᵀ S.
+
+    Raises:
+        ValueError: Σ is not positive definite.
+
+    """
+    stddev, factor = correlation_cholesky(covariance)
     root = np.diagonal(factor, axis1=-2, axis2=-1)
     return stddev * root, pack_strict_lower(factor / root[..., None])
 
@@ -39,13 +49,19 @@ def precision_parameters(precision: Array) -> tuple[Array, Array]:
     with np.errstate(invalid="ignore", divide="ignore"):
         root = np.sqrt(np.diagonal(precision, axis1=-2, axis2=-1))
         standardized = precision / root[..., :, None] / root[..., None, :]
-    reverse = _cholesky(standardized[..., ::-1, ::-1], "precision")[..., ::-1, ::-1]
+    reverse = cholesky(standardized[..., ::-1, ::-1], "precision")[..., ::-1, ::-1]
     factor = np.swapaxes(reverse, -1, -2)  # lower, Fᵀ F = standardized, P = F diag(root)
     unit = np.diagonal(factor, axis1=-2, axis2=-1)
     return 1.0 / (root * unit), pack_strict_lower(factor / unit[..., None, :])
 
 
-def _cholesky(matrix: Array, name: str) -> Array:
+def cholesky(matrix: Array, name: str) -> Array:
+    """L with A = L Lᵀ.
+
+    Raises:
+        ValueError: A is not positive definite.
+
+    """
     try:
         if not np.isfinite(matrix).all():
             raise np.linalg.LinAlgError

@@ -11,7 +11,17 @@ from keras_mvn._numeric import namespace, solve_lower
 from keras_mvn.covariances.packing import pack_strict_lower, unpack_strict_lower
 from keras_mvn.types import Tensor
 
-__all__ = ["inverse_matrix", "matrix", "multiply", "outer_strict_lower", "solve", "zero_log_det"]
+__all__ = [
+    "factor_bar",
+    "half_diagonal",
+    "inverse_matrix",
+    "matrix",
+    "multiply",
+    "outer_strict_lower",
+    "solve",
+    "unit_tangent",
+    "zero_log_det",
+]
 
 
 def matrix(shape_params: Tensor, event_size: int) -> Tensor:
@@ -43,6 +53,34 @@ def solve(shape_params: Tensor, b: Tensor, *, transposed: bool = False) -> Tenso
 def outer_strict_lower(a: Tensor, b: Tensor) -> Tensor:
     """tril(a bᵀ, −1), packed: (..., d), (..., d) → (..., k)."""
     return pack_strict_lower(a[..., :, None] * b[..., None, :])
+
+
+def factor_bar(
+    shape_params: Tensor, shape_bar: Tensor, log_diagonal_bar: Tensor, *, columns: bool = False
+) -> Tensor:
+    """Gradient by the factor D (I + N), or (I + N) D, at D = I, from those by N and log D.
+
+    The diagonal scales rows (or columns), so an entry of N with the product held fixed moves the
+    other way: (..., k), (..., k), (..., d) → (..., d, d), lower.
+    """
+    d = log_diagonal_bar.shape[-1]
+    n, n_bar = unpack_strict_lower(shape_params, d), unpack_strict_lower(shape_bar, d)
+    moved = namespace(n).sum(n_bar * n, axis=-2 if columns else -1)
+    return n_bar + _identity(n) * (log_diagonal_bar - moved)[..., None]
+
+
+def half_diagonal(square: Tensor) -> Tensor:
+    """The lower triangle, with half the diagonal."""
+    return namespace(square).tril(square) * (1.0 - 0.5 * _identity(square))
+
+
+def unit_tangent(
+    shape_params: Tensor, tangent: Tensor, diagonal_dot: Tensor, *, columns: bool = False
+) -> Tensor:
+    """How N moves when its scaled factor moves by `tangent`, of diagonal `diagonal_dot`: (..., k)."""
+    n = unpack_strict_lower(shape_params, diagonal_dot.shape[-1])
+    rate = diagonal_dot[..., None, :] if columns else diagonal_dot[..., :, None]
+    return pack_strict_lower(tangent - n * rate)
 
 
 def zero_log_det(u: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ docs/add_a_covariance.md walks through one.
 from __future__ import annotations
 
 import abc
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from typing import Any, Self, final
 
 import keras
@@ -21,9 +22,13 @@ from keras_mvn import links
 from keras_mvn._names import to_snake_case
 from keras_mvn._numeric import differentiable, namespace
 from keras_mvn.covariances._marginal import whiten_marginal
+from keras_mvn.moments import Moments
 from keras_mvn.types import Array, Tensor
 
-__all__ = ["Covariance", "register"]
+__all__ = ["REGISTERED", "Covariance", "register"]
+
+REGISTERED: dict[str, type[Covariance]] = {}
+"""The structures of this package by name, as `register` found them."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,33 @@ class Covariance(abc.ABC):
     def raw_size(self, event_size: int) -> int:
         """How many unconstrained numbers a network emits for the covariance: d + k."""
         return event_size + self.shape_size(event_size)
+
+    @property
+    def event_size(self) -> int | None:
+        """The only d that this structure describes; None: any number of targets."""
+        return None
+
+    @final
+    def require(self, event_size: int) -> None:
+        """Refuse a number of targets other than the structure's own.
+
+        Raises:
+            ValueError: the structure was made for another d.
+
+        """
+        if self.event_size not in (None, event_size):
+            raise ValueError(
+                f"covariance={self.name!r} was made for {self.event_size} targets; here there are "
+                f"{event_size}. Use event_size={self.event_size}, or give {type(self).__name__} "
+                "other arguments."
+            )
+
+    def scale_raw_size(self, event_size: int) -> int | None:
+        """How many of the raw numbers, the first ones, set the scale and nothing else: d.
+
+        None if scale and shape come out of the same numbers.
+        """
+        return event_size
 
     @final
     def packed_size(self, event_size: int) -> int:
@@ -80,7 +112,7 @@ class Covariance(abc.ABC):
         identity = eye if xp is np else xp.cast(eye, shape_params.dtype)
         batch = xp.sum(shape_params, axis=-1)[..., None, None] * 0.0
         columns = identity + batch
-        z, _ = self._whiten_with_vjp(shape_params[..., None, :] + batch * columns[..., :1], columns)
+        z, _ = self.whiten_with_vjp(shape_params[..., None, :] + batch * columns[..., :1], columns)
         return xp.swapaxes(z, -1, -2)
 
     def whiten_observed(
@@ -99,8 +131,18 @@ class Covariance(abc.ABC):
         """
         whitening = self.whitening_matrix(shape_params, u.shape[-1])
         z, log_det = whiten_marginal(whitening, u, observed)
-        _, whole = self._whiten_with_vjp(shape_params, namespace(u).zeros_like(u))
+        _, whole = self.whiten_with_vjp(shape_params, namespace(u).zeros_like(u))
         return z, whole + log_det
+
+    def inverse_fisher(
+        self, scale: Tensor, shape_params: Tensor, scale_bar: Tensor, shape_bar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """F⁻¹ (scale_bar, shape_bar): the natural gradient of (scale, shape_params).
+
+        F is the Fisher matrix of N(μ, Σ). Unless a structure overrides it: F of the scales of
+        independent targets, 2/scale², and the shape's gradient as it is.
+        """
+        return 0.5 * scale * scale * scale_bar, shape_bar
 
     @abc.abstractmethod
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
@@ -112,6 +154,21 @@ class Covariance(abc.ABC):
 
         Exact where the structure can hold Σ, else the closest it can, as its docstring says.
         """
+
+    def moments_rank(self, event_size: int) -> int | None:
+        """What `from_moments` needs of training targets (see `keras_mvn.moments.estimate`).
+
+        None, the default: their dense covariance. 0: standard deviations alone. p: those, and the
+        p leading directions of their correlation, so that nothing of size d × d is formed.
+        """
+        return None
+
+    def from_moments(self, moments: Moments) -> tuple[Array, Array]:
+        """Scale and shape_params that describe training targets, in float64 NumPy.
+
+        `from_covariance`, unless `moments_rank` asks for less than the dense covariance.
+        """
+        return self.from_covariance(moments.dense())
 
     # --- from what a network emits ---------------------------------------------------------------
 
@@ -203,7 +260,7 @@ class Covariance(abc.ABC):
             scale,
         )
         if observed is None:
-            z, log_det = self._whiten_with_vjp(shape_params, u)
+            z, log_det = self.whiten_with_vjp(shape_params, u)
             return z, xp.sum(xp.log(scale), axis=-1) + log_det
         z, log_det = self._whiten_where_observed(shape_params, u, observed)
         return z, xp.sum(xp.log(scale) * observed, axis=-1) + log_det
@@ -217,13 +274,15 @@ class Covariance(abc.ABC):
             return self.whiten_observed(shape_params, u, observed)
 
         def without_gaps() -> tuple[Tensor, Tensor]:
-            return self._whiten_with_vjp(shape_params, u)
+            return self.whiten_with_vjp(shape_params, u)
 
         if xp is np:
             return without_gaps() if (observed > 0).all() else with_gaps()
         return xp.cond(xp.all(observed > 0), without_gaps, with_gaps)  # type: ignore[no-any-return]
 
-    def _whiten_with_vjp(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    @final
+    def whiten_with_vjp(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """`whiten` with the gradient of `whiten_vjp`: for structures made of others."""
         if type(self).whiten_vjp is Covariance.whiten_vjp:
             return self.whiten(shape_params, u)
         xp = namespace(u)
@@ -259,8 +318,8 @@ class Covariance(abc.ABC):
 
     @final
     def get_config(self) -> dict[str, Any]:
-        """The fields of the structure, as Keras serializes them."""
-        return asdict(self)
+        """The fields of the structure, as Keras serializes them; structures inside one, too."""
+        return {field.name: _serialized(getattr(self, field.name)) for field in fields(self)}
 
     @final
     @classmethod
@@ -280,10 +339,25 @@ class Covariance(abc.ABC):
     @final
     def event_size_of(self, width: int) -> int | None:
         """d such that y_pred has this width, or None if there is none."""
-        return next((d for d in range(1, width + 1) if self.packed_size(d) == width), None)
+        return next((d for d in self._event_sizes(width) if self.packed_size(d) == width), None)
+
+    @final
+    def event_size_of_raw(self, width: int) -> int | None:
+        """d such that `[mean (d) | raw (raw_size)]` has this width, or None if there is none."""
+        return next((d for d in self._event_sizes(width) if d + self.raw_size(d) == width), None)
+
+    def _event_sizes(self, width: int) -> Iterable[int]:
+        return range(1, width + 1) if self.event_size is None else (self.event_size,)
 
 
 def register(cls: type[Covariance]) -> type[Covariance]:
-    """Make a structure loadable from a `.keras` file."""
+    """Make a structure known by its name, and loadable from a `.keras` file."""
+    REGISTERED[to_snake_case(cls.__name__)] = cls
     keras.saving.register_keras_serializable(package="keras_mvn.covariances")(cls)
     return cls
+
+
+def _serialized(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_serialized(element) for element in value]
+    return keras.saving.serialize_keras_object(value) if isinstance(value, Covariance) else value

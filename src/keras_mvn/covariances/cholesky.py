@@ -10,6 +10,7 @@ import numpy as np
 from keras_mvn import links
 from keras_mvn._numeric import namespace
 from keras_mvn.covariances import _unit_lower
+from keras_mvn.covariances._ball import into_ball, out_of_ball
 from keras_mvn.covariances._cholesky_of import cholesky_parameters
 from keras_mvn.covariances.base import Covariance, register
 from keras_mvn.covariances.packing import diagonal, pack_strict_lower
@@ -73,6 +74,16 @@ class Cholesky(Covariance):
         """u = (I + N) z."""
         return _unit_lower.multiply(shape_params, z)
 
+    def inverse_fisher(
+        self, scale: Tensor, shape_params: Tensor, scale_bar: Tensor, shape_bar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """In E = L⁻¹ dL the Fisher metric is Σ_{i>j} E²ᵢⱼ + 2 Σ E²ᵢᵢ: halve the diagonal there."""
+        a = _unit_lower.matrix(shape_params, scale.shape[-1])
+        bar = _unit_lower.factor_bar(shape_params, shape_bar, scale * scale_bar)
+        tangent = a @ _unit_lower.half_diagonal(namespace(a).swapaxes(a, -1, -2) @ bar)
+        diagonal_dot = diagonal(tangent)
+        return scale * diagonal_dot, _unit_lower.unit_tangent(shape_params, tangent, diagonal_dot)
+
     def whitening_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         """(I + N)⁻¹."""
         return _unit_lower.inverse_matrix(shape_params, event_size)
@@ -92,12 +103,8 @@ class Cholesky(Covariance):
 
     def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
         """The link for the scales, the bound of the class docstring for N."""
-        n = raw[..., event_size:]
-        xp = namespace(raw)
-        limit = off_diagonal_limit(event_size)
-        relative = n / limit
-        norm = xp.sqrt(1.0 + xp.sum(relative * relative, axis=-1, keepdims=True))
-        return links.positive(raw[..., :event_size]), n / norm
+        n = into_ball(raw[..., event_size:], off_diagonal_limit(event_size))
+        return links.positive(raw[..., :event_size]), n
 
     def unconstrain(self, scale: Tensor, shape_params: Tensor) -> Tensor:
         """The inverse of `constrain`.
@@ -106,20 +113,9 @@ class Cholesky(Covariance):
             ValueError: NumPy arguments with N beyond the bound (NaN for tensors).
 
         """
-        xp = namespace(scale, shape_params)
-        relative = shape_params / off_diagonal_limit(scale.shape[-1])
-        room = 1.0 - xp.sum(relative * relative, axis=-1, keepdims=True)
-        if xp is np and (room <= 0.0).any():
-            raise ValueError(
-                f"shape_params has a Frobenius norm of "
-                f"{np.linalg.norm(shape_params, axis=-1).max():.3g}, beyond what covariance="
-                f"'cholesky' can emit for d = {scale.shape[-1]} "
-                f"({off_diagonal_limit(scale.shape[-1]):.3g}). Use 'precision_cholesky', which "
-                "has no bound."
-            )
-        return xp.concatenate(
-            [links.positive_inverse(scale), shape_params / xp.sqrt(room)], axis=-1
-        )
+        d = scale.shape[-1]
+        n = out_of_ball(shape_params, off_diagonal_limit(d), self.name, d)
+        return namespace(n).concatenate([links.positive_inverse(scale), n], axis=-1)
 
     def from_matrix(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """From L itself, of which only the lower triangle is read: s = L_ii, N_ij = L_ij / s_i."""

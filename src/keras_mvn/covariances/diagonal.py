@@ -10,6 +10,7 @@ import numpy as np
 from keras_mvn._numeric import namespace
 from keras_mvn.covariances._unit_lower import zero_log_det
 from keras_mvn.covariances.base import Covariance, register
+from keras_mvn.moments import Moments
 from keras_mvn.types import Array, Tensor
 
 __all__ = ["Diagonal"]
@@ -59,3 +60,11 @@ class Diagonal(Covariance):
         """Standard deviations; correlations are dropped."""
         scale = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
         return scale, np.zeros((*scale.shape[:-1], 0))
+
+    def moments_rank(self, event_size: int) -> int | None:
+        """0: standard deviations are enough."""
+        return 0
+
+    def from_moments(self, moments: Moments) -> tuple[Array, Array]:
+        """The standard deviations."""
+        return moments.stddev, moments.stddev[:0]

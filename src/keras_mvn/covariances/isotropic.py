@@ -9,6 +9,7 @@ from keras_mvn import links
 from keras_mvn._numeric import namespace
 from keras_mvn.covariances.base import Covariance, register
 from keras_mvn.covariances.diagonal import Diagonal
+from keras_mvn.moments import Moments
 from keras_mvn.types import Array, Tensor
 
 __all__ = ["Isotropic"]
@@ -34,6 +35,10 @@ class Isotropic(Covariance):
 
     def raw_size(self, event_size: int) -> int:
         """1: the common scale."""
+        return 1
+
+    def scale_raw_size(self, event_size: int) -> int | None:
+        """1: all there is."""
         return 1
 
     @property
@@ -62,6 +67,14 @@ class Isotropic(Covariance):
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
         """Standard deviations: they become the units in which the head is isotropic."""
         return _DIAGONAL.from_covariance(covariance)
+
+    def moments_rank(self, event_size: int) -> int | None:
+        """0: standard deviations are enough."""
+        return 0
+
+    def from_moments(self, moments: Moments) -> tuple[Array, Array]:
+        """The standard deviations."""
+        return _DIAGONAL.from_moments(moments)
 
     def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
         """One raw number (..., 1) → d equal scales."""

@@ -57,6 +57,17 @@ class PrecisionCholesky(Covariance):
         """Solve (I + N) u = z."""
         return _unit_lower.solve(shape_params, z)
 
+    def inverse_fisher(
+        self, scale: Tensor, shape_params: Tensor, scale_bar: Tensor, shape_bar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """In E = dP P⁻¹ the Fisher metric is Σ_{i>j} E²ᵢⱼ + 2 Σ E²ᵢᵢ: halve the diagonal there."""
+        a = _unit_lower.matrix(shape_params, scale.shape[-1])
+        bar = _unit_lower.factor_bar(shape_params, shape_bar, -scale * scale_bar, columns=True)
+        tangent = _unit_lower.half_diagonal(bar @ namespace(a).swapaxes(a, -1, -2)) @ a
+        diagonal_dot = diagonal(tangent)
+        dot = _unit_lower.unit_tangent(shape_params, tangent, diagonal_dot, columns=True)
+        return -scale * diagonal_dot, dot
+
     def whitening_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         """I + N."""
         return _unit_lower.matrix(shape_params, event_size)

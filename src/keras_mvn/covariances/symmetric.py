@@ -54,6 +54,10 @@ class Symmetric(Covariance):
         """d(d + 1)/2: the lower triangle of H."""
         return event_size * (event_size + 1) // 2
 
+    def scale_raw_size(self, event_size: int) -> int | None:
+        """None: every number of H moves scale and shape."""
+        return None
+
     @property
     def wire(self) -> Covariance:
         """`Cholesky`."""

@@ -1,0 +1,151 @@
+"""Standard deviations and correlations, each by numbers of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from keras_mvn import links
+from keras_mvn._numeric import differentiable, namespace
+from keras_mvn.covariances._ball import into_ball, out_of_ball
+from keras_mvn.covariances._cholesky_of import correlation_cholesky
+from keras_mvn.covariances._unit_lower import inverse_matrix
+from keras_mvn.covariances.base import Covariance, register
+from keras_mvn.covariances.cholesky import GROWTH_LIMIT, Cholesky
+from keras_mvn.covariances.packing import pack_strict_lower, unpack_strict_lower
+from keras_mvn.types import Array, Tensor
+
+__all__ = ["Correlation"]
+
+_CHOLESKY = Cholesky()
+
+_NORM_LIMIT = float(np.sqrt(2.0 * np.log(GROWTH_LIMIT)))
+"""‖R^(−½)‖² = 1/λ_min ≤ e / det R, as the trace of R is d, and −½ log det R = Σ log cosh x ≤ ½‖x‖²:
+‖x‖ below this keeps ‖R^(−½)‖ below 1.7e10, for any d."""
+
+
+@final
+@register
+@dataclass(frozen=True)
+class Correlation(Covariance):
+    """Standard deviations and correlations apart: Σ = S R S with the diagonal of R all ones.
+
+    `scale` are the standard deviations of the targets, whatever the shape says. R = L Lᵀ with
+    rows of length one, from canonical partial correlations p_ij = tanh x_ij (of targets i and j,
+    given those before j): L_ij = p_ij Π_{k<j} √(1 − p_ik²), L_ii = Π_{k<i} √(1 − p_ik²).
+    `shape_params` holds x, the strict lower triangle row by row: any real numbers, Fisher's z of
+    partial correlations. log_det = −Σ log cosh x_ij. The loss solves L z = u by substitution.
+
+    d + d(d − 1)/2 numbers beside the mean. Per row O(d²) memory; the products of cosh x are one
+    d × d × d matrix product, O(d³). Exact for every Σ.
+
+    What a network emits for x is bounded smoothly, x = raw / √(1 + ‖raw‖²/F²), F = √(2 log 10¹⁰) =
+    6.8, so that substitution does not overflow float32: two targets alone reach a correlation of
+    0.999998. With `adapt` it limits only the distance from the data's own x.
+
+    Source: Lewandowski, Kurowicka & Joe, "Generating random correlation matrices based on vines and
+    extended onion method", J. Multivariate Anal. 100 (2009).
+
+    >>> import numpy as np
+    >>> scale, x = Correlation().from_covariance(np.array([[4.0, 3.0], [3.0, 9.0]]))
+    >>> scale, np.tanh(x).round(4)
+    (array([2., 3.]), array([0.5]))
+    """
+
+    def shape_size(self, event_size: int) -> int:
+        """d(d − 1)/2: x, the strict lower triangle row by row."""
+        return event_size * (event_size - 1) // 2
+
+    def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Solve L z = u, with L = diag(L_ii)(I + N): (I + N) z = u / L_ii."""
+        d = u.shape[-1]
+        n, log_diagonal = _unit_factor(shape_params, d)
+        xp = namespace(u)
+        z, _ = _CHOLESKY.whiten_with_vjp(n, u * xp.exp(-log_diagonal))
+        return z, xp.sum(log_diagonal, axis=-1)
+
+    def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
+        """u = L z."""
+        factor = _factor(shape_params, z.shape[-1])
+        return (factor @ z[..., None])[..., 0]
+
+    def whitening_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """L⁻¹ = (I + N)⁻¹ diag(1 / L_ii)."""
+        n, log_diagonal = _unit_factor(shape_params, event_size)
+        reciprocal = namespace(n).exp(-log_diagonal)
+        return inverse_matrix(n, event_size) * reciprocal[..., None, :]
+
+    def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """R = L Lᵀ."""
+        factor = _factor(shape_params, event_size)
+        return factor @ namespace(factor).swapaxes(factor, -1, -2)
+
+    def scale_tril(self, scale: Tensor, shape_params: Tensor) -> Tensor:
+        """S L."""
+        return scale[..., None] * _factor(shape_params, scale.shape[-1])
+
+    def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
+        """scale²."""
+        return scale * scale
+
+    def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
+        """Exact: sinh x_ij = L_ij / √(Σ_{k=j+1}^{i} L_ik²), L the factor of the correlation matrix.
+
+        Raises:
+            ValueError: Σ is not positive definite.
+
+        """
+        stddev, factor = correlation_cholesky(covariance)
+        squares = np.cumsum((factor**2)[..., ::-1], axis=-1)[..., ::-1]  # [i, j]: k from j to i
+        beyond = np.concatenate([squares[..., 1:], squares[..., :1]], axis=-1)
+        ratio = pack_strict_lower(factor) / np.sqrt(pack_strict_lower(beyond))
+        return stddev, np.arcsinh(ratio)
+
+    def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
+        """The link for the standard deviations, the bound of the class docstring for x."""
+        return links.positive(raw[..., :event_size]), into_ball(raw[..., event_size:], _NORM_LIMIT)
+
+    def unconstrain(self, scale: Tensor, shape_params: Tensor) -> Tensor:
+        """The inverse of `constrain`.
+
+        Raises:
+            ValueError: NumPy arguments with x beyond the bound (NaN for tensors).
+
+        """
+        x = out_of_ball(shape_params, _NORM_LIMIT, self.name, scale.shape[-1])
+        return namespace(x).concatenate([links.positive_inverse(scale), x], axis=-1)
+
+
+def _unit_factor(x: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
+    """N, packed, and log L_ii of L = diag(L_ii)(I + N): N_ij = tanh x_ij Π_{k≥j} cosh x_ik."""
+    dense = unpack_strict_lower(x, event_size)
+    xp, log_cosh = namespace(x), _log_cosh(dense)
+    from_here = log_cosh @ _ones_like(np.tril(np.ones((event_size, event_size))), dense)
+    n = xp.tanh(x) * xp.exp(pack_strict_lower(from_here))
+    return n, -xp.sum(log_cosh, axis=-1)
+
+
+def _factor(x: Tensor, event_size: int) -> Tensor:
+    """L: L_ij = tanh x_ij Π_{k<j} sech x_ik, (..., d, d)."""
+    dense = unpack_strict_lower(x, event_size)
+    xp, log_cosh = namespace(x), _log_cosh(dense)
+    before = log_cosh @ _ones_like(np.triu(np.ones((event_size, event_size)), 1), dense)
+    identity = _ones_like(np.eye(event_size), dense)
+    # tanh is 0 above the diagonal, and on it, where a 1 takes its place.
+    return (xp.tanh(dense) + identity) * xp.exp(-before)
+
+
+def _log_cosh(x: Tensor) -> Tensor:
+    def value(x: Tensor) -> Tensor:
+        xp = namespace(x)
+        size = xp.abs(x)
+        return size + xp.log1p(xp.exp(-2.0 * size)) - float(np.log(2.0))
+
+    return differentiable(value, lambda bar, _, x: bar * namespace(x).tanh(x), x)
+
+
+def _ones_like(constant: Array, like: Tensor) -> Tensor:
+    xp = namespace(like)
+    return constant if xp is np else xp.cast(constant, like.dtype)
