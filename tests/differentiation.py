@@ -58,3 +58,25 @@ def value_and_gradients(function, *arrays, dtype="float32"):
             torch.zeros_like(t) if g is None else g for g, t in zip(gradients, tensors, strict=True)
         ]
     return numpy(value), [numpy(g) for g in gradients]
+
+
+def rows_and_gradient(function, array, dtype="float32"):
+    """function(tensor) → (n,); its values and the gradient of their sum, compiled on JAX."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def total(x):
+            rows = function(x)
+            return keras.ops.sum(rows), rows
+
+        (_, rows), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(tensor(array, dtype))
+        return numpy(rows), numpy(gradient)
+    rows = []
+
+    def total(x):
+        rows.append(function(x))
+        return keras.ops.sum(rows[0])
+
+    _, (gradient,) = value_and_gradients(total, array, dtype=dtype)
+    values = rows[0].detach() if hasattr(rows[0], "detach") else rows[0]
+    return numpy(values), gradient

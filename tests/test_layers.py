@@ -14,6 +14,7 @@ from keras_mvn.layers import MultivariateNormalHead
 
 NAMES = ["isotropic", "diagonal", "cholesky", "precision_cholesky", "symmetric"]
 FULL = ["cholesky", "precision_cholesky", "symmetric"]
+AUTO = [(16, 1.0), (64, 0.25), (3200, 0.005)]  # n and λ = 16/n of shrinkage="auto"
 D = 3
 
 
@@ -467,6 +468,169 @@ class TestConstruction:
         assert head.distribution(numpy(head(tensor(np.ones((3, 2)))))).target_names == ("u", "v")
 
 
+class TestShrinkage:
+    """½ λ (mean over rows of Σ (raw − bias)²), while training only."""
+
+    @staticmethod
+    def expected(head, features, strength):
+        """The penalty in NumPy; features (rows, f) as the head sees them, without masked rows."""
+        raw = np.asarray(features, np.float64) @ numpy(head.covariance_dense.kernel)
+        return 0.5 * strength * np.mean(np.sum(raw**2, axis=-1))
+
+    @staticmethod
+    def with_a_bias(head, rng):
+        """The bias is the level that all rows share, and it is free: give it a value."""
+        bias = head.covariance_dense.bias
+        bias.assign(rng.normal(size=bias.shape))
+        return head
+
+    def test_the_formula(self, rng):
+        x, y = table(20, rng)
+        head = MultivariateNormalHead(D, shrinkage=0.7)
+        head.adapt(y)
+        model = keras.Sequential([keras.Input((2,)), head])
+        self.with_a_bias(head, rng)
+        model(tensor(x), training=True)
+        (penalty,) = model.losses
+        assert numpy(penalty) == pytest.approx(self.expected(head, x, 0.7), rel=1e-5)
+
+    def test_training_loss_has_it_and_validation_loss_has_not(self, rng):
+        x, y = table(20, rng)
+        losses = {}
+        for strength in (None, 0.7):
+            head = MultivariateNormalHead(D, shrinkage=strength)
+            head.adapt(y)
+            model = keras.Sequential([keras.Input((2,)), head])
+            for dense in (head.mean_dense, head.covariance_dense):
+                dense.kernel.assign(np.linspace(-0.5, 0.5, 2 * dense.units).reshape(2, -1))
+            expected = self.expected(head, x, 0.7)
+            model.compile(
+                keras.optimizers.SGD(0.0), loss=kmvn.losses.NegativeLogLikelihood()
+            )
+            history = model.fit(x, y, batch_size=20, validation_data=(x, y), verbose=0).history
+            losses[strength] = history["loss"][0], history["val_loss"][0]
+        assert losses[0.7][0] - losses[None][0] == pytest.approx(expected, rel=1e-4)
+        assert losses[0.7][1] == pytest.approx(losses[None][1], rel=1e-6)
+
+    def test_masked_steps_weigh_nothing(self, rng):
+        x = rng.normal(size=(6, 5, 2))
+        x[:, 3:] = 1e3
+        mask = np.arange(5) < np.array([3, 3, 2, 1, 3, 0])[:, None]
+        head = MultivariateNormalHead(D, shrinkage=2.0)
+        head.build((None, None, 2))
+        self.with_a_bias(head, rng)
+        head(tensor(x), mask=tensor(mask, "bool"), training=True)
+        (penalty,) = head.losses
+        assert numpy(penalty) == pytest.approx(self.expected(head, x[mask], 2.0), rel=1e-5)
+
+    def test_a_batch_that_is_masked_altogether_adds_nothing(self, rng):
+        head = MultivariateNormalHead(D, shrinkage=2.0)
+        x, mask = rng.normal(size=(2, 5, 2)), np.zeros((2, 5))
+        head(tensor(x), mask=tensor(mask, "bool"), training=True)
+        assert [numpy(penalty) for penalty in head.losses] == [0.0]
+
+    def test_masking_layers_are_heard(self, rng):
+        x, y = rng.normal(size=(8, 5, 2)), rng.normal(size=(8, 5, D))
+        x[:, 3:] = 0.0  # Masking's mask value
+        head = MultivariateNormalHead(D, shrinkage=2.0, covariance_kernel_initializer="ones")
+        model = keras.Sequential([keras.Input((5, 2)), keras.layers.Masking(), head])
+        model(tensor(x), training=True)
+        (penalty,) = model.losses
+        assert numpy(penalty) == pytest.approx(self.expected(head, x[:, :3], 2.0), rel=1e-5)
+
+    def test_without_a_bias(self, rng):
+        x, _ = table(20, rng)
+        head = MultivariateNormalHead(D, shrinkage=1.5, use_bias=False)
+        head(tensor(x), training=True)
+        (penalty,) = head.losses
+        assert numpy(penalty) == pytest.approx(self.expected(head, x, 1.5), rel=1e-5)
+
+    def test_only_what_depends_on_x_is_shrunk(self, rng):
+        x, _ = table(20, rng)
+        head = MultivariateNormalHead(D, shrinkage=1.0, constant="shape")
+        head(tensor(x), training=True)
+        head.constant_raw.assign([3.0] * 3)
+        (penalty,) = head.losses
+        assert head.covariance_dense.units == D
+        assert numpy(penalty) == pytest.approx(self.expected(head, x, 1.0), rel=1e-5)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"shrinkage": None},
+            {"shrinkage": 0.0},
+            {"shrinkage": "auto"},  # without adapt nobody knows n
+            {"shrinkage": 1.0, "constant": "covariance"},
+        ],
+    )
+    def test_nothing_to_shrink(self, arguments, rng):
+        head = MultivariateNormalHead(D, **arguments)
+        head(tensor(table(20, rng)[0]), training=True)
+        assert head.losses == []
+
+    def test_inference_adds_nothing(self, rng):
+        head = MultivariateNormalHead(D, shrinkage=1.0)
+        head(tensor(table(20, rng)[0]))
+        assert head.losses == []
+
+    @pytest.mark.parametrize(("rows", "strength"), AUTO)
+    def test_auto_falls_with_the_rows_that_adapt_counted(self, rows, strength, rng):
+        x, y = table(rows, rng)
+        head = MultivariateNormalHead(D, shrinkage="auto")
+        head.adapt(y)
+        assert head.shrinkage_strength == pytest.approx(strength)
+        head(tensor(x), training=True)
+        (penalty,) = head.losses
+        assert numpy(penalty) == pytest.approx(self.expected(head, x, strength), rel=1e-5)
+
+    def test_auto_counts_observed_rows(self, rng):
+        _, y = table(64, rng)
+        y[:32] = np.nan
+        y[32:40, 0] = np.nan
+        head, other = (MultivariateNormalHead(D, shrinkage="auto") for _ in range(2))
+        head.adapt(y)
+        other.adapt(table(32, rng)[1])
+        assert head.shrinkage_strength == other.shrinkage_strength > 0
+
+    def test_clones_and_files_keep_the_strength(self, rng, tmp_path):
+        x, y = table(64, rng)
+        head = MultivariateNormalHead(D, shrinkage="auto")
+        head.adapt(y)
+        model = network(head)
+        model.compile("sgd", loss=kmvn.losses.NegativeLogLikelihood())
+        model.save(tmp_path / "model.keras")
+        clone = keras.models.clone_model(model)
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        for again in (clone, loaded):
+            assert again.layers[-1].shrinkage == "auto"
+            assert again.layers[-1].shrinkage_strength == head.shrinkage_strength > 0
+        for again in (model, loaded):
+            again(tensor(x), training=True)
+        assert numpy(loaded.losses[0]) == pytest.approx(numpy(model.losses[0]), rel=1e-6)
+
+    def test_the_stronger_the_less_covariances_vary(self, rng):
+        x = rng.normal(size=(64, 2))
+        y = rng.normal(size=(64, D)) * np.exp(x[:, :1])
+        spread = []
+        for strength in (None, 0.3, 10.0):
+            keras.utils.set_random_seed(1)
+            head = MultivariateNormalHead(D, shrinkage=strength)
+            head.adapt(y)
+            model = network(head)
+            model.compile(
+                keras.optimizers.Adam(0.01), loss=kmvn.losses.NegativeLogLikelihood()
+            )
+            model.fit(x, y, epochs=60, batch_size=64, verbose=0)
+            variance = head.distribution(model.predict(x, verbose=0)).variance
+            spread.append(np.log(variance).std(axis=0).mean())
+        assert spread[0] > 1.2 * spread[1] > 3 * spread[2]
+
+    @pytest.mark.parametrize("shrinkage", [-1.0, np.nan, np.inf, "automatic"])
+    def test_other_strengths_are_refused(self, shrinkage):
+        with pytest.raises(ValueError, match="must be None, 'auto' or a number ≥ 0"):
+            MultivariateNormalHead(D, shrinkage=shrinkage)
+
+
 class TestSaving:
     changed = {
         "event_size": 2,
@@ -476,6 +640,10 @@ class TestSaving:
         "covariance_kernel_initializer": "zeros",
         "kernel_regularizer": keras.regularizers.L2(0.1),
         "use_bias": False,
+        "constant": "shape",
+        "stop_trunk": True,
+        "shrinkage": 0.5,
+        "learn_degrees_of_freedom": True,
         "name": "mine",
         "dtype": "float64",
         "trainable": False,

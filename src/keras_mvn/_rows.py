@@ -1,8 +1,9 @@
-"""Rows of a batch: targets with an event axis, weights per row, rows that weigh nothing."""
+"""Rows of a batch: targets with an event axis, what of them was observed, weights per row."""
 
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import keras
 from keras import ops
@@ -10,7 +11,46 @@ from keras import ops
 from keras_mvn._keras import get_keras_mask
 from keras_mvn.types import Tensor
 
-__all__ = ["as_events", "as_tensor", "weighted_events"]
+__all__ = ["MISSING", "Targets", "as_events", "as_tensor", "read_targets", "weighted_events"]
+
+MISSING = ("propagate", "marginalize")
+"""What NaN in y_true does: makes the row's value NaN, or means "not observed"."""
+
+
+class Targets(NamedTuple):
+    """The targets of a batch, as losses and metrics get them."""
+
+    values: Tensor
+    """(..., d), a finite stand-in where nothing was observed."""
+    observed: Tensor | None = None
+    """(..., d), 1 where observed and 0 elsewhere; None if every target counts as observed."""
+    unit: Tensor | None = None
+    """(d,), the standard deviations that `adapt` measured; None where no loss asks for them."""
+
+    def count(self) -> Tensor | int:
+        """How many targets of each row were observed: (...), or d."""
+        if self.observed is None:
+            return int(self.values.shape[-1])
+        return ops.sum(self.observed, axis=-1)
+
+    def of_observed(self, x: Tensor) -> Tensor:
+        """x (..., d), 0 where nothing was observed."""
+        return x if self.observed is None else x * self.observed
+
+
+def read_targets(
+    y_true: Tensor, mean: Tensor, missing: str, unit: Tensor | None = None
+) -> Targets:
+    """y_true as events; with "marginalize", NaN marks what was not observed.
+
+    What is missing is replaced by the mean before anything is subtracted: NaN · 0 is NaN.
+    """
+    values = as_events(y_true, mean)
+    if missing == "propagate":
+        return Targets(values, None, unit)
+    missing_here = ops.isnan(values)
+    observed = ops.cast(ops.logical_not(missing_here), mean.dtype)
+    return Targets(ops.where(missing_here, ops.stop_gradient(mean), values), observed, unit)
 
 
 def as_tensor(x: Tensor) -> Tensor:
@@ -31,7 +71,11 @@ def as_events(y_true: Tensor, mean: Tensor) -> Tensor:
 
 
 def weighted_events(
-    y_true: Tensor, y_pred: Tensor, mean: Tensor, sample_weight: Tensor | None
+    y_true: Tensor,
+    y_pred: Tensor,
+    mean: Tensor,
+    sample_weight: Tensor | None,
+    missing: str = "propagate",
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """y_true as events, harmless in rows that weigh nothing; the weights and the mask of the rows.
 
@@ -40,6 +84,7 @@ def weighted_events(
         y_pred: what the model emitted, which carries Keras' mask.
         mean: (..., d), read from y_pred.
         sample_weight: as the user gave it.
+        missing: with "marginalize", rows in which nothing was observed weigh nothing.
 
     Raises:
         ValueError: weights that are not one number per row.
@@ -47,7 +92,11 @@ def weighted_events(
     """
     weight = _row_weights(sample_weight, mean, "sample_weight")
     mask = _row_weights(get_keras_mask(y_pred), mean, "the mask")
-    return _hide_unweighted(as_events(y_true, mean), mean, weight, mask), weight, mask
+    y_true = as_events(y_true, mean)
+    if missing == "marginalize":
+        anything = ops.cast(ops.logical_not(ops.all(ops.isnan(y_true), axis=-1)), mean.dtype)
+        weight = anything if weight is None else weight * anything
+    return _hide_unweighted(y_true, mean, weight, mask), weight, mask
 
 
 def _row_weights(weight: Tensor | None, mean: Tensor, name: str) -> Tensor | None:

@@ -1,59 +1,87 @@
-"""The structure a head wrote, pinned to its output so that a loss can check its own.
+"""What a head wrote, pinned to its output so that a loss can check and use it.
 
 `Cholesky` and `PrecisionCholesky` have equally long y_pred: read with the wrong one, a model
 trains, to nonsense. The head therefore tags y_pred the way Keras tags masks, and losses and
 metrics compare while they are traced. Tensors that pass through another layer, and the NumPy
-arrays of `predict`, carry no tag: nothing is checked there.
+arrays of `predict`, carry no tag: nothing is checked there. The tag also carries the units of y
+that `adapt` measured, for losses whose gradient must not depend on them.
 """
 
 from __future__ import annotations
+
+from dataclasses import fields
+from typing import NamedTuple
 
 from keras_mvn._keras import get_tensor_attr, set_tensor_attr
 from keras_mvn.covariances.base import Covariance
 from keras_mvn.types import Tensor
 
-__all__ = ["check", "tag"]
+__all__ = ["Written", "check", "read", "tag"]
 
-_ATTRIBUTE = "_keras_mvn_covariance"
+_ATTRIBUTE = "_keras_mvn_written"
 
 
-def tag(y_pred: Tensor, covariance: Covariance) -> Tensor:
-    """Pin the structure of a head's output to it; returns y_pred."""
-    set_tensor_attr(y_pred, _ATTRIBUTE, covariance)
+class Written(NamedTuple):
+    """What a `MultivariateNormalHead` says of its output."""
+
+    covariance: Covariance
+    layout: str
+    unit: Tensor
+    """(d,), the variable that holds the standard deviations of y, by which means are scaled."""
+
+
+def read(y_pred: Tensor) -> Written | None:
+    """What the head that made y_pred said of it; None if no head did, or another layer followed."""
+    written: Written | None = get_tensor_attr(y_pred, _ATTRIBUTE)
+    return written
+
+
+def tag(y_pred: Tensor, written: Written) -> Tensor:
+    """Pin what a head says of its output to it; returns y_pred."""
+    set_tensor_attr(y_pred, _ATTRIBUTE, written)
     # Keras' training step on JAX hands the loss a tracer of `jax.value_and_grad` and the metrics
     # the value it stands for.
     primal = getattr(y_pred, "primal", None)
     if primal is not None:
-        set_tensor_attr(primal, _ATTRIBUTE, covariance)
+        set_tensor_attr(primal, _ATTRIBUTE, written)
     return y_pred
 
 
-def check(y_pred: Tensor, covariance: Covariance, reader: str, *, plain: bool = True) -> None:
-    """Compare the structure of `reader` with that of the head that wrote y_pred, if known.
+def check(
+    y_pred: Tensor, covariance: Covariance, reader: str, layout: str, from_raw: bool
+) -> None:
+    """Compare structure and layout of `reader` with those of the head that wrote y_pred, if known.
 
     Args:
         y_pred: what the model emitted.
         covariance: the reader's structure.
         reader: its name, for the message.
-        plain: False if the reader was told to expect something else than a head's output
-            (`from_raw=True` or another layout).
+        layout: the layout that the reader expects.
+        from_raw: whether the reader expects unconstrained numbers.
 
     Raises:
         ValueError: they disagree.
 
     """
-    written: Covariance | None = get_tensor_attr(y_pred, _ATTRIBUTE)
+    written = read(y_pred)
     if written is None:
         return
-    if written.wire != covariance.wire:
+    name = _spelled(written.covariance)
+    if written.covariance.wire != covariance.wire:
         raise ValueError(
-            f"{reader} reads covariance={covariance.name!r}, but the MultivariateNormalHead that "
-            f"made y_pred writes covariance={written.name!r}. Give both the same structure: "
-            f"{reader}(covariance={written.name!r})."
+            f"{reader} reads covariance={_spelled(covariance)}, but the MultivariateNormalHead "
+            f"that made y_pred writes covariance={name}. Give both the same structure: "
+            f"{reader}(covariance={name})."
         )
-    if not plain:
+    if from_raw or layout != written.layout:
+        expected = "" if written.layout == "packed" else f", layout={written.layout!r}"
         raise ValueError(
-            f"{reader} was told to expect from_raw=True or a layout other than 'packed', but "
-            "y_pred comes from a MultivariateNormalHead, which writes valid packed parameters. "
-            f"Leave these arguments out: {reader}(covariance={written.name!r})."
+            f"{reader} was told to expect from_raw={from_raw} and layout={layout!r}, but y_pred "
+            "comes from a MultivariateNormalHead, which writes valid parameters in the layout "
+            f"{written.layout!r}. Use {reader}(covariance={name}{expected})."
         )
+
+
+def _spelled(covariance: Covariance) -> str:
+    """How a user writes this structure: its name, or a call if it has arguments."""
+    return repr(covariance) if fields(covariance) else repr(covariance.name)

@@ -13,9 +13,13 @@ from keras_mvn import _tagging, covariances, moments
 from keras_mvn._checks import names_of_targets, whole
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.layouts import degrees_of_freedom_from
 from keras_mvn.types import Array, Tensor
 
 __all__ = ["MultivariateNormalHead"]
+
+SHRINKAGE_ROWS = 16.0
+"""c of `shrinkage="auto"`, λ = c/n (benchmarks/small_tables.py)."""
 
 WIRE_VERSION = 1
 """Version of the layout [mean | scale | shape_params], so that later releases load this one's."""
@@ -45,11 +49,24 @@ class MultivariateNormalHead(keras.layers.Layer):
         covariance_kernel_initializer: of the covariance's kernel; None is Glorot uniform × 0.1.
         kernel_regularizer: of both kernels; a covariance overfits small tables quickly.
         use_bias: whether mean and covariance have a bias.
+        constant: what of the covariance does not depend on x, but is one trained set of numbers
+            for all rows: None (nothing), "shape" (scales depend on x, how targets move together
+            does not) or "covariance" (all of it).
+        stop_trunk: the covariance's gradient stops at the head's input, so that the layers before
+            it learn from the mean alone.
+        shrinkage: pulls each row's covariance towards the one that is best for all rows: the
+            strength λ of a penalty ½ λ Σ raw², per row, on what x adds to the head's raw
+            covariance outputs. None for none. It is added while training (`model.losses`), and is
+            not part of `val_loss`.
+        learn_degrees_of_freedom: emit one more column, the degrees of freedom of a multivariate
+            Student's t, one trained number for all rows, for `losses.StudentT("learned")`.
 
-    Input shape: (..., features). Output shape: (..., 2 d + k). Masks pass through.
+    Input shape: (..., features). Output shape: (..., 2 d + k), one more with
+    `learn_degrees_of_freedom`. Masks pass through.
 
     Raises:
-        ValueError: event_size < 1, an unknown structure, or a wrong number of names.
+        ValueError: event_size < 1, an unknown structure, a wrong number of names, or a part to be
+            constant that the structure cannot separate.
 
     >>> import keras, numpy as np
     >>> head = MultivariateNormalHead(event_size=2, covariance="cholesky")
@@ -69,6 +86,10 @@ class MultivariateNormalHead(keras.layers.Layer):
         covariance_kernel_initializer: Any = None,
         kernel_regularizer: Any = None,
         use_bias: bool = True,
+        constant: str | None = None,
+        stop_trunk: bool = False,
+        shrinkage: float | str | None = None,
+        learn_degrees_of_freedom: bool = False,
         **kwargs: Any,
     ) -> None:
         version = kwargs.pop("wire_version", WIRE_VERSION)
@@ -87,14 +108,51 @@ class MultivariateNormalHead(keras.layers.Layer):
         )
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.use_bias = use_bias
+        self.constant = constant
+        self.stop_trunk = bool(stop_trunk)
+        self.shrinkage = _checked_shrinkage(shrinkage)
+        self._adapted_rows = 0
+        self.learn_degrees_of_freedom = bool(learn_degrees_of_freedom)
         self.supports_masking = True
         self._add_origin()
         self.mean_dense = self._dense(self.event_size, self.kernel_initializer, "mean")
-        self.covariance_dense = self._dense(
-            self.covariance.raw_size(self.event_size),
-            self.covariance_kernel_initializer,
-            "covariance",
+        self._add_raw_covariance()
+        self.raw_degrees_of_freedom = (
+            self.add_weight(name="raw_degrees_of_freedom", shape=(1,), initializer="zeros")
+            if self.learn_degrees_of_freedom
+            else None
         )
+
+    def _add_raw_covariance(self) -> None:
+        """The layer and the weight that emit raw covariance numbers: of x, and for all rows."""
+        size = self.covariance.raw_size(self.event_size)
+        of_x = self._raw_size_of_x(size)
+        self.covariance_dense = (
+            self._dense(of_x, self.covariance_kernel_initializer, "covariance") if of_x else None
+        )
+        self.constant_raw = (
+            self.add_weight(name="constant_raw", shape=(size - of_x,), initializer="zeros")
+            if of_x < size
+            else None
+        )
+
+    def _raw_size_of_x(self, size: int) -> int:
+        if self.constant is None:
+            return size
+        if self.constant == "covariance":
+            return 0
+        if self.constant != "shape":
+            raise ValueError(
+                f"constant={self.constant!r} is not known. Expected None, 'shape' or 'covariance'."
+            )
+        scales = self.covariance.scale_raw_size(self.event_size)
+        if scales is None:
+            raise ValueError(
+                f"constant='shape' needs a structure whose scales have numbers of their own; "
+                f"covariance={self.covariance.name!r} has none. Use 'cholesky', or "
+                "constant='covariance'."
+            )
+        return scales
 
     def _dense(self, units: int, initializer: Any, name: str) -> keras.layers.Dense:
         return keras.layers.Dense(
@@ -151,26 +209,43 @@ class MultivariateNormalHead(keras.layers.Layer):
         found = moments.estimate(y, self.event_size, names)
         self.target_names = names_of_targets(names or None, self.event_size)
         scale, shape_params = self.covariance.from_covariance(found.covariance)
-        self._set_origin(found.mean, found.stddev, scale, shape_params)
+        self._set_origin(found.mean, found.stddev, scale, shape_params, found.rows)
 
-    def _set_origin(self, mean: Array, stddev: Array, scale: Array, shape_params: Array) -> None:
+    @property
+    def shrinkage_strength(self) -> float:
+        """λ in force: 0 for None, and for "auto" until `adapt` has counted rows."""
+        if self.shrinkage == "auto":
+            return SHRINKAGE_ROWS / self._adapted_rows if self._adapted_rows else 0.0
+        return float(self.shrinkage or 0.0)
+
+    @property
+    def layout(self) -> str:
+        """The layout of the output: "packed", or "student_t" with `learn_degrees_of_freedom`."""
+        return "student_t" if self.learn_degrees_of_freedom else "packed"
+
+    def _set_origin(
+        self, mean: Array, stddev: Array, scale: Array, shape_params: Array, rows: int = 0
+    ) -> None:
         self.origin_mean.assign(mean)
         self.origin_stddev.assign(stddev)
         self.origin_scale.assign(scale)
+        self._adapted_rows = int(rows)
         if self.origin_shape is not None:
             self.origin_shape.assign(shape_params)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the kernels for inputs of this shape."""
         self.mean_dense.build(input_shape)
-        self.covariance_dense.build(input_shape)
+        if self.covariance_dense is not None:
+            self.covariance_dense.build(input_shape)
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool = False, mask: Tensor | None = None) -> Tensor:
         """(..., features) → (..., 2 d + k)."""
         # Keras' matmul turns float64 into float32 on PyTorch.
         raw_mean = ops.cast(self.mean_dense(inputs), self.compute_dtype)
-        raw = ops.cast(self.covariance_dense(inputs), self.compute_dtype)
         mean = self.origin_mean + self.origin_stddev * raw_mean
+        one = ops.ones_like(raw_mean[..., :1])
+        raw = self._raw_covariance(inputs, one, mask if training else None, training)
         scale, shape_params = self.covariance.constrain(raw, self.event_size)
         origin_shape = (
             ops.zeros((0,), self.compute_dtype)
@@ -180,12 +255,41 @@ class MultivariateNormalHead(keras.layers.Layer):
         scale, shape_params = self.covariance.relocate(
             scale, shape_params, ops.convert_to_tensor(self.origin_scale), origin_shape
         )
-        y_pred = ops.concatenate([mean, scale, shape_params], axis=-1)
-        return _tagging.tag(y_pred, self.covariance)
+        columns = [mean, scale, shape_params]
+        if self.raw_degrees_of_freedom is not None:
+            columns.append(degrees_of_freedom_from(one * self.raw_degrees_of_freedom))
+        y_pred = ops.concatenate(columns, axis=-1)
+        written = _tagging.Written(self.covariance, self.layout, self.origin_stddev)
+        return _tagging.tag(y_pred, written)
+
+    def _raw_covariance(
+        self, inputs: Tensor, one: Tensor, mask: Tensor | None, training: bool
+    ) -> Tensor:
+        """The raw numbers that `Covariance.constrain` takes: (..., features) → (..., m)."""
+        parts = []
+        if self.covariance_dense is not None:
+            trunk = ops.stop_gradient(inputs) if self.stop_trunk else inputs
+            of_x = ops.cast(self.covariance_dense(trunk), self.compute_dtype)
+            if training and self.shrinkage_strength > 0:
+                self.add_loss(self._shrinkage_loss(of_x, mask))
+            parts.append(of_x)
+        if self.constant_raw is not None:
+            parts.append(one * self.constant_raw)
+        return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+
+    def _shrinkage_loss(self, raw: Tensor, mask: Tensor | None) -> Tensor:
+        """½ λ Σ (raw − bias)², averaged over rows: one strength for any batch size."""
+        bias = self.covariance_dense.bias
+        of_x = raw if bias is None else raw - ops.cast(bias, raw.dtype)
+        rows = ops.sum(of_x * of_x, axis=-1)
+        weight = ops.ones_like(rows) if mask is None else ops.cast(mask, rows.dtype)
+        mean_square = ops.divide_no_nan(ops.sum(rows * weight), ops.sum(weight))
+        return 0.5 * self.shrinkage_strength * mean_square
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(..., features) → (..., 2 d + k)."""
-        return (*input_shape[:-1], self.covariance.packed_size(self.event_size))
+        width = self.covariance.packed_size(self.event_size) + self.learn_degrees_of_freedom
+        return (*input_shape[:-1], width)
 
     def distribution(self, y_pred: Any) -> MultivariateNormal:
         """What `model.predict` gave, as a batch of distributions with this head's structure.
@@ -198,7 +302,10 @@ class MultivariateNormalHead(keras.layers.Layer):
 
         """
         return MultivariateNormal.from_prediction(
-            y_pred, covariance=self.covariance, target_names=self.target_names
+            y_pred,
+            covariance=self.covariance,
+            layout=self.layout,
+            target_names=self.target_names,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -213,11 +320,15 @@ class MultivariateNormalHead(keras.layers.Layer):
             "covariance_kernel_initializer": serialize(self.covariance_kernel_initializer),
             "kernel_regularizer": serialize(self.kernel_regularizer),
             "use_bias": self.use_bias,
+            "constant": self.constant,
+            "stop_trunk": self.stop_trunk,
+            "shrinkage": self.shrinkage,
+            "learn_degrees_of_freedom": self.learn_degrees_of_freedom,
             "wire_version": WIRE_VERSION,
             "origin": self._origin_config(),
         }
 
-    def _origin_config(self) -> dict[str, list[float]]:
+    def _origin_config(self) -> dict[str, Any]:
         """What `adapt` found belongs to the problem, not to a training run: clones keep it."""
         weights = {
             "mean": self.origin_mean,
@@ -225,10 +336,11 @@ class MultivariateNormalHead(keras.layers.Layer):
             "scale": self.origin_scale,
             "shape_params": self.origin_shape,
         }
-        return {
+        values = {
             name: [] if weight is None else ops.convert_to_numpy(weight).tolist()
             for name, weight in weights.items()
         }
+        return {**values, "rows": self._adapted_rows}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -239,6 +351,14 @@ class MultivariateNormalHead(keras.layers.Layer):
         if origin is not None:
             head._set_origin(**{name: np.asarray(values) for name, values in origin.items()})
         return head
+
+
+def _checked_shrinkage(shrinkage: float | str | None) -> float | str | None:
+    if shrinkage is None or shrinkage == "auto":
+        return shrinkage
+    if isinstance(shrinkage, str) or not 0 <= shrinkage < np.inf:
+        raise ValueError(f"shrinkage={shrinkage!r} must be None, 'auto' or a number ≥ 0.")
+    return float(shrinkage)
 
 
 def _at_least_float32(dtype: Any) -> Any:

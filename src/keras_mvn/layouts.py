@@ -13,10 +13,21 @@ from typing import Any, NamedTuple, final
 import keras
 
 from keras_mvn import _tagging, covariances, links
+from keras_mvn._numeric import namespace
 from keras_mvn.covariances import Covariance, CovarianceLike
 from keras_mvn.types import Tensor
 
-__all__ = ["Layout", "MeanLogVariance", "Packed", "Parameters", "Reader", "Stacked", "get"]
+__all__ = [
+    "Layout",
+    "MeanLogVariance",
+    "Packed",
+    "Parameters",
+    "Reader",
+    "Stacked",
+    "StudentT",
+    "degrees_of_freedom_from",
+    "get",
+]
 
 
 class Parameters(NamedTuple):
@@ -28,6 +39,11 @@ class Parameters(NamedTuple):
     """(..., d), positive."""
     shape_params: Tensor
     """(..., k), dimensionless; the structure reads R from it."""
+
+
+def degrees_of_freedom_from(raw: Tensor) -> Tensor:
+    """ν = 2 + 8 link(raw) of Student's t: above 2, so that a covariance exists; 10 at raw = 0."""
+    return 2.0 + 8.0 * links.positive(raw)
 
 
 class Layout(abc.ABC):
@@ -46,6 +62,10 @@ class Layout(abc.ABC):
     @abc.abstractmethod
     def expected(self, event_size: int, covariance: Covariance, from_raw: bool) -> str:
         """For error messages: the shape y_pred should have."""
+
+    def degrees_of_freedom(self, y_pred: Tensor, from_raw: bool) -> Tensor | None:
+        """ν of each row (...), if the layout carries it; None for the normal distribution."""
+        return None
 
     def mean(self, y_pred: Tensor, event_size: int) -> Tensor:
         """The mean alone; the first d columns unless the layout says otherwise."""
@@ -88,6 +108,35 @@ class Packed(Layout):
         if from_raw:
             return Parameters(mean, *covariance.constrain(rest, event_size))
         return Parameters(mean, rest[..., :event_size], rest[..., event_size:])
+
+
+@final
+class StudentT(Layout):
+    """"packed" and one trailing column, the degrees of freedom of a multivariate Student's t.
+
+    `scale` and `shape_params` then describe Student's scale matrix; its covariance is ν/(ν − 2)
+    times as large. Readers that are not made for Student's t take the normal distribution of the
+    same mean and covariance.
+    """
+
+    name = "student_t"
+    _rest = Packed()
+
+    def event_size(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> int | None:
+        return self._rest.event_size(y_pred[..., :-1], covariance, from_raw)
+
+    def expected(self, event_size: int, covariance: Covariance, from_raw: bool) -> str:
+        inner = self._rest.expected(event_size, covariance, from_raw)
+        return f"{inner}; and one more column for the degrees of freedom"
+
+    def degrees_of_freedom(self, y_pred: Tensor, from_raw: bool) -> Tensor:
+        column = y_pred[..., -1]
+        return degrees_of_freedom_from(column) if from_raw else column
+
+    def decode(
+        self, y_pred: Tensor, event_size: int, covariance: Covariance, from_raw: bool
+    ) -> Parameters:
+        return self._rest.decode(y_pred[..., :-1], event_size, covariance, from_raw)
 
 
 @final
@@ -142,7 +191,7 @@ class MeanLogVariance(Layout):
         return Parameters(self.mean(y_pred, event_size), scale, y_pred[..., :0])
 
 
-_LAYOUTS = {layout.name: layout for layout in (Packed(), Stacked(), MeanLogVariance())}
+_LAYOUTS = {layout.name: layout for layout in (Packed(), StudentT(), Stacked(), MeanLogVariance())}
 
 
 def get(name: str) -> Layout:
@@ -165,7 +214,7 @@ class Reader:
         covariance: a structure or its name.
         from_raw: y_pred holds unconstrained numbers (an ordinary Dense output), to which the
             structure's link is applied, as Keras says `from_logits`.
-        layout: "packed", "stacked" or "mean_log_variance".
+        layout: "packed", "student_t", "stacked" or "mean_log_variance".
 
     Raises:
         ValueError: an unknown name, or a layout that implies another structure.
@@ -196,14 +245,28 @@ class Reader:
         }
 
     def decode(self, y_pred: Tensor) -> Parameters:
-        """Mean, scale and shape parameters of y_pred.
+        """Mean, scale and shape parameters of the normal distributions in y_pred.
+
+        Raises:
+            ValueError: no number of targets gives y_pred this shape.
+
+        """
+        (mean, scale, shape_params), nu = self.decode_student_t(y_pred)
+        if nu is None:
+            return Parameters(mean, scale, shape_params)
+        ratio = namespace(nu).sqrt(nu / (nu - 2.0))  # the covariance of Student's t
+        return Parameters(mean, scale * ratio[..., None], shape_params)
+
+    def decode_student_t(self, y_pred: Tensor) -> tuple[Parameters, Tensor | None]:
+        """Location, scale and shape parameters as they stand in y_pred, and ν (...) if it is there.
 
         Raises:
             ValueError: no number of targets gives y_pred this shape.
 
         """
         d = self._event_size(y_pred)
-        return self.layout.decode(y_pred, d, self.covariance, self.from_raw)
+        parameters = self.layout.decode(y_pred, d, self.covariance, self.from_raw)
+        return parameters, self.layout.degrees_of_freedom(y_pred, self.from_raw)
 
     def mean(self, y_pred: Tensor) -> Tensor:
         """The mean alone, (..., d), without the work of reading a covariance."""
@@ -216,8 +279,7 @@ class Reader:
             ValueError: they don't belong together, or a head wrote another structure.
 
         """
-        plain = not self.from_raw and self.layout.name == "packed"
-        _tagging.check(y_pred, self.covariance, owner, plain=plain)
+        _tagging.check(y_pred, self.covariance, owner, self.layout.name, self.from_raw)
         d = self._event_size(y_pred, owner)
         batch = tuple(y_pred.shape)[: len(y_pred.shape) - self.layout.extra_axes]
         shape = tuple(y_true.shape)

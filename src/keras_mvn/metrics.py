@@ -6,15 +6,16 @@ import abc
 from typing import Any, final
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_mvn._checks import probability
 from keras_mvn._chi_square import chi_square_quantile
 from keras_mvn._names import to_snake_case
-from keras_mvn._rows import as_tensor, weighted_events
+from keras_mvn._rows import Targets, as_tensor, read_targets, weighted_events
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.layouts import Parameters, Reader
-from keras_mvn.losses.base import at_least_float32
+from keras_mvn.losses.base import at_least_float32, checked_missing
 from keras_mvn.losses.negative_log_likelihood import row_negative_log_likelihood
 from keras_mvn.types import Tensor
 
@@ -37,7 +38,9 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
     Args:
         covariance: the structure that wrote y_pred, or its name; the head's.
         from_raw: y_pred holds unconstrained numbers, as the loss was told.
-        layout: "packed", "stacked" or "mean_log_variance", as the loss was told.
+        layout: "packed", "student_t", "stacked" or "mean_log_variance", as the loss was told.
+        missing: "marginalize" reads NaN in y_true as "not observed", as the loss was told; rows
+            with nothing observed don't count.
         name: as in `keras.metrics.Metric`; None is the class's name in snake case.
         dtype: as in `keras.metrics.Metric`; float32 at least.
 
@@ -48,6 +51,7 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
         covariance: CovarianceLike = DEFAULT,
         from_raw: bool = False,
         layout: str = "packed",
+        missing: str = "propagate",
         name: str | None = None,
         dtype: Any = None,
     ) -> None:
@@ -55,6 +59,7 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
             name=name or to_snake_case(type(self).__name__), dtype=at_least_float32(dtype)
         )
         self.reader = Reader(covariance, from_raw, layout)
+        self.missing = checked_missing(missing)
         self.add_totals()
 
     def add_totals(self) -> None:
@@ -63,7 +68,7 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
         self.weight = self.add_variable((), "zeros", name="weight", dtype=self.dtype)
 
     @abc.abstractmethod
-    def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
+    def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
         """What is averaged, for each row (...)."""
 
     @final
@@ -80,11 +85,16 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
         self.reader.check(y_true, y_pred, type(self).__name__)
         parameters = self.reader.decode(ops.cast(y_pred, self.dtype))
         mean = parameters.mean
-        y_true, weight, mask = weighted_events(y_true, y_pred, mean, sample_weight)
+        y_true, weight, mask = weighted_events(y_true, y_pred, mean, sample_weight, self.missing)
         rows = ops.ones_like(mean[..., 0])
         for factor in (weight, mask):
             rows = rows if factor is None else rows * factor
-        self.accumulate(self.row_statistic(y_true, parameters), rows)
+        targets = read_targets(y_true, mean, self.missing)
+        self.accumulate(self.row_statistic(targets, parameters), self.row_weight(targets, rows))
+
+    def row_weight(self, targets: Targets, weight: Tensor) -> Tensor:
+        """What a row counts (...), from its sample weight (...)."""
+        return weight
 
     def accumulate(self, values: Tensor, weights: Tensor) -> None:
         """Add the statistics of a batch of rows."""
@@ -97,13 +107,20 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {"name": self.name, "dtype": self.dtype, **self.reader.get_config()}
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "missing": self.missing,
+            **self.reader.get_config(),
+        }
 
 
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.metrics")
 class NegativeLogLikelihood(CovarianceMetric):
     """Mean −log p(y) per row, in nats: the loss without penalties. Lower is better.
+
+    With missing targets, of what was observed in the row.
 
     Arguments as `keras_mvn.losses.NegativeLogLikelihood`.
 
@@ -116,9 +133,9 @@ class NegativeLogLikelihood(CovarianceMetric):
 
     _direction = "down"
 
-    def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
+    def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
         """−log p of each row (...)."""
-        return row_negative_log_likelihood(self.reader, y_true, parameters)
+        return row_negative_log_likelihood(self.reader.covariance, targets, parameters)
 
 
 @final
@@ -145,12 +162,19 @@ class RootMeanSquaredError(CovarianceMetric):
         super().add_totals()
         self.unit = self.add_variable((), "zeros", name="unit", dtype=self.dtype)
 
-    def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
-        """Root mean square over the targets of each row (...)."""
-        residual = y_true - parameters.mean
+    def row_weight(self, targets: Targets, weight: Tensor) -> Tensor:
+        """A row counts as often as it has observed targets."""
+        return weight * targets.count() / targets.values.shape[-1]
+
+    def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
+        """Root mean square over the observed targets of each row (...)."""
+        residual = targets.of_observed(targets.values - parameters.mean)
         largest = _positive(ops.max(ops.abs(residual), axis=-1, keepdims=True, initial=0.0))
         relative = residual / largest
-        return largest[..., 0] * ops.sqrt(ops.mean(relative * relative, axis=-1))
+        count = ops.cast(targets.count(), residual.dtype)
+        return largest[..., 0] * ops.sqrt(
+            ops.divide_no_nan(ops.sum(relative * relative, axis=-1), count)
+        )
 
     def accumulate(self, values: Tensor, weights: Tensor) -> None:
         """Add squares in units of the largest row so far: neither 1e30² nor 1e-30² is formed."""
@@ -180,20 +204,32 @@ class _EllipsoidMetric(CovarianceMetric):
         covariance: CovarianceLike = DEFAULT,
         from_raw: bool = False,
         layout: str = "packed",
+        missing: str = "propagate",
         name: str | None = None,
         dtype: Any = None,
     ) -> None:
         self.level = probability(level, "level")
         name = name or f"{to_snake_case(type(self).__name__)}_{100 * self.level:g}"
-        super().__init__(covariance, from_raw, layout, name, dtype)
+        super().__init__(covariance, from_raw, layout, missing, name, dtype)
 
-    def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
+    def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
         """1 for rows inside, 0 for rows outside, NaN where y is NaN (...)."""
         mean, scale, shape_params = parameters
-        z, _ = self.reader.covariance.standardize(y_true - mean, scale, shape_params)
+        z, _ = self.reader.covariance.standardize(
+            targets.values - mean, scale, shape_params, targets.observed
+        )
         squared = ops.sum(z * z, axis=-1)
-        inside = ops.cast(squared <= chi_square_quantile(self.level, mean.shape[-1]), scale.dtype)
+        inside = ops.cast(squared <= self._radius_squared(targets), scale.dtype)
         return ops.where(ops.isnan(squared), squared, inside)
+
+    def _radius_squared(self, targets: Targets) -> Tensor | float:
+        """The χ² quantile for as many targets as the row has observed."""
+        d = targets.values.shape[-1]
+        if targets.observed is None:
+            return chi_square_quantile(self.level, d)
+        quantiles = [0.0, *(chi_square_quantile(self.level, count) for count in range(1, d + 1))]
+        table = ops.cast(np.asarray(quantiles), targets.observed.dtype)
+        return ops.take(table, ops.cast(targets.count(), "int32"))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -264,8 +300,8 @@ class MeanLogScale(CovarianceMetric):
     1.0
     """
 
-    def row_statistic(self, y_true: Tensor, parameters: Parameters) -> Tensor:
-        """½ log det Σ of each row (...)."""
+    def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
+        """½ log det Σ of each row (...), of all targets, also of those that were not observed."""
         mean, scale, shape_params = parameters
         zero = ops.zeros_like(mean)
         return self.reader.covariance.standardize(zero, scale, shape_params)[1]

@@ -1,6 +1,35 @@
 """Losses: one loss is one file over `CovarianceLoss`."""
 
+from keras_mvn.losses.balanced_negative_log_likelihood import (
+    BalancedNegativeLogLikelihood as BalancedNegativeLogLikelihood,
+)
 from keras_mvn.losses.base import CovarianceLoss as CovarianceLoss
+from keras_mvn.losses.base import UnitFreeLoss as UnitFreeLoss
+from keras_mvn.losses.beta_negative_log_likelihood import (
+    BetaNegativeLogLikelihood as BetaNegativeLogLikelihood,
+)
+from keras_mvn.losses.crps import CRPS as CRPS
+from keras_mvn.losses.energy_score import EnergyScore as EnergyScore
+from keras_mvn.losses.faithful_negative_log_likelihood import (
+    FaithfulNegativeLogLikelihood as FaithfulNegativeLogLikelihood,
+)
+from keras_mvn.losses.natural_gradient_negative_log_likelihood import (
+    NaturalGradientNegativeLogLikelihood as NaturalGradientNegativeLogLikelihood,
+)
 from keras_mvn.losses.negative_log_likelihood import NegativeLogLikelihood as NegativeLogLikelihood
+from keras_mvn.losses.student_t import StudentT as StudentT
+from keras_mvn.losses.variogram_score import VariogramScore as VariogramScore
 
-__all__ = ["CovarianceLoss", "NegativeLogLikelihood"]
+__all__ = [
+    "CRPS",
+    "BalancedNegativeLogLikelihood",
+    "BetaNegativeLogLikelihood",
+    "CovarianceLoss",
+    "EnergyScore",
+    "FaithfulNegativeLogLikelihood",
+    "NaturalGradientNegativeLogLikelihood",
+    "NegativeLogLikelihood",
+    "StudentT",
+    "UnitFreeLoss",
+    "VariogramScore",
+]

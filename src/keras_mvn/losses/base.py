@@ -1,4 +1,4 @@
-"""What every loss shares: reading y_pred, shapes, weights, masks, the penalty, saving."""
+"""What every loss shares: reading y_pred, shapes, weights, masks, gaps, the penalty, saving."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any, final
 import keras
 from keras import ops
 
-from keras_mvn import regularizers
-from keras_mvn._rows import as_events, as_tensor, weighted_events
+from keras_mvn import _tagging, regularizers
+from keras_mvn._checks import finite
+from keras_mvn._keras import get_keras_mask, in_symbolic_scope, set_keras_mask
+from keras_mvn._rows import MISSING, Targets, as_tensor, read_targets, weighted_events
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.layouts import Parameters, Reader
 from keras_mvn.regularizers import CovarianceRegularizer
 from keras_mvn.types import Tensor
 
-__all__ = ["CovarianceLoss", "at_least_float32"]
+__all__ = ["CovarianceLoss", "UnitFreeLoss", "at_least_float32"]
 
 
 class CovarianceLoss(keras.losses.Loss, abc.ABC):
@@ -24,7 +26,9 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
     Args:
         covariance: the structure that wrote y_pred, or its name.
         from_raw: y_pred holds unconstrained numbers, to which the structure's link is applied.
-        layout: "packed", "stacked" or "mean_log_variance" (see `keras_mvn.layouts`).
+        layout: "packed", "student_t", "stacked" or "mean_log_variance" (see `keras_mvn.layouts`).
+        missing: what NaN in y_true does: "propagate" makes the loss NaN, "marginalize" reads it as
+            "not observed" and takes the marginal distribution of what was observed in that row.
         regularizer: a penalty from `keras_mvn.regularizers`.
         reduction: as in `keras.losses.Loss`.
         name: as in `keras.losses.Loss`.
@@ -37,6 +41,7 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
         covariance: CovarianceLike = DEFAULT,
         from_raw: bool = False,
         layout: str = "packed",
+        missing: str = "propagate",
         regularizer: CovarianceRegularizer | None = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
@@ -45,11 +50,12 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self._follows_y_pred = dtype is None
         self.reader = Reader(covariance, from_raw, layout)
+        self.missing = checked_missing(missing)
         self.regularizer = regularizers.get(regularizer)
 
     @abc.abstractmethod
-    def row_loss(self, y_true: Tensor, parameters: Parameters) -> Tensor:
-        """The loss of each row (...), y_true of shape (..., d)."""
+    def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
+        """The loss of each row (...)."""
 
     @final
     def __call__(
@@ -66,9 +72,10 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
         if self._follows_y_pred:
             # Keras would cast a float64 prediction to floatx here.
             self._dtype = at_least_float32(y_pred.dtype)
-        mean = self.reader.mean(ops.cast(y_pred, self.dtype))
+        y_pred = _cast_with_attributes(y_pred, self.dtype)
+        mean = self.reader.mean(y_pred)
         # Keras reads the mask off y_pred itself.
-        y_true, weight, _ = weighted_events(y_true, y_pred, mean, sample_weight)
+        y_true, weight, _ = weighted_events(y_true, y_pred, mean, sample_weight, self.missing)
         value = super().__call__(y_true, y_pred, weight)
         if self.reduction not in (None, "none") and tuple(value.shape) == (0,):
             return ops.sum(value)  # Keras leaves an empty batch unreduced
@@ -77,11 +84,20 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
     @final
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """The loss of each row (...)."""
-        parameters = self.reader.decode(y_pred)
-        values = self.row_loss(as_events(y_true, parameters.mean), parameters)
+        parameters = self.decode(y_pred)
+        targets = read_targets(y_true, parameters.mean, self.missing, self.unit(y_pred))
+        values = self.row_loss(targets, parameters)
         if self.regularizer is not None:
             values = values + self.regularizer(self.reader.covariance, parameters)
         return values
+
+    def decode(self, y_pred: Tensor) -> Parameters:
+        """What `row_loss` gets as parameters."""
+        return self.reader.decode(y_pred)
+
+    def unit(self, y_pred: Tensor) -> Tensor | None:
+        """The standard deviations of y (d,), for losses that ask for them."""
+        return None
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments; dtype, which Keras leaves out, among them."""
@@ -89,12 +105,100 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
         return {
             **super().get_config(),
             **self.reader.get_config(),
+            "missing": self.missing,
             "regularizer": penalty and keras.saving.serialize_keras_object(penalty),
             "dtype": None if self._follows_y_pred else self.dtype,
         }
+
+
+class UnitFreeLoss(CovarianceLoss):
+    """A loss that weighs targets against each other, and must not depend on their units to do so.
+
+    Such a loss measures errors in the standard deviations of y. A head that was adapted hands
+    them over with y_pred; elsewhere they are an argument.
+
+    Args:
+        covariance: as in `CovarianceLoss`.
+        target_scale: (d,) standard deviations of the targets, or one number for all. None takes
+            them from the head that wrote y_pred; for `from_raw=True` and the layouts of
+            hand-written models, which expect standardized targets, None is 1.
+        **kwargs: the other arguments of `CovarianceLoss`.
+
+    """
+
+    def __init__(
+        self, covariance: CovarianceLike = DEFAULT, target_scale: Any = None, **kwargs: Any
+    ) -> None:
+        super().__init__(covariance, **kwargs)
+        self.target_scale = _checked_scale(target_scale)
+
+    @final
+    def unit(self, y_pred: Tensor) -> Tensor:
+        """The standard deviations of y (d,).
+
+        Raises:
+            ValueError: they are not known: y_pred does not come straight from a head.
+
+        """
+        if self.target_scale is not None:
+            return ops.convert_to_tensor(self.target_scale, dtype=self.dtype)
+        written = _tagging.read(y_pred)
+        if written is not None:
+            return ops.cast(ops.convert_to_tensor(written.unit), self.dtype)
+        if in_symbolic_scope():  # Keras asks for shapes, with tensors that come from nowhere
+            return ops.ones((1,), dtype=self.dtype)
+        if self.reader.from_raw or self.reader.layout.name not in ("packed", "student_t"):
+            return ops.ones((1,), dtype=self.dtype)
+        raise ValueError(
+            f"{type(self).__name__} measures errors in the standard deviations of the targets. "
+            "y_pred does not come straight from a MultivariateNormalHead, which would tell them; "
+            f"pass {type(self).__name__}(target_scale=y_train.std(axis=0))."
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "target_scale": self.target_scale}
+
+
+def checked_missing(missing: str) -> str:
+    """One of `MISSING`.
+
+    Raises:
+        ValueError: anything else.
+
+    """
+    if missing not in MISSING:
+        raise ValueError(
+            f"missing={missing!r} is not known. Expected 'propagate' (NaN in y_true makes the "
+            "value NaN) or 'marginalize' (NaN in y_true means not observed)."
+        )
+    return missing
 
 
 def at_least_float32(dtype: Any) -> str:
     """float64 for float64, float32 for everything else."""
     name = "float32" if dtype is None else keras.backend.standardize_dtype(dtype)
     return "float64" if name == "float64" else "float32"
+
+
+def _checked_scale(target_scale: Any) -> float | list[float] | None:
+    if target_scale is None:
+        return None
+    scale = finite(target_scale, "target_scale")
+    if scale.ndim > 1 or not (scale > 0).all():
+        raise ValueError(
+            f"target_scale={target_scale!r} must be positive: one number, or one per target."
+        )
+    return scale.tolist()  # type: ignore[no-any-return]
+
+
+def _cast_with_attributes(y_pred: Tensor, dtype: str) -> Tensor:
+    """y_pred in this dtype, with the mask and the tag that Keras' own cast would lose."""
+    cast = ops.cast(y_pred, dtype)
+    if cast is not y_pred:
+        mask, written = get_keras_mask(y_pred), _tagging.read(y_pred)
+        if mask is not None:
+            set_keras_mask(cast, mask)
+        if written is not None:
+            _tagging.tag(cast, written)
+    return cast

@@ -8,7 +8,9 @@ from typing import final
 import keras
 from keras import ops
 
-from keras_mvn.layouts import Parameters, Reader
+from keras_mvn._rows import Targets
+from keras_mvn.covariances import Covariance
+from keras_mvn.layouts import Parameters
 from keras_mvn.losses.base import CovarianceLoss
 from keras_mvn.types import Tensor
 
@@ -22,8 +24,8 @@ class NegativeLogLikelihood(CovarianceLoss):
 
     No inverse, no determinant, no factorization: the structure's own factor is substituted or
     multiplied, and the gradient is analytic. Rows of weight 0 and masked rows have no effect,
-    also where y_true is NaN; NaN in a row that weighs something makes the loss NaN. A loss that is
-    NaN from the first step on means that y_pred is not valid: the output of a plain `Dense`, for
+    also where y_true is NaN; NaN in a row that weighs something makes the loss NaN, unless
+    `missing="marginalize"`. A loss that is NaN from the first step on means that y_pred is not valid: the output of a plain `Dense`, for
     one, needs `from_raw=True`.
 
     Args:
@@ -33,6 +35,9 @@ class NegativeLogLikelihood(CovarianceLoss):
         layout: "packed" is a head's y_pred. "stacked" reads (batch, d, 1 + d): column 0 the mean,
             then the factor ("cholesky", "precision_cholesky") or Σ ("symmetric").
             "mean_log_variance" reads (batch, 2 d) and implies "diagonal".
+        missing: "marginalize" reads NaN in y_true as "not observed": the likelihood of a row is
+            the exact marginal of what was observed, −log N(y_o; μ_o, Σ_oo), and a row with
+            nothing observed weighs nothing. "propagate" lets NaN make the loss NaN.
         regularizer: a penalty from `keras_mvn.regularizers`.
         reduction: as in `keras.losses.Loss`.
         name: as in `keras.losses.Loss`.
@@ -50,14 +55,18 @@ class NegativeLogLikelihood(CovarianceLoss):
 
     """
 
-    def row_loss(self, y_true: Tensor, parameters: Parameters) -> Tensor:
+    def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
         """−log p of each row (...)."""
-        return row_negative_log_likelihood(self.reader, y_true, parameters)
+        return row_negative_log_likelihood(self.reader.covariance, targets, parameters)
 
 
-def row_negative_log_likelihood(reader: Reader, y_true: Tensor, parameters: Parameters) -> Tensor:
-    """−log p of each row (...), for the loss and for the metric."""
+def row_negative_log_likelihood(
+    covariance: Covariance, targets: Targets, parameters: Parameters
+) -> Tensor:
+    """−log p of what was observed in each row (...), in nats; every loss and metric uses it."""
     mean, scale, shape_params = parameters
-    z, log_scale = reader.covariance.standardize(y_true - mean, scale, shape_params)
-    constant = 0.5 * mean.shape[-1] * math.log(2.0 * math.pi)
-    return 0.5 * ops.sum(z * z, axis=-1) + log_scale + constant
+    z, log_scale = covariance.standardize(
+        targets.values - mean, scale, shape_params, targets.observed
+    )
+    half_log_2pi = 0.5 * math.log(2.0 * math.pi)
+    return 0.5 * ops.sum(z * z, axis=-1) + log_scale + targets.count() * half_log_2pi

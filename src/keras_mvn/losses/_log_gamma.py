@@ -1,0 +1,32 @@
+"""log Γ(x + a) − log Γ(x), for Keras tensors, which have no log Γ."""
+
+from __future__ import annotations
+
+from keras import ops
+
+from keras_mvn.types import Tensor
+
+__all__ = ["log_gamma_ratio"]
+
+_SHIFT = 8
+"""Stirling's series is used from x = 8 on: three terms of it are then right to 1e-11."""
+
+
+def log_gamma_ratio(x: Tensor, a: Tensor) -> Tensor:
+    """log Γ(x + a) − log Γ(x) for x > 0, a ≥ 0.
+
+    The two logarithms are never formed alone: for large x they would cancel. Γ is moved up by 8
+    with Γ(x + 1) = x Γ(x), then Stirling's series is subtracted term by term.
+
+    Source: Abramowitz & Stegun, 6.1.15 and 6.1.41.
+    """
+    below = sum(ops.log1p(a / (x + k)) for k in range(_SHIFT))
+    y = x + _SHIFT
+    leading = (y - 0.5) * ops.log1p(a / y) + a * (ops.log(y + a) - 1.0)
+    return leading + _stirling_remainder(y + a) - _stirling_remainder(y) - below
+
+
+def _stirling_remainder(y: Tensor) -> Tensor:
+    inverse = 1.0 / y
+    square = inverse * inverse
+    return inverse * (1.0 / 12.0 - square * (1.0 / 360.0 - square / 1260.0))

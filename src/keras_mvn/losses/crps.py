@@ -1,0 +1,57 @@
+"""The continuous ranked probability score of each target alone, in closed form."""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import keras
+from keras import ops
+
+from keras_mvn._rows import Targets
+from keras_mvn.layouts import Parameters
+from keras_mvn.losses.base import UnitFreeLoss
+from keras_mvn.types import Tensor
+
+__all__ = ["CRPS"]
+
+
+@final
+@keras.saving.register_keras_serializable(package="keras_mvn.losses")
+class CRPS(UnitFreeLoss):
+    """Σⱼ CRPS(N(μⱼ, σⱼ²), yⱼ)/tⱼ = Σⱼ σⱼ/tⱼ [w (2Φ(w) − 1) + 2φ(w) − 1/√π], w = (yⱼ − μⱼ)/σⱼ.
+
+    A proper score of the margins: it grows linearly with an error where the NLL grows with its
+    square, and so forgives outliers. It does not see how targets move together: with a full
+    covariance use `EnergyScore`, or the shape stays where it starts.
+
+    In standard deviations t of y; `target_scale=1.0` gives it in the units of y. A sum over the
+    observed targets of a row.
+
+    Args:
+        covariance: as in `NegativeLogLikelihood`.
+        target_scale: as in `UnitFreeLoss`: None takes the standard deviations of y from the head.
+        **kwargs: the other arguments of `NegativeLogLikelihood`.
+
+    Raises:
+        ValueError: as `NegativeLogLikelihood`; or y_pred without a head, and no `target_scale`.
+
+    Source: Gneiting & Raftery, "Strictly proper scoring rules, prediction, and estimation", JASA
+    102 (2007).
+
+    >>> import numpy as np
+    >>> loss = CRPS(covariance="diagonal", target_scale=1.0)
+    >>> round(float(loss(np.array([[0.0]]), np.array([[0.0, 1.0]]))), 4)  # (√2 − 1)/√π
+    0.2337
+
+    """
+
+    def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
+        """The sum over the observed targets of each row (...)."""
+        mean, scale, shape_params = parameters
+        variance = self.reader.covariance.variance(scale / targets.unit, shape_params)
+        sigma = ops.sqrt(variance)
+        w = targets.of_observed((targets.values - mean) / targets.unit) / sigma
+        density = ops.exp(-0.5 * w * w) * math.sqrt(2.0 / math.pi)
+        score = sigma * (w * ops.erf(w / math.sqrt(2.0)) + density - 1.0 / math.sqrt(math.pi))
+        return ops.sum(targets.of_observed(score), axis=-1)

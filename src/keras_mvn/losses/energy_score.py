@@ -1,0 +1,161 @@
+"""The energy score: a proper score that forgives outliers and sees all targets at once."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import keras
+from keras import ops
+
+from keras_mvn._checks import whole
+from keras_mvn._numeric import differentiable
+from keras_mvn._rows import Targets
+from keras_mvn.covariances import DEFAULT, Covariance, CovarianceLike
+from keras_mvn.layouts import Parameters
+from keras_mvn.losses._quadrature import norm_power_rule
+from keras_mvn.losses.base import UnitFreeLoss
+from keras_mvn.types import Tensor
+
+__all__ = ["EnergyScore", "draw_errors"]
+
+_TINY = 1e-12
+"""Added to squared distances, in squared standard deviations of y: a distance of 0 has a slope."""
+
+
+@final
+@keras.saving.register_keras_serializable(package="keras_mvn.losses")
+class EnergyScore(UnitFreeLoss):
+    """E ‖X − y‖ − ½ E ‖X − X'‖ with X, X' ~ N(μ, Σ) independent; ‖·‖ in standard deviations of y.
+
+    A strictly proper score: its expectation is smallest for the true distribution. It grows
+    linearly with an error where the NLL grows with its square, so outliers do little harm; it
+    sees correlations, if less sharply than the NLL does. For d = 1 it is the CRPS.
+
+    Exact by default: g(Σ, m) = E ‖X + m‖ is a one-dimensional integral over the eigenvalues of Σ,
+    taken with 16 nodes, with the analytic gradient (no eigenvalue gaps in it): O(d³) per row.
+    `samples` takes draws instead, O(samples · d) for a low-rank structure.
+
+    Args:
+        covariance: as in `NegativeLogLikelihood`.
+        target_scale: as in `UnitFreeLoss`: None takes the standard deviations of y from the head;
+            1.0 measures distances in the units of y.
+        samples: None for the exact score, or a number of draws ≥ 2 per row.
+        seed: of the draws, which differ between the rows of a batch and repeat from batch to
+            batch.
+        **kwargs: the other arguments of `NegativeLogLikelihood`.
+
+    Raises:
+        ValueError: as `NegativeLogLikelihood`; or y_pred without a head, and no `target_scale`.
+
+    Source: Gneiting & Raftery, "Strictly proper scoring rules, prediction, and estimation", JASA
+    102 (2007).
+
+    >>> import numpy as np
+    >>> loss = EnergyScore(covariance="diagonal", target_scale=1.0)
+    >>> round(float(loss(np.array([[0.0]]), np.array([[0.0, 1.0]]))), 4)  # (√2 − 1)/√π
+    0.2337
+
+    """
+
+    def __init__(
+        self,
+        covariance: CovarianceLike = DEFAULT,
+        target_scale: Any = None,
+        samples: int | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(covariance, target_scale, **kwargs)
+        self.samples = None if samples is None else whole(samples, "samples", "None or draws", 2)
+        self.seed = seed
+
+    def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
+        """The score of each row (...), of the observed targets."""
+        mean, scale, shape_params = parameters
+        structure = self.reader.covariance
+        scale = scale / targets.unit
+        error = targets.of_observed((mean - targets.values) / targets.unit)
+        if self.samples is None:
+            sigma = structure.covariance(scale, shape_params)
+            if targets.observed is not None:  # the marginal, beside targets that never vary
+                sigma = sigma * targets.observed[..., :, None] * targets.observed[..., None, :]
+            return _exact(sigma, error)
+        draws = draw_errors(structure, scale, shape_params, self.samples, self.seed)
+        draws = targets.of_observed(draws)
+        others = ops.roll(draws, 1, axis=0)  # as independent as any other pairing
+        return ops.mean(_norm(draws + error), axis=0) - 0.5 * ops.mean(_norm(draws - others), axis=0)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "samples": self.samples, "seed": self.seed}
+
+
+def draw_errors(
+    structure: Covariance, scale: Tensor, shape_params: Tensor, samples: int, seed: int
+) -> Tensor:
+    """Draws from N(0, Σ), the same in every batch: (samples, ..., d)."""
+    shape = ops.shape(scale)
+    z = keras.random.normal((samples, *shape), dtype=scale.dtype, seed=seed)
+    batch = ops.zeros_like(z[..., :1])
+    return scale * structure.color(shape_params + batch, z)
+
+
+def _norm(x: Tensor) -> Tensor:
+    return ops.sqrt(ops.sum(x * x, axis=-1) + _TINY)
+
+
+def _exact(sigma: Tensor, error: Tensor) -> Tensor:
+    """g(Σ, error) − ½ g(2Σ, 0): (..., d, d), (..., d) → (...)."""
+    # One output carries what the backward pass needs; one number of it is used outside.
+    return differentiable(_forward, _vjp, sigma, error)[..., 0, 0]
+
+
+def _forward(sigma: Tensor, error: Tensor) -> Tensor:
+    """[value | eigenvalues | error in the basis of eigenvectors | eigenvectors]: (..., d, 3 + d)."""
+    eigenvalues, vectors = ops.linalg.eigh(sigma)
+    eigenvalues = ops.where(eigenvalues > 0, eigenvalues, ops.zeros_like(eigenvalues))
+    b = (ops.swapaxes(vectors, -1, -2) @ error[..., None])[..., 0]
+    value = _mean_norm(eigenvalues, b) - 0.5 * _mean_norm(2.0 * eigenvalues, ops.zeros_like(b))
+    columns = [value[..., None] + ops.zeros_like(b), eigenvalues, b]
+    return ops.concatenate([ops.stack(columns, axis=-1), vectors], axis=-1)
+
+
+def _vjp(bar: Tensor, output: Tensor, sigma: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    """∂g/∂Σ = U [Σ_k w_k φ_k (t_k D_k − 2 t_k² (D_k b)(D_k b)ᵀ)] Uᵀ, D_k = (I + 2 t_k Λ)⁻¹.
+
+    ∂g/∂m = U Σ_k w_k φ_k 2 t_k D_k b. Eigenvectors are never differentiated.
+    """
+    eigenvalues, b, vectors = output[..., 1], output[..., 2], output[..., 3:]
+    t, weight, log_phi, shrunk = _transform(eigenvalues, b)
+    pull = (weight * ops.exp(log_phi))[..., None] * t[..., None]
+    along = shrunk * b[..., None, :]  # (..., nodes, d)
+    outer = ops.swapaxes(2.0 * pull * t[..., None] * along, -1, -2) @ along
+    diagonal = ops.sum(pull * shrunk, axis=-2)
+
+    t, weight, log_phi, shrunk = _transform(2.0 * eigenvalues, ops.zeros_like(b))
+    pull_spread = (weight * ops.exp(log_phi) * t)[..., None]
+    diagonal = diagonal - ops.sum(pull_spread * shrunk, axis=-2)
+
+    value_bar = bar[..., 0, 0][..., None]
+    transposed = ops.swapaxes(vectors, -1, -2)
+    inner = (vectors * diagonal[..., None, :]) @ transposed - vectors @ outer @ transposed
+    error_bar = (vectors @ ops.sum(2.0 * pull * along, axis=-2)[..., None])[..., 0]
+    return value_bar[..., None] * inner, value_bar * error_bar
+
+
+def _mean_norm(eigenvalues: Tensor, b: Tensor) -> Tensor:
+    """E ‖X + m‖, X ~ N(0, Σ), from the eigenvalues of Σ and m in its eigenvectors: (...)."""
+    _, weight, log_phi, _ = _transform(eigenvalues, b)
+    return ops.sum(weight * -ops.expm1(log_phi), axis=-1)
+
+
+def _transform(eigenvalues: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """t, weights and log φ(t) at the nodes (..., nodes), and 1/(1 + 2tλ) (..., nodes, d)."""
+    nodes, weights = (ops.cast(array, b.dtype) for array in norm_power_rule(1.0))
+    squared = ops.sum(eigenvalues + b * b, axis=-1, keepdims=True)
+    squared = ops.where(squared > _TINY, squared, ops.full_like(squared, _TINY))
+    t = nodes / squared
+    growth = 2.0 * t[..., None] * eigenvalues[..., None, :]
+    shrunk = 1.0 / (1.0 + growth)
+    exponent = 0.5 * ops.log1p(growth) + t[..., None] * (b * b)[..., None, :] * shrunk
+    return t, weights * ops.sqrt(squared), -ops.sum(exponent, axis=-1), shrunk

@@ -1,0 +1,55 @@
+"""Faithful heteroscedastic regression: the mean of a squared error, the covariance of a NLL."""
+
+from __future__ import annotations
+
+from typing import final
+
+import keras
+from keras import ops
+
+from keras_mvn._rows import Targets
+from keras_mvn.layouts import Parameters
+from keras_mvn.losses._gradients import gradient_only, squared_error
+from keras_mvn.losses.base import UnitFreeLoss
+from keras_mvn.losses.negative_log_likelihood import row_negative_log_likelihood
+from keras_mvn.types import Tensor
+
+__all__ = ["FaithfulNegativeLogLikelihood"]
+
+
+@final
+@keras.saving.register_keras_serializable(package="keras_mvn.losses")
+class FaithfulNegativeLogLikelihood(UnitFreeLoss):
+    """The value of the NLL; the mean learns as under ½ ‖(y − μ)/t‖², the covariance by NLL.
+
+    The mean is that of a network trained on squared errors, in standard deviations t of y, and no
+    uncertain row loses its say in it; the covariance learns from the residuals of that mean. With
+    the head's `stop_trunk=True` the covariance does not disturb the layers before the head either,
+    and the mean is exactly that of the squared error.
+
+    The value is the NLL in nats, so that `val_loss` compares with that of the other losses (the
+    paper adds the squared error to it, which changes no gradient).
+
+    Args:
+        covariance: as in `NegativeLogLikelihood`.
+        target_scale: as in `UnitFreeLoss`: None takes the standard deviations of y from the head.
+        **kwargs: the other arguments of `NegativeLogLikelihood`.
+
+    Raises:
+        ValueError: as `NegativeLogLikelihood`; or y_pred without a head, and no `target_scale`.
+
+    Source: Stirn et al., "Faithful heteroscedastic regression with neural networks", AISTATS 2023.
+
+    >>> import numpy as np
+    >>> loss = FaithfulNegativeLogLikelihood(covariance="diagonal", target_scale=1.0)
+    >>> round(float(loss(np.array([[1.0]]), np.array([[0.0, 2.0]]))), 4)  # −log N(1; 0, 2²)
+    1.7371
+
+    """
+
+    def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
+        """−log p of each row (...), whose gradient by the mean is that of the squared error."""
+        mean, scale, shape_params = parameters
+        fixed = Parameters(ops.stop_gradient(mean), scale, shape_params)
+        nll = row_negative_log_likelihood(self.reader.covariance, targets, fixed)
+        return nll + gradient_only(squared_error(targets, mean))
