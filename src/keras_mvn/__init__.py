@@ -10,6 +10,7 @@ except ImportError as error:
     raise ImportError(_launcher.explain_missing_backend()) from error
 
 from keras_mvn import calibration as calibration
+from keras_mvn import callbacks as callbacks
 from keras_mvn import covariances as covariances
 from keras_mvn import layers as layers
 from keras_mvn import layouts as layouts
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MultivariateNormal",
     "calibration",
+    "callbacks",
     "covariances",
     "layers",
     "layouts",

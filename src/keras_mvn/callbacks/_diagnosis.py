@@ -1,0 +1,173 @@
+"""Why a loss or a weight is not finite: what can be established from the batch and the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_mvn.callbacks._training import to_numpy
+from keras_mvn.layers import MultivariateNormalHead
+from keras_mvn.types import Array
+
+__all__ = ["FAR", "Finding", "examine_data", "examine_prediction"]
+
+FAR = 1e3
+"""Standard deviations from the adapted mean beyond which a target is called out of scale."""
+
+_COLLAPSED = 1e-6
+"""Share of the adapted scale below which a scale is called collapsed."""
+
+_SINGULAR = 1e12
+"""Condition number of a correlation matrix beyond which it is called singular."""
+
+_MOST = 10
+"""Rows named in a message; `Finding.rows` has all."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong."""
+
+    cause: str
+    """"x", "y", "units", "scale", "condition", "prediction" or "learning_rate"."""
+    text: str
+    """For people."""
+    rows: tuple[int, ...] = ()
+    """Rows of the batch, or of the table, that show it."""
+    targets: tuple[str, ...] = ()
+    """Names or numbers of the targets that show it."""
+
+
+def examine_data(
+    data: Any, head: MultivariateNormalHead | None, missing_allowed: bool
+) -> list[Finding]:
+    """What is wrong with x, y or the units of y, whatever the weights.
+
+    Args:
+        data: (x, y) or (x, y, sample_weight), as `fit` feeds it.
+        head: for names and units; None looks for non-finite values only.
+        missing_allowed: NaN in y means "not observed", as the loss was told.
+
+    """
+    x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+    found = []
+    for part in keras.tree.flatten(x):
+        found += _not_finite("x", to_numpy(part), None, missing_allowed=False)
+    for part in keras.tree.flatten(y):
+        values = _counted(to_numpy(part), weight)
+        found += _not_finite("y", values, head, missing_allowed)
+        if head is not None:
+            found += _out_of_scale(values, head)
+    return found
+
+
+def examine_prediction(y_pred: Any, head: MultivariateNormalHead) -> list[Finding]:
+    """What is wrong with a prediction of the head: not finite, collapsed, singular."""
+    prediction, d = to_numpy(y_pred), head.event_size
+    if prediction.shape[-1] != head.compute_output_shape((None, 1))[-1]:
+        return []  # not the head's own output
+    finite = np.asarray(np.isfinite(prediction).all(axis=-1))
+    if not finite.all():
+        rows = _rows(~finite)
+        return [Finding("prediction", f"the prediction is not finite in {_list(rows)}", rows)]
+    scale = prediction[..., d : 2 * d]
+    relative = scale / to_numpy(head.origin_scale)
+    collapsed = relative < _COLLAPSED
+    if collapsed.any():
+        rows, targets = _rows(collapsed), _targets(collapsed, head)
+        text = (
+            f"collapsed scale: {relative.min():.1e} of the adapted scale, in {_list(rows)}, "
+            f"targets {', '.join(targets)}"
+        )
+        return [Finding("scale", text, rows, targets)]
+    with np.errstate(all="ignore"):
+        eigenvalues = np.linalg.eigvalsh(head.distribution(prediction).correlation)
+        singular = ~(eigenvalues[..., -1] < _SINGULAR * eigenvalues[..., 0])
+    if singular.any():
+        rows = _rows(singular)
+        text = f"the correlation's condition number exceeds {_SINGULAR:.0e} in {_list(rows)}"
+        return [Finding("condition", text, rows)]
+    return []
+
+
+def _counted(y: Array, weight: Any) -> Array:
+    """y, where rows of weight 0 hold nothing that could be wrong."""
+    if weight is None or keras.tree.is_nested(weight):
+        return y
+    weights = to_numpy(weight).reshape(len(y), -1).any(axis=-1)
+    return np.where(weights.reshape(-1, *[1] * (y.ndim - 1)), y, 0.0) if not weights.all() else y
+
+
+def _not_finite(
+    cause: str, values: Array, head: MultivariateNormalHead | None, missing_allowed: bool
+) -> list[Finding]:
+    bad = np.isinf(values) if missing_allowed else ~np.isfinite(values)
+    if not bad.any():
+        return []
+    rows = _rows(bad)
+    kinds = " and ".join(
+        name
+        for name, there in (("NaN", np.isnan(values) & bad), ("inf", np.isinf(values)))
+        if there.any()
+    )
+    targets = () if cause == "x" else _targets(bad, head)
+    columns = _columns(bad) if cause == "x" else f", targets {', '.join(targets)}"
+    way_out = (
+        "mend or leave out these rows"
+        if cause == "x" or not np.isnan(values).any()
+        else "leave out these rows, or give them sample weight 0"
+    )
+    return [
+        Finding(cause, f"{cause} holds {kinds} in {_list(rows)}{columns}: {way_out}", rows, targets)
+    ]
+
+
+def _out_of_scale(y: Array, head: MultivariateNormalHead) -> list[Finding]:
+    d = head.event_size
+    events = y if y.ndim > 1 else y[:, None]
+    if events.shape[-1] != d:
+        return []
+    mean, stddev = to_numpy(head.origin_mean), to_numpy(head.origin_stddev)
+    with np.errstate(invalid="ignore", over="ignore"):
+        distance = np.where(np.isfinite(events), np.abs(events - mean) / stddev, 0.0)
+    far = distance > FAR
+    if not far.any():
+        return []
+    rows, targets = _rows(far), _targets(far, head)
+    text = (
+        f"y is out of scale: up to {distance.max():.1e} standard deviations from the head's "
+        f"origin in {_list(rows)}, targets {', '.join(targets)}: call head.adapt(y_train) before "
+        "fit, or mend the outliers"
+    )
+    return [Finding("units", text, rows, targets)]
+
+
+def _rows(bad: NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(bad.reshape(len(bad), -1).any(axis=-1)).tolist())
+
+
+def _targets(bad: NDArray[np.bool_], head: MultivariateNormalHead | None) -> tuple[str, ...]:
+    columns = bad if bad.ndim > 1 else bad[:, None]
+    numbers = np.flatnonzero(columns.reshape(-1, columns.shape[-1]).any(axis=0)).tolist()
+    names = None if head is None else head.target_names
+    if names is None or len(names) != columns.shape[-1]:
+        return tuple(map(str, numbers))
+    return tuple(names[i] for i in numbers)
+
+
+def _columns(bad: NDArray[np.bool_]) -> str:
+    return f", columns {_some(np.flatnonzero(bad.any(axis=0)))}" if bad.ndim == 2 else ""
+
+
+def _list(rows: Sequence[int]) -> str:
+    return f"{len(rows)} row{'s' if len(rows) > 1 else ''} ({_some(rows)})"
+
+
+def _some(numbers: Any) -> str:
+    shown = ", ".join(str(int(n)) for n in numbers[:_MOST])
+    return shown + (", …" if len(numbers) > _MOST else "")

@@ -1,0 +1,196 @@
+"""Schedules over epochs: a mean that learns first, a weight that changes."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import keras
+import numpy as np
+
+from keras_mvn._checks import probability, whole
+from keras_mvn.callbacks._training import find_head, retrace
+from keras_mvn.layers import MultivariateNormalHead
+
+__all__ = ["BetaAnnealing", "MeanWarmUp"]
+
+
+@final
+class MeanWarmUp(keras.callbacks.Callback):
+    """The mean learns first: for some epochs the covariance stays what `adapt` measured.
+
+    A covariance that learns beside a poor mean explains the misfit as noise, and the mean then
+    stops learning. During the warm-up all weights of the head but the mean's are zero, which is
+    the adapted covariance Σ₀ for every row, and the loss teaches mean and trunk alone:
+    ½ (y − μ)ᵀ Σ₀⁻¹ (y − μ) + constant, whatever the units of y. From then on both learn.
+
+    The covariance starts from zero afterwards: what it had learnt or was initialized to before is
+    discarded, unless training resumes after epoch 0. Nothing moves it during the warm-up, neither
+    weight decay nor a regularizer, while the optimizer goes on gathering its gradients, so that
+    its first steps are of ordinary size. The training step is compiled once more at the end.
+
+    Args:
+        epochs: length of the warm-up, in epochs; or
+        fraction: of the epochs of `fit`, between 0 and 1. Without either: 0.25.
+        head: the head, where the model has several.
+
+    Raises:
+        ValueError: both lengths given, or a length that is none; in `fit`: no head, or several.
+
+    Source: Nix & Weigend, "Estimating the mean and variance of the target probability
+    distribution", ICNN (1994), train the mean alone first; Sluijterman et al., "Optimal training
+    of mean variance estimation neural networks", Neurocomputing 597 (2024), measure it.
+
+    >>> import keras, numpy as np
+    >>> from keras_mvn.layers import MultivariateNormalHead
+    >>> from keras_mvn.losses import NegativeLogLikelihood
+    >>> model = keras.Sequential([keras.Input((1,)), MultivariateNormalHead(2)])
+    >>> model.compile("adam", NegativeLogLikelihood())
+    >>> x, y = np.ones((4, 1)), np.ones((4, 2))
+    >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[MeanWarmUp(epochs=2)])
+    >>> model.predict(x, verbose=0)[0, 2:].tolist()  # scales and shape parameter: N(0, I) still
+    [1.0, 1.0, 0.0]
+
+    """
+
+    def __init__(
+        self,
+        epochs: int | None = None,
+        fraction: float | None = None,
+        head: MultivariateNormalHead | None = None,
+    ) -> None:
+        super().__init__()
+        if epochs is not None and fraction is not None:
+            raise ValueError(
+                f"MeanWarmUp takes epochs or fraction, not both; received epochs={epochs} and "
+                f"fraction={fraction}."
+            )
+        self.epochs = None if epochs is None else whole(epochs, "epochs", "a number of epochs", 0)
+        self.fraction = probability(0.25 if fraction is None else fraction, "fraction")
+        self.head = head
+        self._length = 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Find the head, and how long the warm-up lasts."""
+        self._head = find_head(self.model, self.head, "MeanWarmUp")
+        share = round(self.fraction * self.params["epochs"])
+        self._length = share if self.epochs is None else self.epochs
+        self._release()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Hold the covariance before the end of the warm-up, let it go after."""
+        held = "apply" in vars(self.model.optimizer)
+        if epoch < self._length and not held:
+            self._hold(start=epoch == 0)
+        elif epoch >= self._length and held:
+            self._release()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Leave the optimizer as it was."""
+        self._release()
+
+    def _hold(self, start: bool) -> None:
+        mean = {id(variable) for variable in self._head.mean_dense.variables}
+        frozen = [v for v in self._head.trainable_variables if id(v) not in mean]
+        if start:
+            for variable in frozen:
+                variable.assign(np.zeros(variable.shape))
+        self.model.optimizer.apply = _apply_except(frozen, self.model.optimizer)
+        retrace(self.model)
+
+    def _release(self) -> None:
+        if vars(self.model.optimizer).pop("apply", None) is not None:
+            retrace(self.model)
+
+
+def _apply_except(frozen: list[Any], optimizer: Any) -> Any:
+    """`optimizer.apply`, after which these variables are what they were.
+
+    `variable.trainable = False` would not do: on JAX an optimizer applies to the variables that it
+    was built with or none, and a model that is compiled already does not look.
+    """
+    apply = type(optimizer).apply.__get__(optimizer)
+
+    def apply_to_the_rest(grads: Any, trainable_variables: Any = None) -> Any:
+        before = [keras.ops.copy(variable) for variable in frozen]
+        iterations = apply(grads, trainable_variables)
+        for variable, value in zip(frozen, before, strict=True):
+            variable.assign(value)
+        return iterations
+
+    return apply_to_the_rest
+
+
+@final
+class BetaAnnealing(keras.callbacks.Callback):
+    """Move the β of a loss in equal steps from `start` to `end` over some epochs.
+
+    At epoch e, β = start + (end − start) · ⌊steps · min(e/epochs, 1)⌋/steps. The β of each epoch
+    is in the logs as `beta`. For `BetaNegativeLogLikelihood`: β = 1 lets the mean learn as under
+    MSE, β = 0 is the NLL.
+
+    A variable of a loss is no part of a compiled step's state on JAX, which would go on with the
+    first value: there each step of β compiles the training step again, hence `steps`.
+
+    Args:
+        loss: the loss, whose `beta` is a `keras.Variable`; None is the loss of the model.
+        start: β of the first epoch.
+        end: β from epoch `epochs` on.
+        epochs: length of the schedule; None is 80 % of the epochs of `fit`.
+        steps: how many times β changes at most.
+
+    Raises:
+        ValueError: in `fit`, a loss without such a β; or lengths that are no numbers ≥ 1.
+
+    >>> annealing = BetaAnnealing(start=1.0, end=0.0, epochs=4, steps=2)
+    >>> [annealing.beta(epoch) for epoch in range(6)]
+    [1.0, 1.0, 0.5, 0.5, 0.0, 0.0]
+
+    """
+
+    def __init__(
+        self,
+        loss: Any = None,
+        start: float = 1.0,
+        end: float = 0.0,
+        epochs: int | None = None,
+        steps: int = 10,
+    ) -> None:
+        super().__init__()
+        self.loss = loss
+        self.start = float(start)
+        self.end = float(end)
+        self.epochs = None if epochs is None else whole(epochs, "epochs", "a number of epochs", 1)
+        self.steps = whole(steps, "steps", "how many times β changes", 1)
+        self._traced: float | None = None
+
+    def beta(self, epoch: int) -> float:
+        """β of this epoch, the first being 0."""
+        epochs = self.epochs or max(1, round(0.8 * self.params["epochs"]))
+        done = min(self.steps * epoch // epochs, self.steps) / self.steps
+        return (1.0 - done) * self.start + done * self.end
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Find the loss."""
+        loss = self.model.loss if self.loss is None else self.loss
+        self._variable: Any = getattr(loss, "beta", None)
+        if not isinstance(self._variable, keras.Variable):
+            raise ValueError(
+                f"BetaAnnealing needs a loss whose beta is a keras.Variable; received {loss!r}. "
+                "Pass it: BetaAnnealing(loss=…), loss = BetaNegativeLogLikelihood()."
+            )
+        self._traced = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Set the β of this epoch."""
+        beta = self.beta(epoch)
+        if beta == self._traced:
+            return
+        self._variable.assign(beta)
+        self._traced = beta
+        if keras.backend.backend() == "jax":
+            retrace(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Write β into the logs."""
+        if logs is not None:
+            logs["beta"] = self.beta(epoch)
