@@ -1,10 +1,18 @@
-"""The structures that every battery runs over, for four targets or any number of them."""
+"""One of every structure, for four targets."""
 
 from keras_mvn import covariances
 
 STRUCTURES = [
-    covariances.get(n)
-    for n in ("isotropic", "diagonal", "cholesky", "precision_cholesky", "symmetric")
+    covariances.Isotropic(),
+    covariances.Diagonal(),
+    covariances.Cholesky(),
+    covariances.PrecisionCholesky(),
+    covariances.Symmetric(),
+    covariances.Correlation(),
+    covariances.LowRank(2),
+    covariances.Banded(1),
+    covariances.BlockDiagonal([([0, 2], "cholesky"), ([3, 1], "precision_cholesky")]),
+    covariances.Kronecker((2, 2)),
 ]
 
 

@@ -47,7 +47,7 @@ class TestConstant:
 
     def test_a_constant_shape_keeps_scales_that_depend_on_x(self, rng):
         x, y = table(rng)
-        model, head, _, loss = fitted(x, y, constant="shape")
+        model, _, _, loss = fitted(x, y, constant="shape")
         y_pred = model.predict(x, verbose=0)
         assert spread(y_pred[:, 2 * D :]) < 1e-6
         assert spread(y_pred[:, D : 2 * D]) > 1e-3
@@ -109,7 +109,7 @@ def test_a_saved_model_predicts_the_same(kwargs, rng, tmp_path):
     x, y = table(rng)
     learned = kwargs.get("learn_degrees_of_freedom", False)
     loss = losses.StudentT("learned") if learned else None
-    model, head, _, _ = fitted(x, y, loss, **kwargs)
+    model, _, _, _ = fitted(x, y, loss, **kwargs)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))

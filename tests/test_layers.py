@@ -504,9 +504,7 @@ class TestShrinkage:
             for dense in (head.mean_dense, head.covariance_dense):
                 dense.kernel.assign(np.linspace(-0.5, 0.5, 2 * dense.units).reshape(2, -1))
             expected = self.expected(head, x, 0.7)
-            model.compile(
-                keras.optimizers.SGD(0.0), loss=kmvn.losses.NegativeLogLikelihood()
-            )
+            model.compile(keras.optimizers.SGD(0.0), loss=kmvn.losses.NegativeLogLikelihood())
             history = model.fit(x, y, batch_size=20, validation_data=(x, y), verbose=0).history
             losses[strength] = history["loss"][0], history["val_loss"][0]
         assert losses[0.7][0] - losses[None][0] == pytest.approx(expected, rel=1e-4)
@@ -530,7 +528,7 @@ class TestShrinkage:
         assert [numpy(penalty) for penalty in head.losses] == [0.0]
 
     def test_masking_layers_are_heard(self, rng):
-        x, y = rng.normal(size=(8, 5, 2)), rng.normal(size=(8, 5, D))
+        x = rng.normal(size=(8, 5, 2))
         x[:, 3:] = 0.0  # Masking's mask value
         head = MultivariateNormalHead(D, shrinkage=2.0, covariance_kernel_initializer="ones")
         model = keras.Sequential([keras.Input((5, 2)), keras.layers.Masking(), head])
@@ -617,9 +615,7 @@ class TestShrinkage:
             head = MultivariateNormalHead(D, shrinkage=strength)
             head.adapt(y)
             model = network(head)
-            model.compile(
-                keras.optimizers.Adam(0.01), loss=kmvn.losses.NegativeLogLikelihood()
-            )
+            model.compile(keras.optimizers.Adam(0.01), loss=kmvn.losses.NegativeLogLikelihood())
             model.fit(x, y, epochs=60, batch_size=64, verbose=0)
             variance = head.distribution(model.predict(x, verbose=0)).variance
             spread.append(np.log(variance).std(axis=0).mean())

@@ -251,7 +251,7 @@ class TestBeta:
 
     @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
     def test_it_is_the_published_gradient_for_a_diagonal(self, beta, rng):
-        y, y_pred, mean, sigma = problem(covariances.Diagonal(), 5, rng)
+        y, y_pred, mean, _ = problem(covariances.Diagonal(), 5, rng)
         scale = y_pred[:, D:]
         weight = (scale / UNIT) ** (2 * beta)
         r = y - mean
@@ -359,9 +359,7 @@ class TestBalanced:
 class TestNaturalGradient:
     """Against the Fisher matrix in raw coordinates, by finite differences of Σ."""
 
-    @pytest.mark.parametrize(
-        "structure", [covariances.Diagonal(), *TRIANGULAR], ids=named
-    )
+    @pytest.mark.parametrize("structure", [covariances.Diagonal(), *TRIANGULAR], ids=named)
     @pytest.mark.parametrize("with_gaps", [False, True])
     def test_raw_outputs_get_the_inverse_fisher_matrix_times_the_gradient(
         self, structure, with_gaps, rng

@@ -13,4 +13,10 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope as in_symb
 from keras.src.backend.common.tensor_attributes import get_tensor_attr as get_tensor_attr
 from keras.src.backend.common.tensor_attributes import set_tensor_attr as set_tensor_attr
 
-__all__ = ["get_keras_mask", "get_tensor_attr", "in_symbolic_scope", "set_keras_mask", "set_tensor_attr"]
+__all__ = [
+    "get_keras_mask",
+    "get_tensor_attr",
+    "in_symbolic_scope",
+    "set_keras_mask",
+    "set_tensor_attr",
+]

@@ -27,7 +27,7 @@ class Targets(NamedTuple):
     unit: Tensor | None = None
     """(d,), the standard deviations that `adapt` measured; None where no loss asks for them."""
 
-    def count(self) -> Tensor | int:
+    def observed_count(self) -> Tensor | int:
         """How many targets of each row were observed: (...), or d."""
         if self.observed is None:
             return int(self.values.shape[-1])
@@ -38,9 +38,7 @@ class Targets(NamedTuple):
         return x if self.observed is None else x * self.observed
 
 
-def read_targets(
-    y_true: Tensor, mean: Tensor, missing: str, unit: Tensor | None = None
-) -> Targets:
+def read_targets(y_true: Tensor, mean: Tensor, missing: str, unit: Tensor | None = None) -> Targets:
     """y_true as events; with "marginalize", NaN marks what was not observed.
 
     What is missing is replaced by the mean before anything is subtracted: NaN · 0 is NaN.

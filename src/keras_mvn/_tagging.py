@@ -47,9 +47,7 @@ def tag(y_pred: Tensor, written: Written) -> Tensor:
     return y_pred
 
 
-def check(
-    y_pred: Tensor, covariance: Covariance, reader: str, layout: str, from_raw: bool
-) -> None:
+def check(y_pred: Tensor, covariance: Covariance, reader: str, layout: str, from_raw: bool) -> None:
     """Compare structure and layout of `reader` with those of the head that wrote y_pred, if known.
 
     Args:

@@ -56,8 +56,11 @@ class MultivariateNormalHead(keras.layers.Layer):
             it learn from the mean alone.
         shrinkage: pulls each row's covariance towards the one that is best for all rows: the
             strength λ of a penalty ½ λ Σ raw², per row, on what x adds to the head's raw
-            covariance outputs. None for none. It is added while training (`model.losses`), and is
-            not part of `val_loss`.
+            covariance outputs. None for none; "auto" for λ = 16/n, n the rows that `adapt` counted
+            (every step of a sequence is one; no penalty without `adapt`). That is a prior as
+            strong as 16 rows, whatever n. It is added while training (`model.losses`), masked
+            steps apart, and is not part of `val_loss`. What it is worth on small tables beside
+            early stopping, and what it cannot mend: benchmarks/results/small_tables.md.
         learn_degrees_of_freedom: emit one more column, the degrees of freedom of a multivariate
             Student's t, one trained number for all rows, for `losses.StudentT("learned")`.
 
@@ -206,9 +209,10 @@ class MultivariateNormalHead(keras.layers.Layer):
                 )
             columns = []
         names = self.target_names or columns
-        found = moments.estimate(y, self.event_size, names)
+        rank = self.covariance.moments_rank(self.event_size)
+        found = moments.estimate(y, self.event_size, names, rank)
         self.target_names = names_of_targets(names or None, self.event_size)
-        scale, shape_params = self.covariance.from_covariance(found.covariance)
+        scale, shape_params = self.covariance.from_moments(found)
         self._set_origin(found.mean, found.stddev, scale, shape_params, found.rows)
 
     @property
@@ -224,7 +228,12 @@ class MultivariateNormalHead(keras.layers.Layer):
         return "student_t" if self.learn_degrees_of_freedom else "packed"
 
     def _set_origin(
-        self, mean: Array, stddev: Array, scale: Array, shape_params: Array, rows: int = 0
+        self,
+        mean: Array,
+        stddev: Array,
+        scale: Array,
+        shape_params: Array,
+        rows: int | Array = 0,
     ) -> None:
         self.origin_mean.assign(mean)
         self.origin_stddev.assign(stddev)
@@ -271,16 +280,15 @@ class MultivariateNormalHead(keras.layers.Layer):
             trunk = ops.stop_gradient(inputs) if self.stop_trunk else inputs
             of_x = ops.cast(self.covariance_dense(trunk), self.compute_dtype)
             if training and self.shrinkage_strength > 0:
-                self.add_loss(self._shrinkage_loss(of_x, mask))
+                of_x_alone = of_x - self.covariance_dense.bias if self.use_bias else of_x
+                self.add_loss(self._shrinkage_loss(of_x_alone, mask))
             parts.append(of_x)
         if self.constant_raw is not None:
             parts.append(one * self.constant_raw)
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
-    def _shrinkage_loss(self, raw: Tensor, mask: Tensor | None) -> Tensor:
-        """½ λ Σ (raw − bias)², averaged over rows: one strength for any batch size."""
-        bias = self.covariance_dense.bias
-        of_x = raw if bias is None else raw - ops.cast(bias, raw.dtype)
+    def _shrinkage_loss(self, of_x: Tensor, mask: Tensor | None) -> Tensor:
+        """½ λ Σ of_x², averaged over rows: one strength for any batch size."""
         rows = ops.sum(of_x * of_x, axis=-1)
         weight = ops.ones_like(rows) if mask is None else ops.cast(mask, rows.dtype)
         mean_square = ops.divide_no_nan(ops.sum(rows * weight), ops.sum(weight))

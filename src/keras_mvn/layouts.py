@@ -88,7 +88,7 @@ class Packed(Layout):
         width = y_pred.shape[-1]
         if not from_raw:
             return covariance.event_size_of(width)
-        return next((d for d in range(1, width + 1) if d + covariance.raw_size(d) == width), None)
+        return covariance.event_size_of_raw(width)
 
     def expected(self, event_size: int, covariance: Covariance, from_raw: bool) -> str:
         if not from_raw:
@@ -112,7 +112,7 @@ class Packed(Layout):
 
 @final
 class StudentT(Layout):
-    """"packed" and one trailing column, the degrees of freedom of a multivariate Student's t.
+    """As "packed", with one trailing column: the degrees of freedom of a multivariate Student's t.
 
     `scale` and `shape_params` then describe Student's scale matrix; its covariance is ν/(ν − 2)
     times as large. Readers that are not made for Student's t take the normal distribution of the
@@ -285,10 +285,11 @@ class Reader:
         shape = tuple(y_true.shape)
         if _agree(shape, (*batch, d)) or (d == 1 and _agree(shape, batch)):
             return
+        only = self.covariance.event_size
         needed = (
             f" For {shape[-1]} targets, y_pred would have to be "
             f"{self.layout.expected(shape[-1], self.covariance, self.from_raw)}."
-            if len(shape) == len(batch) + 1 and shape[-1] not in (None, 0, d)
+            if len(shape) == len(batch) + 1 and shape[-1] not in (None, 0, d) and only is None
             else ""
         )
         raise ValueError(
@@ -315,7 +316,9 @@ class Reader:
             )
         return d
 
-    def _nearest_event_sizes(self, y_pred: Tensor) -> tuple[int, int]:
+    def _nearest_event_sizes(self, y_pred: Tensor) -> tuple[int, ...]:
+        if self.covariance.event_size is not None:
+            return (self.covariance.event_size,)
         width = y_pred.shape[-1] if len(y_pred.shape) else 1
         below = max(
             (d for d in range(1, width + 1) if self.covariance.packed_size(d) <= width), default=1

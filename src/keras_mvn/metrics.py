@@ -164,14 +164,14 @@ class RootMeanSquaredError(CovarianceMetric):
 
     def row_weight(self, targets: Targets, weight: Tensor) -> Tensor:
         """A row counts as often as it has observed targets."""
-        return weight * targets.count() / targets.values.shape[-1]
+        return weight * targets.observed_count() / targets.values.shape[-1]
 
     def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
         """Root mean square over the observed targets of each row (...)."""
         residual = targets.of_observed(targets.values - parameters.mean)
         largest = _positive(ops.max(ops.abs(residual), axis=-1, keepdims=True, initial=0.0))
         relative = residual / largest
-        count = ops.cast(targets.count(), residual.dtype)
+        count = ops.cast(targets.observed_count(), residual.dtype)
         return largest[..., 0] * ops.sqrt(
             ops.divide_no_nan(ops.sum(relative * relative, axis=-1), count)
         )
@@ -229,7 +229,7 @@ class _EllipsoidMetric(CovarianceMetric):
             return chi_square_quantile(self.level, d)
         quantiles = [0.0, *(chi_square_quantile(self.level, count) for count in range(1, d + 1))]
         table = ops.cast(np.asarray(quantiles), targets.observed.dtype)
-        return ops.take(table, ops.cast(targets.count(), "int32"))
+        return ops.take(table, ops.cast(targets.observed_count(), "int32"))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

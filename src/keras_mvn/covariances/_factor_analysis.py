@@ -28,6 +28,9 @@ __all__ = ["closest_factors", "leading_factors"]
 UNIQUENESS_FLOOR = 1e-6
 """Smallest share of a target's variance that is its own (else a Heywood case ends at 0)."""
 
+SMALL = 32
+"""Up to this d, a fit that is not exact is tried from other starts, in case of a local minimum."""
+
 _FLOOR = float(np.log(UNIQUENESS_FLOOR))
 
 
@@ -65,6 +68,16 @@ def _minimize(factor: Array, rank: int) -> _Fit:
     d = len(factor)
     inverse = np.linalg.solve(factor, np.eye(d))
     start = (1.0 - min(rank, d) / (2.0 * d)) / (inverse**2).sum(axis=0)
+    best = _descend_twice(factor, start, rank)
+    others = (np.full(d, 0.5), np.sqrt(start), np.full(d, 0.1))
+    for other in others if d <= SMALL else ():
+        if best.discrepancy > 1e-20:
+            found = _descend_twice(factor, other, rank)
+            best = min(best, found, key=lambda fit: fit.discrepancy)
+    return best
+
+
+def _descend_twice(factor: Array, start: Array, rank: int) -> _Fit:
     fit = _fit(factor, np.maximum(np.log(start), _FLOOR), rank)
     fit = _descend(factor, fit, rank, _positive_hessian, steps=100)
     return _descend(factor, fit, rank, _hessian, steps=100)

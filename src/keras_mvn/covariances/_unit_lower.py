@@ -77,7 +77,7 @@ def half_diagonal(square: Tensor) -> Tensor:
 def unit_tangent(
     shape_params: Tensor, tangent: Tensor, diagonal_dot: Tensor, *, columns: bool = False
 ) -> Tensor:
-    """How N moves when its scaled factor moves by `tangent`, of diagonal `diagonal_dot`: (..., k)."""
+    """How N moves when its factor moves by `tangent`, of diagonal `diagonal_dot`: (..., k)."""
     n = unpack_strict_lower(shape_params, diagonal_dot.shape[-1])
     rate = diagonal_dot[..., None, :] if columns else diagonal_dot[..., :, None]
     return pack_strict_lower(tangent - n * rate)

@@ -278,7 +278,7 @@ class Covariance(abc.ABC):
 
         if xp is np:
             return without_gaps() if (observed > 0).all() else with_gaps()
-        return xp.cond(xp.all(observed > 0), without_gaps, with_gaps)  # type: ignore[no-any-return]
+        return xp.cond(xp.all(observed > 0), without_gaps, with_gaps)
 
     @final
     def whiten_with_vjp(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -123,7 +123,7 @@ def _unit_factor(x: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
     dense = unpack_strict_lower(x, event_size)
     xp, log_cosh = namespace(x), _log_cosh(dense)
     from_here = log_cosh @ _ones_like(np.tril(np.ones((event_size, event_size))), dense)
-    n = xp.tanh(x) * xp.exp(pack_strict_lower(from_here))
+    n = _tanh(x) * xp.exp(pack_strict_lower(from_here))
     return n, -xp.sum(log_cosh, axis=-1)
 
 
@@ -134,7 +134,7 @@ def _factor(x: Tensor, event_size: int) -> Tensor:
     before = log_cosh @ _ones_like(np.triu(np.ones((event_size, event_size)), 1), dense)
     identity = _ones_like(np.eye(event_size), dense)
     # tanh is 0 above the diagonal, and on it, where a 1 takes its place.
-    return (xp.tanh(dense) + identity) * xp.exp(-before)
+    return (_tanh(dense) + identity) * xp.exp(-before)
 
 
 def _log_cosh(x: Tensor) -> Tensor:
@@ -143,7 +143,23 @@ def _log_cosh(x: Tensor) -> Tensor:
         size = xp.abs(x)
         return size + xp.log1p(xp.exp(-2.0 * size)) - float(np.log(2.0))
 
-    return differentiable(value, lambda bar, _, x: bar * namespace(x).tanh(x), x)
+    return differentiable(value, lambda bar, _, x: bar * _tanh(x), x)
+
+
+def _tanh(x: Tensor) -> Tensor:
+    # Not `ops.tanh`: it turns float64 into float32 on JAX.
+    def value(x: Tensor) -> Tensor:
+        xp = namespace(x)
+        less = xp.expm1(-2.0 * xp.abs(x))
+        size = -less / (2.0 + less)
+        return xp.where(x >= 0, size, -size)
+
+    def vjp(bar: Tensor, output: Tensor, x: Tensor) -> Tensor:
+        xp = namespace(x)
+        small = xp.exp(-2.0 * xp.abs(x))
+        return bar * 4.0 * small / ((1.0 + small) * (1.0 + small))
+
+    return differentiable(value, vjp, x)
 
 
 def _ones_like(constant: Array, like: Tensor) -> Tensor:

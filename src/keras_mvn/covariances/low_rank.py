@@ -17,7 +17,7 @@ from keras_mvn.types import Array, Tensor
 
 __all__ = ["LowRank"]
 
-DENSE_LIMIT = 512
+DENSE_LIMIT = 256
 """Up to this many targets `adapt` reads their dense covariance; beyond, its leading directions."""
 
 
@@ -35,7 +35,7 @@ class LowRank(Covariance):
     Whitening goes through the factors one after the other: with w_k = v_k whitened by those before
     it, c = 1 + ‖w_k‖² and R_k = R_{k−1} + v_k v_kᵀ, z ← z − w_k (w_kᵀ z) / (c + √c), and log_det =
     ½ Σ log c. The r × r matrix I + Vᵀ V is never formed, because a Cholesky factorization of it
-    loses κ(R), and fails in float32 from ‖V‖ ≈ 3000 on; this loses √κ and cannot fail, so V needs
+    loses κ(R) of float32's accuracy; this loses √κ and cannot fail, so V needs
     no bound. O(d r²) time and O(d r) memory per row, for samples and incomplete rows too. r steps
     are written out into the graph: meant for r up to about 50.
 
@@ -153,7 +153,8 @@ class LowRank(Covariance):
         """Maximum likelihood factor analysis: the closest in Kullback–Leibler divergence.
 
         Exact where Σ is of this form with uniquenesses of at least 1e-6 of the variance, their
-        floor. O(d³) a step.
+        floor; a local minimum (seen in 1 of 500 small Σ with weak factors) is next to it. O(d³) a
+        step, of which there may be a hundred.
 
         Raises:
             ValueError: Σ is not positive definite.
@@ -162,7 +163,7 @@ class LowRank(Covariance):
         return closest_factors(covariance, self.rank)
 
     def moments_rank(self, event_size: int) -> int | None:
-        """The dense covariance up to d = 512; beyond, 2 r + 10 leading directions."""
+        """The dense covariance up to d = 256; beyond, 2 r + 10 leading directions."""
         return None if event_size <= DENSE_LIMIT else 2 * self.rank + 10
 
     def from_moments(self, moments: Moments) -> tuple[Array, Array]:

@@ -189,7 +189,7 @@ def _checked_scale(target_scale: Any) -> float | list[float] | None:
         raise ValueError(
             f"target_scale={target_scale!r} must be positive: one number, or one per target."
         )
-    return scale.tolist()  # type: ignore[no-any-return]
+    return scale.tolist()
 
 
 def _cast_with_attributes(y_pred: Tensor, dtype: str) -> Tensor:

@@ -70,14 +70,15 @@ class BetaNegativeLogLikelihood(UnitFreeLoss):
         super().__init__(covariance, target_scale, **kwargs)
         if not 0.0 <= beta <= 1.0:
             raise ValueError(f"beta={beta!r} must be between 0 (the NLL) and 1.")
-        self.beta = float(beta)
+        self.beta = keras.Variable(beta, trainable=False, dtype="float32", name="beta")
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
         """−log p of each row (...), with the weighted gradient."""
         mean, scale, shape_params = parameters
         covariance = self.reader.covariance
         variance = covariance.variance(scale / targets.unit, shape_params)
-        log_weight = self.beta * ops.log(ops.stop_gradient(variance))
+        beta = ops.cast(ops.convert_to_tensor(self.beta), variance.dtype)
+        log_weight = beta * ops.log(ops.stop_gradient(variance))
         weight = ops.exp(log_weight)
         common = ops.exp(ops.mean(log_weight, axis=-1, keepdims=True))
         weighted = Parameters(
@@ -89,4 +90,4 @@ class BetaNegativeLogLikelihood(UnitFreeLoss):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {**super().get_config(), "beta": self.beta}
+        return {**super().get_config(), "beta": float(ops.convert_to_numpy(self.beta))}

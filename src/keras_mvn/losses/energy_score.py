@@ -83,7 +83,9 @@ class EnergyScore(UnitFreeLoss):
         draws = draw_errors(structure, scale, shape_params, self.samples, self.seed)
         draws = targets.of_observed(draws)
         others = ops.roll(draws, 1, axis=0)  # as independent as any other pairing
-        return ops.mean(_norm(draws + error), axis=0) - 0.5 * ops.mean(_norm(draws - others), axis=0)
+        return ops.mean(_norm(draws + error), axis=0) - 0.5 * ops.mean(
+            _norm(draws - others), axis=0
+        )
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -111,7 +113,7 @@ def _exact(sigma: Tensor, error: Tensor) -> Tensor:
 
 
 def _forward(sigma: Tensor, error: Tensor) -> Tensor:
-    """[value | eigenvalues | error in the basis of eigenvectors | eigenvectors]: (..., d, 3 + d)."""
+    """[value | eigenvalues | error along eigenvectors | eigenvectors]: (..., d, 3 + d)."""
     eigenvalues, vectors = ops.linalg.eigh(sigma)
     eigenvalues = ops.where(eigenvalues > 0, eigenvalues, ops.zeros_like(eigenvalues))
     b = (ops.swapaxes(vectors, -1, -2) @ error[..., None])[..., 0]

@@ -25,8 +25,8 @@ class NegativeLogLikelihood(CovarianceLoss):
     No inverse, no determinant, no factorization: the structure's own factor is substituted or
     multiplied, and the gradient is analytic. Rows of weight 0 and masked rows have no effect,
     also where y_true is NaN; NaN in a row that weighs something makes the loss NaN, unless
-    `missing="marginalize"`. A loss that is NaN from the first step on means that y_pred is not valid: the output of a plain `Dense`, for
-    one, needs `from_raw=True`.
+    `missing="marginalize"`. A loss that is NaN from the first step on means that y_pred is not
+    valid: the output of a plain `Dense`, for one, needs `from_raw=True`.
 
     Args:
         covariance: the structure that wrote y_pred, or its name; the head's.
@@ -69,4 +69,4 @@ def row_negative_log_likelihood(
         targets.values - mean, scale, shape_params, targets.observed
     )
     half_log_2pi = 0.5 * math.log(2.0 * math.pi)
-    return 0.5 * ops.sum(z * z, axis=-1) + log_scale + targets.count() * half_log_2pi
+    return 0.5 * ops.sum(z * z, axis=-1) + log_scale + targets.observed_count() * half_log_2pi

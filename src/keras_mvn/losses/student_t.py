@@ -95,7 +95,7 @@ class StudentT(CovarianceLoss):
         z, log_scale = self.reader.covariance.standardize(
             targets.values - mean, scale, shape_params, targets.observed
         )
-        half = 0.5 * targets.count() * ops.ones_like(nu)
+        half = 0.5 * targets.observed_count() * ops.ones_like(nu)
         normalizer = half * ops.log(nu * math.pi) - log_gamma_ratio(0.5 * nu, half)
         q = ops.sum(z * z, axis=-1)
         return normalizer + log_scale + (0.5 * nu + half) * ops.log1p(q / nu)

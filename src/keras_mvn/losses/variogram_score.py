@@ -79,7 +79,9 @@ class VariogramScore(UnitFreeLoss):
         mean, scale, shape_params = parameters
         scaled = Parameters(mean / targets.unit, scale / targets.unit, shape_params)
         observed = _power(_differences(targets.values / targets.unit), self.p)
-        expected = self._exact(scaled) if self.samples is None else self._sampled(scaled)
+        expected = (
+            self._exact(scaled) if self.samples is None else self._sampled(scaled, self.samples)
+        )
         gap = observed - expected
         if targets.observed is not None:
             both = targets.observed[..., :, None] * targets.observed[..., None, :]
@@ -102,11 +104,9 @@ class VariogramScore(UnitFreeLoss):
         total = ops.sum(weights * -ops.expm1(log_phi), axis=-1)
         return total * squared ** (0.5 * self.p)
 
-    def _sampled(self, parameters: Parameters) -> Tensor:
+    def _sampled(self, parameters: Parameters, samples: int) -> Tensor:
         mean, scale, shape_params = parameters
-        errors = draw_errors(
-            self.reader.covariance, scale, shape_params, self.samples, self.seed
-        )
+        errors = draw_errors(self.reader.covariance, scale, shape_params, samples, self.seed)
         return ops.mean(_power(_differences(mean + errors), self.p), axis=0)
 
     def get_config(self) -> dict[str, Any]:

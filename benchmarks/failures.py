@@ -1,0 +1,261 @@
+"""Which runs fail? Every structure, from 2 to 128 targets, in all units, at two learning rates.
+
+The counterpart of what hand-written losses do on targets that are not standardized: here none of
+the runs may end with a value that is not finite, or with a test likelihood worse than that of the
+constant-covariance model. One run is a network of two layers of 64 gelu units and an adapted head
+with the default settings, trained by Adam without clipping; the weights of the best validation NLL
+are kept, as `EarlyStopping(restore_best_weights=True)` does. The constant-covariance model is the
+same network trained on squared errors in standard deviations of y, with the covariance of its
+training residuals; its score is the better of the two learning rates on the test rows.
+
+Problem: 8 inputs, y = sin of random projections + noise with a common factor, its level growing
+with x_0; 3072 training rows, 512 for validation, 1024 for the test. Units of y: standardized, times 1000,
+times 1/1000, and from 1e-3 to 1e3 within one table.
+
+The 40 runs of a cell (4 units, 2 learning rates, 5 seeds) train side by side (`jax.vmap`).
+
+    KERAS_BACKEND=jax python benchmarks/failures.py      # about 25 minutes on 2 cores
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+import keras_mvn as kmvn
+from keras_mvn import covariances
+from keras_mvn.covariances import Covariance
+
+UNITS = {
+    "standardized": lambda d: np.ones(d),
+    "x 1000": lambda d: np.full(d, 1e3),
+    "/ 1000": lambda d: np.full(d, 1e-3),
+    "mixed": lambda d: np.geomspace(1e-3, 1e3, d),
+}
+RATES = (1e-3, 1e-2)
+SEEDS = range(5)
+TRAIN, VALIDATION, TEST = 3072, 512, 1024
+EVALUATE_EVERY = 20
+
+
+def structures(d: int) -> dict[str, Covariance]:
+    """Every structure that fits d targets on two cores."""
+    found = {
+        name: covariances.get(name)
+        for name in ("isotropic", "diagonal", "cholesky", "precision_cholesky")
+    }
+    if d <= 32:
+        found |= {"correlation": covariances.Correlation()}
+    if d <= 8:
+        found |= {"symmetric": covariances.Symmetric()}
+    half = d // 2
+    found |= {
+        "LowRank(2)": covariances.LowRank(2),
+        "Banded(1)": covariances.Banded(1),
+        "BlockDiagonal(2 halves)": covariances.BlockDiagonal(
+            [(range(half), "cholesky"), (range(half, d), "precision_cholesky")]
+        ),
+        "Kronecker(2, d/2)": covariances.Kronecker((2, half)),
+    }
+    return found
+
+
+def table(d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and standardized targets of all rows."""
+    rng = np.random.default_rng(seed)
+    rows = TRAIN + VALIDATION + TEST
+    x = rng.normal(size=(rows, 8))
+    mean = np.sin(x @ rng.normal(size=(8, d)) * 0.5)
+    common = rng.normal(size=(rows, 1)) * rng.normal(size=d)
+    noise = np.exp(0.5 * x[:, :1]) * (0.3 * rng.normal(size=(rows, d)) + 0.3 * common)
+    y = mean + noise
+    return x, y / y[:TRAIN].std(axis=0)
+
+
+def variants() -> list[tuple[str, float, int]]:
+    return [(unit, rate, seed) for unit in UNITS for rate in RATES for seed in SEEDS]
+
+
+def build(head: keras.layers.Layer) -> keras.Model:
+    model = keras.Sequential(
+        [keras.Input((8,)), *(keras.layers.Dense(64, "gelu") for _ in range(2)), head]
+    )
+    return model
+
+
+def stack(trees: list) -> list:
+    return [jnp.stack(values) for values in zip(*trees, strict=True)]
+
+
+def start(make_head, runs, data) -> tuple[keras.Model, list, list]:
+    """Initial trainable and other variables of all runs."""
+    trainable, fixed = [], []
+    for unit, _, seed in runs:
+        keras.utils.set_random_seed(seed)
+        model = build(make_head(data[unit, seed][1][:TRAIN]))
+        trainable.append([v.value for v in model.trainable_variables])
+        fixed.append([v.value for v in model.non_trainable_variables])
+    return model, stack(trainable), stack(fixed)
+
+
+def train(model, loss, score, trainable, fixed, runs, data, steps, batch):
+    """Test score of the best validation weights, and whether every loss was finite, per run."""
+
+    def one(trainable, fixed, rate, key, x, y, table_index):
+        x_val, y_val = x[TRAIN : TRAIN + VALIDATION], y[TRAIN : TRAIN + VALIDATION]
+
+        def value(trainable, x, y, training):
+            out, _ = model.stateless_call(trainable, fixed, x, training=training)
+            return out
+
+        def objective(trainable, x, y):
+            return loss(y, value(trainable, x, y, True))
+
+        def step(carry, key):
+            trainable, m, v, count, best, best_value, finite = carry
+            index = jax.random.randint(key, (batch,), 0, TRAIN)
+            current, grads = jax.value_and_grad(objective)(trainable, x[index], y[index])
+            count = count + 1
+            m = jax.tree.map(lambda a, g: 0.9 * a + 0.1 * g, m, grads)
+            v = jax.tree.map(lambda a, g: 0.999 * a + 0.001 * g * g, v, grads)
+            size = rate * jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
+            trainable = jax.tree.map(
+                lambda p, a, b: p - size * a / (jnp.sqrt(b) + 1e-7), trainable, m, v
+            )
+            return (trainable, m, v, count, best, best_value, finite & jnp.isfinite(current)), None
+
+        def round_(carry, keys):
+            carry, _ = jax.lax.scan(step, carry, keys)
+            trainable, m, v, count, best, best_value, finite = carry
+            now = score(y_val, value(trainable, x_val, y_val, False))
+            better = now < best_value
+            best = jax.tree.map(lambda a, b: jnp.where(better, a, b), trainable, best)
+            best_value = jnp.where(better, now, best_value)
+            return (trainable, m, v, count, best, best_value, finite), None
+
+        zeros = [jnp.zeros_like(a) for a in trainable]
+        first = score(y_val, value(trainable, x_val, y_val, False))
+        carry = (trainable, zeros, zeros, 0.0, trainable, first, jnp.isfinite(first))
+        keys = jax.random.split(key, steps).reshape(steps // EVALUATE_EVERY, EVALUATE_EVERY, -1)
+        (_, _, _, _, best, _, finite), _ = jax.lax.scan(round_, carry, keys)
+        predictions = value(best, x, y, False)
+        return predictions, finite
+
+    x = jnp.stack([data[unit, seed][0] for unit, _, seed in runs]).astype("float32")
+    y = jnp.stack([data[unit, seed][1] for unit, _, seed in runs]).astype("float32")
+    rates = jnp.array([rate for _, rate, _ in runs])
+    keys = jax.random.split(jax.random.key(0), len(runs))
+    keys = jax.vmap(jax.random.key_data)(keys)
+    run = jax.jit(jax.vmap(one, in_axes=(0, 0, 0, 0, 0, 0, None)))
+    return run(trainable, fixed, rates, keys, x, y, 0)
+
+
+def constant(d, data, runs, steps, batch):
+    """NLL per target of the constant-covariance model, per (units, seed): the better rate."""
+
+    class Mean(keras.layers.Layer):
+        """The mean of an adapted head."""
+
+        def __init__(self, head):
+            super().__init__()
+            self.head = head
+
+        def call(self, inputs):
+            return self.head(inputs)[..., :d]
+
+    def make_head(y):
+        head = kmvn.layers.MultivariateNormalHead(d, "diagonal", constant="covariance")
+        head.adapt(y)
+        return Mean(head)
+
+    standard = [run for run in runs if run[0] == "standardized"]
+
+    def loss(y, mean):
+        return jnp.mean((y - mean) ** 2)
+
+    model, trainable, fixed = start(make_head, standard, data)
+    means, _ = train(model, loss, loss, trainable, fixed, standard, data, steps, batch)
+    scores: dict[int, float] = {}
+    for (_, _, seed), mean in zip(standard, np.asarray(means, float), strict=True):
+        y = data["standardized", seed][1]
+        covariance = np.cov((y - mean)[:TRAIN].T, bias=True)
+        normal = kmvn.MultivariateNormal(mean[-TEST:], covariance=covariance)
+        nll = float(-normal.log_prob(y[-TEST:]).mean() / d)
+        scores[seed] = min(scores.get(seed, np.inf), nll)
+    return scores
+
+
+def run_cell(structure, loss_class, d, data, steps, batch):
+    """(runs not finite, test NLL per target on standardized scale, per run)."""
+    runs = variants()
+
+    def make_head(y):
+        head = kmvn.layers.MultivariateNormalHead(d, structure)
+        head.adapt(y)
+        return head
+
+    model, trainable, fixed = start(make_head, runs, data)
+    loss = loss_class(structure)
+    score = kmvn.losses.NegativeLogLikelihood(structure)
+    y_pred, finite = train(model, loss, score, trainable, fixed, runs, data, steps, batch)
+    nll = []
+    for (unit, _, seed), prediction in zip(runs, np.asarray(y_pred[:, -TEST:]), strict=True):
+        if not np.isfinite(prediction).all():
+            nll.append(np.nan)
+            continue
+        normal = kmvn.MultivariateNormal.from_prediction(prediction, structure)
+        value = -normal.log_prob(data[unit, seed][1][-TEST:]).mean() - np.log(UNITS[unit](d)).sum()
+        nll.append(value / d)
+    return np.asarray(finite), np.array(nll)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--d", type=int, nargs="+", default=[2, 8, 32, 128])
+    parser.add_argument("--loss", default="BalancedNegativeLogLikelihood")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/failures.md"))
+    arguments = parser.parse_args()
+
+    loss_class = getattr(kmvn.losses, arguments.loss)
+    lines = [
+        f"{arguments.loss}, {keras.backend.backend()}; 40 runs a cell: 4 units x 2 learning rates "
+        "x 5 seeds.",
+        "NLL per target on the test rows, in standardized units: median (worst).",
+        "",
+        "| d | structure | not finite | worse than constant covariance | NLL | constant covariance "
+        "| seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    for d in arguments.d:
+        steps, batch = (600, 128) if d < 128 else (300, 64)
+        data = {}
+        for seed in SEEDS:
+            x, y = table(d, seed)
+            data |= {(unit, seed): (x, y * factor(d)) for unit, factor in UNITS.items()}
+        reference = constant(d, data, variants(), steps, batch)
+        for name, structure in structures(d).items():
+            began = time.perf_counter()
+            finite, nll = run_cell(structure, loss_class, d, data, steps, batch)
+            seconds = time.perf_counter() - began
+            against = np.array([reference[seed] for _, _, seed in variants()])
+            worse = int((nll > against).sum())
+            bad = int((~finite | np.isnan(nll)).sum())
+            lines.append(
+                f"| {d} | {name} | {bad} of 40 | {worse} of 40 | {np.median(nll):.3f} "
+                f"({np.max(nll):.3f}) | {np.median(against):.3f} | {seconds:.0f} |"
+            )
+            print(lines[-1], flush=True)
+            arguments.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
