@@ -95,7 +95,7 @@ def with_head(train, seed, covariance, of_residuals):
     x, y = train
     # shrinkage = 1: the penalty of strength one, which `train_head` multiplies by λ.
     head = kmvn.layers.MultivariateNormalHead(y.shape[1], covariance, shrinkage=1.0)
-    head.adapt(y.mean(axis=0) + ridge_residuals(x, y) if of_residuals else y)
+    head.adapt(y, residuals=ridge_residuals(x, y) if of_residuals else None)
     return network(x, head, seed)
 
 
@@ -222,6 +222,9 @@ def methods(splits):
         )[0],
         '"auto", started at ridge residuals': heads(
             splits, "cholesky", auto, of_residuals=True
+        )[0],
+        '"auto", BalancedNegativeLogLikelihood, started at ridge residuals': heads(
+            splits, "cholesky", auto, "BalancedNegativeLogLikelihood", of_residuals=True
         )[0],
     }  # fmt: skip
 

@@ -55,6 +55,19 @@ class TestAdapt:
         normal = head.distribution(head(tensor(np.zeros((1, 4)))))
         np.testing.assert_allclose(normal.stddev[0], y.std(0), rtol=1e-6)
 
+    def test_the_covariance_may_start_at_residuals(self, rng):
+        x, y = table(400, rng)
+        design = np.column_stack([x, np.ones(len(x))])
+        residuals = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+        head = start_at_zero(MultivariateNormalHead(D))
+        head.adapt(y, residuals=residuals)
+        normal = head.distribution(head(tensor(np.zeros((1, 4)))))
+        unit = y.std(0)
+        np.testing.assert_allclose((normal.mean[0] - y.mean(0)) / unit, 0, atol=1e-6)
+        np.testing.assert_allclose(numpy(head.origin_stddev), unit, rtol=1e-6)
+        expected = np.cov(residuals.T, bias=True) / np.outer(unit, unit)
+        np.testing.assert_allclose(normal.covariance[0] / np.outer(unit, unit), expected, atol=1e-6)
+
     def test_without_it_the_head_starts_at_standard_normal(self):
         head = start_at_zero(MultivariateNormalHead(D))
         normal = head.distribution(head(tensor(np.ones((1, 4)))))
@@ -140,7 +153,7 @@ class TestAdapt:
         assert np.isfinite(fit(head, x, y, epochs=5)).all()
 
     @pytest.mark.parametrize("kind", ["copy", "sum"])
-    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("name", FULL)
     def test_collinear_targets_are_named_and_training_goes_on(self, kind, name, rng):
         x, y = table(60, rng)
         y[:, 2] = 5 * y[:, 0] if kind == "copy" else y[:, 0] * 1e3 + y[:, 1]
@@ -148,6 +161,14 @@ class TestAdapt:
         match = "collinear: a, c" if kind == "copy" else "collinear: a, b, c"
         with pytest.warns(UserWarning, match=match):
             head.adapt(y)
+        assert np.isfinite(fit(head, x, y, epochs=5)).all()
+
+    @pytest.mark.parametrize("name", ["isotropic", "diagonal"])
+    def test_collinear_targets_are_nothing_to_independent_ones(self, name, rng):
+        x, y = table(60, rng)
+        y[:, 2] = 5 * y[:, 0]
+        head = MultivariateNormalHead(D, name)
+        head.adapt(y)  # a warning would be an error
         assert np.isfinite(fit(head, x, y, epochs=5)).all()
 
     def test_fewer_rows_than_targets_warn(self, rng):

@@ -181,7 +181,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         self.origin_scale = constant("origin_scale", d, "ones")
         self.origin_shape = constant("origin_shape", k, "zeros") if k else None
 
-    def adapt(self, y: Any) -> None:
+    def adapt(self, y: Any, residuals: Any = None) -> None:
         """Start at the mean and covariance of y, and remember its units.
 
         In float64, NaN read as "not observed". Call it before training; afterwards it would move
@@ -191,6 +191,11 @@ class MultivariateNormalHead(keras.layers.Layer):
         Args:
             y: (rows, d) array, tensor or data frame; or a dataset or iterable of batches of y, or
                 of (x, y) as `fit` takes it.
+            residuals: errors of a simpler model on rows it was not fitted to, in the units of y and
+                any form that y may have. The covariance then starts at theirs, in place of that
+                of y, most of which x may explain. For tables of a few hundred rows, on which
+                training stops before the covariance has come that far; with scikit-learn,
+                `y - cross_val_predict(RidgeCV(), x, y)`.
 
         Raises:
             ValueError: another number of targets, infinite values, fewer than two rows.
@@ -211,8 +216,11 @@ class MultivariateNormalHead(keras.layers.Layer):
         names = self.target_names or columns
         rank = self.covariance.moments_rank(self.event_size)
         found = moments.estimate(y, self.event_size, names, rank)
+        start = found
+        if residuals is not None:
+            start = moments.estimate(residuals, self.event_size, names, rank)
         self.target_names = names_of_targets(names or None, self.event_size)
-        scale, shape_params = self.covariance.from_moments(found)
+        scale, shape_params = self.covariance.from_moments(start)
         self._set_origin(found.mean, found.stddev, scale, shape_params, found.rows)
 
     @property

@@ -17,7 +17,7 @@ from keras_mvn.layouts import Parameters, Reader
 from keras_mvn.regularizers import CovarianceRegularizer
 from keras_mvn.types import Tensor
 
-__all__ = ["CovarianceLoss", "UnitFreeLoss", "at_least_float32"]
+__all__ = ["CovarianceLoss", "UnitFreeLoss", "at_least_float32", "checked_missing"]
 
 
 class CovarianceLoss(keras.losses.Loss, abc.ABC):
