@@ -105,18 +105,21 @@ def start(make_head, runs, data) -> tuple[keras.Model, list, list]:
     return model, stack(trainable), stack(fixed)
 
 
-def train(model, loss, score, trainable, fixed, runs, data, steps, batch):
-    """Test score of the best validation weights, and whether every loss was finite, per run."""
+def train(model, loss, score, trainable, fixed, runs, data, steps, batch, kept):
+    """Predictions for the last `kept` rows by the best weights, and whether every loss was finite.
 
-    def one(trainable, fixed, rate, key, x, y, table_index):
+    Runs of many targets go through in groups, which memory asks for.
+    """
+
+    def one(trainable, fixed, rate, key, x, y):
         x_val, y_val = x[TRAIN : TRAIN + VALIDATION], y[TRAIN : TRAIN + VALIDATION]
 
-        def value(trainable, x, y, training):
+        def value(trainable, x, training):
             out, _ = model.stateless_call(trainable, fixed, x, training=training)
             return out
 
         def objective(trainable, x, y):
-            return loss(y, value(trainable, x, y, True))
+            return loss(y, value(trainable, x, True))
 
         def step(carry, key):
             trainable, m, v, count, best, best_value, finite = carry
@@ -134,27 +137,32 @@ def train(model, loss, score, trainable, fixed, runs, data, steps, batch):
         def round_(carry, keys):
             carry, _ = jax.lax.scan(step, carry, keys)
             trainable, m, v, count, best, best_value, finite = carry
-            now = score(y_val, value(trainable, x_val, y_val, False))
+            now = score(y_val, value(trainable, x_val, False))
             better = now < best_value
             best = jax.tree.map(lambda a, b: jnp.where(better, a, b), trainable, best)
             best_value = jnp.where(better, now, best_value)
             return (trainable, m, v, count, best, best_value, finite), None
 
         zeros = [jnp.zeros_like(a) for a in trainable]
-        first = score(y_val, value(trainable, x_val, y_val, False))
+        first = score(y_val, value(trainable, x_val, False))
         carry = (trainable, zeros, zeros, 0.0, trainable, first, jnp.isfinite(first))
         keys = jax.random.split(key, steps).reshape(steps // EVALUATE_EVERY, EVALUATE_EVERY, -1)
         (_, _, _, _, best, _, finite), _ = jax.lax.scan(round_, carry, keys)
-        predictions = value(best, x, y, False)
-        return predictions, finite
+        return value(best, x[-kept:], False), finite
 
     x = jnp.stack([data[unit, seed][0] for unit, _, seed in runs]).astype("float32")
     y = jnp.stack([data[unit, seed][1] for unit, _, seed in runs]).astype("float32")
     rates = jnp.array([rate for _, rate, _ in runs])
     keys = jax.random.split(jax.random.key(0), len(runs))
     keys = jax.vmap(jax.random.key_data)(keys)
-    run = jax.jit(jax.vmap(one, in_axes=(0, 0, 0, 0, 0, 0, None)))
-    return run(trainable, fixed, rates, keys, x, y, 0)
+    run, parts = jax.jit(jax.vmap(one)), []
+    group = len(runs) if y.shape[-1] < 128 else 10
+    for first in range(0, len(runs), group):
+        some = slice(first, first + group)
+        arguments = ([v[some] for v in trainable], [v[some] for v in fixed], rates[some])
+        predictions, finite = run(*arguments, keys[some], x[some], y[some])
+        parts.append((np.asarray(predictions), np.asarray(finite)))
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
 def constant(d, data, runs, steps, batch):
@@ -181,9 +189,10 @@ def constant(d, data, runs, steps, batch):
         return jnp.mean((y - mean) ** 2)
 
     model, trainable, fixed = start(make_head, standard, data)
-    means, _ = train(model, loss, loss, trainable, fixed, standard, data, steps, batch)
+    everything = TRAIN + VALIDATION + TEST
+    means, _ = train(model, loss, loss, trainable, fixed, standard, data, steps, batch, everything)
     residuals: dict[int, list] = {seed: [] for seed in SEEDS}
-    for (_, _, seed), mean in zip(standard, np.asarray(means, float), strict=True):
+    for (_, _, seed), mean in zip(standard, means.astype(float), strict=True):
         residuals[seed].append(data["standardized", seed][1] - mean)
     return residuals
 
@@ -211,16 +220,16 @@ def run_cell(structure, loss_class, d, data, steps, batch):
     model, trainable, fixed = start(make_head, runs, data)
     loss = loss_class(structure)
     score = kmvn.losses.NegativeLogLikelihood(structure)
-    y_pred, finite = train(model, loss, score, trainable, fixed, runs, data, steps, batch)
+    y_pred, finite = train(model, loss, score, trainable, fixed, runs, data, steps, batch, TEST)
     nll = []
-    for (unit, _, seed), prediction in zip(runs, np.asarray(y_pred[:, -TEST:]), strict=True):
+    for (unit, _, seed), prediction in zip(runs, y_pred, strict=True):
         if not np.isfinite(prediction).all():
             nll.append(np.nan)
             continue
         normal = kmvn.MultivariateNormal.from_prediction(prediction, structure)
         value = -normal.log_prob(data[unit, seed][1][-TEST:]).mean() - np.log(UNITS[unit](d)).sum()
         nll.append(value / d)
-    return np.asarray(finite), np.array(nll)
+    return finite, np.array(nll)
 
 
 def main() -> None:
@@ -244,7 +253,7 @@ def main() -> None:
     ]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for d in arguments.d:
-        steps, batch = (600, 128) if d < 128 else (300, 64)
+        steps, batch = (600, 128) if d < 32 else (300, 64)
         data = {}
         for seed in SEEDS:
             x, y = table(d, seed)

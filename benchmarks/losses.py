@@ -1,7 +1,7 @@
 """Which loss wins where: every loss of the library on two known truths and two real tables.
 
-* sine, fan: numerics of `link_and_factor.py`, d = 4 (2 × 64 tanh, 1500 rows, batches of 250, Adam
-  1e-3, 5 seeds): does the mean survive a small noise; how good is the likelihood.
+* sine, fan: the problems of link_and_factor.py, d = 4 (2 × 64 tanh, 1500 rows, batches of 250,
+  Adam 1e-3, 5 seeds, 15 000 and 5000 steps): does the mean survive, how good is the likelihood.
 * air: US EPA air quality, 15 inputs → 6 pollutants, 2000 training rows.
 * energy: UCI 242, 8 inputs → heating and cooling load, 460 training rows.
 
@@ -13,7 +13,7 @@ losses and metrics inside. Each is read twice: its weights, and their exponentia
 
     KERAS_BACKEND=jax python benchmarks/losses.py --data ../shared/data --raw /tmp/losses
 
-takes MINUTES CPU minutes. What is finished is kept in --raw, one file for a problem and a method,
+takes about 25 CPU minutes. What is finished is kept in --raw, one file for a problem and a method,
 and not trained again: several processes may share the work with --problems and --methods, and
 once more without either writes the report.
 """
@@ -74,9 +74,7 @@ NLL, BALANCED = "NLL", "Balanced (default)"
 SQUARED, RESIDUALS = "squared error", "squared error, constant Σ of its residuals"
 METHODS = {
     BALANCED: Method(losses.BalancedNegativeLogLikelihood),
-    "Balanced, precision": Method(
-        losses.BalancedNegativeLogLikelihood, "precision_cholesky"
-    ),
+    "Balanced, precision": Method(losses.BalancedNegativeLogLikelihood, "precision_cholesky"),
     NLL: Method(losses.NegativeLogLikelihood),
     "NLL, precision": Method(losses.NegativeLogLikelihood, "precision_cholesky"),
     "NLL, diagonal": Method(losses.NegativeLogLikelihood, "diagonal"),
@@ -110,9 +108,9 @@ class Problem:
     early_stopping: bool
 
 
-def simulated(problem, data, seed):
-    data, truth = link_and_factor.prepare(problem, seed, 1500, 300, 1000)
-    pairs = (data["x"], data["y"]), (data["x_val"], data["y_val"]), (truth["x"], truth["y"])
+def simulated(problem, _, seed):
+    known, truth = link_and_factor.prepare(problem, seed, 1500, 300, 1000)
+    pairs = (known["x"], known["y"]), (known["x_val"], known["y_val"]), (truth["x"], truth["y"])
     return as_float32(pairs)
 
 
@@ -274,16 +272,19 @@ def run(method, problem, splits, steps, every):
     def predict(weights, fixed, x):
         return model.stateless_call(weights, fixed, x)[0]
 
-    for part in range(-(-steps // every)):
+    for stretch in range(-(-steps // every)):
         keys = jnp.stack(
-            [jax.random.split(jax.random.fold_in(jax.random.key(s), part), epochs) for s in seeds]
+            [
+                jax.random.split(jax.random.fold_in(jax.random.key(s), stretch), epochs)
+                for s in seeds
+            ]
         )
         state = one(state, fixed, parts, keys)
         y_pred = [
             [np.asarray(jax.jit(jax.vmap(predict))(weights, fixed, part[0])) for part in parts[1:]]
             for weights in state["best"]
         ]
-        yield (part + 1) * every, state, y_pred
+        yield (stretch + 1) * every, state, y_pred
 
 
 # --- scores -------------------------------------------------------------------------------------
@@ -505,12 +506,48 @@ def cells_of(runs, twin_rmse, default, rows_alone):
     ]
 
 
+def summary_lines(files):
+    """One line per loss: the averaged weights on every problem, medians."""
+    truths = [name for name in ("sine", "fan") if name in files]
+    tables = [name for name in ("air", "energy") if name in files]
+    header = ["loss"]
+    for name in truths:
+        header += [f"{name}: RMSE", "excess NLL"]
+    for name in tables:
+        header += [f"{name}: NLL", "RMSE", "energy score"]
+    rows = []
+    for method in [*METHODS, RESIDUALS]:
+        cells = []
+        for name in truths:
+            runs = files[name].get(method, {})
+            final = runs[max(runs, key=int)]["average"] if runs else None
+            short = runs and int(max(runs, key=int)) < PROBLEMS[name].steps
+            pair = (("", None), ("", None))
+            if final is not None and not short:
+                rmse, excess = np.median(np.array(final), axis=0)
+                pair = rounded(rmse, 4), rounded(excess, 3, "+")
+            cells += [pair[0], ("", None) if method == SQUARED else pair[1]]
+        for name in tables:
+            runs = files[name].get(SQUARED if method == RESIDUALS else method, {})
+            final = runs.get("residuals average" if method == RESIDUALS else "average")
+            cells += [
+                rounded(np.median([run[score] for run in final]), digits)
+                if final and method != SQUARED
+                else ("", None)
+                for score, digits in (("nll", 3), ("rmse", 4), ("energy", 4))
+            ]
+        rows.append((method, cells))
+    yield "\n## Summary: averaged weights, medians\n"
+    yield from table(header, rows, [itself] * (len(header) - 1))
+
+
 INTRODUCTION = """\
 Bold is the best of a column. Made by benchmarks/losses.py in {minutes:.0f} CPU minutes.
 
 * sine, fan: {truths} seeds, median (worst). RMSE of the mean against the noise-free truth in
   standard deviations of y; NLL in nats per row above the truth's own, on the same test rows.
-  Empty: not run for 15 000 steps. "mean first" leads for 25 % of all steps, on sine 3750.
+  Empty: not run for 15 000 steps. "mean first" is `MeanWarmUp(fraction=0.25)`: on sine the mean
+  leads for 3750 steps.
 * air, energy: {tables} splits, medians unless said otherwise, averaged weights but for the last
   two columns. NLL in nats per target in the units of y; RMSE against a twin trained on squared
   errors, split by split; CRPS per target, energy and variogram score (p = 0.5) in standard
@@ -535,6 +572,7 @@ def report(raw):
             minutes=seconds / 60, truths=PROBLEMS["sine"].runs, tables=PROBLEMS["air"].runs
         )
     ]
+    lines.extend(summary_lines(files))
     for problem, found in files.items():
         if not {BALANCED, SQUARED} <= found.keys():
             continue

@@ -461,6 +461,46 @@ class TestScores:
         expected = norm * (1 - 0.5 * np.sqrt(2)) / D / UNIT  # homogeneous of degree 1 in scale
         np.testing.assert_allclose(gradient[0, D:], expected, rtol=1e-4)
 
+    @pytest.mark.parametrize("condition", [1.0, 1e4, 1e8])
+    @pytest.mark.parametrize("sigmas", [0.0, 1.0, 30.0])
+    def test_energy_gradient_by_the_smallest_eigenvalue(self, condition, sigmas):
+        # ∂g/∂λ by adaptive quadrature, in log t, of the derivative of the Laplace transform.
+        eigenvalues = np.array([1.0, 1.0 / condition])
+        b = np.array([0.5, sigmas / np.sqrt(condition)])
+
+        def slope(scale, b):
+            def integrand(log_t):
+                t = np.exp(log_t)
+                shrunk = 1 / (1 + 2 * t * scale * eigenvalues)
+                log_phi = 0.5 * np.log(shrunk).sum() - (t * b * b * shrunk).sum()
+                pull = t * shrunk[1] - 2 * (t * b[1] * shrunk[1]) ** 2
+                return np.exp(log_phi) * t**-0.5 * pull
+
+            points = sorted({0.0, np.log(condition), 0.5 * np.log(condition)})
+            return scipy.integrate.quad(integrand, -40, 60, points=points, limit=1000)[0]
+
+        expected = slope(1.0, b) - slope(2.0, 0.0 * b)  # ½ · 2 from g(2Σ, 0)
+        expected /= 2 * np.sqrt(np.pi)
+        loss = losses.EnergyScore("diagonal", target_scale=1.0)
+        stddev = np.sqrt(eigenvalues)
+        with precision("float64"):
+            _, (gradient,) = value_and_gradients(
+                lambda p: loss(tensor(np.zeros((1, 2)), "float64"), p),
+                np.concatenate([b, stddev])[None], dtype="float64",
+            )  # fmt: skip
+        got = gradient[0, 3] / (2 * stddev[1])
+        assert got == pytest.approx(expected, rel=2e-3, abs=2e-3)
+
+    @pytest.mark.parametrize("p", [0.5, 1.0, 1.5])
+    def test_the_rule_is_gauss_jacobi(self, p):
+        from keras_mvn.losses._quadrature import _gauss_jacobi
+
+        got, expected = (
+            _gauss_jacobi(16, 3 * p - 1, 5 - 3 * p),
+            scipy.special.roots_jacobi(16, 3 * p - 1, 5 - 3 * p),
+        )
+        np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-12)
+
     @pytest.mark.parametrize("p", [0.0, 2.0, -1.0])
     def test_bad_power(self, p):
         with pytest.raises(ValueError, match=f"p={p}"):

@@ -133,7 +133,7 @@ def _train(
     )
     head.adapt(split.train.y)
     model = _network(split, seed, head)
-    _fit(model, split.train, split.validation, losses.NegativeLogLikelihood(covariance))
+    _fit(model, split.train, split.validation, losses.BalancedNegativeLogLikelihood(covariance))
     return model, lambda x: head.distribution(model.predict(x, verbose=0))
 
 

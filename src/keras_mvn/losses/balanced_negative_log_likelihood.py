@@ -18,7 +18,7 @@ __all__ = ["BalancedNegativeLogLikelihood"]
 
 MEAN_WEIGHT = 3.0
 """How much more the mean's gradient counts than the covariance's in the layers that both share.
-At 1 the covariance disturbs them before the mean has formed; docs/losses.md has the measurement."""
+Between 3 and 10 it hardly matters; at 1 the covariance disturbs them before a mean has formed."""
 
 
 @final
@@ -31,7 +31,7 @@ class BalancedNegativeLogLikelihood(CovarianceLoss):
     uncertain. Equal weights 1/σ̄ⱼ² learn the mean everywhere, and waste what the rows of little
     noise say. This loss takes the geometric mean of the two,
 
-        ∂/∂μᵢⱼ = −3 rᵢⱼ / (σᵢⱼ σ̄ⱼ),   r = y − μ,   σ̄ⱼ = the mean of σᵢⱼ over the rows of the batch,
+        ∂/∂μᵢⱼ = −3 rᵢⱼ / (σᵢⱼ σ̄ⱼ),   r = y − μ,   σ̄ⱼ = the mean of σᵢⱼ over the batch,
 
     with σᵢⱼ the predicted standard deviation, and trains the covariance by the NLL of the residuals
     that this mean leaves. The weights are positive and know nothing of y, so the mean still

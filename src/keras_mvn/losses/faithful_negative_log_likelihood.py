@@ -23,9 +23,10 @@ class FaithfulNegativeLogLikelihood(UnitFreeLoss):
     """The value of the NLL; the mean learns as under ½ ‖(y − μ)/t‖², the covariance by NLL.
 
     The mean is that of a network trained on squared errors, in standard deviations t of y, and no
-    uncertain row loses its say in it; the covariance learns from the residuals of that mean. With
-    the head's `stop_trunk=True` the covariance does not disturb the layers before the head either,
-    and the mean is exactly that of the squared error.
+    uncertain row loses its say in it; the covariance learns from the residuals of that mean. Use it
+    with the head's `stop_trunk=True`: the covariance then does not disturb the layers before the
+    head either, and the mean is exactly that of the squared error. Without, it may
+    (docs/choosing.md).
 
     The value is the NLL in nats, so that `val_loss` compares with that of the other losses (the
     paper adds the squared error to it, which changes no gradient).

@@ -33,8 +33,9 @@ class NaturalGradientNegativeLogLikelihood(UnitFreeLoss):
     it is the Fisher matrix of the whole row, as in the EM algorithm, with residual 0 where nothing
     was observed.
 
-    No uncertain row loses its say in the mean, and no certain one explodes. docs/losses.md has the
-    comparison with the other losses.
+    Not the loss to start with: an outlier's natural gradient of the factor grows with its square,
+    and in layers that mean and covariance share it drowns the mean's (docs/choosing.md has the
+    comparison). With `stop_trunk=True` on the head the mean is that of the squared error.
 
     Args:
         covariance: as in `NegativeLogLikelihood`.

@@ -32,7 +32,7 @@ class VariogramScore(UnitFreeLoss):
     what all targets have in common (a mean that is off by the same amount everywhere), so it is
     not strictly proper: to train with it alone does not fix the mean. Report it beside another.
 
-    Exact by default: E |Xᵢ − Xⱼ|^p by 16 nodes of a one-dimensional integral for each pair.
+    Exact by default: E |Xᵢ − Xⱼ|^p by 64 nodes of a one-dimensional integral for each pair.
 
     Args:
         p: the power, between 0 and 2; 0.5 is usual.
