@@ -332,6 +332,8 @@ def cost_of_backends() -> dict[str, dict[str, dict[str, float]]]:
         one_thread = dict.fromkeys(
             ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1"
         )
+        # XLA's thread pool can lock up on two cores (docs/how_it_works.md, limits).
+        one_thread["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
         done = subprocess.run(
             [sys.executable, __file__, "--cost-here"],
             env={**os.environ, **one_thread, "KERAS_BACKEND": backend},
@@ -454,12 +456,13 @@ def main() -> None:
     began = time.perf_counter()
     results = run_all(arguments.data, arguments.splits, arguments.jobs)
     lines = report(arguments.data, arguments.splits, results)
-    costs = cost_of_backends()
     head = (
         f"Medians (ranges) of {arguments.splits} paired splits, nats, lower is better; "
         f'"marginalize is lower by": median difference, and on how many splits. '
         f"{keras.backend.backend()}, {time.perf_counter() - began:.0f} s in all."
     )
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text("\n".join([head, *lines]) + "\n")
     cost_lines = [
         "",
         "## Cost",
@@ -467,11 +470,10 @@ def main() -> None:
         f"A training step of `model.fit` with {BATCH} rows and two layers of 64: CPU milliseconds "
         f"without `missing=`, then as multiples of it. Medians of {ROUNDS} rounds of {STEPS} "
         "steps that take turns.",
-        *cost_table(costs),
+        *cost_table(cost_of_backends()),
     ]
     text = "\n".join([head, *lines, *cost_lines]) + "\n"
     print(text)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(text)
 
 
