@@ -73,8 +73,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
         output: name or index of the head's output, where the model has several.
 
     Attributes:
-        report: the last `NonFiniteReport`, None while all is well.
-        reports: all of them.
+        reports: a `NonFiniteReport` of every failure; `report` is the last.
 
     Raises:
         ValueError: an unknown action, max_halvings < 0, snapshot_every < 1; in `fit`,

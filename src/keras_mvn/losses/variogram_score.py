@@ -26,13 +26,13 @@ _TINY = 1e-12
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.losses")
 class VariogramScore(UnitFreeLoss):
-    """Σ_{i<j} (|yᵢ − yⱼ|^p − E |Xᵢ − Xⱼ|^p)², X ~ N(μ, Σ), targets in standard deviations of y.
+    """`Σ_{i<j} (|yᵢ − yⱼ|^p − E |Xᵢ − Xⱼ|^p)²`, X ~ N(μ, Σ), targets in units of their spread.
 
     A proper score that is sharper on wrong correlations than the energy score. It does not see
     what all targets have in common (a mean that is off by the same amount everywhere), so it is
     not strictly proper: to train with it alone does not fix the mean. Report it beside another.
 
-    Exact by default: E |Xᵢ − Xⱼ|^p by 64 nodes of a one-dimensional integral for each pair.
+    Exact by default: `E |Xᵢ − Xⱼ|^p` by 64 nodes of a one-dimensional integral for each pair.
 
     Args:
         p: the power, between 0 and 2; 0.5 is usual.
