@@ -21,7 +21,6 @@ once more without either writes the report.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import time
 from collections.abc import Callable
@@ -39,6 +38,7 @@ from keras import ops
 import keras_mvn as kmvn
 import link_and_factor
 from keras_mvn import covariances, losses, metrics
+from tables import air, as_float32, divide, energy
 
 LEARNING_RATE = 1e-3
 MOMENTUM = 0.99
@@ -114,36 +114,11 @@ def simulated(problem, _, seed):
     return as_float32(pairs)
 
 
-def as_float32(pairs):
-    return [(x.astype("float32"), y.astype("float32")) for x, y in pairs]
-
-
-def read(path):
-    """Header and numbers of a CSV file, blank rows dropped."""
-    with path.open(encoding="utf-8-sig") as file:
-        header, *rows = csv.reader(file)
-    return header, np.array([row for row in rows if all(row)], dtype=np.float64)
-
-
-def air(data):
-    header, table = read(data / "air.csv")
-    target = np.array([name.startswith("max_") for name in header])
-    return table[:, ~target], table[:, target]
-
-
-def energy(data):
-    _, table = read(data / "energy_efficiency.csv")
-    return table[:, :8], table[:, 8:10]
-
-
 def tabular(load, sizes, data, seed):
     """A random split, the inputs standardized by the training rows."""
     x, y = load(data)
     order = np.random.default_rng(seed).permutation(len(x))
-    rows = np.split(order, np.cumsum(sizes))[:3]
-    mean, sd = x[rows[0]].mean(axis=0), x[rows[0]].std(axis=0)
-    x = (x - mean) / np.where(sd > 0, sd, 1.0)
-    return as_float32((x[part], y[part]) for part in rows)
+    return divide(x, y, np.split(order, np.cumsum(sizes))[:3])
 
 
 PROBLEMS = {

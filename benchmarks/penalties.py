@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import time
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +31,7 @@ import numpy as np
 
 import keras_mvn as kmvn
 from keras_mvn import regularizers
+from tables import air, diabetes, divide, energy
 
 STEPS = 600
 LEARNING_RATE = 2e-3
@@ -74,39 +74,11 @@ PENALTIES: dict[str, tuple[tuple[float, ...], Make]] = {
 }
 
 
-def read(path):
-    """Header and numbers of a CSV file, blank rows dropped."""
-    with path.open(encoding="utf-8-sig") as file:
-        header, *rows = csv.reader(file)
-    return header, np.array([row for row in rows if all(row)], dtype=np.float64)
-
-
-def air(data):
-    header, table = read(data / "air.csv")
-    target = np.array([name.startswith("max_") for name in header])
-    return table[:, ~target], table[:, target]
-
-
-def energy(data):
-    _, table = read(data / "energy_efficiency.csv")
-    return table[:, :8], table[:, 8:10]
-
-
-def diabetes(data):
-    from sklearn.datasets import load_diabetes
-
-    table = load_diabetes(scaled=False).data
-    return table[:, :4], table[:, 4:]
-
-
 def split(x, y, n, seed):
     """Train, validation and test (x, y), the inputs standardized by the training rows."""
     order = np.random.default_rng(seed).permutation(len(x))
     train, validation, test = np.split(order, [n, n + n // 2])
-    mean, sd = x[train].mean(axis=0), x[train].std(axis=0)
-    x = (x - mean) / np.where(sd > 0, sd, 1.0)
-    parts = (train, validation, test[:LARGEST_TEST])
-    return [(x[rows].astype("float32"), y[rows].astype("float32")) for rows in parts]
+    return divide(x, y, [train, validation, test[:LARGEST_TEST]])
 
 
 def network(train, covariance, seed):

@@ -15,9 +15,9 @@ splits. The score is the test NLL per target, in nats, in the units of y.
 
 Compared:
 
-* the full head (Cholesky) with the penalty ½ λ Σ raw² of `shrinkage`, λ = c/n for several c
-  (n the rows given to `adapt`; "auto" is one of them), with the other default loss, and started
-  at the covariance of held-out residuals of a ridge regression in place of that of y;
+* the full head (Cholesky) without and with the head's `shrinkage="auto"`, and with four times its
+  strength, trained by the NLL and by the balanced loss, and started at the covariance of held-out
+  residuals of a ridge regression in place of that of y;
 * the diagonal head, without shrinkage;
 * constant Σ: an MSE network and the covariance of its residuals, of the training rows, stopped
   by the validation NLL that this gives, or of training and validation rows after that.
@@ -43,8 +43,8 @@ from sklearn.model_selection import cross_val_predict
 
 import keras_mvn as kmvn
 import known_truth
-from keras_mvn.layers import SHRINKAGE_ROWS
-from penalties import adam, air, energy, stack
+from penalties import adam, stack
+from tables import air, divide, energy
 
 STEPS, SCORED_EVERY, LARGEST_BATCH, LARGEST_TEST = 600, 4, 128, 1000
 CELLS = (
@@ -55,7 +55,7 @@ CELLS = (
     ("synthetic", 1024),
     ("synthetic", 4096),
 )
-ROWS = (0.0, 16.0, 64.0)  # c of λ = c/n
+STRENGTHS = {0.0: "no shrinkage", 1.0: '"auto"', 4.0: '4 × "auto"'}
 CONSTANT = "constant Σ, training residuals"
 
 
@@ -79,10 +79,7 @@ def split(name, n, seed, data):
         x, y = {"air": air, "energy": energy}[name](data)
         order = rng.permutation(len(x))
     train, validation, test = np.split(order, [n - n // 4, n])
-    mean, sd = x[train].mean(axis=0), x[train].std(axis=0)
-    x = (x - mean) / np.where(sd > 0, sd, 1.0)
-    parts = (train, validation, test[:LARGEST_TEST])
-    return [(x[rows].astype("float32"), y[rows].astype("float32")) for rows in parts]
+    return divide(x, y, [train, validation, test[:LARGEST_TEST]])
 
 
 def network(x, last, seed):
@@ -93,8 +90,8 @@ def network(x, last, seed):
 
 def with_head(train, seed, covariance, of_residuals):
     x, y = train
-    # shrinkage = 1: the penalty of strength one, which `train_head` multiplies by λ.
-    head = kmvn.layers.MultivariateNormalHead(y.shape[1], covariance, shrinkage=1.0)
+    # `train_head` multiplies the penalty.
+    head = kmvn.layers.MultivariateNormalHead(y.shape[1], covariance, shrinkage="auto")
     head.adapt(y, residuals=ridge_residuals(x, y) if of_residuals else None)
     return network(x, head, seed)
 
@@ -133,7 +130,7 @@ def optimize(objective, score, weights, rows):
 
 
 def train_head(model, loss, strength, weights, fixed, parts):
-    """Test NLL per target of the head with this λ."""
+    """Test NLL per target of the head with this multiple of its shrinkage."""
     (x, y), validation, test = parts
     nll = kmvn.losses.NegativeLogLikelihood(model.layers[-1].covariance)
 
@@ -209,14 +206,13 @@ def constants(splits):
 
 def methods(splits):
     """Label → test NLL per target of every split."""
-    rows = len(splits[0][0][0])
-    auto = [SHRINKAGE_ROWS / rows]
+    auto = [1.0]
     kinds = (CONSTANT, "constant Σ, training and validation residuals")
-    full = heads(splits, "cholesky", [c / rows for c in ROWS])
+    full = heads(splits, "cholesky", list(STRENGTHS))
     return {
         "diagonal": heads(splits, "diagonal", [0.0])[0],
         **dict(zip(kinds, constants(splits), strict=True)),
-        **{label_of(c, rows): scores for c, scores in zip(ROWS, full, strict=True)},
+        **{f"full, {name}": f for name, f in zip(STRENGTHS.values(), full, strict=True)},
         '"auto", BalancedNegativeLogLikelihood': heads(
             splits, "cholesky", auto, "BalancedNegativeLogLikelihood"
         )[0],
@@ -227,12 +223,6 @@ def methods(splits):
             splits, "cholesky", auto, "BalancedNegativeLogLikelihood", of_residuals=True
         )[0],
     }  # fmt: skip
-
-
-def label_of(c, rows):
-    if c == 0.0:
-        return "full, no shrinkage"
-    return f"full, λ = {c:g}/n = {c / rows:.2g}" + (' ("auto")' if c == SHRINKAGE_ROWS else "")
 
 
 def table(name, n, scores):

@@ -14,7 +14,8 @@ from keras_mvn.layers import MultivariateNormalHead
 
 NAMES = ["isotropic", "diagonal", "cholesky", "precision_cholesky", "symmetric"]
 FULL = ["cholesky", "precision_cholesky", "symmetric"]
-AUTO = [(16, 1.0), (64, 0.25), (3200, 0.005)]  # n and λ = 16/n of shrinkage="auto"
+# n, and λ of shrinkage="auto": 16/n for scales, 16 k/n up to 4 for the k = 3 others
+AUTO = [(8, 2.0, 4.0), (16, 1.0, 3.0), (64, 0.25, 0.75), (3200, 0.005, 0.015)]
 D = 3
 
 
@@ -496,7 +497,7 @@ class TestShrinkage:
     def expected(head, features, strength):
         """The penalty in NumPy; features (rows, f) as the head sees them, without masked rows."""
         raw = np.asarray(features, np.float64) @ numpy(head.covariance_dense.kernel)
-        return 0.5 * strength * np.mean(np.sum(raw**2, axis=-1))
+        return 0.5 * np.mean(np.sum(strength * raw**2, axis=-1))
 
     @staticmethod
     def with_a_bias(head, rng):
@@ -592,15 +593,25 @@ class TestShrinkage:
         head(tensor(table(20, rng)[0]))
         assert head.losses == []
 
-    @pytest.mark.parametrize(("rows", "strength"), AUTO)
-    def test_auto_falls_with_the_rows_that_adapt_counted(self, rows, strength, rng):
+    @pytest.mark.parametrize(("rows", "of_scales", "of_others"), AUTO)
+    def test_auto_falls_with_the_rows_that_adapt_counted(self, rows, of_scales, of_others, rng):
         x, y = table(rows, rng)
         head = MultivariateNormalHead(D, shrinkage="auto")
         head.adapt(y)
-        assert head.shrinkage_strength == pytest.approx(strength)
+        assert head.shrinkage_strengths == pytest.approx((of_scales, of_others))
         head(tensor(x), training=True)
         (penalty,) = head.losses
+        strength = np.array([of_scales] * D + [of_others] * 3)
         assert numpy(penalty) == pytest.approx(self.expected(head, x, strength), rel=1e-5)
+
+    @pytest.mark.parametrize(
+        ("name", "strengths"),
+        [("diagonal", (0.25, 0.0)), ("isotropic", (0.25, 0.0)), ("symmetric", (0.25, 1.5))],
+    )
+    def test_auto_of_other_structures(self, name, strengths, rng):
+        head = MultivariateNormalHead(D, name)
+        head.adapt(table(64, rng)[1])
+        assert head.shrinkage_strengths == pytest.approx(strengths)
 
     def test_auto_counts_observed_rows(self, rng):
         _, y = table(64, rng)
@@ -609,7 +620,8 @@ class TestShrinkage:
         head, other = (MultivariateNormalHead(D, shrinkage="auto") for _ in range(2))
         head.adapt(y)
         other.adapt(table(32, rng)[1])
-        assert head.shrinkage_strength == other.shrinkage_strength > 0
+        assert head.shrinkage_strengths == other.shrinkage_strengths
+        assert min(head.shrinkage_strengths) > 0
 
     def test_clones_and_files_keep_the_strength(self, rng, tmp_path):
         x, y = table(64, rng)
@@ -622,7 +634,8 @@ class TestShrinkage:
         loaded = keras.models.load_model(tmp_path / "model.keras")
         for again in (clone, loaded):
             assert again.layers[-1].shrinkage == "auto"
-            assert again.layers[-1].shrinkage_strength == head.shrinkage_strength > 0
+            assert again.layers[-1].shrinkage_strengths == head.shrinkage_strengths
+            assert min(head.shrinkage_strengths) > 0
         for again in (model, loaded):
             again(tensor(x), training=True)
         assert numpy(loaded.losses[0]) == pytest.approx(numpy(model.losses[0]), rel=1e-6)

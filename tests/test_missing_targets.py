@@ -180,7 +180,7 @@ class TestMetrics:
 
 
 def network(covariance="cholesky", d=3, adapt=None, **compile_arguments):
-    head = kmvn.layers.MultivariateNormalHead(d, covariance)
+    head = kmvn.layers.MultivariateNormalHead(d, covariance, shrinkage=None)
     if adapt is not None:
         head.adapt(adapt)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(8, "gelu"), head])

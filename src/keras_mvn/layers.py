@@ -19,7 +19,10 @@ from keras_mvn.types import Array, Tensor
 __all__ = ["MultivariateNormalHead"]
 
 SHRINKAGE_ROWS = 16.0
-"""c of `shrinkage="auto"`, λ = c/n (benchmarks/small_tables.py)."""
+"""c of `shrinkage="auto"`, λ = c/n for scales, c k/n for k other numbers (docs/choosing.md)."""
+
+LARGEST_SHRINKAGE = 4.0
+"""Of "auto": x moves the numbers so shrunk hardly at all."""
 
 WIRE_VERSION = 1
 """Version of the layout [mean | scale | shape_params], so that later releases load this one's."""
@@ -56,11 +59,11 @@ class MultivariateNormalHead(keras.layers.Layer):
             it learn from the mean alone.
         shrinkage: pulls each row's covariance towards the one that is best for all rows: the
             strength λ of a penalty ½ λ Σ raw², per row, on what x adds to the head's raw
-            covariance outputs. None for none; "auto" for λ = 16/n, n the rows that `adapt` counted
-            (every step of a sequence is one; no penalty without `adapt`). That is a prior as
-            strong as 16 rows, whatever n. It is added while training (`model.losses`), masked
-            steps apart, and is not part of `val_loss`. What it is worth on small tables beside
-            early stopping, and what it cannot mend: benchmarks/results/small_tables.md.
+            covariance outputs. None for none; "auto" for λ = 16/n on numbers that set scales and
+            16 k/n, at most 4, on the k others, n the rows that `adapt` counted (every step of a
+            sequence is one; no penalty without `adapt`). The many numbers of the shape are what
+            a covariance overfits with. It is added while training (`model.losses`), masked steps
+            apart, and is not part of `val_loss`. docs/choosing.md has the measurements.
         learn_degrees_of_freedom: emit one more column, the degrees of freedom of a multivariate
             Student's t, one trained number for all rows, for `losses.StudentT("learned")`.
 
@@ -91,7 +94,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         use_bias: bool = True,
         constant: str | None = None,
         stop_trunk: bool = False,
-        shrinkage: float | str | None = None,
+        shrinkage: float | str | None = "auto",
         learn_degrees_of_freedom: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -224,11 +227,18 @@ class MultivariateNormalHead(keras.layers.Layer):
         self._set_origin(found.mean, found.stddev, scale, shape_params, found.rows)
 
     @property
-    def shrinkage_strength(self) -> float:
-        """λ in force: 0 for None, and for "auto" until `adapt` has counted rows."""
-        if self.shrinkage == "auto":
-            return SHRINKAGE_ROWS / self._adapted_rows if self._adapted_rows else 0.0
-        return float(self.shrinkage or 0.0)
+    def shrinkage_strengths(self) -> tuple[float, float]:
+        """λ in force for the raw numbers of x that set scales, and for all others.
+
+        0 for None, and for "auto" until `adapt` has counted rows.
+        """
+        if self.shrinkage != "auto":
+            return (float(self.shrinkage or 0.0),) * 2
+        if not self._adapted_rows:
+            return 0.0, 0.0
+        size = self.covariance.raw_size(self.event_size)
+        others = size - (self.covariance.scale_raw_size(self.event_size) or 0)
+        return _auto_strength(1, self._adapted_rows), _auto_strength(others, self._adapted_rows)
 
     @property
     def layout(self) -> str:
@@ -287,7 +297,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         if self.covariance_dense is not None:
             trunk = ops.stop_gradient(inputs) if self.stop_trunk else inputs
             of_x = ops.cast(self.covariance_dense(trunk), self.compute_dtype)
-            if training and self.shrinkage_strength > 0:
+            if training and max(self.shrinkage_strengths) > 0:
                 of_x_alone = of_x - self.covariance_dense.bias if self.use_bias else of_x
                 self.add_loss(self._shrinkage_loss(of_x_alone, mask))
             parts.append(of_x)
@@ -296,11 +306,14 @@ class MultivariateNormalHead(keras.layers.Layer):
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
     def _shrinkage_loss(self, of_x: Tensor, mask: Tensor | None) -> Tensor:
-        """½ λ Σ of_x², averaged over rows: one strength for any batch size."""
-        rows = ops.sum(of_x * of_x, axis=-1)
+        """½ Σ λ of_x², averaged over rows: one strength for any batch size."""
+        of_scales, of_others = self.shrinkage_strengths
+        scales = self.covariance.scale_raw_size(self.event_size) or 0
+        squares = of_x * of_x
+        rows = of_scales * ops.sum(squares[..., :scales], axis=-1)
+        rows = rows + of_others * ops.sum(squares[..., scales:], axis=-1)
         weight = ops.ones_like(rows) if mask is None else ops.cast(mask, rows.dtype)
-        mean_square = ops.divide_no_nan(ops.sum(rows * weight), ops.sum(weight))
-        return 0.5 * self.shrinkage_strength * mean_square
+        return 0.5 * ops.divide_no_nan(ops.sum(rows * weight), ops.sum(weight))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(..., features) → (..., 2 d + k)."""
@@ -375,6 +388,10 @@ def _checked_shrinkage(shrinkage: float | str | None) -> float | str | None:
     if isinstance(shrinkage, str) or not 0 <= shrinkage < np.inf:
         raise ValueError(f"shrinkage={shrinkage!r} must be None, 'auto' or a number ≥ 0.")
     return float(shrinkage)
+
+
+def _auto_strength(numbers: int, rows: int) -> float:
+    return min(LARGEST_SHRINKAGE, SHRINKAGE_ROWS * numbers / rows)
 
 
 def _at_least_float32(dtype: Any) -> Any:

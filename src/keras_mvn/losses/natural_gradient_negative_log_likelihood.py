@@ -28,10 +28,10 @@ class NaturalGradientNegativeLogLikelihood(UnitFreeLoss):
     head's last layer emits: raw outputs get F⁻¹ g where backpropagation would give g. For the
     mean, μ = m + t · raw, that is −(y − μ)/t, a plain residual, whatever Σ says; for the factor it
     is a closed form of `Covariance.inverse_fisher`, exact for "diagonal", "cholesky" and
-    "precision_cholesky" where the link is exponential (raw between −3 and 3). Other structures take the Fisher
-    matrix of their scales alone and the ordinary gradient of the shape. Of a partly missing row
-    it is the Fisher matrix of the whole row, as in the EM algorithm, with residual 0 where nothing
-    was observed.
+    "precision_cholesky" where the link is exponential (raw between −3 and 3). Other structures
+    take the Fisher matrix of their scales alone and the ordinary gradient of the shape. Of a
+    partly missing row it is the Fisher matrix of the whole row, as in the EM algorithm, with
+    residual 0 where nothing was observed.
 
     Not the loss to start with: an outlier's natural gradient of the factor grows with its square,
     and in layers that mean and covariance share it drowns the mean's (docs/choosing.md has the
