@@ -198,13 +198,14 @@ class MultivariateNormal:
 
     # --- density ---------------------------------------------------------------------------------
 
-    def _whiten(self, residual: Array) -> Array:
+    def _whiten(self, residual: Array, observed: Array | None = None) -> Array:
         z, _ = self._structure.standardize(
             residual,
             np.broadcast_to(self._scale, residual.shape),
             np.broadcast_to(
                 self._shape_params, (*residual.shape[:-1], self._shape_params.shape[-1])
             ),
+            observed,
         )
         return np.asarray(z)
 

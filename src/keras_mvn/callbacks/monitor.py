@@ -45,8 +45,8 @@ class CovarianceMonitor(keras.callbacks.Callback):
 
     Args:
         x_probe: a batch of inputs.
-        y_probe: (rows, d), what was observed there; rows with a NaN don't count. Without it there
-            is no `cov_squared_z`.
+        y_probe: (rows, d), what was observed there; NaN is not observed. Without it there is no
+            `cov_squared_z`.
         head: the head, where the model has several.
         output: name or index of the head's output, where the model has several.
         log_dir: for TensorBoard: the same numbers, and the mean correlation matrix as an image
@@ -186,16 +186,18 @@ def _condition(eigenvalues: Array) -> float:
 
 
 def _squared_z(normal: MultivariateNormal, y: Array) -> float:
-    """Mean squared Mahalanobis distance per target of the rows that were observed fully."""
+    """Mean squared Mahalanobis distance per observed target."""
     if y.shape != normal.mean.shape:
         raise ValueError(
             f"y_probe has shape {y.shape}; the predicted means for x_probe have "
             f"{normal.mean.shape}."
         )
-    observed = np.isfinite(y).all(axis=-1)
+    observed = np.isfinite(y)
     if not observed.any():
         return math.nan
-    return float((normal[observed].mahalanobis(y[observed]) ** 2).mean() / normal.event_size)
+    residual = np.where(observed, y - normal.mean, 0.0)
+    z = normal._whiten(residual, observed.astype(np.float64))
+    return float((z**2).sum() / observed.sum())
 
 
 class _Table:
