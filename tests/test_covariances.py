@@ -94,7 +94,8 @@ COMPOSED = [
     ),
 ]
 TRIANGULAR = [covariances.get(n) for n in ("cholesky", "precision_cholesky")]
-BATCHES = [(), (3,), (2, 3)]
+# Batch axes and dtype in turn, not in every combination: XLA compiles each of them anew.
+BATCHES = [((), "float64"), ((2, 3), "float32")]
 
 
 def named(structure):
@@ -176,7 +177,7 @@ class TestSizes:
             structure.anything = 1
 
 
-@pytest.mark.parametrize("batch", BATCHES, ids=str)
+@pytest.mark.parametrize(("batch", "dtype"), BATCHES, ids=str, indirect=["dtype"])
 @pytest.mark.parametrize("case", [*STRUCTURES, *COMPOSED], ids=named)
 class TestArithmetic:
     d = 4
@@ -331,9 +332,8 @@ class TestConstrain:
         assert len(diagonal) > 0
         assert (gradient[:, list(diagonal)] != 0).all()
 
-    @pytest.mark.parametrize("d", [2, 8, 32, 128])
-    @pytest.mark.parametrize("sign", ["same", "random"])
-    @pytest.mark.parametrize("value", [100.0, 1e4])
+    @pytest.mark.parametrize("d", [2, 32, 128])
+    @pytest.mark.parametrize(("sign", "value"), [("same", 100.0), ("random", 1e4)])
     def test_large_off_diagonals_stay_finite(self, case, value, d, sign, rng):
         structure = case.make(d)
         raw = np.zeros((2, structure.raw_size(d)))

@@ -10,6 +10,7 @@ import sklearn.covariance
 
 import keras_mvn as kmvn
 import oracle
+import structures
 from differentiation import EPSILON, numpy, precision, tensor, value_and_gradients
 from keras_mvn import covariances, losses, regularizers
 from keras_mvn.layouts import Parameters
@@ -26,7 +27,7 @@ from keras_mvn.regularizers import (
 D = 3
 STRUCTURES = ["isotropic", "diagonal", "cholesky", "precision_cholesky", "symmetric"]
 FACTORS = ["diagonal", "cholesky", "precision_cholesky"]  # the others share their wire format
-BATCHES = [(), (2, 3)]
+BATCHES = [(2, 3)]
 TARGET = np.array([[2.0, 0.6, -0.3], [0.6, 1.0, 0.2], [-0.3, 0.2, 0.5]])
 
 
@@ -481,3 +482,30 @@ class TestArguments:
     def test_every_penalty_is_tested(self):
         tested = {type(penalty).__name__ for penalty, _ in CASES.values()}
         assert tested == set(regularizers.__all__) - {"CovarianceRegularizer", "get"}
+
+
+@pytest.mark.parametrize("structure", structures.STRUCTURES, ids=structures.named)
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        CovarianceL1(0.3),
+        CovarianceL1(0.3, on="partial_correlation"),
+        CovarianceL2(0.3, on="precision"),
+        LKJ(3.0, rows=4),
+        InverseWishart(6.0, np.eye(4), rows=10),
+        Shrinkage(0.7),
+        ConditionNumber(0.7),
+        LogVolume(0.7),
+    ],
+    ids=lambda p: type(p).__name__,
+)
+def test_a_penalty_sees_sigma_whatever_the_structure(penalty, structure, rng):
+    scale, shape_params = structure.constrain(0.5 * rng.normal(size=(3, structure.raw_size(4))), 4)
+    mean = np.zeros((3, 4))
+    sigma = structure.covariance(scale, shape_params)
+    cholesky = covariances.Cholesky()
+    expected = penalty(cholesky, Parameters(mean, *cholesky.from_covariance(sigma)))
+    got = penalty(structure, Parameters(mean, scale, shape_params))
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
+    on_backend = penalty(structure, Parameters(tensor(mean), tensor(scale), tensor(shape_params)))
+    np.testing.assert_allclose(numpy(on_backend), expected, rtol=1e-3, atol=1e-4)
