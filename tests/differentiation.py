@@ -80,3 +80,12 @@ def rows_and_gradient(function, array, dtype="float32"):
     _, (gradient,) = value_and_gradients(total, array, dtype=dtype)
     values = rows[0].detach() if hasattr(rows[0], "detach") else rows[0]
     return numpy(values), gradient
+
+
+def compiled(function):
+    """The same function, compiled on JAX, where single operations are slow to start."""
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
+
+    return jax.jit(function)

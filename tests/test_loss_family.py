@@ -12,7 +12,14 @@ import scipy.stats
 
 import keras_mvn as kmvn
 import oracle
-from differentiation import numpy, precision, rows_and_gradient, tensor, value_and_gradients
+from differentiation import (
+    compiled,
+    numpy,
+    precision,
+    rows_and_gradient,
+    tensor,
+    value_and_gradients,
+)
 from keras_mvn import covariances, losses
 from keras_mvn.losses._log_gamma import log_gamma_ratio
 from structures import STRUCTURES, named
@@ -168,10 +175,11 @@ def test_gradient_is_that_of_the_value(cls, structure, with_gaps, rng):
     loss = make(cls, structure, missing="marginalize", reduction="sum")
     with precision("float64"):
         _, (gradient,) = value_and_gradients(
-            lambda p: loss(tensor(y, "float64"), p), y_pred, dtype="float64"
+            compiled(lambda p: loss(tensor(y, "float64"), p)), y_pred, dtype="float64"
         )
+        value = compiled(lambda p: loss(tensor(y, "float64"), p))
         expected = oracle.central_difference(
-            lambda p: float(loss(tensor(y, "float64"), tensor(p, "float64"))), y_pred, step=1e-4
+            lambda p: float(value(tensor(p, "float64"))), y_pred, step=1e-4
         )
     np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
 
@@ -427,8 +435,12 @@ class TestScores:
         if with_gaps:
             y = np.where(gaps(40), y, np.nan)
         kwargs = {"missing": "marginalize", "reduction": None}
-        exact = per_row(make(cls, structure, **kwargs), y, y_pred, "float32")
-        sampled = per_row(make(cls, structure, samples=4000, **kwargs), y, y_pred, "float32")
+        exact, sampled = (
+            numpy(
+                compiled(make(cls, structure, samples=samples, **kwargs))(tensor(y), tensor(y_pred))
+            )
+            for samples in (None, 4000)
+        )
         np.testing.assert_allclose(sampled, exact, rtol=0.15, atol=0.1)
         assert abs((sampled - exact).mean()) < 0.03
 
