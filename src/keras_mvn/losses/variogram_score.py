@@ -99,8 +99,8 @@ class VariogramScore(UnitFreeLoss):
         # The integral does not depend on where its nodes are put: no gradient goes through them.
         squared = ops.stop_gradient(spread + gap * gap) + _TINY
         t = nodes / squared[..., None]
-        growth = 1.0 + 2.0 * t * spread[..., None]
-        log_phi = -0.5 * ops.log(growth) - t * (gap * gap)[..., None] / growth
+        growth = 2.0 * t * spread[..., None]
+        log_phi = -0.5 * ops.log1p(growth) - t * (gap * gap)[..., None] / (1.0 + growth)
         total = ops.sum(weights * -ops.expm1(log_phi), axis=-1)
         return total * squared ** (0.5 * self.p)
 
