@@ -17,6 +17,7 @@ import numpy as np
 from keras_mvn.types import Tensor
 
 __all__ = [
+    "constant_like",
     "differentiable",
     "merge_last_axes",
     "namespace",
@@ -29,6 +30,12 @@ __all__ = [
 def namespace(*tensors: Tensor) -> Any:
     """`numpy` if every argument is a NumPy array, `keras.ops` otherwise."""
     return np if all(isinstance(t, np.ndarray) for t in tensors) else keras.ops
+
+
+def constant_like(array: np.ndarray, like: Tensor) -> Tensor:
+    """A NumPy array as what `like` is: a tensor of its dtype, or NumPy."""
+    xp = namespace(like)
+    return array if xp is np else xp.cast(array, like.dtype)
 
 
 def differentiable(

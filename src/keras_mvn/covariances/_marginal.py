@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_mvn._numeric import differentiable, namespace, solve_lower
+from keras_mvn._numeric import constant_like, differentiable, namespace, solve_lower
 from keras_mvn.types import Tensor
 
 __all__ = ["whiten_marginal"]
@@ -31,8 +31,7 @@ def whiten_marginal(whitening: Tensor, u: Tensor, observed: Tensor) -> tuple[Ten
     """
     xp = namespace(whitening, u)
     d = u.shape[-1]
-    eye = np.eye(d)
-    identity = eye if xp is np else xp.cast(eye, u.dtype)
+    identity = constant_like(np.eye(d), u)
     columns = xp.concatenate(
         [whitening * (1.0 - observed)[..., None, :], identity * observed[..., None, :]], axis=-2
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_mvn._numeric import namespace, solve_lower
+from keras_mvn._numeric import constant_like, namespace, solve_lower
 from keras_mvn.covariances.packing import pack_strict_lower, unpack_strict_lower
 from keras_mvn.types import Tensor
 
@@ -89,6 +89,4 @@ def zero_log_det(u: Tensor) -> Tensor:
 
 
 def _identity(like: Tensor) -> Tensor:
-    eye = np.eye(like.shape[-1])
-    xp = namespace(like)
-    return eye if xp is np else xp.cast(eye, like.dtype)
+    return constant_like(np.eye(like.shape[-1]), like)

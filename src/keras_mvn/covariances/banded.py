@@ -9,7 +9,13 @@ from typing import final
 import numpy as np
 
 from keras_mvn._checks import whole
-from keras_mvn._numeric import namespace, solve_lower, split_last_axis, static_gather
+from keras_mvn._numeric import (
+    constant_like,
+    namespace,
+    solve_lower,
+    split_last_axis,
+    static_gather,
+)
 from keras_mvn.covariances._cholesky_of import cholesky
 from keras_mvn.covariances._unit_lower import zero_log_det
 from keras_mvn.covariances.base import Covariance, register
@@ -105,14 +111,13 @@ class Banded(Covariance):
     def whitening_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         """I + N, dense."""
         flat = static_gather(shape_params, *_band_tables(event_size, self.bandwidth))
-        xp, eye = namespace(flat), np.eye(event_size)
-        identity = eye if xp is np else xp.cast(eye, flat.dtype)
+        identity = constant_like(np.eye(event_size), flat)
         return split_last_axis(flat, event_size, event_size) + identity
 
     def _coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         a = self.whitening_matrix(shape_params, event_size)
-        xp, eye = namespace(a), np.eye(event_size)
-        return solve_lower(a, xp.zeros_like(a) + (eye if xp is np else xp.cast(eye, a.dtype)))
+        identity = constant_like(np.eye(event_size), a)
+        return solve_lower(a, namespace(a).zeros_like(a) + identity)
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         """R = (I + N)⁻¹ (I + N)⁻ᵀ."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from keras_mvn import links
 from keras_mvn._names import to_snake_case
-from keras_mvn._numeric import differentiable, namespace
+from keras_mvn._numeric import constant_like, differentiable, namespace
 from keras_mvn.covariances._marginal import whiten_marginal
 from keras_mvn.moments import Moments
 from keras_mvn.types import Array, Tensor
@@ -108,8 +108,7 @@ class Covariance(abc.ABC):
         Whitens the columns of the identity; override it where K is at hand.
         """
         xp = namespace(shape_params)
-        eye = np.eye(event_size)
-        identity = eye if xp is np else xp.cast(eye, shape_params.dtype)
+        identity = constant_like(np.eye(event_size), shape_params)
         batch = xp.sum(shape_params, axis=-1)[..., None, None] * 0.0
         columns = identity + batch
         z, _ = self.whiten_with_vjp(shape_params[..., None, :] + batch * columns[..., :1], columns)

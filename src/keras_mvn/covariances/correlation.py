@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 
 from keras_mvn import links
-from keras_mvn._numeric import differentiable, namespace
+from keras_mvn._numeric import constant_like, differentiable, namespace
 from keras_mvn.covariances._ball import into_ball, out_of_ball
 from keras_mvn.covariances._cholesky_of import correlation_cholesky
 from keras_mvn.covariances._unit_lower import inverse_matrix
@@ -122,7 +122,7 @@ def _unit_factor(x: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
     """N, packed, and log L_ii of L = diag(L_ii)(I + N): N_ij = tanh x_ij Π_{k≥j} cosh x_ik."""
     dense = unpack_strict_lower(x, event_size)
     xp, log_cosh = namespace(x), _log_cosh(dense)
-    from_here = log_cosh @ _ones_like(np.tril(np.ones((event_size, event_size))), dense)
+    from_here = log_cosh @ constant_like(np.tril(np.ones((event_size, event_size))), dense)
     n = _tanh(x) * xp.exp(pack_strict_lower(from_here))
     return n, -xp.sum(log_cosh, axis=-1)
 
@@ -131,8 +131,8 @@ def _factor(x: Tensor, event_size: int) -> Tensor:
     """L: L_ij = tanh x_ij Π_{k<j} sech x_ik, (..., d, d)."""
     dense = unpack_strict_lower(x, event_size)
     xp, log_cosh = namespace(x), _log_cosh(dense)
-    before = log_cosh @ _ones_like(np.triu(np.ones((event_size, event_size)), 1), dense)
-    identity = _ones_like(np.eye(event_size), dense)
+    before = log_cosh @ constant_like(np.triu(np.ones((event_size, event_size)), 1), dense)
+    identity = constant_like(np.eye(event_size), dense)
     # tanh is 0 above the diagonal, and on it, where a 1 takes its place.
     return (_tanh(dense) + identity) * xp.exp(-before)
 
@@ -160,8 +160,3 @@ def _tanh(x: Tensor) -> Tensor:
         return bar * 4.0 * small / ((1.0 + small) * (1.0 + small))
 
     return differentiable(value, vjp, x)
-
-
-def _ones_like(constant: Array, like: Tensor) -> Tensor:
-    xp = namespace(like)
-    return constant if xp is np else xp.cast(constant, like.dtype)

@@ -7,7 +7,7 @@ from typing import final
 
 import numpy as np
 
-from keras_mvn._numeric import namespace
+from keras_mvn._numeric import constant_like, namespace
 from keras_mvn.covariances._unit_lower import zero_log_det
 from keras_mvn.covariances.base import Covariance, register
 from keras_mvn.moments import Moments
@@ -53,8 +53,7 @@ class Diagonal(Covariance):
         xp = namespace(shape_params)
         # The batch axes of a tensor without columns, kept without asking for their lengths.
         zero = xp.sum(shape_params, axis=-1)[..., None, None]
-        eye = np.eye(event_size)
-        return zero + (eye if xp is np else xp.cast(eye, shape_params.dtype))
+        return zero + constant_like(np.eye(event_size), shape_params)
 
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
         """Standard deviations; correlations are dropped."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_mvn import links
 from keras_mvn._checks import whole
-from keras_mvn._numeric import merge_last_axes, namespace, split_last_axis
+from keras_mvn._numeric import constant_like, merge_last_axes, namespace, split_last_axis
 from keras_mvn.covariances._factor_analysis import closest_factors, leading_factors
 from keras_mvn.covariances.base import Covariance, register
 from keras_mvn.moments import Moments
@@ -131,8 +131,7 @@ class LowRank(Covariance):
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         """R = I + V Vᵀ."""
         v = split_last_axis(shape_params, event_size, self.rank)
-        xp, eye = namespace(v), np.eye(event_size)
-        return v @ xp.swapaxes(v, -1, -2) + (eye if xp is np else xp.cast(eye, v.dtype))
+        return v @ namespace(v).swapaxes(v, -1, -2) + constant_like(np.eye(event_size), v)
 
     def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
         """scale² (1 + Σ_k V_ik²)."""
@@ -235,5 +234,4 @@ class _Step:
 
 def _identity(like: Tensor) -> Tensor:
     """The unit matrix, with the batch axes of `like`."""
-    xp, eye = namespace(like), np.eye(like.shape[-1])
-    return xp.zeros_like(like) + (eye if xp is np else xp.cast(eye, like.dtype))
+    return namespace(like).zeros_like(like) + constant_like(np.eye(like.shape[-1]), like)

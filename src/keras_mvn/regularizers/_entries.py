@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_mvn._numeric import constant_like
 from keras_mvn.covariances import Covariance
 from keras_mvn.layouts import Parameters
 from keras_mvn.regularizers import _terms
@@ -34,4 +35,4 @@ def entries(covariance: Covariance, parameters: Parameters, on: str, off_diagona
     matrix = _MATRICES[on](covariance, parameters)
     if not off_diagonal:
         return matrix
-    return matrix * _terms.constant(1.0 - np.eye(matrix.shape[-1]), matrix)
+    return matrix * constant_like(1.0 - np.eye(matrix.shape[-1]), matrix)

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_mvn._numeric import namespace
+from keras_mvn._numeric import constant_like, namespace
 from keras_mvn.covariances import Covariance
 from keras_mvn.layouts import Parameters
 from keras_mvn.types import Array, Tensor
 
 __all__ = [
-    "constant",
     "correlation",
     "dense_covariance",
     "divergence_from",
@@ -29,12 +28,6 @@ __all__ = [
     "precision",
     "trace_of_inverse_correlation",
 ]
-
-
-def constant(array: Array, like: Tensor) -> Tensor:
-    """A NumPy array as what `like` is: a tensor of its dtype, or NumPy."""
-    xp = namespace(like)
-    return array if xp is np else xp.cast(array, like.dtype)
 
 
 def dense_covariance(covariance: Covariance, parameters: Parameters) -> Tensor:
@@ -108,7 +101,7 @@ def _standardize_columns(
     _, scale, shape_params = parameters
     # Structures expect equal batch axes: every argument gets the axis of columns.
     zero = namespace(scale).zeros_like(scale)[..., :, None]
-    columns = zero + constant(matrix.T, scale)
+    columns = zero + constant_like(matrix.T, scale)
     z, log_scale = covariance.standardize(
         columns, zero + scale[..., None, :], zero + shape_params[..., None, :]
     )
