@@ -18,6 +18,7 @@ __all__ = [
     "matrix",
     "multiply",
     "outer_strict_lower",
+    "row_squares",
     "solve",
     "unit_tangent",
     "zero_log_det",
@@ -53,6 +54,11 @@ def solve(shape_params: Tensor, b: Tensor, *, transposed: bool = False) -> Tenso
 def outer_strict_lower(a: Tensor, b: Tensor) -> Tensor:
     """tril(a bᵀ, −1), packed: (..., d), (..., d) → (..., k)."""
     return pack_strict_lower(a[..., :, None] * b[..., None, :])
+
+
+def row_squares(factor: Tensor) -> Tensor:
+    """The diagonal of F Fᵀ, without the product: (..., d, d) → (..., d)."""
+    return namespace(factor).sum(factor * factor, axis=-1)
 
 
 def factor_bar(

@@ -97,6 +97,11 @@ class Cholesky(Covariance):
         """L = S (I + N)."""
         return scale[..., None] * _unit_lower.matrix(shape_params, scale.shape[-1])
 
+    def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
+        """scale² times the row sums of (I + N)², O(d²)."""
+        a = _unit_lower.matrix(shape_params, scale.shape[-1])
+        return scale * scale * _unit_lower.row_squares(a)
+
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
         """Exact, by the Cholesky factor of Σ."""
         return cholesky_parameters(covariance)

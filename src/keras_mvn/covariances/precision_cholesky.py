@@ -81,6 +81,11 @@ class PrecisionCholesky(Covariance):
         """L = S (I + N)⁻¹."""
         return scale[..., None] * _unit_lower.inverse_matrix(shape_params, scale.shape[-1])
 
+    def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
+        """scale² times the row sums of (I + N)⁻¹ squared."""
+        inverse = _unit_lower.inverse_matrix(shape_params, scale.shape[-1])
+        return scale * scale * _unit_lower.row_squares(inverse)
+
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
         """Exact, by the Cholesky factor of Σ: P = L⁻¹."""
         scale, n = cholesky_parameters(covariance)

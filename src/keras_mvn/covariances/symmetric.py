@@ -89,6 +89,10 @@ class Symmetric(Covariance):
         """As `Cholesky`."""
         return _CHOLESKY.scale_tril(scale, shape_params)
 
+    def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
+        """As `Cholesky`."""
+        return _CHOLESKY.variance(scale, shape_params)
+
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
         """Exact, as `Cholesky`."""
         return _CHOLESKY.from_covariance(covariance)
