@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -13,14 +14,27 @@ import numpy as np
 from keras_mvn.types import Array
 
 __all__ = [
+    "MISSING",
+    "as_numpy",
+    "checked_missing",
+    "explained_shapes",
     "finite",
+    "fitting",
+    "limit",
+    "linear_functions",
+    "lower_triangular",
     "names_of_targets",
     "observations",
+    "observed_targets",
+    "positive",
     "probability",
     "square",
     "symmetric",
     "whole",
 ]
+
+MISSING = ("propagate", "marginalize")
+"""What NaN in y does: makes the row's value NaN (or is refused), or means "not observed"."""
 
 
 def whole(value: Any, name: str, meaning: str, minimum: int) -> int:
@@ -64,11 +78,14 @@ def observations(y: Any, like: Array) -> Array:
     return values
 
 
+def as_numpy(values: Any) -> Any:
+    """What NumPy takes: backend tensors may live elsewhere."""
+    return keras.ops.convert_to_numpy(values) if keras.ops.is_tensor(values) else values
+
+
 def finite(values: Any, name: str) -> Array:
     """An array of numbers, none of them NaN or infinite."""
-    if keras.ops.is_tensor(values):
-        values = keras.ops.convert_to_numpy(values)
-    array = np.array(values, dtype=np.float64)  # a copy: the caller may go on writing to theirs
+    array = np.array(as_numpy(values), dtype=np.float64)  # a copy: the caller may go on writing
     if not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))[0].tolist()
         raise ValueError(
@@ -76,6 +93,104 @@ def finite(values: Any, name: str) -> Array:
             f"infinite, the first at index {tuple(bad)}."
         )
     return array
+
+
+def positive(values: Any, name: str) -> Array:
+    """An array of positive numbers."""
+    array = finite(values, name)
+    if not (array > 0).all():
+        raise ValueError(f"{name}={values!r} must be positive.")
+    return array
+
+
+def limit(values: Any, name: str) -> Array:
+    """An array of numbers, of which some may be infinite."""
+    array = np.array(values, dtype=np.float64)
+    if np.isnan(array).any():
+        raise ValueError(f"{name} holds NaN. No limit is inf, or −inf below.")
+    return array
+
+
+def fitting(array: Array, event_shape: tuple[int, ...], name: str) -> Array:
+    """An array whose last axes are these; a number is repeated."""
+    if array.ndim == 0:
+        return np.full(event_shape, array)
+    if array.shape[-len(event_shape) :] != event_shape:
+        raise ValueError(
+            f"{name} has shape {array.shape}; its last axes must be {event_shape}, or it must be "
+            "one number."
+        )
+    return array
+
+
+def linear_functions(values: Any, name: str, event_size: int) -> Array:
+    """(..., m, d) finite rows; (d,) is one row."""
+    matrix = np.atleast_2d(finite(values, name))
+    if matrix.shape[-1] != event_size or 0 in matrix.shape:
+        raise ValueError(
+            f"{name} has shape {np.shape(values)}; for functions of {event_size} targets it must "
+            f"be (..., m, {event_size}), or ({event_size},) for one function."
+        )
+    return matrix
+
+
+def lower_triangular(matrix: Array, name: str = "scale_tril") -> Array:
+    """Lower triangular matrices with a positive diagonal."""
+    if not (np.diagonal(matrix, axis1=-2, axis2=-1) > 0).all():
+        raise ValueError(f"{name} must have a positive diagonal.")
+    if np.triu(matrix, 1).any():
+        raise ValueError(
+            f"{name} must be lower triangular; entries above its diagonal are not zero. Pass a "
+            "covariance matrix as covariance=."
+        )
+    return matrix
+
+
+def checked_missing(missing: str) -> str:
+    """What NaN in y means: one of `MISSING`.
+
+    Raises:
+        ValueError: anything else.
+
+    """
+    if missing not in MISSING:
+        raise ValueError(
+            f"missing={missing!r} is not known. Expected 'propagate' (NaN in y is passed on or "
+            "refused) or 'marginalize' (NaN in y means not observed)."
+        )
+    return missing
+
+
+def observed_targets(y: Any, missing: str) -> tuple[Array, Array | None]:
+    """y with zeros where it is NaN, and the mask (1 or 0) of what is not; None if nothing is.
+
+    Raises:
+        ValueError: infinite values, NaN unless `missing="marginalize"`, or another `missing`.
+
+    """
+    if checked_missing(missing) == "propagate":
+        try:
+            return finite(y, "y"), None
+        except ValueError as error:
+            hint = " NaN for what was not observed needs missing='marginalize'."
+            raise ValueError(f"{error}{hint}") from None
+    values = np.array(as_numpy(y), dtype=np.float64)
+    seen = ~np.isnan(values)
+    values = finite(np.where(seen, values, 0.0), "y")
+    return values, None if seen.all() else seen.astype(np.float64)
+
+
+@contextlib.contextmanager
+def explained_shapes(name: str, shape: Any, batch: Any) -> Iterator[None]:
+    """NumPy's refusal to broadcast, with the names of what does not fit."""
+    try:
+        yield
+    except ValueError as error:
+        if error.args and "broadcast" not in str(error) and "mismatch" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} has shape {shape}, which does not fit the distributions' {batch}."
+        ) from None
 
 
 def square(values: Any, name: str, event_shape: tuple[int, ...]) -> Array:

@@ -11,10 +11,7 @@ from keras import ops
 from keras_mvn._keras import get_keras_mask
 from keras_mvn.types import Tensor
 
-__all__ = ["MISSING", "Targets", "as_events", "as_tensor", "read_targets", "weighted_events"]
-
-MISSING = ("propagate", "marginalize")
-"""What NaN in y_true does: makes the row's value NaN, or means "not observed"."""
+__all__ = ["Targets", "as_events", "as_tensor", "read_targets", "weighted_events"]
 
 
 class Targets(NamedTuple):

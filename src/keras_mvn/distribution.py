@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, Self, final
 
 import numpy as np
 
+from keras_mvn import _divergences, _exchange, _fusion, _storage
+from keras_mvn._box import box_probability
 from keras_mvn._checks import (
+    explained_shapes,
     finite,
+    fitting,
+    limit,
+    linear_functions,
+    lower_triangular,
     names_of_targets,
+    observed_targets,
+    positive,
     probability,
     square,
     symmetric,
     whole,
 )
+from keras_mvn._chi_square import chi_square_quantile
+from keras_mvn._gaussian import Gaussian
+from keras_mvn._names import target_names_of
+from keras_mvn._optional import require
+from keras_mvn._simultaneous import simultaneous_multiple
+from keras_mvn._targets import named, position, positions
 from keras_mvn.covariances import DEFAULT, Cholesky, Covariance, CovarianceLike, PrecisionCholesky
+from keras_mvn.covariances._cholesky_of import cholesky
 from keras_mvn.layouts import Reader
+from keras_mvn.regions import Ellipsoid
 from keras_mvn.types import Array
 
 __all__ = ["MultivariateNormal"]
@@ -76,36 +93,14 @@ class MultivariateNormal:
                 f"received {sorted(given) or 'none'}."
             )
         ((name, matrix),) = given.items()
-        structure, scale, shape_params = _READ[name](matrix)
-        self._set(structure, location, scale, shape_params, target_names)
-
-    def _set(
-        self,
-        structure: Covariance,
-        mean: Array,
-        scale: Array,
-        shape_params: Array,
-        target_names: Sequence[str] | None,
-    ) -> None:
-        d = mean.shape[-1]
-        batch = _common_batch(mean, scale)
-        self._structure = structure.wire
-        self._mean = np.broadcast_to(mean, (*batch, d))
-        self._scale = np.broadcast_to(scale, (*batch, d))
-        self._shape_params = np.broadcast_to(shape_params, (*batch, shape_params.shape[-1]))
-        self.target_names = names_of_targets(target_names, d)
+        self._gaussian = _on_common_batch(location, *_READ[name](matrix))
+        self.target_names = names_of_targets(target_names, location.shape[-1])
 
     @classmethod
-    def _of(
-        cls,
-        structure: Covariance,
-        mean: Array,
-        scale: Array,
-        shape_params: Array,
-        target_names: Sequence[str] | None,
-    ) -> Self:
+    def _of(cls, gaussian: Gaussian, target_names: Sequence[str] | None) -> Self:
         normal = cls.__new__(cls)
-        normal._set(structure, mean, scale, shape_params, target_names)
+        normal._gaussian = gaussian
+        normal.target_names = names_of_targets(target_names, gaussian.event_size)
         return normal
 
     @classmethod
@@ -148,24 +143,26 @@ class MultivariateNormal:
                 f"definite. Is covariance={reader.covariance.name!r} the structure that wrote it? "
                 "Unconstrained numbers need from_raw=True."
             ) from None
-        return cls._of(reader.covariance, *parameters, target_names)
+        mean, scale, shape_params = parameters
+        gaussian = _on_common_batch(mean, reader.covariance, scale, shape_params)
+        return cls._of(gaussian, target_names)
 
     # --- moments ---------------------------------------------------------------------------------
 
     @property
     def mean(self) -> Array:
         """μ, in the units of y: (..., d)."""
-        return self._mean
+        return self._gaussian.mean
 
     @property
     def covariance(self) -> Array:
         """Σ, in squared units of y: (..., d, d)."""
-        return np.asarray(self._structure.covariance(self._scale, self._shape_params))
+        return self._gaussian.covariance()
 
     @property
     def variance(self) -> Array:
         """The diagonal of Σ: (..., d)."""
-        return np.asarray(self._structure.variance(self._scale, self._shape_params))
+        return self._gaussian.variance()
 
     @property
     def stddev(self) -> Array:
@@ -175,7 +172,7 @@ class MultivariateNormal:
     @property
     def correlation(self) -> Array:
         """Correlation matrices, with an exact unit diagonal: (..., d, d)."""
-        r = self._structure.shape_matrix(self._shape_params, self.event_size)
+        r = self._gaussian.shape_matrix()
         root = np.sqrt(np.diagonal(r, axis1=-2, axis2=-1))
         correlation = r / root[..., :, None] / root[..., None, :]
         index = np.arange(self.event_size)
@@ -185,73 +182,430 @@ class MultivariateNormal:
     @property
     def scale_tril(self) -> Array:
         """The lower Cholesky factor L of Σ = L Lᵀ: (..., d, d)."""
-        return np.asarray(self._structure.scale_tril(self._scale, self._shape_params))
+        return self._gaussian.scale_tril()
 
     @property
     def precision(self) -> Array:
         """Σ⁻¹: (..., d, d)."""
-        d = self.event_size
-        identity = np.broadcast_to(np.eye(d), (*self.batch_shape, d, d))
-        columns = np.moveaxis(identity, -1, 0)
-        whitened = self._whiten(columns)  # [j, ..., i] = (Σ^(−½))ᵢⱼ
-        return np.einsum("i...k,j...k->...ij", whitened, whitened)
+        k = self._gaussian.whitening()
+        return np.asarray(np.swapaxes(k, -1, -2) @ k)
 
     # --- density ---------------------------------------------------------------------------------
 
-    def _whiten(self, residual: Array, observed: Array | None = None) -> Array:
-        z, _ = self._structure.standardize(
-            residual,
-            np.broadcast_to(self._scale, residual.shape),
-            np.broadcast_to(
-                self._shape_params, (*residual.shape[:-1], self._shape_params.shape[-1])
-            ),
-            observed,
-        )
-        return np.asarray(z)
+    def whiten(self, y: Any, missing: str = "propagate") -> Array:
+        """z = Σ^(−½) (y − μ), independent standard normal numbers if the model is right: (..., d).
 
-    def mahalanobis(self, y: Any) -> Array:
+        Which root of Σ⁻¹ is the structure's choice; its own whitening costs no factorization.
+        Arguments and errors as for `log_prob`; of a row with gaps, only ‖z‖² has a meaning.
+        """
+        return self._standardize(y, missing)[0]
+
+    def mahalanobis(self, y: Any, missing: str = "propagate") -> Array:
         """√((y − μ)ᵀ Σ⁻¹ (y − μ)), the distance in standard deviations: (...).
+
+        Arguments and errors as for `log_prob`; of a row with gaps, the distance in its margin.
+        """
+        return np.asarray(np.linalg.norm(self._standardize(y, missing)[0], axis=-1))
+
+    def log_prob(self, y: Any, missing: str = "propagate") -> Array:
+        """log N(y; μ, Σ), in nats: (...).
 
         Args:
             y: (..., d), in the units of y; batch axes broadcast against those of the batch.
+            missing: "marginalize" reads NaN as "not observed": the exact marginal density of what
+                was. By default NaN is an error.
 
         Raises:
             ValueError: the last axis is not d, batch axes don't fit, or values are not finite.
 
         """
-        return np.sqrt((self._whiten(self._residual(y)) ** 2).sum(axis=-1))
+        z, log_scale, observed = self._standardize(y, missing)
+        return -0.5 * (z**2).sum(axis=-1) - log_scale - 0.5 * observed * _LOG_2PI
 
-    def log_prob(self, y: Any) -> Array:
-        """log N(y; μ, Σ), in nats: (...). Arguments and errors as for `mahalanobis`."""
-        z = self._whiten(self._residual(y))
-        return -0.5 * (z**2).sum(axis=-1) - self.log_scale - 0.5 * self.event_size * _LOG_2PI
+    def _standardize(self, y: Any, missing: str) -> tuple[Array, Array, Any]:
+        """z, ½ log det Σ and the number of targets, all of what was observed."""
+        values, observed = observed_targets(y, missing)
+        residual = self._residual(values)
+        if observed is None:
+            return *self._gaussian.whiten(residual), self.event_size
+        mask = np.broadcast_to(observed, residual.shape)
+        return *self._gaussian.whiten(np.where(mask > 0, residual, 0.0), mask), mask.sum(axis=-1)
 
     @property
     def log_scale(self) -> Array:
         """½ log det Σ: (...)."""
-        zero = np.zeros(self._mean.shape)
-        return np.asarray(self._structure.standardize(zero, self._scale, self._shape_params)[1])
+        return self._gaussian.log_scale()
 
     def entropy(self) -> Array:
         """½ log det(2πe Σ), in nats: (...)."""
         return self.log_scale + 0.5 * self.event_size * (1.0 + _LOG_2PI)
 
-    def _residual(self, y: Any) -> Array:
-        values = finite(y, "y")
+    def _residual(self, values: Array) -> Array:
         if values.shape[-1:] != (self.event_size,):
             raise ValueError(
                 f"y has shape {values.shape}; these distributions have {self.event_size} targets "
                 f"and batch shape {self.batch_shape}, so y must be (..., {self.event_size})."
             )
         try:
-            return values - self._mean
+            return values - self.mean
         except ValueError:
             raise ValueError(
                 f"y has batch shape {values.shape[:-1]}, which does not broadcast against the "
                 f"batch shape {self.batch_shape} of the distributions."
             ) from None
 
-    # --- use -------------------------------------------------------------------------------------
+    # --- some of the targets, and functions of them ----------------------------------------------
+
+    def marginal(self, targets: Any) -> Self:
+        """The joint distribution of some targets, whatever the others are.
+
+        Args:
+            targets: names or indices, one or several, in the order wanted; or a slice.
+
+        Raises:
+            ValueError: an unknown target, one named twice, or none.
+
+        >>> normal = MultivariateNormal([1.0, 2.0], covariance=[[4.0, 3.0], [3.0, 9.0]])
+        >>> normal.marginal(1).variance
+        array([9.])
+
+        """
+        index = positions(targets, self.target_names, self.event_size)
+        return self._of(self._gaussian.marginal(index), named(self.target_names, index))
+
+    def condition(
+        self, values: Mapping[Any, Any], variance: Mapping[Any, Any] | float | None = None
+    ) -> Self:
+        """What the other targets are, given that some were measured.
+
+        N(μ_b + Σ_ba (Σ_aa + T)⁻¹ (y_a − μ_a), Σ_bb − Σ_ba (Σ_aa + T)⁻¹ Σ_ab), T the variances of
+        the measurements' errors. Targets measured exactly are no part of the result; those
+        measured with an error are, with what is now known of them.
+
+        Args:
+            values: target (name or index) → measured value, in the units of y: one number, or
+                one per distribution (...).
+            variance: of the measurements' errors, squared units of y: target → number or (...), or
+                one number for all. Targets that are not in it, and None, are exact; infinite: not
+                measured in this row (the value is then ignored, but has to be finite).
+
+        Raises:
+            ValueError: an unknown target, one named twice, none, or all of them exactly; values
+                that are not finite or fit no batch; a negative variance, or one that is 0 in some
+                rows only.
+
+        >>> normal = MultivariateNormal(
+        ...     [1.0, 2.0], covariance=[[4.0, 3.0], [3.0, 9.0]], target_names=["a", "b"]
+        ... )
+        >>> b = normal.condition({"a": 3.0})  # 2 + 3/4 · (3 − 1), 9 − 3²/4
+        >>> b.target_names, b.mean, b.variance
+        (('b',), array([3.5]), array([6.75]))
+        >>> normal.condition({"a": 3.0}, variance={"a": 4.0}).mean  # half as far
+        array([2.  , 2.75])
+
+        """
+        index = positions(list(values), self.target_names, self.event_size)
+        measured = self._per_row(list(values.values()), "values")
+        noise = self._variances(variance, index)
+        residual = measured - self.mean[..., index]
+        exact = (noise == 0).reshape(-1, len(index))
+        if (exact.any(axis=0) != exact.all(axis=0)).any():
+            raise ValueError(
+                "variance is 0 in some rows and positive in others for the same target; condition "
+                "on these rows separately."
+            )
+        if exact.all() and len(index) == self.event_size:
+            raise ValueError(
+                "condition was given all targets exactly, so that nothing is left to predict. "
+                "Measurements with errors need variance=."
+            )
+        posterior = self._gaussian.condition(index, residual, noise)
+        left = np.setdiff1d(np.arange(self.event_size), index[exact.all(axis=0)])
+        return self._of(posterior, named(self.target_names, left))
+
+    def update(
+        self, values: Any, matrix: Any = None, *, variance: Any = None, covariance: Any = None
+    ) -> Self:
+        """What all targets are after noisy measurements of linear functions of them.
+
+        values = A y + e with e ~ N(0, T): the Kalman filter's measurement update. Measurements may
+        arrive one after another: `normal.update(...).update(...)` is the same as all at once, if
+        their errors are independent.
+
+        Args:
+            values: (..., m), what was measured.
+            matrix: A, (m, d) or (..., m, d), or (d,) for one measurement; None: each target.
+            variance: of the errors, one number, or (m,) or (..., m), positive.
+            covariance: T, (m, m) or (..., m, m) positive definite, instead of `variance`.
+
+        Raises:
+            ValueError: shapes that don't fit, values that are not finite, variances that are not
+                positive, or not exactly one of variance and covariance.
+
+        >>> normal = MultivariateNormal([1.0, 2.0], covariance=[[4.0, 3.0], [3.0, 9.0]])
+        >>> normal.update([5.0], [[1.0, 1.0]], variance=0.01).sum().mean.round(3)  # almost 5
+        array([4.999])
+
+        """
+        if (variance is None) == (covariance is None):
+            raise ValueError("update takes exactly one of variance and covariance.")
+        measured = np.atleast_1d(finite(values, "values"))
+        m, d = measured.shape[-1], self.event_size
+        rows = linear_functions(np.eye(d) if matrix is None else matrix, "matrix", d)
+        if rows.shape[-2] != m:
+            raise ValueError(
+                f"values has shape {measured.shape} and matrix {rows.shape}: {m} measurements of "
+                f"{rows.shape[-2]} functions of the targets."
+            )
+        if covariance is None:
+            noise = positive(variance, "variance")
+            noise_lower = np.sqrt(fitting(noise, (m,), "variance"))[..., :, None] * np.eye(m)
+        else:
+            matrix = symmetric(square(covariance, "covariance", (m,)), "covariance")
+            noise_lower = cholesky(matrix, "covariance")
+        expected = (rows @ self.mean[..., None])[..., 0]
+        with explained_shapes("values", measured.shape, self.batch_shape):
+            posterior = self._gaussian.update(rows, measured - expected, noise_lower)
+        return self._of(posterior, self.target_names)
+
+    def affine(
+        self, matrix: Any, offset: Any = 0.0, target_names: Sequence[str] | None = None
+    ) -> Self:
+        """The joint distribution of m linear functions A y + b: N(A μ + b, A Σ Aᵀ).
+
+        Totals, contrasts, portfolios, changes of coordinates. O((d + r) m²) for a low-rank
+        structure of rank r, nothing of size d × d.
+
+        Args:
+            matrix: A, (m, d) or (..., m, d), or (d,) for one function; linearly independent rows.
+            offset: b, a number, (m,) or (..., m).
+            target_names: m names of the functions.
+
+        Raises:
+            ValueError: shapes that don't fit, values that are not finite, or dependent rows.
+
+        >>> normal = MultivariateNormal([1.0, 2.0], covariance=[[4.0, 3.0], [3.0, 9.0]])
+        >>> half = normal.affine([0.5, 0.5], target_names=["average"])
+        >>> half.mean, half.variance.round(9)
+        (array([1.5]), array([4.75]))
+
+        """
+        rows = linear_functions(matrix, "matrix", self.event_size)
+        shift = fitting(finite(offset, "offset"), (rows.shape[-2],), "offset")
+        with explained_shapes("matrix", rows.shape, self.batch_shape):
+            return self._of(self._gaussian.affine(rows, shift), target_names)
+
+    def sum(self, targets: Any = None, name: str = "sum") -> Self:
+        """The distribution of the sum of all targets, or of some: one target, called `name`."""
+        index = positions(
+            slice(None) if targets is None else targets, self.target_names, self.event_size
+        )
+        weights = np.zeros(self.event_size)
+        weights[index] = 1.0
+        return self.affine(weights, target_names=[name])
+
+    def difference(self, target: Any, other: Any) -> Self:
+        """The distribution of `target − other`: one target."""
+        index = positions([target, other], self.target_names, self.event_size)
+        weights = np.zeros(self.event_size)
+        weights[index] = 1.0, -1.0
+        names = target_names_of(self.target_names, self.event_size)
+        return self.affine(weights, target_names=[f"{names[index[0]]} - {names[index[1]]}"])
+
+    def __add__(self, constant: Any) -> Self:
+        """y + constant; a number or one per target, (..., d)."""
+        return self._moved(1.0, constant)
+
+    __radd__ = __add__
+
+    def __sub__(self, constant: Any) -> Self:
+        """y − constant."""
+        return self._moved(1.0, -_constant(constant))
+
+    def __rsub__(self, constant: Any) -> Self:
+        """constant − y."""
+        return self._moved(-1.0, constant)
+
+    def __neg__(self) -> Self:
+        """−y."""
+        return self._moved(-1.0, 0.0)
+
+    def __mul__(self, factor: Any) -> Self:
+        """Y in other units: a number, or positive numbers, one per target, (..., d)."""
+        return self._moved(factor, 0.0)
+
+    __rmul__ = __mul__
+    __array_ufunc__ = None  # array + normal comes here, too
+
+    def _moved(self, factor: Any, offset: Any) -> Self:
+        factors, shift = _constant(factor), _constant(offset)
+        if not ((factors > 0).all() or (factors.ndim == 0 and factors != 0)):
+            raise ValueError(
+                f"factor={factor!r} must be one number other than 0, or positive numbers, one per "
+                "target. Other linear functions are `affine`."
+            )
+        prior = self._gaussian
+        with explained_shapes("the constant", np.broadcast(factors, shift).shape, prior.mean.shape):
+            mean = prior.mean * factors + shift
+            if mean.shape[-1] != self.event_size:
+                raise ValueError
+        moved = prior.on_batch(mean.shape[:-1])
+        scale = moved.scale * np.abs(factors)
+        return self._of(
+            Gaussian(moved.structure, mean, scale, moved.shape_params), self.target_names
+        )
+
+    def _per_row(self, columns: list[Any], name: str) -> Array:
+        """Numbers or (...) arrays, one for each of m targets: (..., m)."""
+        arrays = [finite(column, name) for column in columns]
+        with explained_shapes(name, [a.shape for a in arrays], self.batch_shape):
+            np.broadcast_shapes(self.batch_shape, *(a.shape for a in arrays))
+            return np.stack(np.broadcast_arrays(*arrays), axis=-1)
+
+    def _variances(self, variance: Any, index: np.ndarray) -> Array:
+        given = dict.fromkeys(index.tolist(), 0.0 if variance is None else variance)
+        if isinstance(variance, Mapping):
+            given = dict.fromkeys(index.tolist(), 0.0)
+            for target, value in variance.items():
+                at = position(target, self.target_names, self.event_size)
+                if at not in given:
+                    raise ValueError(
+                        f"variance names target {target!r}, for which values has no measurement."
+                    )
+                given[at] = value
+        columns = [np.array(value, dtype=np.float64) for value in given.values()]
+        if not all((column >= 0).all() for column in columns):
+            raise ValueError(f"variance={variance!r} must be ≥ 0, and inf where not measured.")
+        with explained_shapes("variance", [c.shape for c in columns], self.batch_shape):
+            np.broadcast_shapes(self.batch_shape, *(c.shape for c in columns))
+            return np.stack(np.broadcast_arrays(*columns), axis=-1)
+
+    # --- probabilities and regions ---------------------------------------------------------------
+
+    def interval(
+        self,
+        level: float = 0.9,
+        simultaneous: str | None = None,
+        samples: int = 10_000,
+        seed: Any = 0,
+    ) -> tuple[Array, Array]:
+        """Lower and upper ends of the central interval of each target: (..., d) each.
+
+        By default each target alone is inside its interval with probability `level`; all of them
+        at once are so less often.
+
+        Args:
+            level: probability.
+            simultaneous: for *all* targets inside at once with at least probability `level`:
+                "bonferroni" (never too narrow), "sidak" (not too narrow for a normal, a
+                little narrower; Šidák 1967), or "exact", the narrowest multiple of the standard
+                deviations for each row's own correlations, by simulation.
+            samples: draws per row for "exact"; the probability is then met to about
+                √(level (1 − level) / samples).
+            seed: of the draws, an integer or `numpy.random.Generator`.
+
+        Raises:
+            ValueError: level is not between 0 and 1, or `simultaneous` is not known.
+
+        >>> normal = MultivariateNormal([0.0, 0.0], covariance=[[1.0, 0.9], [0.9, 1.0]])
+        >>> for how in (None, "bonferroni", "sidak", "exact"):
+        ...     print(how, normal.interval(0.9, how)[1].round(2))
+        None [1.64 1.64]
+        bonferroni [1.96 1.96]
+        sidak [1.95 1.95]
+        exact [1.78 1.78]
+
+        """
+        central = probability(level, "level")
+        multiple = simultaneous_multiple(self._gaussian, central, simultaneous, samples, seed)
+        reach = np.asarray(multiple)[..., None] * self.stddev
+        return self.mean - reach, self.mean + reach
+
+    def ellipsoid(self, level: float = 0.9) -> Ellipsoid:
+        """The smallest region that holds all targets at once with probability `level`.
+
+        (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ c, c the `level` quantile of χ²_d.
+
+        Raises:
+            ValueError: level is not between 0 and 1.
+
+        """
+        return Ellipsoid(self, chi_square_quantile(probability(level, "level"), self.event_size))
+
+    def cdf(self, y: Any) -> Array:
+        """P(Yⱼ ≤ yⱼ) of each target alone: (..., d). All at once: `probability(upper=y)`.
+
+        Raises:
+            ValueError: as `log_prob`.
+            ImportError: SciPy is not installed.
+
+        """
+        residual = self._residual(limit(y, "y"))
+        return np.asarray(require("scipy.special", "cdf").ndtr(residual / self.stddev))
+
+    def quantile(self, level: Any) -> Array:
+        """The value below which each target alone lies with probability `level`.
+
+        Args:
+            level: a probability, which gives (..., d), or (n,) of them: (n, ..., d).
+
+        Raises:
+            ValueError: a level is not between 0 and 1.
+
+        """
+        levels = np.asarray(level, dtype=np.float64)
+        z = [NormalDist().inv_cdf(probability(float(p), "level")) for p in levels.reshape(-1)]
+        steps = np.array(z).reshape(*levels.shape, *(1,) * self.mean.ndim)
+        return self.mean + steps * self.stddev
+
+    def probability(
+        self,
+        lower: Any = -np.inf,
+        upper: Any = np.inf,
+        *,
+        return_error: bool = False,
+        samples: int = 4096,
+        seed: int = 0,
+    ) -> Any:
+        """P(lower ≤ Y ≤ upper), all targets at once: (...).
+
+        P(all below their limits) is `probability(upper=limits)`. Exact for one target and for
+        independent ones; by SciPy's integrator for two and three; else by quasi-Monte-Carlo
+        integration (Genz 1992), for a low-rank structure over its factors alone.
+
+        Args:
+            lower: (..., d), one number per target, or a number for all; −inf for no limit.
+            upper: the same; inf for no limit.
+            return_error: return (probability, error), the error about two standard errors
+                of the estimate.
+            samples: points per row of the quasi-Monte-Carlo estimate.
+            seed: of their random shifts; the same seed gives the same estimate.
+
+        Raises:
+            ValueError: limits that are NaN or don't fit.
+            ImportError: SciPy is not installed.
+
+        >>> normal = MultivariateNormal([0.0, 0.0], covariance=[[1.0, 0.5], [0.5, 1.0]])
+        >>> normal.probability(upper=[0.0, 0.0]).round(6)  # ¼ + arcsin(½)/2π
+        np.float64(0.333333)
+
+        """
+        limits = [
+            fitting(limit(value, name), (self.event_size,), name)
+            for value, name in ((lower, "lower"), (upper, "upper"))
+        ]
+        with explained_shapes("lower and upper", [a.shape for a in limits], self.batch_shape):
+            batch = np.broadcast_shapes(self.batch_shape, *(a.shape[:-1] for a in limits))
+        value, error = box_probability(
+            self._gaussian.on_batch(batch), limits[0], limits[1], samples, seed
+        )
+        return (value, error) if return_error else value
+
+    def probability_greater(self, target: Any, other: Any) -> Array:
+        """P(target > other): (...)."""
+        gap = self.difference(target, other)
+        ndtr = require("scipy.special", "probability_greater").ndtr
+        return np.asarray(ndtr(gap.mean / gap.stddev)[..., 0])
 
     def sample(self, n: int | None = None, seed: Any = None) -> Array:
         """Random draws: (n, ..., d), or (..., d) for n=None.
@@ -261,43 +615,210 @@ class MultivariateNormal:
             seed: an integer or `numpy.random.Generator`; the same seed gives the same draws.
 
         """
-        draws = () if n is None else (whole(n, "n", "None or a number of draws", 0),)
-        shape = (*draws, *self._mean.shape)
-        z = np.random.default_rng(seed).standard_normal(shape)
-        shape_params = np.broadcast_to(
-            self._shape_params, (*shape[:-1], self._shape_params.shape[-1])
+        count = 1 if n is None else whole(n, "n", "None or a number of draws", 0)
+        rng = np.random.default_rng(seed)
+        draws = self.mean + self._gaussian.errors(
+            lambda size: rng.standard_normal((count, *self.batch_shape, size))
         )
-        return self._mean + self._scale * np.asarray(self._structure.color(shape_params, z))
+        return draws[0] if n is None else draws
 
-    def interval(self, level: float = 0.9) -> tuple[Array, Array]:
-        """Lower and upper ends of the central interval of each target alone: (..., d) each.
+    # --- compared with others, and fused ---------------------------------------------------------
 
-        Each target is inside its interval with probability `level`; all of them at once are so
-        less often.
+    def kl_divergence(self, other: MultivariateNormal) -> Array:
+        """KL(self ‖ other) = E log(p/q) under self, in nats: (...).
+
+        ½ (tr Σ_q⁻¹ Σ_p + ‖μ_p − μ_q‖²_q − d) + ½ log(|Σ_q|/|Σ_p|). O(d r²) between low-rank or
+        diagonal distributions.
 
         Raises:
-            ValueError: level is not between 0 and 1.
+            ValueError: other targets, or batch shapes that don't fit.
+
+        >>> p = MultivariateNormal([1.0], covariance=[[1.0]])
+        >>> p.kl_divergence(MultivariateNormal([0.0], covariance=[[1.0]]))
+        np.float64(0.5)
 
         """
-        central = probability(level, "level")
-        reach = NormalDist().inv_cdf(0.5 + 0.5 * central) * self.stddev
-        return self._mean - reach, self._mean + reach
+        return _divergences.kullback_leibler(*self._with(other))
+
+    def wasserstein2(self, other: MultivariateNormal) -> Array:
+        """The 2-Wasserstein distance, in the units of y: (...).
+
+        √(‖μ₁ − μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁^½ Σ₂ Σ₁^½)^½): how far probability has to be
+        carried. Targets of different units are added as they are. Forms d × d matrices.
+
+        Raises:
+            ValueError: other targets, or batch shapes that don't fit.
+
+        Source: Givens & Shortt, "A class of Wasserstein metrics for probability distributions",
+        Michigan Mathematical Journal 31 (1984).
+
+        """
+        return _divergences.wasserstein2(*self._with(other))
+
+    def bhattacharyya(self, other: MultivariateNormal) -> Array:
+        """The Bhattacharyya distance −log ∫ √(p q), symmetric, in nats: (...).
+
+        ⅛ ‖μ₁ − μ₂‖² in the metric of Σ̄ = ½ (Σ₁ + Σ₂), and ½ log(|Σ̄|/√(|Σ₁||Σ₂|)).
+
+        Raises:
+            ValueError: other targets, or batch shapes that don't fit.
+
+        Source: Kailath, "The divergence and Bhattacharyya distance measures in signal selection",
+        IEEE Transactions on Communication Technology 15 (1967).
+
+        """
+        return _divergences.bhattacharyya(*self._with(other))
+
+    def mutual_information(self, targets: Any, others: Any) -> Array:
+        """What one group of targets says about another, in nats: (...).
+
+        ½ log(|Σ_aa| |Σ_bb| / |Σ_(ab)(ab)|), 0 if they are independent.
+
+        Args:
+            targets: names or indices, one or several.
+            others: the same, none of them in `targets`.
+
+        Raises:
+            ValueError: unknown targets, none, or one in both groups.
+
+        >>> normal = MultivariateNormal([0.0, 0.0], covariance=[[1.0, 0.6], [0.6, 1.0]])
+        >>> normal.mutual_information(0, 1).round(6)  # −½ log(1 − 0.6²)
+        np.float64(0.223144)
+
+        """
+        a = positions(targets, self.target_names, self.event_size)
+        b = positions(others, self.target_names, self.event_size)
+        both = positions([*a, *b], None, self.event_size)
+        return sum(self._gaussian.marginal(i).log_scale() for i in (a, b)) - (
+            self._gaussian.marginal(both).log_scale()
+        )
+
+    def combine(self, other: MultivariateNormal) -> Self:
+        """The product of two densities: two predictions with *independent* errors, fused.
+
+        Σ⁻¹ = Σ₁⁻¹ + Σ₂⁻¹, each mean weighted by its precision. Predictions that share data or a
+        model are not independent: this then counts their common evidence twice and is
+        overconfident. Use `covariance_intersection`.
+
+        Raises:
+            ValueError: other targets, or batch shapes that don't fit.
+
+        >>> p = MultivariateNormal([0.0], covariance=[[1.0]])
+        >>> p.combine(MultivariateNormal([4.0], covariance=[[3.0]])).mean
+        array([1.])
+
+        """
+        return self._of(_fusion.product(*self._with(other)), self.target_names)
+
+    def covariance_intersection(self, other: MultivariateNormal, weight: Any = None) -> Self:
+        """Two predictions whose errors are correlated in an unknown way, fused safely.
+
+        Σ⁻¹ = ω Σ₁⁻¹ + (1 − ω) Σ₂⁻¹, never smaller than what any correlation allows.
+
+        Args:
+            other: the second prediction.
+            weight: ω in [0, 1], a number or (...); None: the one that makes det Σ smallest, for
+                each row.
+
+        Raises:
+            ValueError: other targets, batch shapes that don't fit, or a weight outside [0, 1].
+
+        Source: Julier & Uhlmann, "A non-divergent estimation algorithm in the presence of unknown
+        correlations", American Control Conference 1997.
+
+        """
+        weights = None if weight is None else finite(weight, "weight")
+        if weights is not None and not ((weights >= 0) & (weights <= 1)).all():
+            raise ValueError(f"weight={weight!r} must be between 0 and 1.")
+        pair = self._with(other)
+        if weights is not None:
+            with explained_shapes("weight", weights.shape, pair[0].batch_shape):
+                weights = np.broadcast_to(weights, pair[0].batch_shape)
+        return self._of(_fusion.covariance_intersection(*pair, weights), self.target_names)
+
+    def _with(self, other: MultivariateNormal) -> tuple[Gaussian, Gaussian]:
+        """Both on common batch axes."""
+        if other.event_size != self.event_size:
+            raise ValueError(
+                f"The distributions have {self.event_size} and {other.event_size} targets."
+            )
+        if None not in (self.target_names, other.target_names) and (
+            self.target_names != other.target_names
+        ):
+            raise ValueError(
+                f"The distributions have targets {self.target_names} and {other.target_names}. "
+                "`marginal` brings targets into another order."
+            )
+        with explained_shapes("the other distribution", other.batch_shape, self.batch_shape):
+            batch = np.broadcast_shapes(self.batch_shape, other.batch_shape)
+        return self._gaussian.on_batch(batch), other._gaussian.on_batch(batch)
+
+    # --- the same means, other errors ------------------------------------------------------------
 
     def rescale(self, factor: Any) -> Self:
-        """The same distributions with all standard deviations multiplied: Σ' = factor² Σ.
+        """The same means with all standard deviations multiplied: Σ' = factor² Σ.
 
         Args:
             factor: positive, a number or (...) one per distribution.
 
+        Raises:
+            ValueError: factor is not positive, or not one number per distribution.
+
         """
-        factors = finite(factor, "factor")
-        if not (factors > 0).all() or factors.shape not in ((), self.batch_shape):
+        factors = positive(factor, "factor")
+        if factors.shape not in ((), self.batch_shape):
             raise ValueError(
-                f"factor={factor!r} must be positive, one number or one per distribution, of shape "
+                f"factor={factor!r} must be one number or one per distribution, of shape "
                 f"{self.batch_shape}."
             )
-        scale = self._scale * factors[..., None]
-        return self._of(self._structure, self._mean, scale, self._shape_params, self.target_names)
+        return self._of(self._gaussian.rescale(factors[..., None]), self.target_names)
+
+    def rescale_targets(self, factors: Any) -> Self:
+        """The same means and correlations: Σ' = D Σ D, D = diag(factors).
+
+        Args:
+            factors: (d,), positive.
+
+        Raises:
+            ValueError: factors are not d positive numbers.
+
+        """
+        vector = positive(factors, "factors")
+        if vector.shape != (self.event_size,):
+            raise ValueError(f"factors={factors!r} must be {self.event_size} positive numbers.")
+        return self._of(self._gaussian.rescale(vector), self.target_names)
+
+    def transform_errors(self, scale_tril: Any) -> Self:
+        """The same means, Σ' = L C Cᵀ Lᵀ, L the Cholesky factor of Σ: its errors recombined.
+
+        Args:
+            scale_tril: C, (d, d), lower triangular with a positive diagonal.
+
+        Raises:
+            ValueError: C is not such a matrix.
+
+        """
+        c = lower_triangular(square(scale_tril, "scale_tril", (self.event_size,)))
+        return self._of(self._gaussian.transform_errors(c), self.target_names)
+
+    # --- to and from elsewhere -------------------------------------------------------------------
+
+    def to_frame(self, index: Any = None, level: float | None = None) -> Any:
+        """A pandas table with one row per distribution: means, standard deviations, correlations.
+
+        Columns `<target>_mean`, `<target>_stddev`, with `level` also `<target>_lower` and `_upper`
+        of that central interval, and `<target>_<other>_correlation` of every pair.
+
+        Args:
+            index: of the rows.
+            level: of the intervals; None: none.
+
+        Raises:
+            ValueError: more than one batch axis.
+            ImportError: pandas is not installed.
+
+        """
+        return _exchange.to_frame(self, index, level)
 
     def to_scipy(self) -> Any:
         """`scipy.stats.multivariate_normal`: one frozen object, or a list of them for a batch.
@@ -306,26 +827,60 @@ class MultivariateNormal:
             ImportError: SciPy is not installed.
 
         """
-        try:
-            from scipy.stats import Covariance as ScipyCovariance
-            from scipy.stats import multivariate_normal
-        except ImportError as error:
-            raise ImportError("to_scipy needs SciPy: pip install scipy") from error
-        if self.batch_shape:
-            return [normal.to_scipy() for normal in self]
-        return multivariate_normal(self.mean, ScipyCovariance.from_cholesky(self.scale_tril))
+        return _exchange.to_scipy(self)
+
+    def to_torch(self) -> Any:
+        """`torch.distributions.MultivariateNormal`, or its low-rank form, in float64.
+
+        Raises:
+            ImportError: PyTorch is not installed.
+
+        """
+        return _exchange.to_torch(self._gaussian)
+
+    def to_numpyro(self) -> Any:
+        """`numpyro.distributions.MultivariateNormal`, or its low-rank form, in JAX's precision.
+
+        Raises:
+            ImportError: NumPyro is not installed.
+
+        """
+        return _exchange.to_numpyro(self._gaussian)
+
+    def save(self, path: Any) -> None:
+        """Write the distributions, structure and names to a `.npz` or `.parquet` file.
+
+        A file that exists is replaced only once the new one is complete.
+
+        Raises:
+            ValueError: another suffix, or Parquet and more than one batch axis.
+            ImportError: Parquet, and pyarrow is not installed.
+
+        """
+        _storage.save(self._gaussian, self.target_names, path)
+
+    @classmethod
+    def load(cls, path: Any) -> Self:
+        """What `save` wrote.
+
+        Raises:
+            ValueError: another suffix, or a file that `save` did not write.
+            ImportError: Parquet, and pyarrow is not installed.
+
+        """
+        return cls._of(*_storage.load(path))
 
     # --- a sequence of distributions -------------------------------------------------------------
 
     @property
     def event_size(self) -> int:
         """d, the number of targets."""
-        return int(self._mean.shape[-1])
+        return self._gaussian.event_size
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """The batch axes; () for a single distribution."""
-        return tuple(self._mean.shape[:-1])
+        return self._gaussian.batch_shape
 
     def __len__(self) -> int:
         if not self.batch_shape:
@@ -336,14 +891,7 @@ class MultivariateNormal:
         """Distributions by index, slice, mask or index array on the batch axes."""
         if not self.batch_shape:
             raise IndexError("a single MultivariateNormal has no batch axis to index")
-        count = int(np.prod(self.batch_shape))
-        positions = np.arange(count).reshape(self.batch_shape)[index]
-
-        mean, scale, shape_params = (
-            parameters.reshape(count, parameters.shape[-1])[positions]
-            for parameters in (self._mean, self._scale, self._shape_params)
-        )
-        return self._of(self._structure, mean, scale, shape_params, self.target_names)
+        return self._of(self._gaussian.take(index), self.target_names)
 
     def __bool__(self) -> bool:
         return True  # also a single one, which has no length
@@ -355,21 +903,35 @@ class MultivariateNormal:
         targets = "" if self.target_names is None else f", targets={list(self.target_names)}"
         return (
             f"MultivariateNormal(batch_shape={self.batch_shape}, event_size={self.event_size}, "
-            f"covariance={self._structure.name!r}{targets})"
+            f"covariance={self._gaussian.structure.name!r}{targets})"
         )
 
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 
 
-def _common_batch(mean: Array, scale: Array) -> tuple[int, ...]:
+def _constant(value: Any) -> Array:
+    """The other side of + and *; not a distribution, with which no joint one would be known."""
+    if isinstance(value, MultivariateNormal):
+        raise TypeError(
+            "The sum of two distributions is not defined without their joint covariance. For "
+            "targets of one distribution use `sum`, `difference` or `affine`; to fuse two "
+            "predictions, `combine` or `covariance_intersection`."
+        )
+    return finite(value, "the constant")
+
+
+def _on_common_batch(
+    mean: Array, structure: Covariance, scale: Array, shape_params: Array
+) -> Gaussian:
     try:
-        return np.broadcast_shapes(mean.shape[:-1], scale.shape[:-1])
+        batch = np.broadcast_shapes(mean.shape[:-1], scale.shape[:-1])
     except ValueError:
         raise ValueError(
             f"mean has batch shape {mean.shape[:-1]} and the matrices have {scale.shape[:-1]}, "
             "which do not broadcast."
         ) from None
+    return Gaussian(structure.wire, mean, scale, shape_params).on_batch(batch)
 
 
 def _from_covariance(matrix: Array) -> tuple[Covariance, Array, Array]:
@@ -382,14 +944,7 @@ def _from_precision(matrix: Array) -> tuple[Covariance, Array, Array]:
 
 
 def _from_scale_tril(matrix: Array) -> tuple[Covariance, Array, Array]:
-    if not (np.diagonal(matrix, axis1=-2, axis2=-1) > 0).all():
-        raise ValueError("scale_tril must have a positive diagonal.")
-    if np.triu(matrix, 1).any():
-        raise ValueError(
-            "scale_tril must be lower triangular; entries above its diagonal are not zero. Pass a "
-            "covariance matrix as covariance=."
-        )
-    return Cholesky(), *Cholesky().from_matrix(matrix)
+    return Cholesky(), *Cholesky().from_matrix(lower_triangular(matrix))
 
 
 _READ = {

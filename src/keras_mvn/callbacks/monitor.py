@@ -195,9 +195,8 @@ def _squared_z(normal: MultivariateNormal, y: Array) -> float:
     observed = np.isfinite(y)
     if not observed.any():
         return math.nan
-    residual = np.where(observed, y - normal.mean, 0.0)
-    z = normal._whiten(residual, observed.astype(np.float64))
-    return float((z**2).sum() / observed.sum())
+    squared = normal.mahalanobis(np.where(observed, y, np.nan), missing="marginalize") ** 2
+    return float(squared.sum() / observed.sum())
 
 
 class _Table:

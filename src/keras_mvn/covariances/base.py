@@ -169,6 +169,14 @@ class Covariance(abc.ABC):
         """
         return self.from_covariance(moments.dense())
 
+    def loadings(self, shape_params: Tensor, event_size: int) -> Tensor | None:
+        """V (..., d, r) with R = I + V Vᵀ, if the structure has that form; None, the default, if not.
+
+        `merge_last_axes` of such a V is the `shape_params` that it was read from, for any d: what
+        is done to the rows of V or to its columns stays in the structure.
+        """
+        return None
+
     # --- from what a network emits ---------------------------------------------------------------
 
     def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
@@ -190,6 +198,27 @@ class Covariance(abc.ABC):
         The origin is what `MultivariateNormalHead.adapt` read off the data, in the units of y.
         """
         return origin_scale * scale, origin_shape + shape_params
+
+    # --- errors recombined -----------------------------------------------------------------------
+
+    @property
+    def recombined(self) -> Covariance:
+        """The structure of what `recombine` gives: `Cholesky`, which holds any."""
+        return REGISTERED["cholesky"]()
+
+    def recombine(self, scale: Tensor, shape_params: Tensor, lower: Array) -> tuple[Tensor, Tensor]:
+        """Scale and shape_params, as `recombined` reads them, of Σ' = L C Cᵀ Lᵀ, Σ = L Lᵀ.
+
+        Args:
+            scale: (..., d).
+            shape_params: (..., k).
+            lower: C, (d, d), a constant, lower triangular with a positive diagonal.
+
+        """
+        unit = namespace(scale).ones_like(scale)
+        factor = self.scale_tril(unit, shape_params) @ constant_like(lower, scale)
+        relative, shape_params = self.recombined.from_matrix(factor)
+        return scale * relative, shape_params
 
     def from_matrix(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shape_params from the d × d matrix that `layout="stacked"` carries.

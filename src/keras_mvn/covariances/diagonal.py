@@ -7,7 +7,7 @@ from typing import final
 
 import numpy as np
 
-from keras_mvn._numeric import constant_like, namespace
+from keras_mvn._numeric import constant_like, namespace, split_last_axis
 from keras_mvn.covariances._unit_lower import zero_log_det
 from keras_mvn.covariances.base import Covariance, register
 from keras_mvn.moments import Moments
@@ -54,6 +54,10 @@ class Diagonal(Covariance):
         # The batch axes of a tensor without columns, kept without asking for their lengths.
         zero = xp.sum(shape_params, axis=-1)[..., None, None]
         return zero + constant_like(np.eye(event_size), shape_params)
+
+    def loadings(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """No factors: V is (..., d, 0)."""
+        return split_last_axis(shape_params, event_size, 0)
 
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
         """Standard deviations; correlations are dropped."""

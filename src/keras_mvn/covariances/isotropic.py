@@ -64,6 +64,10 @@ class Isotropic(Covariance):
         """R = I."""
         return _DIAGONAL.shape_matrix(shape_params, event_size)
 
+    def loadings(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """No factors: V is (..., d, 0)."""
+        return _DIAGONAL.loadings(shape_params, event_size)
+
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
         """Standard deviations: they become the units in which the head is isotropic."""
         return _DIAGONAL.from_covariance(covariance)

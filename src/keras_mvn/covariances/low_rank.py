@@ -138,6 +138,10 @@ class LowRank(Covariance):
         v = split_last_axis(shape_params, -1, self.rank)
         return scale * scale * (1.0 + namespace(v).sum(v * v, axis=-1))
 
+    def loadings(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """V: (..., d, r)."""
+        return split_last_axis(shape_params, event_size, self.rank)
+
     def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
         """The link for the scales, V = raw / √r."""
         return links.positive(raw[..., :event_size]), raw[..., event_size:] / self.rank**0.5

@@ -9,15 +9,15 @@ import keras
 from keras import ops
 
 from keras_mvn import _tagging, regularizers
-from keras_mvn._checks import finite
+from keras_mvn._checks import checked_missing, finite
 from keras_mvn._keras import get_keras_mask, in_symbolic_scope, set_keras_mask
-from keras_mvn._rows import MISSING, Targets, as_tensor, read_targets, weighted_events
+from keras_mvn._rows import Targets, as_tensor, read_targets, weighted_events
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.layouts import Parameters, Reader
 from keras_mvn.regularizers import CovarianceRegularizer
 from keras_mvn.types import Tensor
 
-__all__ = ["CovarianceLoss", "UnitFreeLoss", "at_least_float32", "checked_missing"]
+__all__ = ["CovarianceLoss", "UnitFreeLoss", "at_least_float32"]
 
 
 class CovarianceLoss(keras.losses.Loss, abc.ABC):
@@ -158,21 +158,6 @@ class UnitFreeLoss(CovarianceLoss):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "target_scale": self.target_scale}
-
-
-def checked_missing(missing: str) -> str:
-    """One of `MISSING`.
-
-    Raises:
-        ValueError: anything else.
-
-    """
-    if missing not in MISSING:
-        raise ValueError(
-            f"missing={missing!r} is not known. Expected 'propagate' (NaN in y_true makes the "
-            "value NaN) or 'marginalize' (NaN in y_true means not observed)."
-        )
-    return missing
 
 
 def at_least_float32(dtype: Any) -> str:

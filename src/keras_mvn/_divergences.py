@@ -1,0 +1,82 @@
+"""How far two normal distributions are apart: divergences and distances, from their factors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_mvn._gaussian import Gaussian, lower_factor
+from keras_mvn._numeric import merge_last_axes, solve_lower
+from keras_mvn.covariances import Diagonal, LowRank
+from keras_mvn.types import Array
+
+__all__ = ["bhattacharyya", "kullback_leibler", "precision_diagonal", "wasserstein2"]
+
+
+def kullback_leibler(p: Gaussian, q: Gaussian) -> Array:
+    """½ (‖K_q F_p‖² + ‖K_q (μ_p − μ_q)‖² − d) + ½ log(|Σ_q|/|Σ_p|), K_q whitens, F_p colors."""
+    z, log_scale = q.whiten(p.mean - q.mean)
+    trace = _whitened_size(p, q)
+    distance = 0.5 * (trace - p.event_size + (z**2).sum(axis=-1))
+    return np.asarray(distance + log_scale - p.log_scale())
+
+
+def _whitened_size(p: Gaussian, q: Gaussian) -> Array:
+    """tr Σ_q⁻¹ Σ_p."""
+    loadings = p.loadings()
+    if loadings is None or q.loadings() is None:
+        return np.asarray(((q.whitening() @ p.scale_tril()) ** 2).sum(axis=(-2, -1)))
+    columns = np.moveaxis(p.scale[..., None] * loadings, -1, 0)
+    of_factors = (q.whiten(columns)[0] ** 2).sum(axis=(0, -1)) if len(columns) else 0.0
+    return np.asarray((precision_diagonal(q) * p.scale**2).sum(axis=-1) + of_factors)
+
+
+def precision_diagonal(normal: Gaussian) -> Array:
+    """The diagonal of Σ⁻¹: (..., d); O(d r²) for loadings.
+
+    Then (I + V Vᵀ)⁻¹ has the diagonal 1 − ‖T⁻ᵀ vⱼ‖², [V; I] = Q T: 1 − the leverage of row j.
+    """
+    loadings = normal.loadings()
+    if loadings is None:
+        return np.asarray((normal.whitening() ** 2).sum(axis=-2))
+    r = loadings.shape[-1]
+    identity = np.broadcast_to(np.eye(r), (*normal.batch_shape, r, r))
+    t = lower_factor(np.swapaxes(np.concatenate([loadings, identity], axis=-2), -1, -2))
+    rows = solve_lower(t, np.swapaxes(loadings, -1, -2))
+    return np.asarray((1.0 - (rows**2).sum(axis=-2)) / normal.scale**2)
+
+
+def wasserstein2(p: Gaussian, q: Gaussian) -> Array:
+    """√(‖μ_p − μ_q‖² + min over orthogonal U of ‖L_p − L_q U‖²).
+
+    The minimum (Procrustes) is the trace formula, without the difference of large traces.
+    """
+    a, b = p.scale_tril(), q.scale_tril()
+    left, _, right = np.linalg.svd(np.swapaxes(b, -1, -2) @ a)
+    moved = a - b @ (left @ right)
+    return np.sqrt(((p.mean - q.mean) ** 2).sum(axis=-1) + (moved**2).sum(axis=(-2, -1)))
+
+
+def bhattacharyya(p: Gaussian, q: Gaussian) -> Array:
+    """⅛ ‖K̄ (μ_p − μ_q)‖² + ½ log |Σ̄| − ¼ log |Σ_p| − ¼ log |Σ_q|, Σ̄ = ½ (Σ_p + Σ_q)."""
+    z, log_scale = _average(p, q).whiten(p.mean - q.mean)
+    spread = log_scale - 0.5 * (p.log_scale() + q.log_scale())
+    return np.asarray(0.125 * (z**2).sum(axis=-1) + spread)
+
+
+def _average(p: Gaussian, q: Gaussian) -> Gaussian:
+    """N(0, ½ (Σ_p + Σ_q)); of loadings, r_p + r_q of them."""
+    zero = np.zeros(p.mean.shape)
+    loadings = p.loadings(), q.loadings()
+    half = np.sqrt(0.5)
+    if loadings[0] is None or loadings[1] is None:
+        stacked = np.concatenate([p.scale_tril(), q.scale_tril()], axis=-1)
+        size = np.linalg.norm(stacked, axis=-1, keepdims=True)
+        return Gaussian.of_lower(zero, half * size * lower_factor(stacked / size))
+    scale = half * np.hypot(p.scale, q.scale)
+    columns = [
+        (half * g.scale / scale)[..., None] * v for g, v in zip((p, q), loadings, strict=True)
+    ]
+    both = np.concatenate(columns, axis=-1)
+    rank = both.shape[-1]
+    structure = LowRank(rank) if rank else Diagonal()
+    return Gaussian(structure, zero, scale, np.asarray(merge_last_axes(both)))

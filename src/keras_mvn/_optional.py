@@ -1,0 +1,34 @@
+"""Optional dependencies: imported where they are used, with an error that says what to install."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__all__ = ["require"]
+
+_EXTRAS = {
+    "scipy": "analysis",
+    "sklearn": "analysis",
+    "pandas": "tables",
+    "pyarrow": "tables",
+    "matplotlib": "plots",
+}
+"""Top-level module → the extra of this package that brings it; others go by their own name."""
+
+
+def require(module: str, who: str) -> Any:
+    """The module of this dotted name, for `who`.
+
+    Raises:
+        ImportError: it is not installed; the message says what to install.
+
+    """
+    top = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != top:
+            raise
+        what = f'"keras-mvn[{_EXTRAS[top]}]"' if top in _EXTRAS else top
+        raise ImportError(f"{who} needs {top}: pip install {what}") from error

@@ -1,0 +1,57 @@
+"""By how many standard deviations all targets at once stay within their intervals."""
+
+from __future__ import annotations
+
+import functools
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from keras_mvn._checks import whole
+from keras_mvn._gaussian import Gaussian
+from keras_mvn.types import Array
+
+__all__ = ["simultaneous_multiple"]
+
+_CHUNK = 4_000_000
+"""Numbers drawn at a time."""
+
+
+def simultaneous_multiple(
+    normal: Gaussian, level: float, how: str | None, samples: int, seed: Any
+) -> Array | float:
+    """c with P(|y_j − μ_j| ≤ c σ_j) = level, for each j (None) or for all j at once."""
+    d = normal.event_size
+    per_target = {
+        None: level,
+        "bonferroni": 1.0 - (1.0 - level) / d,
+        "sidak": level ** (1.0 / d),
+    }
+    if how in per_target:
+        return NormalDist().inv_cdf(0.5 + 0.5 * per_target[how])
+    if how == "exact":
+        return _simulated(normal, level, whole(samples, "samples", "a number of draws", 100), seed)
+    raise ValueError(
+        f"simultaneous={how!r} is not known. Expected None, 'bonferroni', 'sidak' or 'exact'."
+    )
+
+
+def _simulated(normal: Gaussian, level: float, samples: int, seed: Any) -> Array:
+    """The `level` quantile of max_j |y_j − μ_j| / σ_j for each distribution, over one set of z."""
+    flat = normal.flat()
+    rows, d = flat.mean.shape
+
+    @functools.cache
+    def draws(size: int) -> Array:  # the same for every row: none depends on those beside it
+        return np.random.default_rng(seed).standard_normal((samples, 1, size))
+
+    def largest_of(part: Gaussian) -> Array:
+        count = len(part.mean)
+        errors = part.errors(lambda m: np.broadcast_to(draws(m), (samples, count, m)))
+        return np.asarray(np.abs(errors / np.sqrt(part.variance())).max(axis=-1))
+
+    step = max(1, _CHUNK // (samples * d))
+    parts = (flat.take(slice(start, start + step)) for start in range(0, rows, step))
+    multiples = [np.quantile(largest_of(part), level, axis=0) for part in parts]
+    return np.concatenate(multiples).reshape(normal.batch_shape)

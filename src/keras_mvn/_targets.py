@@ -1,0 +1,56 @@
+"""Which targets are meant: names or positions, one or several."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["named", "position", "positions"]
+
+
+def position(target: Any, names: Sequence[str] | None, event_size: int) -> int:
+    """The index of one target, given by name or by index (negative ones count from the end).
+
+    Raises:
+        ValueError: there is no such target.
+
+    """
+    if isinstance(target, str):
+        if names is not None and target in names:
+            return list(names).index(target)
+        known = "have no names; use indices" if names is None else f"are {list(names)}"
+        raise ValueError(f"There is no target {target!r}. The targets {known}.")
+    try:
+        index = operator.index(target)
+    except TypeError:
+        index = event_size
+    if isinstance(target, bool) or not -event_size <= index < event_size:
+        raise ValueError(
+            f"There is no target {target!r}: an index must be an integer from {-event_size} to "
+            f"{event_size - 1}, a name a string."
+        )
+    return index % event_size
+
+
+def positions(targets: Any, names: Sequence[str] | None, event_size: int) -> np.ndarray:
+    """Indices of one target or of several, each at most once.
+
+    Raises:
+        ValueError: no target, an unknown one, or one twice.
+
+    """
+    if isinstance(targets, slice):
+        targets = range(event_size)[targets]
+    one = isinstance(targets, str) or not np.iterable(targets)
+    index = [position(target, names, event_size) for target in ([targets] if one else targets)]
+    if not index or len(set(index)) < len(index):
+        raise ValueError(f"targets={targets!r} must name at least one target, and each only once.")
+    return np.array(index, dtype=np.intp)
+
+
+def named(names: Sequence[str] | None, index: np.ndarray) -> tuple[str, ...] | None:
+    """The names at these positions, or None."""
+    return None if names is None else tuple(names[i] for i in index)
