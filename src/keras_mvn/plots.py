@@ -7,18 +7,31 @@ with colour-blindness.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_mvn._checks import observations
+from keras_mvn._checks import observations, observed_targets, whole
 from keras_mvn._chi_square import chi_square_cdf, chi_square_quantile
 from keras_mvn._names import target_names_of
+from keras_mvn._targets import position, positions
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.types import Array
 
-__all__ = ["COLORS", "correlation_heatmap", "ellipses", "joint_calibration", "pairs_by_correlation"]
+__all__ = [
+    "COLORS",
+    "chi_square_qq",
+    "conditioning",
+    "correlation_heatmap",
+    "ellipses",
+    "intervals",
+    "joint_calibration",
+    "marginal_calibration",
+    "pairs_by_correlation",
+    "pit_histogram",
+    "standardized_residuals",
+]
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe & Ito's palette, strongest first."""
@@ -27,7 +40,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 def ellipses(
     ax: Any,
     normal: MultivariateNormal,
-    pair: tuple[int, int],
+    pair: tuple[Any, Any],
     *,
     y: Any = None,
     level: float = 0.9,
@@ -41,37 +54,202 @@ def ellipses(
     Args:
         ax: matplotlib axes.
         normal: a batch of distributions.
-        pair: indices of the targets on the x and y axes.
+        pair: names or indices of the targets on the x and y axes.
         y: (rows, d), what was observed; drawn as points in the colour of their ellipse, joined to
             its centre.
         level: probability of an ellipse.
         rows: how many rows to draw.
 
     Raises:
-        ValueError: one target twice, or not one batch axis.
+        ValueError: one target twice, not one batch axis, or y of another shape.
 
     """
-    i, j = pair
-    if i == j or len(normal.batch_shape) != 1:
+    if len(normal.batch_shape) != 1:
         raise ValueError(
-            f"ellipses needs two different targets and a batch of distributions; received "
-            f"pair={pair} and batch shape {normal.batch_shape}."
+            f"ellipses needs a batch of distributions; received batch shape {normal.batch_shape}."
         )
+    index = _two_targets(normal, pair)
+    observed = None if y is None else observations(y, normal.mean)[..., index]
+    margins = normal.marginal(index)
+    for row in range(min(rows, len(normal))):
+        color = COLORS[row % len(COLORS)]
+        _ellipse(ax, margins[row], level, color=color, linewidth=1.2)
+        if observed is not None:
+            centre, point = margins[row].mean, observed[row]
+            ax.plot(*zip(centre, point, strict=True), color=color, linewidth=0.8, alpha=0.6)
+            ax.plot(*point, "o", color=color, markersize=5)
+    _name_axes(ax, normal, index)
+
+
+def conditioning(
+    ax: Any,
+    normal: MultivariateNormal,
+    values: Mapping[Any, Any],
+    pair: tuple[Any, Any],
+    *,
+    variance: Any = None,
+    y: Any = None,
+    level: float = 0.9,
+) -> None:
+    """Two targets before (dashed) and after (filled) others were measured, for one row.
+
+    Args:
+        ax: matplotlib axes.
+        normal: one distribution.
+        values: target → measured value, as `MultivariateNormal.condition` takes it.
+        pair: names or indices of the targets on the x and y axes; not measured exactly.
+        variance: of the measurements' errors, as `condition` takes it.
+        y: (d,), what the targets turned out to be; drawn as a point.
+        level: probability of the ellipses.
+
+    Raises:
+        ValueError: a batch, one target twice, or what `condition` refuses.
+
+    """
+    if normal.batch_shape:
+        raise ValueError(
+            f"conditioning draws one distribution; received batch shape {normal.batch_shape}. "
+            "Choose a row: normal[0]."
+        )
+    index = _two_targets(normal, pair)
+    names = target_names_of(normal.target_names, normal.event_size)
+    named = MultivariateNormal._of(normal._gaussian, names)  # indices change with conditioning
+    chosen = [names[i] for i in index]
+    before, after = named.marginal(chosen), named.condition(values, variance).marginal(chosen)
+    _ellipse(ax, before, level, color="0.4", linestyle="--", label="before")
+    told = ", ".join(
+        f"{names[position(target, names, len(names))]} = {float(value):.4g}"
+        for target, value in values.items()
+    )
+    _ellipse(ax, after, level, color=COLORS[0], fill=True, label=f"given {told}")
+    ax.plot(*before.mean, "+", color="0.4", markersize=9)
+    ax.plot(*after.mean, "+", color=COLORS[0], markersize=9)
+    if y is not None:
+        ax.plot(*observations(y, normal.mean)[index], "o", color=COLORS[1], label="observed")
+    _name_axes(ax, normal, index)
+    ax.legend(fontsize=8)
+
+
+def intervals(
+    ax: Any,
+    normal: MultivariateNormal,
+    target: Any,
+    *,
+    index: Any = None,
+    y: Any = None,
+    levels: Sequence[float] = (0.5, 0.9),
+) -> None:
+    """One target along an index, such as time: mean, central intervals, what was observed.
+
+    Args:
+        ax: matplotlib axes.
+        normal: a batch with one axis.
+        target: name or index.
+        index: (rows,) numbers or dates for the x axis; None counts the rows.
+        y: (rows, d), what was observed; NaN for what was not. Points outside the widest interval
+            are drawn in another colour.
+        levels: probabilities of the intervals.
+
+    Raises:
+        ValueError: an unknown target, not one batch axis, or shapes that don't fit.
+
+    """
+    one = normal.marginal(target)
+    if one.event_size != 1 or len(one.batch_shape) != 1:
+        raise ValueError(
+            f"intervals draws one target of a batch; received target={target!r} and batch shape "
+            f"{normal.batch_shape}."
+        )
+    at = np.arange(len(one)) if index is None else np.asarray(index)
+    for k, level in enumerate(sorted(levels, reverse=True)):
+        lower, upper = one.interval(level)
+        style = {"color": COLORS[0], "alpha": 1.0 - 0.8 ** (k + 1), "linewidth": 0}
+        label = f"{100 * level:g} % interval"
+        ax.fill_between(at, lower[:, 0], upper[:, 0], label=label, **style)
+    ax.plot(at, one.mean[:, 0], color=COLORS[0], linewidth=1.2, label="mean")
+    (j,) = positions(target, normal.target_names, normal.event_size)
+    if y is not None:
+        values, _ = observed_targets(y, "marginalize")
+        seen = np.isfinite(np.asarray(y, dtype=np.float64))[:, j]
+        values = observations(values, normal.mean)[:, j]
+        lower, upper = one.interval(max(levels))
+        inside = (values >= lower[:, 0]) & (values <= upper[:, 0])
+        for rows, color, label in (
+            (seen & inside, "black", "observed"),
+            (seen & ~inside, COLORS[1], "observed, outside"),
+        ):
+            ax.plot(at[rows], values[rows], ".", color=color, markersize=4, label=label)
+    ax.set_ylabel(target_names_of(normal.target_names, normal.event_size)[j])
+    ax.legend(fontsize=8)
+
+
+def standardized_residuals(
+    ax: Any, normal: MultivariateNormal, y: Any, pair: tuple[Any, Any], *, level: float = 0.9
+) -> None:
+    """Errors of two targets in predicted standard deviations, and what the model says of them.
+
+    Each point is (y − μ)/σ of a row. The solid ellipse is that of the mean predicted correlation,
+    the dashed one that of the points: if the covariance is right they agree.
+
+    Args:
+        ax: matplotlib axes.
+        normal: a batch of distributions.
+        y: (rows, d), what was observed.
+        pair: names or indices of the targets on the x and y axes.
+        level: probability of the ellipses.
+
+    Raises:
+        ValueError: one target twice, or shapes that don't fit.
+
+    """
+    index = _two_targets(normal, pair)
+    errors = (observations(y, normal.mean) - normal.mean) / normal.stddev
+    points = errors[..., index].reshape(-1, 2)
+    size = float(np.clip(4000.0 / len(points), 3.0, 16.0))
+    ax.scatter(*points.T, s=size, color=COLORS[0], alpha=0.5, linewidths=0)
+    correlation = _mean_correlation(normal)[np.ix_(index, index)]
+    predicted = MultivariateNormal([0.0, 0.0], covariance=correlation)
+    found = MultivariateNormal(points.mean(axis=0), covariance=np.cov(points.T))
+    _ellipse(ax, predicted, level, color="black", label="predicted")
+    _ellipse(ax, found, level, color=COLORS[1], linestyle="--", label="found")
+    _name_axes(ax, normal, index, "error of {} (predicted sd)")
+    ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.axvline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.set_aspect("equal")
+    ax.legend(frameon=False, fontsize=8)
+
+
+def _two_targets(normal: MultivariateNormal, pair: tuple[Any, Any]) -> np.ndarray:
+    index = positions(pair, normal.target_names, normal.event_size)
+    if len(index) != 2:
+        raise ValueError(f"pair={pair!r} must be two different targets.")
+    return index
+
+
+def _ellipse(
+    ax: Any,
+    normal: MultivariateNormal,
+    level: float,
+    *,
+    fill: bool = False,
+    color: Any,
+    **style: Any,
+) -> None:
+    """The outline of a distribution of two targets."""
     angle = np.linspace(0.0, 2.0 * np.pi, 181)
     circle = np.sqrt(chi_square_quantile(level, 2)) * np.stack([np.cos(angle), np.sin(angle)])
-    observed = None if y is None else np.asarray(y, dtype=np.float64)
-    for row in range(min(rows, len(normal))):
-        one, color = normal[row], COLORS[row % len(COLORS)]
-        marginal = one.covariance[np.ix_(pair, pair)]
-        outline = one.mean[list(pair), None] + np.linalg.cholesky(marginal) @ circle
-        ax.plot(*outline, color=color, linewidth=1.2)
-        if observed is not None:
-            (mx, my), (ox, oy) = one.mean[list(pair)], observed[row, list(pair)]
-            ax.plot([mx, ox], [my, oy], color=color, linewidth=0.8, alpha=0.6)
-            ax.plot(ox, oy, "o", color=color, markersize=5)
+    outline = normal.mean[:, None] + normal.scale_tril @ circle
+    if fill:
+        ax.fill(*outline, color=color, alpha=0.18, linewidth=0)
+    ax.plot(*outline, color=color, **style)
+
+
+def _name_axes(
+    ax: Any, normal: MultivariateNormal, index: np.ndarray, template: str = "{}"
+) -> None:
     names = target_names_of(normal.target_names, normal.event_size)
-    ax.set_xlabel(names[i])
-    ax.set_ylabel(names[j])
+    ax.set_xlabel(template.format(names[index[0]]))
+    ax.set_ylabel(template.format(names[index[1]]))
 
 
 def correlation_heatmap(ax: Any, normal: MultivariateNormal) -> None:
@@ -99,17 +277,93 @@ def joint_calibration(ax: Any, predictions: Mapping[str, MultivariateNormal], y:
         y: (rows, d), what was observed.
 
     """
+    pits = {name: _joint_pit(normal, y) for name, normal in predictions.items()}
+    _reliability(ax, pits, "promised coverage", "observed coverage")
+
+
+def marginal_calibration(ax: Any, normal: MultivariateNormal, y: Any) -> None:
+    """Observed against promised coverage of each target's central intervals, one curve per target.
+
+    As `joint_calibration`, target by target: these can be right while the joint one is wrong.
+
+    Args:
+        ax: matplotlib axes.
+        normal: distributions for the rows of y.
+        y: (rows, d), what was observed.
+
+    """
+    z = np.abs(observations(y, normal.mean) - normal.mean) / normal.stddev
+    names = target_names_of(normal.target_names, normal.event_size)
+    pits = {name: _chi_square_pit(z[..., j] ** 2, 1) for j, name in enumerate(names)}
+    _reliability(ax, pits, "promised coverage of intervals", "observed coverage")
+
+
+def pit_histogram(ax: Any, normal: MultivariateNormal, y: Any, *, bins: int = 20) -> None:
+    """Histogram of F(q), F the χ²_d distribution function, q the squared Mahalanobis distance.
+
+    Flat if the joint distribution is calibrated; high on the right: overconfident; high on the
+    left: underconfident. The grey band holds 90 % of the bars of a calibrated model (each alone).
+
+    Args:
+        ax: matplotlib axes.
+        normal: distributions for the rows of y.
+        y: (rows, d), what was observed.
+        bins: number of bars.
+
+    """
+    pit = _joint_pit(normal, y)
+    n, share = len(pit), 1.0 / whole(bins, "bins", "a number of bars", 2)
+    half_width = 1.645 * np.sqrt(share * (1.0 - share) / n) / share
+    ax.axhspan(1.0 - half_width, 1.0 + half_width, color="0.9", linewidth=0)
+    ax.hist(pit, bins=np.linspace(0.0, 1.0, bins + 1), density=True, color=COLORS[0], alpha=0.7)
+    ax.axhline(1.0, color="0.4", linewidth=1)
+    ax.set(xlim=(0, 1), xlabel="joint PIT, F(squared distance)", ylabel="density")
+
+
+def chi_square_qq(ax: Any, predictions: Mapping[str, MultivariateNormal], y: Any) -> None:
+    """Quantiles of the squared Mahalanobis distances against those of χ²_d.
+
+    On the diagonal a prediction is calibrated, above it overconfident; a bend at the upper end
+    shows tails heavier than a normal's.
+
+    Args:
+        ax: matplotlib axes.
+        predictions: name → distributions for the rows of y.
+        y: (rows, d), what was observed.
+
+    """
+    top = 0.0
+    for color, (name, normal) in zip(itertools.cycle(COLORS), predictions.items(), strict=False):
+        squared = np.sort(normal.mahalanobis(observations(y, normal.mean)).reshape(-1) ** 2)
+        levels = (np.arange(len(squared)) + 0.5) / len(squared)
+        expected = [chi_square_quantile(float(p), normal.event_size) for p in levels]
+        ax.plot(expected, squared, ".", color=color, markersize=3, label=name)
+        top = max(top, expected[-1])
+    ax.plot([0.0, top], [0.0, top], color="0.5", linewidth=1)
+    ax.set(xlabel="expected squared distance (χ²)", ylabel="observed squared distance")
+    ax.legend(loc="upper left", frameon=False, fontsize=8)
+
+
+def _joint_pit(normal: MultivariateNormal, y: Any) -> Array:
+    squared = normal.mahalanobis(observations(y, normal.mean)) ** 2
+    return _chi_square_pit(squared, normal.event_size)
+
+
+def _chi_square_pit(squared: Array, dof: int) -> Array:
+    return np.array([chi_square_cdf(float(q), dof) for q in squared.reshape(-1)])
+
+
+def _reliability(ax: Any, pits: Mapping[str, Array], xlabel: str, ylabel: str) -> None:
+    """Share of the values below each level, one curve per set of values, and a 90 % band."""
     levels = np.linspace(0.0, 1.0, 101)
-    observed = {name: observations(y, normal.mean) for name, normal in predictions.items()}
-    n = len(y)
+    n = min(len(pit) for pit in pits.values())
     half_width = 1.645 * np.sqrt(levels * (1.0 - levels) / n)
     ax.fill_between(levels, levels - half_width, levels + half_width, color="0.9", linewidth=0)
     ax.plot([0, 1], [0, 1], color="0.5", linewidth=1)
-    for color, (name, normal) in zip(itertools.cycle(COLORS), predictions.items(), strict=False):
-        squared = normal.mahalanobis(observed[name]) ** 2
-        pit = np.sort([chi_square_cdf(q, normal.event_size) for q in squared])
-        ax.plot(levels, np.searchsorted(pit, levels, side="right") / n, color=color, label=name)
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="promised coverage", ylabel="observed coverage")
+    for color, (name, pit) in zip(itertools.cycle(COLORS), pits.items(), strict=False):
+        observed = np.searchsorted(np.sort(pit), levels, side="right") / len(pit)
+        ax.plot(levels, observed, color=color, label=name)
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel=ylabel)
     ax.set_aspect("equal")
     ax.legend(loc="upper left", frameon=False, fontsize=8)
 
