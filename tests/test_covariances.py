@@ -250,6 +250,25 @@ class TestArithmetic:
             rtol=1e-12, atol=1e-12,
         )  # fmt: skip
 
+    def test_the_coloring_matrix_is_what_color_multiplies_by(self, case, batch, dtype, rng):
+        structure = case.make(self.d)
+        _, shape_params = parameters(structure, batch, self.d, rng)
+        z = rng.normal(size=(*batch, self.d))
+        packed = tensor(shape_params, dtype)
+        factor = numpy(structure.coloring_matrix(packed, self.d)).astype(float)
+        expected = numpy(structure.color(packed, tensor(z, dtype)))
+        bound = 100 * EPSILON[dtype]
+        np.testing.assert_allclose((factor @ z[..., None])[..., 0], expected, atol=bound)
+        assert not structure.triangular or not np.triu(factor, 1).any()
+
+    def test_loadings_are_the_shape(self, case, batch, dtype, rng):
+        structure = case.make(self.d).wire
+        _, shape_params = parameters(structure, batch, self.d, rng)
+        loadings = structure.loadings(shape_params, self.d)
+        if loadings is not None:
+            expected = np.eye(self.d) + loadings @ np.swapaxes(loadings, -1, -2)
+            np.testing.assert_allclose(structure.shape_matrix(shape_params, self.d), expected)
+
     def test_gradient_is_the_complex_steps(self, case, batch, dtype, rng):
         structure = case.make(self.d)
         scale, shape_params = parameters(structure, batch, self.d, rng)

@@ -5,29 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from keras_mvn._gaussian import Gaussian, lower_factor
+from keras_mvn._kullback_leibler import kl_divergence
 from keras_mvn._numeric import merge_last_axes, solve_lower
 from keras_mvn.covariances import Diagonal, LowRank
+from keras_mvn.layouts import Parameters
 from keras_mvn.types import Array
 
 __all__ = ["bhattacharyya", "kullback_leibler", "precision_diagonal", "wasserstein2"]
 
 
 def kullback_leibler(p: Gaussian, q: Gaussian) -> Array:
-    """½ (‖K_q F_p‖² + ‖K_q (μ_p − μ_q)‖² − d) + ½ log(|Σ_q|/|Σ_p|), K_q whitens, F_p colors."""
-    z, log_scale = q.whiten(p.mean - q.mean)
-    trace = _whitened_size(p, q)
-    distance = 0.5 * (trace - p.event_size + (z**2).sum(axis=-1))
-    return np.asarray(distance + log_scale - p.log_scale())
+    """E log(p/q) under p."""
+    return np.asarray(kl_divergence(p.structure, _parameters(p), q.structure, _parameters(q)))
 
 
-def _whitened_size(p: Gaussian, q: Gaussian) -> Array:
-    """tr Σ_q⁻¹ Σ_p."""
-    loadings = p.loadings()
-    if loadings is None or q.loadings() is None:
-        return np.asarray(((q.whitening() @ p.scale_tril()) ** 2).sum(axis=(-2, -1)))
-    columns = np.moveaxis(p.scale[..., None] * loadings, -1, 0)
-    of_factors = (q.whiten(columns)[0] ** 2).sum(axis=(0, -1)) if len(columns) else 0.0
-    return np.asarray((precision_diagonal(q) * p.scale**2).sum(axis=-1) + of_factors)
+def _parameters(normal: Gaussian) -> Parameters:
+    return Parameters(normal.mean, normal.scale, normal.shape_params)
 
 
 def precision_diagonal(normal: Gaussian) -> Array:

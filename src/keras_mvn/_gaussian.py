@@ -80,21 +80,26 @@ class Gaussian:
         """V with R = I + V Vᵀ, (..., d, r), or None."""
         return self.structure.loadings(self.shape_params, self.event_size)
 
+    def factor(self) -> Array:
+        """F with R = F Fᵀ, the structure's own: (..., d, d)."""
+        return np.asarray(self.structure.coloring_matrix(self.shape_params, self.event_size))
+
     def lower(self) -> Array:
         """The Cholesky factor of R."""
-        return np.asarray(self.structure.scale_tril(np.ones(self.mean.shape), self.shape_params))
+        factor = self.factor()
+        return factor if self.structure.triangular else lower_factor(factor)
 
     def factor_rows(self, matrix: Array) -> Array:
         """A F, with F Fᵀ = Σ: (..., m, d) → (..., m, p); p = d + r for loadings, else d."""
         scaled = matrix * self.scale[..., None, :]
         loadings = self.loadings()
         if loadings is None:
-            return scaled @ self.lower()
+            return scaled @ self.factor()
         return np.concatenate([scaled, scaled @ loadings], axis=-1)
 
     def scale_tril(self) -> Array:
         """L of Σ = L Lᵀ."""
-        return np.asarray(self.structure.scale_tril(self.scale, self.shape_params))
+        return self.scale[..., None] * self.lower()
 
     def shape_matrix(self) -> Array:
         """R."""
@@ -117,7 +122,7 @@ class Gaussian:
         """
         d, loadings = self.event_size, self.loadings()
         if loadings is None:
-            z, factor = standard_normal(d), self.lower()
+            z, factor = standard_normal(d), self.factor()
             # All draws of a distribution are the columns of one product.
             return self.scale * np.moveaxis(factor @ np.moveaxis(z, 0, -1), -1, 0)
         z, r = standard_normal(d + loadings.shape[-1]), loadings.shape[-1]
@@ -169,9 +174,7 @@ class Gaussian:
         mean, scale, loadings = self.mean[..., index], self.scale[..., index], self.loadings()
         if loadings is not None:
             return Gaussian(self.structure, mean, scale, _packed(loadings[..., index, :]))
-        rows = self.lower()[..., index, :]
-        leading = np.array_equal(index, np.arange(len(index)))
-        lower = rows[..., : len(index)] if leading else lower_factor(rows)
+        lower = lower_factor(self.factor()[..., index, :])
         return Gaussian.of_lower(mean, scale[..., :, None] * lower)
 
     def affine(self, matrix: Array, offset: Array) -> Gaussian:
@@ -217,7 +220,7 @@ class Gaussian:
         if loadings is not None:
             return prior._condition_factors(loadings, index, u, noise, exact)
         silent = np.isinf(noise)
-        rows = np.where(silent[..., None], 0.0, prior.lower()[..., index, :])
+        rows = np.where(silent[..., None], 0.0, prior.factor()[..., index, :])
         noise = np.where(silent, 1.0, noise)[..., :, None] * np.eye(len(index))
         return prior._posterior(rows, noise[..., ~exact], np.where(silent, 0.0, u), index[exact])
 
@@ -235,7 +238,7 @@ class Gaussian:
             self.batch_shape, matrix.shape[:-2], residual.shape[:-1], noise_lower.shape[:-2]
         )
         prior = self.on_batch(batch)
-        rows = (matrix * prior.scale[..., None, :]) @ prior.lower()
+        rows = (matrix * prior.scale[..., None, :]) @ prior.factor()
         noise = np.broadcast_to(noise_lower, (*batch, m, m))
         return prior._posterior(rows, noise, np.broadcast_to(residual, (*batch, m)), _NONE)
 
@@ -281,7 +284,7 @@ class Gaussian:
 
         """
         m, keep = rows.shape[-2], self._without(exact)
-        own = self.lower()[..., keep, :]
+        own = self.factor()[..., keep, :]
         silent = np.zeros((*own.shape[:-1], noise.shape[-1]))
         joint = np.concatenate(
             [np.concatenate([rows, noise], axis=-1), np.concatenate([own, silent], axis=-1)],

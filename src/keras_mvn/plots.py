@@ -127,7 +127,8 @@ def conditioning(
     if y is not None:
         ax.plot(*observations(y, normal.mean)[index], "o", color=COLORS[1], label="observed")
     _name_axes(ax, normal, index)
-    ax.legend(fontsize=8)
+    # Below the axes: inside, it would hide the centre of the filled ellipse.
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, fontsize=8)
 
 
 def intervals(

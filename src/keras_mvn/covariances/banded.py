@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -57,6 +57,8 @@ class Banded(Covariance):
     """
 
     bandwidth: int
+
+    triangular: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         whole(self.bandwidth, "bandwidth", "how many earlier targets one depends on", 0)
@@ -114,19 +116,16 @@ class Banded(Covariance):
         identity = constant_like(np.eye(event_size), flat)
         return split_last_axis(flat, event_size, event_size) + identity
 
-    def _coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+    def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """(I + N)⁻¹, dense."""
         a = self.whitening_matrix(shape_params, event_size)
         identity = constant_like(np.eye(event_size), a)
         return solve_lower(a, namespace(a).zeros_like(a) + identity)
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         """R = (I + N)⁻¹ (I + N)⁻ᵀ."""
-        inverse = self._coloring_matrix(shape_params, event_size)
+        inverse = self.coloring_matrix(shape_params, event_size)
         return inverse @ namespace(inverse).swapaxes(inverse, -1, -2)
-
-    def scale_tril(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """L = S (I + N)⁻¹."""
-        return scale[..., None] * self._coloring_matrix(shape_params, scale.shape[-1])
 
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
         """Each target's regression on the b before it: the closest in Kullback–Leibler divergence.

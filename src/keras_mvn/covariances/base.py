@@ -13,7 +13,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any, Self, final
+from typing import Any, ClassVar, Self, final
 
 import keras
 import numpy as np
@@ -133,6 +133,20 @@ class Covariance(abc.ABC):
         _, whole = self.whiten_with_vjp(shape_params, namespace(u).zeros_like(u))
         return z, whole + log_det
 
+    triangular: ClassVar[bool] = False
+    """Whether `coloring_matrix` is lower triangular."""
+
+    def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """F with u = F z, as `color` computes it, so that R = F Fᵀ: (..., d, d).
+
+        Colors the columns of the identity; override it where F is at hand.
+        """
+        xp = namespace(shape_params)
+        batch = xp.sum(shape_params, axis=-1)[..., None, None] * 0.0
+        columns = constant_like(np.eye(event_size), shape_params) + batch
+        u = self.color(shape_params[..., None, :] + batch * columns[..., :1], columns)
+        return xp.swapaxes(u, -1, -2)
+
     def inverse_fisher(
         self, scale: Tensor, shape_params: Tensor, scale_bar: Tensor, shape_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -170,7 +184,7 @@ class Covariance(abc.ABC):
         return self.from_covariance(moments.dense())
 
     def loadings(self, shape_params: Tensor, event_size: int) -> Tensor | None:
-        """V (..., d, r) with R = I + V Vᵀ, if the structure has that form; None, the default, if not.
+        """V (..., d, r) with R = I + V Vᵀ if the structure has that form; None if it does not.
 
         `merge_last_axes` of such a V is the `shape_params` that it was read from, for any d: what
         is done to the rows of V or to its columns stays in the structure.
@@ -325,8 +339,11 @@ class Covariance(abc.ABC):
         output = differentiable(forward, vjp, shape_params, u)
         return output[..., :-1], output[..., -1]
 
+    @final
     def scale_tril(self, scale: Tensor, shape_params: Tensor) -> Tensor:
         """The lower Cholesky factor L of Σ = L Lᵀ: (..., d, d)."""
+        if self.triangular:
+            return scale[..., None] * self.coloring_matrix(shape_params, scale.shape[-1])
         r = self.shape_matrix(shape_params, scale.shape[-1])
         return scale[..., None] * namespace(scale).linalg.cholesky(r)
 

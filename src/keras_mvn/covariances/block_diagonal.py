@@ -190,6 +190,10 @@ class BlockDiagonal(Covariance):
         """The blocks' own, in their places."""
         return self._dense(shape_params, lambda structure, s, n: structure.whitening_matrix(s, n))
 
+    def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """The blocks' own, in their places."""
+        return self._dense(shape_params, lambda structure, s, n: structure.coloring_matrix(s, n))
+
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         """The blocks' own, in their places."""
         return self._dense(shape_params, lambda structure, s, n: structure.shape_matrix(s, n))

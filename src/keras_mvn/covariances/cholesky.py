@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
 from keras_mvn import links
-from keras_mvn._numeric import namespace
+from keras_mvn._numeric import constant_like, namespace
 from keras_mvn.covariances import _unit_lower
 from keras_mvn.covariances._ball import into_ball, out_of_ball
 from keras_mvn.covariances._cholesky_of import cholesky_parameters
@@ -55,6 +55,8 @@ class Cholesky(Covariance):
     (array([2.    , 2.5981]), array([0.5774]))
     """
 
+    triangular: ClassVar[bool] = True
+
     def shape_size(self, event_size: int) -> int:
         """d(d − 1)/2: the strict lower triangle N, row by row."""
         return event_size * (event_size - 1) // 2
@@ -93,14 +95,21 @@ class Cholesky(Covariance):
         a = _unit_lower.matrix(shape_params, event_size)
         return a @ namespace(a).swapaxes(a, -1, -2)
 
-    def scale_tril(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """L = S (I + N)."""
-        return scale[..., None] * _unit_lower.matrix(shape_params, scale.shape[-1])
+    def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """I + N."""
+        return _unit_lower.matrix(shape_params, event_size)
 
     def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
         """scale² times the row sums of (I + N)², O(d²)."""
         a = _unit_lower.matrix(shape_params, scale.shape[-1])
         return scale * scale * _unit_lower.row_squares(a)
+
+    def recombine(self, scale: Tensor, shape_params: Tensor, lower: Array) -> tuple[Tensor, Tensor]:
+        """L C = S (I + N) C, whose diagonal is that of S and C."""
+        root = np.diagonal(lower)
+        a = _unit_lower.matrix(shape_params, scale.shape[-1])
+        n = a @ constant_like(lower, a) / constant_like(root[:, None], a)
+        return scale * constant_like(root, scale), pack_strict_lower(n)
 
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
         """Exact, by the Cholesky factor of Σ."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -54,6 +54,8 @@ class Correlation(Covariance):
     (array([2., 3.]), array([0.5]))
     """
 
+    triangular: ClassVar[bool] = True
+
     def shape_size(self, event_size: int) -> int:
         """d(d − 1)/2: x, the strict lower triangle row by row."""
         return event_size * (event_size - 1) // 2
@@ -82,9 +84,9 @@ class Correlation(Covariance):
         factor = _factor(shape_params, event_size)
         return factor @ namespace(factor).swapaxes(factor, -1, -2)
 
-    def scale_tril(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """S L."""
-        return scale[..., None] * _factor(shape_params, scale.shape[-1])
+    def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """L."""
+        return _factor(shape_params, event_size)
 
     def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
         """scale²."""

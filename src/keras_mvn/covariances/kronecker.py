@@ -88,6 +88,11 @@ class Kronecker(Covariance):
         """p q."""
         return self.shape[0] * self.shape[1]
 
+    @property
+    def triangular(self) -> bool:  # type: ignore[override]
+        """Whether both structures are."""
+        return all(factor.triangular for factor in self._factors)
+
     def shape_size(self, event_size: int) -> int:
         """k_A + k_B."""
         self.require(event_size)
@@ -135,6 +140,11 @@ class Kronecker(Covariance):
         """K_A ⊗ K_B, dense."""
         self.require(event_size)
         return self._product(shape_params, lambda factor, s, n: factor.whitening_matrix(s, n))
+
+    def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """F_A ⊗ F_B, dense."""
+        self.require(event_size)
+        return self._product(shape_params, lambda factor, s, n: factor.coloring_matrix(s, n))
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         """R_A ⊗ R_B."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
-from keras_mvn._numeric import namespace
+import numpy as np
+
+from keras_mvn._numeric import constant_like, namespace, solve_lower
 from keras_mvn.covariances import _unit_lower
 from keras_mvn.covariances._cholesky_of import cholesky_parameters, precision_parameters
 from keras_mvn.covariances.base import Covariance, register
@@ -37,6 +39,8 @@ class PrecisionCholesky(Covariance):
     >>> scale.round(4), n  # sd of y0; sd of y1 given y0; minus the slope of y1 on y0, in scales
     (array([2.    , 2.5981]), array([-0.57735027]))
     """
+
+    triangular: ClassVar[bool] = True
 
     def shape_size(self, event_size: int) -> int:
         """d(d − 1)/2: the strict lower triangle N, row by row."""
@@ -77,14 +81,27 @@ class PrecisionCholesky(Covariance):
         inverse = _unit_lower.inverse_matrix(shape_params, event_size)
         return inverse @ namespace(inverse).swapaxes(inverse, -1, -2)
 
-    def scale_tril(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """L = S (I + N)⁻¹."""
-        return scale[..., None] * _unit_lower.inverse_matrix(shape_params, scale.shape[-1])
+    def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
+        """(I + N)⁻¹."""
+        return _unit_lower.inverse_matrix(shape_params, event_size)
 
     def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
         """scale² times the row sums of (I + N)⁻¹ squared."""
         inverse = _unit_lower.inverse_matrix(shape_params, scale.shape[-1])
         return scale * scale * _unit_lower.row_squares(inverse)
+
+    @property
+    def recombined(self) -> Covariance:
+        """Itself: a product of lower factors is one."""
+        return self
+
+    def recombine(self, scale: Tensor, shape_params: Tensor, lower: Array) -> tuple[Tensor, Tensor]:
+        """P' = C⁻¹ P = C⁻¹ (I + N) S⁻¹: no solve but that of the constant."""
+        inverse = solve_lower(lower, np.eye(len(lower)))
+        root = np.diagonal(inverse)
+        a = _unit_lower.matrix(shape_params, scale.shape[-1])
+        n = constant_like(inverse, a) @ a / constant_like(root, a)
+        return scale / constant_like(root, scale), pack_strict_lower(n)
 
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
         """Exact, by the Cholesky factor of Σ: P = L⁻¹."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from keras_mvn._numeric import namespace
 from keras_mvn.covariances import _unit_lower
@@ -46,6 +46,8 @@ class Symmetric(Covariance):
            [0., 1.]])
     """
 
+    triangular: ClassVar[bool] = True
+
     def shape_size(self, event_size: int) -> int:
         """d(d − 1)/2, as `Cholesky`."""
         return _CHOLESKY.shape_size(event_size)
@@ -85,9 +87,9 @@ class Symmetric(Covariance):
         """As `Cholesky`."""
         return _CHOLESKY.shape_matrix(shape_params, event_size)
 
-    def scale_tril(self, scale: Tensor, shape_params: Tensor) -> Tensor:
+    def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         """As `Cholesky`."""
-        return _CHOLESKY.scale_tril(scale, shape_params)
+        return _CHOLESKY.coloring_matrix(shape_params, event_size)
 
     def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
         """As `Cholesky`."""

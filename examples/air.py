@@ -1,0 +1,118 @@
+"""What the examples on air quality share: the table, its division, and one trained model.
+
+The table holds one row per monitoring station and day of the US Environmental Protection Agency:
+place, time and land use as 15 inputs; the day's maxima of six pollutants as targets. `--data` is its
+CSV file: numbers, comma-separated, a header; the columns that start with `max_` are the targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+import keras_mvn as kmvn
+
+SIZES = {"train": 6000, "validation": 1000, "calibration": 1000}  # the rest is for testing
+UNITS = {"PM2.5": "µg/m³", "NO2": "ppb", "O3": "ppm", "PM10": "µg/m³", "CO": "ppm", "SO2": "ppb"}
+
+
+class Part(NamedTuple):
+    """Inputs (n, 15) and targets (n, 6), in their own units."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+class Air(NamedTuple):
+    """One random division of the table, and its columns' names."""
+
+    train: Part
+    validation: Part
+    calibration: Part
+    test: Part
+    inputs: list[str]
+    targets: list[str]
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """The options that all of these examples have."""
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--data", type=Path, default=Path("air.csv"), help="the table")
+    parser.add_argument("--out", type=Path, default=Path("keras-mvn-examples"), help="results")
+    parser.add_argument("--seed", type=int, default=0, help="of the division and the weights")
+    options = parser.parse_args()
+    if not options.data.is_file():
+        parser.error(f"there is no file {options.data}; give the table with --data PATH")
+    options.out.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def load(path: Path, seed: int = 0) -> Air:
+    """The table, divided at random by this seed."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header, *rows = csv.reader(file)
+    table = np.array(rows, dtype=np.float64)
+    target = np.array([name.startswith("max_") for name in header])
+    order = np.random.default_rng(seed).permutation(len(table))
+    parts = [
+        Part(table[chosen][:, ~target], table[chosen][:, target])
+        for chosen in np.split(order, np.cumsum(list(SIZES.values())))
+    ]
+    inputs = [name for name in header if not name.startswith("max_")]
+    targets = [name.removeprefix("max_") for name in header if name.startswith("max_")]
+    return Air(*parts, inputs, targets)
+
+
+def build(air: Air, covariance: str = "cholesky") -> keras.Model:
+    """An untrained network for this table, which has its inputs' and targets' units."""
+    head = kmvn.layers.MultivariateNormalHead(
+        len(air.targets), covariance, target_names=air.targets, name="head"
+    )
+    head.adapt(air.train.y)
+    variance = air.train.x.var(axis=0)
+    normalization = keras.layers.Normalization(  # a land use that no training row has: as it is
+        mean=air.train.x.mean(axis=0), variance=np.where(variance > 0, variance, 1.0)
+    )
+    hidden = [keras.layers.Dense(64, "gelu") for _ in range(2)]
+    model = keras.Sequential([keras.Input((len(air.inputs),)), normalization, *hidden, head])
+    optimizer = keras.optimizers.Adam(2e-3, use_ema=True, ema_momentum=0.99)
+    model.compile(optimizer, loss=kmvn.losses.BalancedNegativeLogLikelihood(covariance))
+    return model
+
+
+def callbacks() -> list[keras.callbacks.Callback]:
+    """Averaged weights, validated and kept where they are best."""
+    return [
+        keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+        keras.callbacks.EarlyStopping(patience=10, restore_best_weights=True),
+    ]
+
+
+def train(air: Air, out: Path, seed: int = 0, covariance: str = "cholesky") -> keras.Model:
+    """The model of this division, trained once and kept in the folder of the results."""
+    path = out / f"air-{covariance}-{seed}.keras"
+    if path.exists():
+        return keras.models.load_model(path)
+    keras.utils.set_random_seed(seed)
+    model = build(air, covariance)
+    print(f"training {path.name} (kept for the next example) ...", flush=True)
+    model.fit(
+        *air.train,
+        validation_data=air.validation,
+        epochs=100,
+        batch_size=128,
+        callbacks=callbacks(),
+        verbose=0,
+    )
+    model.save(path)
+    return model
+
+
+def predict(model: keras.Model, x: np.ndarray) -> kmvn.MultivariateNormal:
+    """The distributions of these rows."""
+    return model.layers[-1].distribution(model.predict(x, verbose=0, batch_size=1024))
