@@ -1,0 +1,129 @@
+"""The energy score: the CRPS of several targets at once, exact by a one-dimensional integral."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.losses._quadrature import NODES, norm_power_rule
+from keras_mvn.scores._observations import Observations, target_units
+from keras_mvn.types import Array
+
+__all__ = ["energy_of", "energy_score"]
+
+MANY = 10
+"""Targets per factor from which r × r algebra at each node is cheaper than eigenvalues of Σ."""
+
+
+def energy_score(
+    normal: MultivariateNormal,
+    y: Any,
+    target_scale: Any = 1.0,
+    missing: str = "propagate",
+) -> Array:
+    """E ‖X − y‖ − ½ E ‖X − X'‖ with X, X' ~ N(μ, Σ) independent: (...).
+
+    Strictly proper. It grows linearly with an error where the log score grows with its square, so
+    outliers do not decide it; it sees correlations, if less sharply. For d = 1 it is the CRPS.
+
+    With the Laplace transform φ(t) = E exp(−t ‖X − y‖²) = |I + 2tΣ|^(−½) exp(−t mᵀ (I + 2tΣ)⁻¹ m),
+    m = y − μ, it is (1/(2√π)) ∫₀^∞ (1 − φ(t)) t^(−3/2) dt, less 1/√2 times the same for m = 0.
+    Taken with 64 nodes: relative errors below 1e-9, and below 1e-6 where y is thousands of standard
+    deviations away, as measured up to d = 2000. O(64 d r²) per row for a structure with few
+    factors, without any d × d matrix; O(d³) otherwise.
+
+    Args:
+        normal: the predictions, of batch shape (...).
+        y: (..., d), in the units of y; batch axes broadcast against those of the predictions.
+        target_scale: a number or (d,); distances are between targets divided by it. 1.0 measures
+            them in the units of y, which adds targets of different units as they are: take their
+            standard deviations in the training data.
+        missing: "marginalize" reads NaN as "not observed": the score of the marginal distribution
+            of what was, 0 if nothing was. By default NaN is an error.
+
+    Raises:
+        ValueError: shapes that don't fit, values that are not finite, or a target_scale that is
+            not positive.
+
+    Source: Gneiting & Raftery, "Strictly proper scoring rules, prediction, and estimation", JASA
+    102 (2007); the integral: von Bahr & Esseen, Annals of Mathematical Statistics 36 (1965).
+
+    >>> from keras_mvn import MultivariateNormal
+    >>> normal = MultivariateNormal([0.0], covariance=[[1.0]])
+    >>> energy_score(normal, [0.0]).round(4)  # (√2 − 1)/√π
+    np.float64(0.2337)
+
+    """
+    rows = Observations.read(normal, y, missing)
+    return energy_of(rows.in_units(target_units(target_scale, rows.event_size)))
+
+
+def energy_of(rows: Observations) -> Array:
+    """The score in the units that these observations have."""
+    d, loadings = rows.event_size, rows.gaussian.loadings()
+    if loadings is None or d <= MANY * loadings.shape[-1]:
+        return rows.score(_by_eigenvalues, NODES * d + d * d)
+    r = loadings.shape[-1]
+    return rows.score(_by_factors, NODES * (d + r * r) + d * r * r)
+
+
+def _by_eigenvalues(rows: Observations) -> Array:
+    """From Σ = U Λ Uᵀ, b = Uᵀ m: log φ = −Σⱼ (½ log(1 + 2tλⱼ) + t bⱼ²/(1 + 2tλⱼ))."""
+    sigma = rows.gaussian.covariance()
+    if rows.observed is not None:  # beside targets that never vary
+        sigma = sigma * rows.observed[:, :, None] * rows.observed[:, None, :]
+    eigenvalues, vectors = np.linalg.eigh(sigma)
+    eigenvalues = np.maximum(eigenvalues, 0.0)
+    b = (rows.residual[:, None, :] @ vectors)[:, 0, :]
+    t, weights = _nodes(rows)
+    growth = 2.0 * t[:, :, None] * eigenvalues[:, None, :]
+    log_det = 0.5 * np.log1p(growth).sum(axis=-1)
+    growth += 1.0
+    distance = t * ((b**2)[:, None, :] / growth).sum(axis=-1)
+    return _integrate(weights, log_det, distance)
+
+
+def _by_factors(rows: Observations) -> Array:
+    """From Σ = S² + W Wᵀ: I + 2tΣ = D + B Bᵀ, with D = I + 2tS² and B = √(2t) W.
+
+    |D + B Bᵀ| = |D| |I + Bᵀ D⁻¹ B|, and mᵀ (D + B Bᵀ)⁻¹ m is the smallest ‖m − B f‖²_D + ‖f‖²: a
+    sum of squares, where Woodbury's formula is a difference.
+    """
+    g, m = rows.gaussian, rows.residual
+    s = rows.of_observed(g.scale)
+    w = s[..., None] * np.asarray(g.loadings())
+    t, weights = _nodes(rows)
+    growth = 2.0 * t[:, :, None] * (s**2)[:, None, :]
+    log_det = 0.5 * np.log1p(growth).sum(axis=-1)
+    inverse = 1.0 / (1.0 + growth)  # (n, nodes, d)
+    root = np.sqrt(2.0 * t)[..., None]
+    n, d, r = w.shape
+    pairs = (w[..., :, None] * w[..., None, :]).reshape(n, d, r * r)
+    gram = (root**2 * (inverse @ pairs)).reshape(*t.shape, r, r)
+    # Eigenvalues, because log |I + Bᵀ D⁻¹ B| is wanted to its own accuracy where it is small, too.
+    eigenvalues, vectors = np.linalg.eigh(gram)
+    eigenvalues = np.maximum(eigenvalues, 0.0)
+    log_det += 0.5 * np.log1p(eigenvalues).sum(axis=-1)
+    along = root * (inverse @ (w * m[..., None]))
+    f = (along[:, :, None, :] @ vectors)[:, :, 0, :] / (1.0 + eigenvalues)
+    f = (vectors @ f[..., None])[..., 0]
+    left = m[:, None, :] - root * (f @ np.swapaxes(w, -1, -2))
+    distance = t * ((left**2 * inverse).sum(axis=-1) + (f**2).sum(axis=-1))
+    return _integrate(weights, log_det, distance)
+
+
+def _nodes(rows: Observations) -> tuple[Array, Array]:
+    """t (n, nodes) and weights (n, nodes), for distances of about √E‖X − y‖²."""
+    nodes, weights = norm_power_rule(1.0)
+    variance = rows.of_observed(rows.gaussian.variance())
+    squared = (variance + rows.residual**2).sum(axis=-1, keepdims=True)
+    return nodes / np.where(squared > 0, squared, 1.0), weights * np.sqrt(squared)
+
+
+def _integrate(weights: Array, log_det: Array, distance: Array) -> Array:
+    """The integrals for m and for 0, on the same nodes; E ‖X − X'‖ = √2 E ‖X − μ‖."""
+    to_y, spread = -np.expm1(-log_det - distance), -np.expm1(-log_det)
+    return np.asarray((weights * (to_y - math.sqrt(0.5) * spread)).sum(axis=-1))

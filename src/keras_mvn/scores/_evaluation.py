@@ -1,0 +1,224 @@
+"""The result of `evaluate`: numbers by name, and a table to read."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, final
+
+import numpy as np
+
+from keras_mvn._optional import require
+from keras_mvn.types import Array
+
+__all__ = ["Evaluation", "Score"]
+
+WIDTH = 100
+"""Of the printed table; targets that don't fit are left to `to_frame`."""
+
+LISTED = 6
+"""Targets whose units are printed."""
+
+
+@final
+@dataclass(frozen=True)
+class Score:
+    """One row of an `Evaluation`. What does not apply is None; NaN is what no row says."""
+
+    mean: float
+    """Over rows; where the score is one of targets, over rows and observed targets."""
+    standard_error: float
+    """Of the mean, over rows."""
+    unit: str
+    """Of the mean."""
+    per_target: dict[str, float] | None = None
+    """Target → its mean."""
+    per_target_standard_error: dict[str, float] | None = None
+    """Target → the standard error of its mean."""
+    per_target_unit: str | None = None
+    """Of the means per target."""
+    reference: float | None = None
+    """The mean of the reference."""
+    difference: float | None = None
+    """mean − reference."""
+    difference_standard_error: float | None = None
+    """Of the difference, over the same rows."""
+    skill: float | None = None
+    """1 − mean/reference, for scores that are 0 at best."""
+    skill_standard_error: float | None = None
+    """Of the skill, over the same rows."""
+
+
+@final
+class Evaluation(Mapping[str, Score]):
+    """Scores by name, as `keras_mvn.scores.evaluate` found them.
+
+    A mapping from the names of scores to `Score`: `evaluation["nll"].mean`. Printed, it is a
+    table.
+    """
+
+    def __init__(
+        self,
+        scores: Mapping[str, Score],
+        rows: int,
+        target_names: tuple[str, ...],
+        target_scale: Array,
+        scale_name: str,
+    ) -> None:
+        self._scores = dict(scores)
+        self.rows = rows
+        """How many rows were evaluated: those with something observed."""
+        self.target_names = target_names
+        self.target_scale = target_scale
+        """The units in which targets are compared and averaged, (d,)."""
+        self.scale_name = scale_name
+        """What these units are."""
+
+    def __getitem__(self, name: str) -> Score:
+        try:
+            return self._scores[name]
+        except KeyError:
+            raise KeyError(f"{name!r} is none of the scores {list(self._scores)}.") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scores)
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    # --- to elsewhere ----------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in what JSON knows; NaN is None."""
+        return {
+            "rows": self.rows,
+            "target_names": list(self.target_names),
+            "target_scale": self.target_scale.tolist(),
+            "scores": {
+                name: {field.name: _plain(getattr(score, field.name)) for field in fields(Score)}
+                for name, score in self.items()
+            },
+        }
+
+    def to_frame(self) -> Any:
+        """A pandas table: a row for each score, a column for each number.
+
+        Columns `mean`, `standard_error` and `unit`; with a reference also `reference`,
+        `difference`, `difference_standard_error`, `skill` and `skill_standard_error`; and
+        `<target>_mean` and `<target>_standard_error` of every target.
+
+        Raises:
+            ImportError: pandas is not installed.
+
+        """
+        pandas = require("pandas", "to_frame")
+        alone = [f.name for f in fields(Score) if not f.name.startswith("per_target")]
+        kept = alone if self._has_reference() else alone[: alone.index("reference")]
+        columns: dict[str, list[Any]] = {
+            name: [getattr(score, name) for score in self.values()] for name in kept
+        }
+        for target in self.target_names:
+            for suffix, name in (
+                ("mean", "per_target"),
+                ("standard_error", "per_target_standard_error"),
+            ):
+                columns[f"{target}_{suffix}"] = [
+                    (getattr(score, name) or {}).get(target) for score in self.values()
+                ]
+        frame = pandas.DataFrame(columns, index=pandas.Index(list(self), name="score"))
+        numeric = [name for name in columns if name != "unit"]
+        return frame.astype(dict.fromkeys(numeric, "float64"))
+
+    # --- a table to read -------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        cells, shown = self._table(WIDTH)
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        left = {0, cells[0].index("unit")}
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i in left else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in cells
+        ]
+        lines.insert(1, "-" * max(map(len, lines)))
+        notes = (line for note in self._notes(shown) for line in textwrap.wrap(note, WIDTH))
+        return "\n".join([*lines, "", *notes])
+
+    def __repr__(self) -> str:
+        return (
+            f"Evaluation(rows={self.rows}, event_size={len(self.target_names)}, "
+            f"scores={list(self._scores)})"
+        )
+
+    def _repr_html_(self) -> str:
+        cells, shown = self._table(2 * WIDTH)
+        lines = [
+            "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
+            for tag, row in zip(["th", *["td"] * len(self)], cells, strict=True)
+        ]
+        notes = "<br>".join(map(html.escape, self._notes(shown)))
+        return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table><p>{notes}</p>"
+
+    def _has_reference(self) -> bool:
+        return any(score.reference is not None for score in self.values())
+
+    def _table(self, width: int) -> tuple[list[list[str]], int]:
+        """Cells, the heading first, with as many columns of targets as fit; and how many."""
+        columns = [
+            ["score", *self],
+            ["mean", *(_number(s.mean) for s in self.values())],
+            ["± s.e.", *(_error(s.standard_error) for s in self.values())],
+            ["unit", *(s.unit for s in self.values())],
+        ]
+        if self._has_reference():
+            columns += [
+                ["reference", *(_number(s.reference) for s in self.values())],
+                ["difference", *(_number(s.difference) for s in self.values())],
+                ["± s.e.", *(_error(s.difference_standard_error) for s in self.values())],
+                ["skill", *(_number(s.skill) for s in self.values())],
+                ["± s.e.", *(_error(s.skill_standard_error) for s in self.values())],
+            ]
+        shown = 0
+        if any(s.per_target for s in self.values()):
+            for target in self.target_names:
+                values = [(s.per_target or {}).get(target) for s in self.values()]
+                column = [target, *map(_number, values)]
+                if sum(2 + max(map(len, c)) for c in [*columns, column]) - 2 > width:
+                    break
+                columns.append(column)
+                shown += 1
+        return [list(row) for row in zip(*columns, strict=True)], shown
+
+    def _notes(self, shown: int) -> list[str]:
+        d, alone = len(self.target_names), any(s.per_target for s in self.values())
+        notes = [
+            f"{self.rows} rows, {d} target{'s' if d > 1 else ''}. Lower is better; coverages "
+            "should be their level."
+        ]
+        if self.scale_name != "unit of y":
+            scales = list(zip(self.target_names, self.target_scale, strict=True))
+            listed = ", ".join(f"{name} {_number(t)}" for name, t in scales[:LISTED])
+            notes.append(f"{self.scale_name}: {listed}{', …' if d > LISTED else ''}.")
+        if alone and shown:
+            notes.append("Columns of targets are in the units of y; NLL in nats, coverage a share.")
+        if alone and shown < d:
+            notes.append(f"{d - shown} more columns of targets: to_frame().")
+        return notes
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(number) for key, number in value.items()}
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _error(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"

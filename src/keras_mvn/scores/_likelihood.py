@@ -1,0 +1,65 @@
+"""Scores of the density: how probable was what happened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.scores._observations import Observations
+from keras_mvn.types import Array
+
+__all__ = ["dawid_sebastiani", "log_score"]
+
+
+def log_score(normal: MultivariateNormal, y: Any, missing: str = "propagate") -> Array:
+    """−log N(y; μ, Σ), the negative log-likelihood in nats: (...).
+
+    Strictly proper, and the only such score that depends on nothing but the density at y (Bernardo
+    1979). Other units of y add a constant.
+
+    Args:
+        normal: the predictions, of batch shape (...).
+        y: (..., d), in the units of y; batch axes broadcast against those of the predictions.
+        missing: "marginalize" reads NaN as "not observed": the score of the marginal distribution
+            of what was, 0 if nothing was. By default NaN is an error.
+
+    Raises:
+        ValueError: the last axis is not d, batch axes don't fit, or values are not finite.
+
+    Source: Gneiting & Raftery, "Strictly proper scoring rules, prediction, and estimation", JASA
+    102 (2007).
+
+    >>> from keras_mvn import MultivariateNormal
+    >>> normal = MultivariateNormal([1.0, 2.0], covariance=[[4.0, 3.0], [3.0, 9.0]])
+    >>> log_score(normal, [1.0, 2.0]).round(4)
+    np.float64(3.4858)
+
+    """
+    return -normal.log_prob(y, missing)
+
+
+def dawid_sebastiani(normal: MultivariateNormal, y: Any, missing: str = "propagate") -> Array:
+    """log det Σ + (y − μ)ᵀ Σ⁻¹ (y − μ): (...).
+
+    Twice the log score less a constant, and proper for predictions that are not normal, too: it
+    asks nothing but their mean and covariance. Other units of y add a constant.
+
+    Arguments and errors as for `log_score`; log det Σ is in log squared units of y.
+
+    Source: Dawid & Sebastiani, "Coherent dispersion criteria for optimal experimental design",
+    Annals of Statistics 27 (1999).
+
+    >>> from keras_mvn import MultivariateNormal
+    >>> normal = MultivariateNormal([1.0, 2.0], covariance=[[4.0, 0.0], [0.0, 9.0]])
+    >>> dawid_sebastiani(normal, [3.0, 5.0]).round(4)  # log 36 + 1 + 1
+    np.float64(5.5835)
+
+    """
+    return Observations.read(normal, y, missing).score(_dawid_sebastiani)
+
+
+def _dawid_sebastiani(rows: Observations) -> Array:
+    z, log_scale = rows.gaussian.whiten(rows.residual, rows.observed)
+    return np.asarray((z**2).sum(axis=-1) + 2.0 * log_scale)

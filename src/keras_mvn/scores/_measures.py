@@ -1,0 +1,153 @@
+"""The rows of the table of `evaluate`: statistics of predictions and of what was observed."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import NamedTuple, final
+
+import numpy as np
+
+from keras_mvn._optional import require
+from keras_mvn.scores._conditional_error import conditional_error_of
+from keras_mvn.scores._energy_score import energy_of
+from keras_mvn.scores._estimates import Estimate, mean_of, root_of, uniformity
+from keras_mvn.scores._margins import crps_of, interval_of
+from keras_mvn.scores._observations import Observations
+from keras_mvn.scores._variogram_score import variogram_of
+from keras_mvn.types import Array
+
+__all__ = ["Evidence", "Found", "Measure", "measures"]
+
+SCALED = "scaled"
+"""The unit of what is divided by `target_scale`; the table writes what that is."""
+
+
+@final
+@dataclass(frozen=True)
+class Evidence:
+    """n rows with something observed in each, and what several measures need of them."""
+
+    rows: Observations
+    """Of batch shape (n,)."""
+    units: Array
+    """`target_scale`, (d,)."""
+
+    @functools.cached_property
+    def whitened(self) -> tuple[Array, Array]:
+        """‖z‖² and ½ log det Σ, of what was observed: (n,), (n,)."""
+        z, log_scale = self.rows.gaussian.whiten(self.rows.residual, self.rows.observed)
+        return (z**2).sum(axis=-1), log_scale
+
+    @functools.cached_property
+    def nll(self) -> Array:
+        """−log p: (n,)."""
+        squared, log_scale = self.whitened
+        return 0.5 * squared + log_scale + 0.5 * math.log(2.0 * math.pi) * self.rows.count
+
+    @functools.cached_property
+    def pit(self) -> Array:
+        """The χ² probability integral transform, uniform if the model is right: (n,)."""
+        gammainc = require("scipy.special", "evaluate").gammainc
+        return np.asarray(gammainc(0.5 * self.rows.count, 0.5 * self.whitened[0]))
+
+    @functools.cached_property
+    def scaled(self) -> Observations:
+        """In units of `target_scale`."""
+        return self.rows.in_units(self.units)
+
+
+class Found(NamedTuple):
+    """A measure of all targets together, and of each alone where that makes sense."""
+
+    overall: Estimate
+    """Value (), influence (n,)."""
+    targets: Estimate | None = None
+    """Values (d,), influences (n, d)."""
+
+
+@final
+@dataclass(frozen=True)
+class Measure:
+    """A row of the table."""
+
+    of: Callable[[Evidence], Found]
+    unit: str
+    target_unit: str | None = None
+    """Of each target alone; None: it has no such columns."""
+    zero: bool = False
+    """0 is the best value and far from usual ones, so that a ratio to a reference has a meaning."""
+
+
+def measures(levels: Sequence[float]) -> dict[str, Measure]:
+    """Name → row of the table, in its order."""
+    margin = functools.partial(Measure, unit=SCALED, target_unit="unit of y", zero=True)
+    found = {
+        "nll": Measure(lambda e: _per_row(e.nll), "nats"),
+        "nll_per_target": Measure(lambda e: Found(mean_of(e.nll, e.rows.count)), "nats"),
+        "marginal_nll": Measure(_marginal_nll, "nats", "nats"),
+        "dss": Measure(lambda e: _per_row(e.whitened[0] + 2.0 * e.whitened[1]), "2 nats"),
+        "energy_score": Measure(lambda e: _per_row(energy_of(e.scaled)), SCALED, zero=True),
+        "variogram_score": Measure(lambda e: _per_row(variogram_of(e.scaled)), SCALED, zero=True),
+        "crps": margin(lambda e: _per_target(e, crps_of(e.rows))),
+    }
+    for p in levels:
+        found[f"interval_score_{100 * p:g}"] = margin(functools.partial(_interval, level=p))
+    found["rmse"] = margin(_rmse)
+    found["conditional_error"] = margin(lambda e: _per_target(e, conditional_error_of(e.rows)))
+    for p in levels:
+        found[f"coverage_{100 * p:g}"] = Measure(functools.partial(_coverage, level=p), "share")
+    for p in levels:
+        found[f"marginal_coverage_{100 * p:g}"] = Measure(
+            functools.partial(_marginal_coverage, level=p), "share", "share"
+        )
+    found["calibration_error"] = Measure(lambda e: Found(uniformity(e.pit)), "probability")
+    for p in levels:
+        found[f"log_volume_{100 * p:g}"] = Measure(
+            functools.partial(_log_volume, level=p), "log unit of y"
+        )
+    return found
+
+
+def _per_row(values: Array) -> Found:
+    return Found(mean_of(values, np.ones(len(values))))
+
+
+def _per_target(e: Evidence, values: Array, units: Array | float | None = None) -> Found:
+    """Of (n, d) values: means of the columns as they are, and of all of them in these units."""
+    values = e.rows.of_observed(values)
+    seen = np.ones(values.shape) if e.rows.observed is None else e.rows.observed
+    scaled = values / (e.units if units is None else units)
+    return Found(mean_of(scaled.sum(axis=-1), e.rows.count), mean_of(values, seen))
+
+
+def _marginal_nll(e: Evidence) -> Found:
+    sigma = e.rows.stddev
+    nll = 0.5 * (e.rows.residual / sigma) ** 2 + np.log(sigma) + 0.5 * math.log(2.0 * math.pi)
+    return _per_target(e, nll, 1.0)
+
+
+def _interval(e: Evidence, level: float) -> Found:
+    return _per_target(e, interval_of(e.rows, level))
+
+
+def _rmse(e: Evidence) -> Found:
+    overall, targets = _per_target(e, e.rows.residual**2, e.units**2)
+    return Found(root_of(overall), None if targets is None else root_of(targets))
+
+
+def _coverage(e: Evidence, level: float) -> Found:
+    return _per_row((e.pit <= level).astype(np.float64))
+
+
+def _marginal_coverage(e: Evidence, level: float) -> Found:
+    reach = NormalDist().inv_cdf(0.5 * (1.0 + level)) * e.rows.stddev
+    inside = np.abs(e.rows.residual) <= reach
+    return _per_target(e, inside.astype(np.float64), 1.0)
+
+
+def _log_volume(e: Evidence, level: float) -> Found:
+    return _per_row(e.rows.normal.ellipsoid(level).log_volume)
