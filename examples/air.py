@@ -1,8 +1,9 @@
 """What the examples on air quality share: the table, its division, and one trained model.
 
 The table holds one row per monitoring station and day of the US Environmental Protection Agency:
-place, time and land use as 15 inputs; the day's maxima of six pollutants as targets. `--data` is its
-CSV file: numbers, comma-separated, a header; the columns that start with `max_` are the targets.
+place, time and land use as 15 inputs; the day's maxima of six pollutants as targets. `--data` is
+its CSV file: numbers, comma-separated, a header; the columns that start with `max_` are the
+targets.
 """
 
 from __future__ import annotations

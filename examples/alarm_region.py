@@ -1,8 +1,8 @@
-"""An alarm when six pollutants together are out of the ordinary, with a guaranteed false-alarm rate.
+"""An alarm when six pollutants together are out of the ordinary, with few false alarms: guaranteed.
 
 The region is an ellipsoid around the prediction, its size set by conformal calibration: whatever
-the errors' true distribution, at most 5 % of ordinary days fall outside. A joint region also notices
-what no single pollutant shows: a sensor whose value fits the season but not the other five.
+the errors' true distribution, at most 5 % of ordinary days fall outside. A joint region also
+notices what no single pollutant shows: a sensor whose value fits the season but not the other five.
 
     python examples/alarm_region.py --data air.csv
 

@@ -1,7 +1,8 @@
 """Two pollutants were measured: what are the other four?
 
-A small station measures NO2 and PM2.5 only. A joint prediction takes these two values in: the other
-four become sharper, and move. A network that predicts each pollutant alone learns nothing from them.
+A small station measures NO2 and PM2.5 only. A joint prediction takes these two values in: the
+other four become sharper, and move. A network that predicts each pollutant alone learns nothing
+from them.
 
     python examples/condition_on_measured.py --data air.csv
 
@@ -38,7 +39,7 @@ for name, normal in forecasts.items():
     spread = "".join(f"{np.median(s):12.4g}" for s in normal.stddev.T)
     print(f"{name:28s}{nll:15.3f}{spread}")
 
-first, last = list(forecasts.values())[0], list(forecasts.values())[-1]
+first, *_, last = forecasts.values()
 gain = (last.log_prob(truth) - first.log_prob(truth)) / len(others)
 error = gain.std(ddof=1) / np.sqrt(len(gain))
 print(f"\nwhat the two measurements are worth: {gain.mean():.3f} ± {2 * error:.3f} nats per target")

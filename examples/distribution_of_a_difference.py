@@ -37,7 +37,9 @@ apart = independent.affine([[1.0, -1.0, -1.0, 0.0, 0.0, 0.0]], target_names=["VL
 observed = patients.y[:, :1] - patients.y[:, 1:2] - patients.y[:, 2:3]
 error = observed - vldl.mean
 
-print(f"\nVLDL cholesterol (mg/dl) of {len(observed)} test patients: {observed.mean():.1f} on average")
+print(
+    f"\nVLDL cholesterol (mg/dl) of {len(observed)} test patients: {observed.mean():.1f} on average"
+)
 print(f"errors of the predicted difference: standard deviation {error.std():.1f}\n")
 print(f"{'':24s}{'predicted sd':>14s}{'90 % interval holds':>22s}{'NLL':>8s}")
 for name, forecast in (("joint errors", vldl), ("as if independent", apart)):

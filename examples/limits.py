@@ -8,6 +8,8 @@ worse than the product of six probabilities says.
 prints how well both answers agree with what happened on the test rows.
 """
 
+import itertools
+
 import numpy as np
 
 import air
@@ -35,7 +37,7 @@ for name, p in (("joint", joint), ("product of six margins", product)):
 
 print("\nwhen the joint answer was ..., all limits were kept on ... of the rows:")
 edges = np.array([0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 1.0])
-for low, high in zip(edges[:-1], edges[1:], strict=True):
+for low, high in itertools.pairwise(edges):
     chosen = (joint >= low) & (joint < high + (high == 1.0))
     if chosen.any():
         print(

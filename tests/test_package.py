@@ -185,6 +185,44 @@ def test_the_readmes_quick_start_runs_as_written(tmp_path):
     assert (tmp_path / "model.keras").exists()
 
 
+PATIENTS = """
+import keras, numpy as np, keras_mvn as kmvn
+from sklearn.datasets import load_diabetes
+
+keras.utils.set_random_seed(0)
+data = load_diabetes(scaled=False)
+x, y = data.data[:, :4], data.data[:, 4:]
+x_train, x_val, x_calibration, x_test = np.split(x, [200, 260, 350])
+y_train, y_val, y_calibration, y_test = np.split(y, [200, 260, 350])
+
+def build_model():
+    head = kmvn.layers.MultivariateNormalHead(6, target_names=data.feature_names[4:])
+    head.adapt(y_train)
+    scale = keras.layers.Normalization()
+    scale.adapt(x_train)
+    model = keras.Sequential([keras.Input((4,)), scale, keras.layers.Dense(8, "gelu"), head])
+    model.compile("adam", kmvn.losses.BalancedNegativeLogLikelihood())
+    return model
+
+model = build_model()
+head = model.layers[-1]
+normal = head.distribution(model.predict(x_test))
+limits = upper = y_train.mean(axis=0) + y_train.std(axis=0)
+lower, p, q = upper - 100.0, normal, normal.rescale(1.1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["distribution", "calibration"])
+def test_the_pages_on_predictions_run(page, tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/{page}.md").read_text(), flags=re.S)
+    code = "\n".join(blocks).replace("epochs=200", "epochs=2")
+    assert len(blocks) >= 3
+    printed = python(PATIENTS + code, tmp_path)
+    expected = {"distribution": "energy_score", "calibration": "The 90 % region holds"}
+    assert expected[page] in printed
+
+
 @pytest.mark.slow
 def test_the_page_on_adding_a_covariance_works(tmp_path):
     page = (ROOT / "docs/add_a_covariance.md").read_text()

@@ -12,23 +12,35 @@ except ImportError as error:
 from keras_mvn import calibration as calibration
 from keras_mvn import callbacks as callbacks
 from keras_mvn import covariances as covariances
+from keras_mvn import ensemble as ensemble
 from keras_mvn import layers as layers
 from keras_mvn import layouts as layouts
 from keras_mvn import losses as losses
 from keras_mvn import metrics as metrics
+from keras_mvn import ops as ops
+from keras_mvn import regions as regions
 from keras_mvn import regularizers as regularizers
+from keras_mvn import scores as scores
 from keras_mvn.distribution import MultivariateNormal as MultivariateNormal
+from keras_mvn.mixture import Mixture as Mixture
+from keras_mvn.scores import evaluate as evaluate
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Mixture",
     "MultivariateNormal",
     "calibration",
     "callbacks",
     "covariances",
+    "ensemble",
+    "evaluate",
     "layers",
     "layouts",
     "losses",
     "metrics",
+    "ops",
+    "regions",
     "regularizers",
+    "scores",
 ]

@@ -6,16 +6,16 @@ variable that is not the model's or the optimizer's as a constant. Both are deal
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_mvn._heads import heads
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.types import Array, Tensor
 
-__all__ = ["Snapshot", "find_head", "heads", "output_of", "retrace", "sync", "to_numpy"]
+__all__ = ["Snapshot", "find_head", "retrace", "sync", "to_numpy"]
 
 
 def sync(model: Any) -> None:
@@ -46,36 +46,6 @@ def find_head(model: Any, head: MultivariateNormalHead | None, user: str) -> Any
             f"{[layer.name for layer in found] or 'none'}. Say which: {user}(..., head=…)."
         )
     return found[0]
-
-
-def heads(model: Any) -> list[MultivariateNormalHead]:
-    """The heads in a model and the models within it, each once."""
-
-    def walk(layer: Any) -> Iterator[MultivariateNormalHead]:
-        if isinstance(layer, MultivariateNormalHead):
-            yield layer
-        for child in getattr(layer, "layers", ()):
-            yield from walk(child)
-
-    return list({id(head): head for head in walk(model)}.values())
-
-
-def output_of(y_pred: Any, output: str | int | None, user: str) -> Any:
-    """The head's output among those of the model.
-
-    Raises:
-        ValueError: the model has several and `output` names none of them.
-
-    """
-    if output is not None:
-        return y_pred[output]
-    if isinstance(y_pred, dict | list | tuple):
-        known = list(y_pred) if isinstance(y_pred, dict) else list(range(len(y_pred)))
-        raise ValueError(
-            f"The model has several outputs, {known}. Say which is the head's: "
-            f"{user}(..., output={known[0]!r})."
-        )
-    return y_pred
 
 
 def to_numpy(x: Tensor) -> Array:

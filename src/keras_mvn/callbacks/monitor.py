@@ -12,8 +12,9 @@ import keras
 import numpy as np
 
 from keras_mvn._checks import whole
+from keras_mvn._heads import output_of
 from keras_mvn.callbacks._heat_map import heat_map
-from keras_mvn.callbacks._training import find_head, output_of, to_numpy
+from keras_mvn.callbacks._training import find_head, to_numpy
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.links import KNEE

@@ -1,0 +1,40 @@
+"""The heads in a model, and their output among its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from keras_mvn.layers import MultivariateNormalHead
+
+__all__ = ["heads", "output_of"]
+
+
+def heads(model: Any) -> list[MultivariateNormalHead]:
+    """The heads in a model and the models within it, each once."""
+
+    def walk(layer: Any) -> Iterator[MultivariateNormalHead]:
+        if isinstance(layer, MultivariateNormalHead):
+            yield layer
+        for child in getattr(layer, "layers", ()):
+            yield from walk(child)
+
+    return list({id(head): head for head in walk(model)}.values())
+
+
+def output_of(y_pred: Any, output: str | int | None, user: str) -> Any:
+    """The head's output among those of the model.
+
+    Raises:
+        ValueError: the model has several and `output` names none of them.
+
+    """
+    if output is not None:
+        return y_pred[output]
+    if isinstance(y_pred, dict | list | tuple):
+        known = list(y_pred) if isinstance(y_pred, dict) else list(range(len(y_pred)))
+        raise ValueError(
+            f"The model has several outputs, {known}. Say which is the head's: "
+            f"{user}(..., output={known[0]!r})."
+        )
+    return y_pred
