@@ -261,6 +261,16 @@ class TestArithmetic:
         np.testing.assert_allclose((factor @ z[..., None])[..., 0], expected, atol=bound)
         assert not structure.triangular or not np.triu(factor, 1).any()
 
+    def test_rows_are_whitened_as_one_by_one(self, case, batch, dtype, rng):
+        structure = case.make(self.d)
+        _, shape_params = parameters(structure, batch, self.d, rng)
+        rows = rng.normal(size=(*batch, 3, self.d))
+        z = numpy(structure.whiten_rows(tensor(shape_params, dtype), tensor(rows, dtype)))
+        bound = 100 * EPSILON[dtype]
+        for i in range(3):
+            expected, _ = structure.whiten(shape_params, rows[..., i, :].copy())
+            np.testing.assert_allclose(z[..., i, :], expected, rtol=bound, atol=bound)
+
     def test_loadings_are_the_shape(self, case, batch, dtype, rng):
         structure = case.make(self.d).wire
         _, shape_params = parameters(structure, batch, self.d, rng)

@@ -71,7 +71,7 @@ def _diagonal_trace(q: Covariance, shape_params: Tensor, v: Tensor, ratio: Tenso
     columns = constant_like(largest[..., None] == xp.arange(v.shape[-2]), v)
     others = 1.0 - xp.sum(columns, axis=-2)
     small = xp.sum(others * ratio * ratio * (1.0 - leverage), axis=-1)
-    return small + _whitened_squares(q, shape_params, columns * ratio[..., None, :])
+    return small + _sum_of_squares(q.whiten_rows(shape_params, columns * ratio[..., None, :]))
 
 
 def _columns_trace(q: Covariance, shape_params: Tensor, v: Tensor, ratio: Tensor) -> Tensor:
@@ -79,12 +79,7 @@ def _columns_trace(q: Covariance, shape_params: Tensor, v: Tensor, ratio: Tensor
     if v.shape[-1] == 0:
         return namespace(ratio).zeros_like(ratio[..., 0])
     rows = namespace(v).swapaxes(v, -1, -2) * ratio[..., None, :]
-    return _whitened_squares(q, shape_params, rows)
-
-
-def _whitened_squares(q: Covariance, shape_params: Tensor, rows: Tensor) -> Tensor:
-    """Σ ‖K u‖² over the rows u of (..., m, d): (...)."""
-    return _sum_of_squares(q.whiten_with_vjp(_per_row(shape_params, rows), rows)[0])
+    return _sum_of_squares(q.whiten_rows(shape_params, rows))
 
 
 def _leverage(v: Tensor) -> Tensor:
@@ -108,11 +103,6 @@ def _leverage_vjp(bar: Tensor, output: Tensor, v: Tensor) -> Tensor:
     pulled = bar[..., :d, :1] * q1
     inside = pulled - q1 @ (xp.swapaxes(q1, -1, -2) @ pulled)
     return 2.0 * inside @ xp.swapaxes(q2, -1, -2)
-
-
-def _per_row(shape_params: Tensor, rows: Tensor) -> Tensor:
-    """shape_params (..., k), repeated for rows (..., m, d): (..., m, k)."""
-    return shape_params[..., None, :] + namespace(rows).zeros_like(rows[..., :1])
 
 
 def _sum_of_squares(matrix: Tensor) -> Tensor:

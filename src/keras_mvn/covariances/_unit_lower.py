@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_mvn._numeric import constant_like, namespace, solve_lower
+from keras_mvn.covariances._written_out import inverse_unit_lower
 from keras_mvn.covariances.packing import pack_strict_lower, unpack_strict_lower
 from keras_mvn.types import Tensor
 
@@ -33,8 +34,7 @@ def matrix(shape_params: Tensor, event_size: int) -> Tensor:
 
 def inverse_matrix(shape_params: Tensor, event_size: int) -> Tensor:
     """The dense A⁻¹: (..., k) → (..., d, d)."""
-    a = matrix(shape_params, event_size)
-    return solve_lower(a, namespace(a).zeros_like(a) + _identity(a))
+    return inverse_unit_lower(matrix(shape_params, event_size))
 
 
 def multiply(shape_params: Tensor, x: Tensor, *, transposed: bool = False) -> Tensor:

@@ -18,6 +18,7 @@ from keras_mvn._numeric import (
 )
 from keras_mvn.covariances._cholesky_of import cholesky
 from keras_mvn.covariances._unit_lower import zero_log_det
+from keras_mvn.covariances._written_out import inverse_unit_lower
 from keras_mvn.covariances.base import Covariance, register
 from keras_mvn.types import Array, Tensor
 
@@ -118,9 +119,7 @@ class Banded(Covariance):
 
     def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         """(I + N)⁻¹, dense."""
-        a = self.whitening_matrix(shape_params, event_size)
-        identity = constant_like(np.eye(event_size), a)
-        return solve_lower(a, namespace(a).zeros_like(a) + identity)
+        return inverse_unit_lower(self.whitening_matrix(shape_params, event_size))
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
         """R = (I + N)⁻¹ (I + N)⁻ᵀ."""

@@ -22,6 +22,7 @@ from keras_mvn import links
 from keras_mvn._names import to_snake_case
 from keras_mvn._numeric import constant_like, differentiable, namespace
 from keras_mvn.covariances._marginal import whiten_marginal
+from keras_mvn.covariances._written_out import cholesky
 from keras_mvn.moments import Moments
 from keras_mvn.types import Array, Tensor
 
@@ -108,11 +109,17 @@ class Covariance(abc.ABC):
         Whitens the columns of the identity; override it where K is at hand.
         """
         xp = namespace(shape_params)
-        identity = constant_like(np.eye(event_size), shape_params)
         batch = xp.sum(shape_params, axis=-1)[..., None, None] * 0.0
-        columns = identity + batch
-        z, _ = self.whiten_with_vjp(shape_params[..., None, :] + batch * columns[..., :1], columns)
-        return xp.swapaxes(z, -1, -2)
+        columns = constant_like(np.eye(event_size), shape_params) + batch
+        return xp.swapaxes(self.whiten_rows(shape_params, columns), -1, -2)
+
+    def whiten_rows(self, shape_params: Tensor, rows: Tensor) -> Tensor:
+        """z of several u of one distribution: (..., k), (..., m, d) → (..., m, d).
+
+        Repeats `shape_params` for each; override it where they can be read once.
+        """
+        batch = namespace(rows).zeros_like(rows[..., :1])
+        return self.whiten_with_vjp(shape_params[..., None, :] + batch, rows)[0]
 
     def whiten_observed(
         self, shape_params: Tensor, u: Tensor, observed: Tensor
@@ -345,7 +352,7 @@ class Covariance(abc.ABC):
         if self.triangular:
             return scale[..., None] * self.coloring_matrix(shape_params, scale.shape[-1])
         r = self.shape_matrix(shape_params, scale.shape[-1])
-        return scale[..., None] * namespace(scale).linalg.cholesky(r)
+        return scale[..., None] * cholesky(r)
 
     def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
         """The diagonal of Σ: (..., d)."""

@@ -59,6 +59,12 @@ class Diagonal(Covariance):
         """No factors: V is (..., d, 0)."""
         return split_last_axis(shape_params, event_size, 0)
 
+    def relocate(
+        self, scale: Tensor, shape_params: Tensor, origin_scale: Tensor, origin_shape: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The scales. No sum of empty shapes, which not every format can hold."""
+        return origin_scale * scale, shape_params
+
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
         """Standard deviations; correlations are dropped."""
         scale = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))

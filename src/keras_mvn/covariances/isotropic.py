@@ -80,6 +80,12 @@ class Isotropic(Covariance):
         """The standard deviations."""
         return _DIAGONAL.from_moments(moments)
 
+    def relocate(
+        self, scale: Tensor, shape_params: Tensor, origin_scale: Tensor, origin_shape: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `Diagonal`."""
+        return _DIAGONAL.relocate(scale, shape_params, origin_scale, origin_shape)
+
     def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
         """One raw number (..., 1) → d equal scales."""
         xp = namespace(raw)

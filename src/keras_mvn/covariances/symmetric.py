@@ -8,6 +8,7 @@ from typing import ClassVar, final
 from keras_mvn._numeric import namespace
 from keras_mvn.covariances import _unit_lower
 from keras_mvn.covariances._spectral import LOG_EIGENVALUE_LIMIT, spectral_cholesky
+from keras_mvn.covariances._written_out import cholesky
 from keras_mvn.covariances.base import Covariance, register
 from keras_mvn.covariances.cholesky import Cholesky
 from keras_mvn.covariances.packing import (
@@ -133,7 +134,7 @@ class Symmetric(Covariance):
         covariance = _symmetrized(matrix)
         stddev = xp.sqrt(diagonal(covariance))
         correlation = covariance / stddev[..., :, None] / stddev[..., None, :]
-        scale, n = _CHOLESKY.from_matrix(xp.linalg.cholesky(correlation))
+        scale, n = _CHOLESKY.from_matrix(cholesky(correlation))
         return stddev * scale, n
 
     def raw_from_matrix(self, matrix: Tensor) -> Tensor:
