@@ -1,0 +1,107 @@
+"""How often regions hold what they claim, with the uncertainty of a count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from keras_mvn._optional import require
+from keras_mvn.types import Array
+
+__all__ = ["CONFIDENCE", "Coverage", "calibration_error"]
+
+CONFIDENCE = 0.95
+"""Of every band: of the coverage, and of what a calibrated model would show."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Coverage:
+    """How many rows were inside their region, at several levels.
+
+    Args:
+        levels: (m,), what the regions claim.
+        inside: (m,) or (m, d), rows that were inside.
+        rows: (...) or (d,), out of how many.
+
+    """
+
+    levels: Array
+    inside: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def of_pit(cls, pit: Array, levels: Array) -> Coverage:
+        """From the level of the smallest region that holds each row, NaN where there is none.
+
+        Args:
+            pit: (n,) or (n, d).
+            levels: (m,).
+
+        """
+        inside = np.stack([np.sum(pit <= level, axis=0) for level in levels])
+        return cls(levels, inside, np.sum(~np.isnan(pit), axis=0))
+
+    @property
+    def fraction(self) -> Array:
+        """Of rows inside: as `inside`."""
+        return self.inside / self.rows
+
+    def band(self) -> tuple[Array, Array]:
+        """Clopper–Pearson interval of the coverage, 95 %."""
+        special = require("scipy.special", "Coverage.band")
+        tail, k, n = 0.5 * (1.0 - CONFIDENCE), self.inside, np.broadcast_to(self.rows, self._shape)
+        lower = special.betaincinv(np.maximum(k, 1), n - k + 1, tail)
+        upper = special.betaincinv(k + 1, np.maximum(n - k, 1), 1.0 - tail)
+        return np.where(k == 0, 0.0, lower), np.where(k == n, 1.0, upper)
+
+    def expected_band(self) -> tuple[Array, Array]:
+        """The central 95 % of the fractions that a calibrated model would show."""
+        binom = require("scipy.stats", "Coverage.expected_band").binom
+        n = np.broadcast_to(self.rows, self._shape)
+        level = self.levels.reshape(-1, *(1,) * (n.ndim - 1))
+        tail = 0.5 * (1.0 - CONFIDENCE)
+        return binom.ppf(tail, n, level) / n, binom.ppf(1.0 - tail, n, level) / n
+
+    def at(self, level: float) -> Coverage:
+        """At one of the levels."""
+        index = np.flatnonzero(np.isclose(self.levels, level))
+        if not len(index):
+            raise ValueError(f"level={level!r} is none of {self.levels.tolist()}.")
+        return Coverage(self.levels[index], self.inside[index], self.rows)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return self.inside.shape
+
+    def to_dict(self) -> dict[str, Any]:
+        """As lists."""
+        (lower, upper), (low, high) = self.band(), self.expected_band()
+        columns = {
+            "level": self.levels,
+            "coverage": self.fraction,
+            "lower": lower,
+            "upper": upper,
+            "expected_lower": low,
+            "expected_upper": high,
+        }
+        return {name: np.asarray(column).tolist() for name, column in columns.items()}
+
+
+def calibration_error(pit: Array) -> float:
+    """∫₀¹ |F(p) − p| dp, F the fraction of PIT values ≤ p: the mean error of a coverage.
+
+    Exact: F is constant between neighbouring values.
+
+    >>> calibration_error(np.array([1.0, 1.0]))  # no region but the largest holds anything
+    0.5
+    """
+    knots = np.concatenate([[0.0], np.sort(pit), [1.0]])
+    fraction = np.arange(len(pit) + 1) / len(pit)
+
+    def antiderivative(p: Array) -> Array:
+        return 0.5 * (p - fraction) * np.abs(p - fraction)
+
+    return float(np.sum(antiderivative(knots[1:]) - antiderivative(knots[:-1])))

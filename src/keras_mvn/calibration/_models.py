@@ -1,0 +1,128 @@
+"""From a model with a head to a new one whose predictions are recalibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mvn._heads import heads
+from keras_mvn.layers import MultivariateNormalHead
+from keras_mvn.types import Array
+
+__all__ = ["with_last_layer", "with_scaled_errors"]
+
+
+def with_scaled_errors(model: keras.Model, factors: Array) -> keras.Model:
+    """A copy of the model whose head predicts D Σ D, D = diag(factors).
+
+    Args:
+        model: left as it is.
+        factors: one number, or (d,).
+
+    Raises:
+        ValueError: not one head, one for another number of targets, or one whose structure cannot
+            hold these factors.
+
+    """
+    calibrated = _copy(model)
+    head = _only_head(calibrated)
+    d = head.event_size
+    if factors.shape not in ((), (d,)):
+        raise ValueError(
+            f"This recalibration is for {factors.size} targets; the head {head.name!r} has {d}."
+        )
+    if not _holds(head, factors):
+        raise ValueError(
+            f"covariance={head.covariance.name!r} cannot scale each target by a factor of its own. "
+            "Apply the recalibration to head.distribution(y_pred), or use Temperature or "
+            "MatrixScaling."
+        )
+    head.origin_scale.assign(_numpy(head.origin_scale) * factors)
+    return calibrated
+
+
+def _holds(head: MultivariateNormalHead, factors: Array) -> bool:
+    """Whether factors on the origin's scales come out as the same factors on those predicted."""
+    d, origin = head.event_size, _numpy(head.origin_scale)
+    shape = np.zeros(head.covariance.shape_size(d))
+    before, after = (
+        head.covariance.relocate(np.ones(d), shape, scale, shape)[0]
+        for scale in (origin, origin * factors)
+    )
+    return np.allclose(after, before * factors, rtol=1e-5, atol=0.0)
+
+
+def with_last_layer(
+    model: keras.Model, layer_behind: Callable[[MultivariateNormalHead], keras.layers.Layer]
+) -> keras.Model:
+    """A copy of the model with one more layer behind its head; other outputs stay.
+
+    Raises:
+        ValueError: not one head, or its output is not an output of the model.
+
+    """
+    _require_weights(model)
+    if not getattr(model, "outputs", None):
+        raise ValueError(
+            f"The layers of model {model.name!r} cannot be seen, as it is a subclass of "
+            "keras.Model. In it, call the layer `calibration.layer(head)` behind the head."
+        )
+    calibrated = _copy(model)
+    head = _only_head(calibrated)
+    outputs = [output for output in calibrated.outputs if _writer(output) is head]
+    if len(outputs) != 1:
+        raise ValueError(
+            f"{head.name!r} must be the last layer of one output of model {model.name!r}: it is "
+            f"that of {len(outputs)} of {len(calibrated.outputs)}. The recalibrated prediction "
+            "would not be what the layers behind it were trained on."
+        )
+    layer = layer_behind(head)
+    if isinstance(calibrated, keras.Sequential):
+        calibrated.add(layer)
+        return calibrated
+
+    def replaced(output: Any) -> Any:
+        return layer(output) if output is outputs[0] else output
+
+    structure = keras.tree.map_structure(replaced, calibrated.output)
+    return keras.Model(calibrated.input, structure, name=model.name)
+
+
+def _writer(output: Any) -> Any:
+    """The layer that made a symbolic tensor, also inside nested models."""
+    history = output._keras_history
+    layer = history.operation
+    inner = getattr(layer, "outputs", None)
+    return _writer(inner[history.tensor_index]) if inner else layer
+
+
+def _require_weights(model: keras.Model) -> None:
+    if not model.built:
+        raise ValueError(f"Model {model.name!r} has no weights yet. Train it first.")
+
+
+def _copy(model: keras.Model) -> keras.Model:
+    _require_weights(model)
+    copied = keras.models.clone_model(model)
+    if not copied.built:
+        copied.build_from_config(model.get_build_config())
+    copied.set_weights(model.get_weights())
+    return copied
+
+
+def _only_head(model: keras.Model) -> MultivariateNormalHead:
+    found = heads(model)
+    if len(found) != 1:
+        raise ValueError(
+            f"apply looks for one MultivariateNormalHead in model {model.name!r} and found "
+            f"{[head.name for head in found] or 'none'}. Apply the recalibration to "
+            "head.distribution(y_pred) instead."
+        )
+    return found[0]
+
+
+def _numpy(variable: Any) -> Array:
+    return np.array(keras.ops.convert_to_numpy(variable), dtype=np.float64)

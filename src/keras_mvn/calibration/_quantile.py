@@ -1,0 +1,43 @@
+"""The order statistic behind every conformal region."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+
+from keras_mvn.types import Array
+
+__all__ = ["conformal_quantile", "rows_needed", "warn_if_unbounded"]
+
+_ROUNDING = 1e-9  # (n + 1) level is an integer that float64 may miss by a little
+
+
+def conformal_quantile(scores: Array, level: float) -> float:
+    """The ⌈(n + 1) level⌉-th smallest of n scores, and infinite beyond the largest.
+
+    A further score, exchangeable with these, is at most this with probability ≥ level.
+
+    >>> conformal_quantile(np.arange(1.0, 10.0), 0.9), conformal_quantile(np.arange(1.0, 9.0), 0.9)
+    (9.0, inf)
+    """
+    rank = math.ceil((len(scores) + 1) * level - _ROUNDING)
+    if rank > len(scores):
+        return math.inf
+    return float(np.partition(scores, rank - 1)[rank - 1]) if rank > 0 else 0.0
+
+
+def rows_needed(level: float) -> int:
+    """The smallest n for which the quantile is finite."""
+    return max(1, math.ceil(level / (1.0 - level) - _ROUNDING))
+
+
+def warn_if_unbounded(squared_radius: float, rows: int, level: float, who: str) -> None:
+    """Say so where there are too few rows for a finite region."""
+    if math.isinf(squared_radius):
+        warnings.warn(
+            f"{who}: {rows} calibration rows are too few for a bounded region of level={level}; "
+            f"it takes {rows_needed(level)}. The region is everything.",
+            stacklevel=4,
+        )

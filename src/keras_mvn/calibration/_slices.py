@@ -1,0 +1,125 @@
+"""Parts of the data in which a model claims too much or too little."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from keras_mvn._checks import as_numpy
+from keras_mvn.calibration import _hypotheses
+from keras_mvn.types import Array
+
+__all__ = ["Slice", "columns_of", "judged", "quantile_bins"]
+
+
+@final
+@dataclass(frozen=True)
+class Slice:
+    """Some rows, and how far they scatter compared with what was predicted for them.
+
+    Args:
+        name: which rows.
+        rows: how many.
+        dispersion: Σ q / Σ (observed targets), 1 expected; above: overconfident.
+        p_value: of Σ q, which is χ² if the rows are calibrated; two-sided.
+        adjusted_p_value: corrected for the number of slices looked at (Holm).
+        score: log dispersion in its standard deviations, √(2/Σ (observed targets)); by its size
+            slices are ranked.
+
+    """
+
+    name: str
+    rows: int
+    dispersion: float
+    p_value: float
+    adjusted_p_value: float
+    score: float
+
+    @property
+    def temperature(self) -> float:
+        """The factor on standard deviations that would mend these rows."""
+        return float(np.sqrt(self.dispersion))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {self.rows} rows scatter {self.temperature:.2f} times as far as "
+            f"predicted (p {_shown(self.adjusted_p_value)})"
+        )
+
+
+def _shown(p_value: float) -> str:
+    return f"= {p_value:.2g}" if p_value >= 1e-4 else "< 0.0001"
+
+
+def judged(
+    named: Sequence[tuple[str, np.ndarray]], squares: Array, dof: Array
+) -> tuple[Slice, ...]:
+    """The slices of these names and boolean rows (n,), the one that deviates most first."""
+    members = [(name, member & (dof > 0)) for name, member in named]
+    members = [(name, member) for name, member in members if member.any()]
+    if not members:
+        return ()
+    totals = np.array([squares[member].sum() for _, member in members])
+    counts = np.array([dof[member].sum() for _, member in members])
+    p_values = _hypotheses.two_sided_chi_square(totals, counts)
+    with np.errstate(divide="ignore"):  # predictions that all hit: −inf
+        scores = np.log(totals / counts) * np.sqrt(0.5 * counts)
+    slices = [
+        Slice(name, int(member.sum()), *map(float, numbers))
+        for (name, member), *numbers in zip(
+            members,
+            totals / counts,
+            p_values,
+            _hypotheses.holm(p_values),
+            scores,
+            strict=True,
+        )
+    ]
+    return tuple(sorted(slices, key=lambda one: -abs(one.score)))
+
+
+def columns_of(features: Any, rows: int) -> dict[str, np.ndarray]:
+    """Columns by name, of a data frame, a mapping or an array (rows, features).
+
+    Raises:
+        ValueError: another number of rows.
+
+    """
+    if isinstance(features, Mapping) or hasattr(features, "columns"):
+        names = list(features) if isinstance(features, Mapping) else list(features.columns)
+        columns = {str(name): np.asarray(as_numpy(features[name])) for name in names}
+    else:
+        table = np.asarray(as_numpy(features))
+        table = table[:, None] if table.ndim == 1 else table
+        columns = {f"feature {i}": table[:, i] for i in range(table.shape[-1])}
+    for name, column in columns.items():
+        if column.shape != (rows,):
+            raise ValueError(
+                f"features: {name!r} has shape {column.shape}; there are {rows} rows, one number "
+                "or name for each."
+            )
+    return columns
+
+
+def quantile_bins(name: str, column: np.ndarray, bins: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Rows by value: equally many in each bin of a number, a slice for each of few values."""
+    numeric = np.issubdtype(column.dtype, np.number) and not np.issubdtype(column.dtype, np.bool_)
+    known = ~np.isnan(column.astype(np.float64)) if numeric else np.ones(len(column), bool)
+    if not known.all():
+        yield f"{name} is NaN", ~known
+    values = np.unique(column[known] if numeric else column.astype(str))
+    if not numeric or len(values) <= bins:
+        texts = column if numeric else column.astype(str)
+        for value in values:
+            yield f"{name} = {value}", texts == value
+        return
+    edges = np.unique(np.quantile(column[known], np.linspace(0.0, 1.0, bins + 1)))
+    # Right-closed bins; what equals the smallest value belongs to the first.
+    bin_of = np.clip(np.searchsorted(edges, column, side="left"), 1, len(edges) - 1)
+    for index in range(1, len(edges)):
+        low, high = edges[index - 1], edges[index]
+        bracket = "[" if index == 1 else "("
+        yield f"{name} in {bracket}{low:.4g}, {high:.4g}]", known & (bin_of == index)

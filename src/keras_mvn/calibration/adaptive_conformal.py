@@ -1,0 +1,155 @@
+"""Joint regions for a stream of rows whose distribution drifts."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Self, final
+
+import numpy as np
+
+from keras_mvn._checks import finite, probability, whole
+from keras_mvn.calibration._quantile import conformal_quantile
+from keras_mvn.calibration._rows import complete_rows
+from keras_mvn.calibration.base import register
+from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.regions import Ellipsoid
+
+__all__ = ["AdaptiveConformal"]
+
+
+@final
+@register
+class AdaptiveConformal:
+    """Adaptive conformal inference: coverage → level in the long run, whatever happens.
+
+    The region of the next row is the conformal quantile of the last `window` squared distances at
+    level 1 − α, and every row that comes moves α by γ (1 − level − missed), missed = 1 if it was
+    outside. After T rows the coverage differs from `level` by at most (max(α₁, 1 − α₁) + γ)/(γ T),
+    for any sequence, adversarial ones too. For α ≤ 0 the region is everything, for α ≥ 1 a point.
+
+    An object with a state, unlike the other calibrations: `update` after every row. It can be
+    saved at any time (`get_config`) and go on later.
+
+    Args:
+        level: the coverage wanted.
+        gamma: γ, how fast α follows: 0.005 in the source; larger follows a drift faster, with
+            radii that vary more.
+        window: of past rows, how many are kept; more than 1/(1 − level) of them.
+        scores: their squared distances, the oldest first.
+        alpha: α; None: 1 − level.
+
+    Raises:
+        ValueError: a level not between 0 and 1, γ not positive, a window too short, or scores that
+            are not finite.
+
+    Source: Gibbs & Candès, "Adaptive conformal inference under distribution shift", NeurIPS 2021.
+
+    >>> import numpy as np
+    >>> normal = MultivariateNormal(np.zeros((3000, 2)), covariance=np.stack([np.eye(2)] * 3000))
+    >>> y = normal.sample(seed=0) * np.linspace(1.0, 4.0, 3000)[:, None]  # a drift
+    >>> calibration = AdaptiveConformal.fit(normal[:200], y[:200], level=0.9, gamma=0.02)
+    >>> calibration.update(normal[200:], y[200:]).mean().round(2)
+    np.float64(0.9)
+
+    """
+
+    def __init__(
+        self,
+        level: float = 0.9,
+        gamma: float = 0.005,
+        window: int = 500,
+        scores: Any = (),
+        alpha: float | None = None,
+    ) -> None:
+        self.level = probability(level, "level")
+        if not 0.0 < gamma < np.inf:
+            raise ValueError(f"gamma={gamma!r} must be a positive number.")
+        self.gamma = float(gamma)
+        shortest = int(1.0 / (1.0 - self.level)) + 1
+        self.window = whole(window, "window", "more rows than 1/(1 − level)", shortest)
+        self.alpha = 1.0 - self.level if alpha is None else float(alpha)
+        known = finite(scores, "scores").reshape(-1)
+        self._scores = deque(known.tolist(), maxlen=self.window)
+
+    @classmethod
+    def fit(
+        cls,
+        normal: MultivariateNormal,
+        y: Any,
+        level: float = 0.9,
+        gamma: float = 0.005,
+        window: int = 500,
+    ) -> Self:
+        """Start with the distances of calibration rows, the oldest first.
+
+        Args:
+            normal: predictions for rows that were not trained on.
+            y: (rows, d), what was observed for them.
+            level: as for the class.
+            gamma: as for the class.
+            window: as for the class.
+
+        Raises:
+            ValueError: as for the class; no rows, or shapes that don't fit.
+
+        """
+        rows = complete_rows(normal, y, "AdaptiveConformal.fit")
+        return cls(level, gamma, window, rows.squared_distances)
+
+    @property
+    def squared_radius(self) -> float:
+        """Of the next row's region."""
+        if self.alpha >= 1.0:
+            return 0.0
+        if self.alpha <= 0.0:
+            return np.inf
+        return conformal_quantile(np.array(self._scores), 1.0 - self.alpha)
+
+    def region(self, normal: MultivariateNormal) -> Ellipsoid:
+        """The region of the next row; of several, if none is observed before all are needed."""
+        return Ellipsoid(normal, self.squared_radius)
+
+    def update(self, normal: MultivariateNormal, y: Any) -> np.ndarray:
+        """Learn from rows that came: one, or several in their order, as if one by one.
+
+        Args:
+            normal: what was predicted for them.
+            y: (..., d), what was observed.
+
+        Returns:
+            Whether each was inside its region, (...), boolean.
+
+        Raises:
+            ValueError: shapes that don't fit, or values that are not finite.
+
+        """
+        rows = complete_rows(normal, y, "AdaptiveConformal.update")
+        inside = [self._learn(score) for score in rows.squared_distances.tolist()]
+        return np.array(inside).reshape(normal.batch_shape)
+
+    def _learn(self, score: float) -> bool:
+        inside = score <= self.squared_radius and self.alpha < 1.0
+        self.alpha += self.gamma * (1.0 - self.level - (not inside))
+        self._scores.append(score)
+        return inside
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, with the present state."""
+        return {
+            "level": self.level,
+            "gamma": self.gamma,
+            "window": self.window,
+            "scores": list(self._scores),
+            "alpha": self.alpha,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The object in this state."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return (
+            f"AdaptiveConformal(level={self.level}, gamma={self.gamma}, window={self.window}, "
+            f"alpha={self.alpha:.4f}, rows={len(self._scores)})"
+        )

@@ -1,0 +1,114 @@
+"""The layer behind a head that recombines the errors of its prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mvn import _tagging, covariances
+from keras_mvn._checks import finite, lower_triangular, names_of_targets, square
+from keras_mvn.calibration.base import register
+from keras_mvn.covariances import CovarianceLike
+from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.layers import at_least_float32
+from keras_mvn.types import Tensor
+
+__all__ = ["CovarianceMap"]
+
+
+@final
+@register
+class CovarianceMap(keras.layers.Layer):
+    """y_pred → y_pred with Σ' = L C Cᵀ Lᵀ, L the Cholesky factor of Σ; means stay.
+
+    What `MatrixScaling.apply(model)` puts behind the head. Nothing in it is trained. A factored
+    structure is multiplied, a factored precision by C⁻¹, which is known beforehand; any other is
+    turned into its Cholesky factor first. `covariance` is the structure of the output, for losses,
+    metrics and `distribution`.
+
+    Args:
+        scale_tril: C, (d, d), lower triangular with a positive diagonal.
+        input_covariance: the structure of the input: that of the head.
+        layout: of input and output, "packed" or "student_t", as the head's.
+        target_names: d names.
+
+    Input shape: (..., 2 d + k). Output shape: (..., 2 d + k'), k' that of `covariance`. Masks pass
+    through.
+
+    Raises:
+        ValueError: C is not such a matrix, or an unknown structure.
+
+    >>> import numpy as np
+    >>> layer = CovarianceMap([[2.0, 0.0], [0.0, 3.0]], "cholesky")
+    >>> layer.distribution(layer(np.array([[0.0, 0.0, 1.0, 1.0, 0.0]]))).stddev
+    array([[2., 3.]])
+
+    """
+
+    def __init__(
+        self,
+        scale_tril: Any,
+        input_covariance: CovarianceLike,
+        layout: str = "packed",
+        target_names: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dtype=at_least_float32(kwargs.pop("dtype", None)), **kwargs)
+        c = finite(scale_tril, "scale_tril")
+        self.scale_tril = lower_triangular(square(c, "scale_tril", c.shape[-1:]))
+        self.event_size = len(c)
+        self.input_covariance = covariances.get(input_covariance)
+        self.covariance = self.input_covariance.recombined
+        self.layout = layout
+        self.target_names = names_of_targets(target_names, self.event_size)
+        self.supports_masking = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """(..., 2 d + k) → (..., 2 d + k')."""
+        _tagging.check(inputs, self.input_covariance, type(self).__name__, self.layout, False)
+        d, width = self.event_size, self.input_covariance.packed_size(self.event_size)
+        scale, shape_params = self.input_covariance.recombine(
+            inputs[..., d : 2 * d], inputs[..., 2 * d : width], self.scale_tril
+        )
+        # What the layout puts behind the parameters of a normal stays behind them.
+        y_pred = ops.concatenate(
+            [inputs[..., :d], scale, shape_params, inputs[..., width:]], axis=-1
+        )
+        written = _tagging.read(inputs)
+        unit = ops.ones((d,), self.compute_dtype) if written is None else written.unit
+        return _tagging.tag(y_pred, _tagging.Written(self.covariance, self.layout, unit))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(..., 2 d + k) → (..., 2 d + k')."""
+        *batch, width = input_shape
+        assert width is not None
+        more = width - self.input_covariance.packed_size(self.event_size)
+        return (*batch, self.covariance.packed_size(self.event_size) + more)
+
+    def distribution(self, y_pred: Any) -> MultivariateNormal:
+        """What `model.predict` gave, as a batch of distributions.
+
+        Raises:
+            ValueError: y_pred of another width.
+
+        """
+        return MultivariateNormal.from_prediction(
+            y_pred,
+            covariance=self.covariance,
+            layout=self.layout,
+            target_names=self.target_names,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "scale_tril": np.asarray(self.scale_tril).tolist(),
+            "input_covariance": keras.saving.serialize_keras_object(self.input_covariance),
+            "layout": self.layout,
+            "target_names": self.target_names and list(self.target_names),
+        }

@@ -1,0 +1,361 @@
+"""Diagnosis: p-values of calibrated models, planted errors, and every number by its definition."""
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.integrate
+import scipy.stats
+
+from keras_mvn import MultivariateNormal
+from keras_mvn.calibration import _hypotheses, diagnose
+from keras_mvn.calibration._coverage import Coverage, calibration_error
+from keras_mvn.calibration.diagnostics import LEVELS
+
+TESTS = ("size", "radial", "tails", "bias", "covariance")
+
+
+def predictions(rng, n, d=3):
+    """Covariances that differ from row to row, in units that differ."""
+    lower = np.tril(0.5 * rng.normal(size=(n, d, d)), -1)
+    lower += np.exp(0.3 * rng.normal(size=(n, d)))[..., None] * np.eye(d)
+    lower *= np.logspace(-1, 1, d)[:, None]
+    return MultivariateNormal(rng.normal(size=(n, d)) * 10, scale_tril=lower)
+
+
+def p_values_of(z):
+    n, d = z.shape
+    squares, dof = (z**2).sum(axis=1), np.full(n, d)
+    return {
+        "size": _hypotheses.size(squares, dof),
+        "radial": _hypotheses.radial(scipy.stats.chi2.cdf(squares, d)),
+        "tails": _hypotheses.tails(squares, dof),
+        "bias": _hypotheses.bias(z),
+        "covariance": _hypotheses.covariance(z),
+    }
+
+
+class TestHypotheses:
+    @pytest.mark.parametrize(("n", "d"), [(150, 1), (100, 3), (20, 6)])
+    def test_p_values_are_uniform_for_a_calibrated_model(self, n, d, rng):
+        """1000 tables; the Kolmogorov–Smirnov distance of their p-values from uniform ones."""
+        found = [p_values_of(rng.normal(size=(n, d))) for _ in range(1000)]
+        for name in TESTS:
+            distance = scipy.stats.kstest([one[name] for one in found], "uniform").statistic
+            assert distance < 2.23 / np.sqrt(1000), name  # p = 1e-4
+
+    def test_of_the_size_with_gaps(self, rng):
+        found = []
+        for _ in range(1000):
+            dof = rng.integers(1, 5, size=80)
+            squares = rng.chisquare(dof)
+            found.append([_hypotheses.size(squares, dof), _hypotheses.tails(squares, dof)])
+        for p_values in np.transpose(found):
+            assert scipy.stats.kstest(p_values, "uniform").statistic < 1.95 / np.sqrt(1000)
+
+    @pytest.mark.parametrize("d", [1, 2])
+    def test_the_scatter_of_scores_once_the_size_is_divided_out(self, d, rng):
+        """n Var(s²_v) against the 2 (1 − c²/4 d) that `tails` uses; the standard error is 3 %."""
+        squares = rng.chisquare(d, size=(2000, 500))
+        scaled = squares * (d / squares.mean(axis=1, keepdims=True))
+        v = scipy.stats.norm.ppf(scipy.stats.chi2(d).cdf(scaled))
+        c = _hypotheses._covariance_with_score(d)
+        expected = 2.0 * (1.0 - c**2 / (4.0 * d))
+        assert expected < 1.8
+        assert 500 * v.var(axis=1).var() == pytest.approx(expected, rel=0.12)
+
+    @pytest.mark.parametrize(
+        ("deviation", "seen", "not_seen"),
+        [
+            (lambda z, rng: 1.15 * z, {"size", "radial", "covariance"}, {"tails", "bias"}),
+            (lambda z, rng: z + np.array([0.3, 0.0, 0.0]), {"bias"}, {"tails"}),
+            (lambda z, rng: z * np.sqrt([1.5, 1.0, 0.5]), {"covariance"}, {"size", "bias"}),
+            (
+                lambda z, rng: z / np.sqrt(rng.chisquare(5, size=(len(z), 1)) / 3),
+                {"tails"},
+                {"bias"},
+            ),
+        ],
+        ids=["size", "bias", "covariance", "tails"],
+    )  # fmt: skip
+    def test_each_sees_its_own_deviation(self, deviation, seen, not_seen, rng):
+        found = [p_values_of(deviation(rng.normal(size=(600, 3)), rng)) for _ in range(40)]
+        share = {name: np.mean([one[name] < 0.05 for one in found]) for name in TESTS}
+        assert all(share[name] > 0.85 for name in seen), share
+        assert all(share[name] < 0.25 for name in not_seen), share
+
+    def test_hotelling_by_its_definition(self, rng):
+        z = rng.normal(size=(30, 4)) + 0.2
+        mean, s = z.mean(axis=0), np.cov(z, rowvar=False)
+        t2 = 30 * mean @ np.linalg.inv(s) @ mean
+        p = scipy.stats.f.sf(t2 * (30 - 4) / (4 * 29), 4, 26)
+        assert _hypotheses.bias(z) == pytest.approx(p, rel=1e-9)
+
+    def test_too_few_rows_have_no_p_value(self, rng):
+        z = rng.normal(size=(3, 3))
+        assert np.isnan(_hypotheses.bias(z))
+        assert np.isnan(_hypotheses.covariance(z))
+        assert np.isnan(_hypotheses.tails(np.ones(1), np.ones(1)))
+
+    def test_holm(self, rng):
+        """Against its definition: reject in order of p while p ≤ α/(m − i)."""
+        p = rng.uniform(size=12) ** 3
+        adjusted = _hypotheses.holm(p)
+        for alpha in (0.01, 0.05, 0.2, 0.7):
+            rejected = np.zeros(12, bool)
+            for i, index in enumerate(np.argsort(p)):
+                if p[index] > alpha / (12 - i):
+                    break
+                rejected[index] = True
+            np.testing.assert_array_equal(adjusted <= alpha, rejected)
+
+
+class TestCoverage:
+    def test_bands_against_scipy(self):
+        counts, n, levels = np.array([0, 3, 90, 100]), 100, np.array([0.01, 0.05, 0.9, 0.99])
+        coverage = Coverage(levels, counts, np.array(n))
+        lower, upper = coverage.band()
+        low, high = coverage.expected_band()
+        for i, k in enumerate(counts):
+            interval = scipy.stats.binomtest(int(k), n).proportion_ci(0.95, method="exact")
+            assert (lower[i], upper[i]) == pytest.approx((interval.low, interval.high))
+            expected = scipy.stats.binom(n, levels[i]).interval(0.95)
+            np.testing.assert_allclose([low[i], high[i]], np.array(expected) / n)
+
+    def test_calibration_error_is_the_integral(self, rng):
+        pit = rng.beta(2, 1, size=23)
+
+        def difference(p):
+            return abs(np.mean(pit <= p) - p)
+
+        knots = [0.0, *np.sort(pit), 1.0]
+        integral = sum(
+            scipy.integrate.quad(difference, a + 1e-13, b - 1e-13)[0]
+            for a, b in itertools.pairwise(knots)
+        )
+        assert calibration_error(pit) == pytest.approx(integral, abs=1e-9)
+
+    def test_expected_calibration_error(self, rng):
+        found = [calibration_error(rng.uniform(size=200)) for _ in range(2000)]
+        normal = MultivariateNormal(np.zeros((200, 1)), covariance=np.ones((200, 1, 1)))
+        expected = diagnose(normal, normal.sample(seed=0)).expected_calibration_error
+        assert np.mean(found) == pytest.approx(expected, rel=0.03)
+
+    def test_at_a_level(self, rng):
+        normal = predictions(rng, 50)
+        coverage = diagnose(normal, normal.sample(seed=0)).joint
+        assert coverage.at(0.9).inside == coverage.inside[17]
+        with pytest.raises(ValueError, match="none of"):
+            coverage.at(0.123)
+
+
+class TestDiagnosis:
+    def test_numbers_by_their_definition(self, rng):
+        normal = predictions(rng, 40)
+        y = normal.rescale(1.3).sample(seed=0) + normal.stddev * [0.5, 0.0, 0.0]
+        found = diagnose(normal, y)
+        residual = y - normal.mean
+        q = np.array([
+            r @ np.linalg.inv(s) @ r for r, s in zip(residual, normal.covariance, strict=True)
+        ])  # fmt: skip
+        e = residual / np.sqrt(np.diagonal(normal.covariance, axis1=1, axis2=2))
+        np.testing.assert_allclose(found.squared_distances, q)
+        np.testing.assert_allclose(found.pit, scipy.stats.chi2(3).cdf(q))
+        np.testing.assert_allclose(found.bias, e.mean(axis=0))
+        np.testing.assert_allclose(found.dispersion, (e**2).mean(axis=0))
+        assert found.temperature == pytest.approx(np.sqrt(q.mean() / 3))
+        for i, level in enumerate(LEVELS):
+            assert found.joint.inside[i] == np.sum(q <= scipy.stats.chi2(3).ppf(level))
+            reach = scipy.stats.norm.ppf(0.5 + 0.5 * level)
+            np.testing.assert_array_equal(
+                found.marginal.inside[i], np.sum(np.abs(e) <= reach, axis=0)
+            )
+        z = np.linalg.solve(normal.scale_tril, residual[..., None])[..., 0]
+        assert found.second_moment_error == pytest.approx(np.linalg.norm(z.T @ z / 40 - np.eye(3)))
+        assert found.expected_second_moment_error == pytest.approx(np.sqrt(12 / 40))
+        assert found.histogram(4).sum() == 40
+
+    def test_expected_second_moment_error(self, rng):
+        normal = MultivariateNormal(np.zeros((50, 4)), covariance=np.stack([np.eye(4)] * 50))
+        found = [diagnose(normal, normal.sample(seed=i)) for i in range(200)]
+        root = np.sqrt(np.mean([one.second_moment_error**2 for one in found]))
+        assert root == pytest.approx(found[0].expected_second_moment_error, rel=0.05)
+
+    def test_the_direction_of_a_wrong_correlation(self, rng):
+        n = 2000
+        truth = MultivariateNormal(
+            np.zeros((n, 3)),
+            covariance=np.stack([[[1.0, 0.8, 0], [0.8, 1.0, 0], [0, 0, 1.0]]] * n),
+            target_names=["no2", "o3", "pm"],
+        )
+        units = np.array([10.0, 0.1, 1.0])
+        normal = MultivariateNormal(
+            np.zeros((n, 3)), covariance=np.stack([np.diag(units**2)] * n),
+            target_names=["no2", "o3", "pm"],
+        )  # fmt: skip
+        found = diagnose(normal, truth.sample(seed=0) * units)
+        widest, narrowest = found.directions[0], found.directions[-1]
+        assert widest.dispersion == pytest.approx(1.8, rel=0.1)
+        assert narrowest.dispersion == pytest.approx(0.2, rel=0.1)
+        np.testing.assert_allclose(np.abs(widest.weights[:2]), np.sqrt(0.5), rtol=0.1)
+        assert "no2" in str(found)
+        assert "correlations are off" in str(found)
+
+    def test_gaps(self, rng):
+        normal = predictions(rng, 300)
+        y = normal.sample(seed=0)
+        hidden = rng.uniform(size=y.shape) < 0.3
+        hidden[0], hidden[1] = True, False
+        y[hidden] = np.nan
+        found = diagnose(normal, y, missing="marginalize")
+        seen = ~hidden
+        assert found.rows == seen.any(axis=1).sum()
+        assert len(found.pit) == found.rows
+        for i in range(1, 20):
+            o = np.flatnonzero(seen[i])
+            if len(o):
+                sigma, r = normal.covariance[i][np.ix_(o, o)], (y[i] - normal.mean[i])[o]
+                assert found.squared_distances[i] == pytest.approx(r @ np.linalg.solve(sigma, r))
+        np.testing.assert_array_equal(found.marginal.rows, seen.sum(axis=0))
+        complete = diagnose(normal[seen.all(axis=1)], y[seen.all(axis=1)])
+        for name in ("bias", "covariance"):
+            assert found.p_values[name] == pytest.approx(complete.p_values[name])
+        with pytest.raises(ValueError, match="marginalize"):
+            diagnose(normal, y)
+
+    def test_a_table_that_is_too_small_for_half_of_it(self, rng):
+        normal = predictions(rng, 2)
+        found = diagnose(normal, normal.sample(seed=0))
+        assert found.directions == ()
+        assert np.isnan(found.p_values["covariance"])
+        assert "2 rows" in str(found)
+
+    @pytest.mark.parametrize(
+        ("error", "words"),
+        [
+            (lambda normal: normal, "nothing speaks against"),
+            (lambda normal: normal.rescale(1.3), "overconfident"),
+            (lambda normal: normal.rescale(0.7), "underconfident"),
+            (lambda normal: normal + np.array([0.0, 0.0, 8.0]), "target 2 by"),
+            (lambda normal: normal.rescale_targets([0.6, 1.0, 1.0]), "0.60 (target 0)"),
+        ],
+    )
+    def test_the_report_names_what_is_wrong(self, error, words, rng):
+        normal = predictions(rng, 3000)
+        assert words in str(diagnose(normal, error(normal).sample(seed=4)))
+
+    def test_sequences_are_rows(self, rng):
+        normal = predictions(rng, 12)
+        y = normal.sample(seed=0)
+        table = MultivariateNormal(
+            normal.mean.reshape(3, 4, 3), scale_tril=normal.scale_tril.reshape(3, 4, 3, 3)
+        )
+        assert str(diagnose(table, y.reshape(3, 4, 3))) == str(diagnose(normal, y))
+
+    def test_to_dict_is_json(self, rng):
+        normal = predictions(rng, 60)
+        found = diagnose(normal, normal.sample(seed=0), groups=np.repeat(["a", "b"], 30))
+        again = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+        assert again["rows"] == 60
+        assert np.shape(again["marginal"]["coverage"]) == (len(LEVELS), 3)
+        assert {one["name"] for one in again["groups"]} == {"a", "b"}
+
+    def test_bad_arguments(self, rng):
+        normal = predictions(rng, 6)
+        y = normal.sample(seed=0)
+        with pytest.raises(ValueError, match="levels"):
+            diagnose(normal, y, levels=[0.5, 1.0])
+        with pytest.raises(ValueError, match="groups has shape"):
+            diagnose(normal, y, groups=["a", "b"])
+        with pytest.raises(ValueError, match="at least one"):
+            diagnose(normal[:0], y[:0])
+
+
+class TestSlices:
+    def planted(self, rng, n=2000):
+        """Overconfident where wind is below its lower quartile and in the north; fine elsewhere."""
+        normal = predictions(rng, n)
+        frame = pd.DataFrame({
+            "wind": rng.exponential(size=n),
+            "site": rng.choice(["north", "south", "west"], size=n),
+            "hour": rng.integers(0, 24, size=n),
+            "noise": rng.normal(size=n),
+        })  # fmt: skip
+        factor = np.where(frame.wind < frame.wind.quantile(0.25), 1.6, 1.0)
+        return normal, normal.rescale(factor).sample(seed=0), frame
+
+    def test_a_planted_slice_is_found(self, rng):
+        normal, y, frame = self.planted(rng)
+        found = diagnose(normal, y).worst_slices(frame)
+        low, high = frame.wind.min(), frame.wind.quantile(0.25)
+        assert found[0].name == f"wind in [{low:.4g}, {high:.4g}]"
+        assert found[0].rows == 500
+        assert found[0].temperature == pytest.approx(1.6, rel=0.05)
+        assert found[0].adjusted_p_value < 1e-10
+        assert len(found) == 5
+        everything = diagnose(normal, y).worst_slices(frame, n=None)
+        assert len(everything) == 4 + 3 + 4 + 4
+        assert len({one.name for one in everything}) == 15
+        # Bins of a feature are a partition.
+        assert sum(one.rows for one in everything) == 4 * 2000
+
+    def test_none_is_found_in_a_calibrated_model(self, rng):
+        """The smallest of the corrected p-values is below 5 % in at most 5 % of tables."""
+        normal = predictions(rng, 400)
+        features = rng.normal(size=(400, 6))
+        smallest = [
+            min(
+                one.adjusted_p_value
+                for one in diagnose(normal, normal.sample(seed=i)).worst_slices(features, n=None)
+            )
+            for i in range(200)
+        ]
+        assert np.mean(np.array(smallest) < 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+
+    def test_groups_are_slices(self, rng):
+        normal, _, frame = self.planted(rng)
+        y = normal.rescale(np.where(frame.site == "north", 0.5, 1.0)).sample(seed=1)
+        found = diagnose(normal, y, groups=frame.site)
+        assert found.groups[0].name == "north"
+        assert found.groups[0].temperature == pytest.approx(0.5, rel=0.05)
+        assert "north" in str(found)
+        assert "south" not in str(found)
+        mine = (frame.site == "north").to_numpy()
+        q = normal.mahalanobis(y)[mine] ** 2
+        total = scipy.stats.chi2(3 * mine.sum())
+        p = 2 * min(total.cdf(q.sum()), total.sf(q.sum()))
+        assert found.groups[0].p_value == pytest.approx(p, abs=1e-300)
+
+    def test_kinds_of_columns(self, rng):
+        normal = predictions(rng, 100)
+        found = diagnose(normal, normal.sample(seed=0))
+        wind = rng.normal(size=100)
+        wind[:10] = np.nan
+        columns = {"wind": wind, "rain": np.arange(100) % 2 == 0, "constant": np.ones(100)}
+        names = {one.name: one.rows for one in found.worst_slices(columns, n=None)}
+        assert names["wind is NaN"] == 10
+        assert names["rain = True"] == names["rain = False"] == 50
+        assert names["constant = 1.0"] == 100
+        assert sum(rows for name, rows in names.items() if name.startswith("wind")) == 100
+        with pytest.raises(ValueError, match="there are 100 rows"):
+            found.worst_slices({"wind": wind[:50]})
+
+    def test_bins_hold_what_their_names_say(self, rng):
+        """Whole numbers, on which the edges of the bins fall."""
+        normal, hour = predictions(rng, 240), np.arange(240) % 24
+        found = diagnose(normal, normal.sample(seed=0)).worst_slices({"hour": hour}, bins=3, n=None)
+        for one in found:
+            low, high = map(float, one.name.removeprefix("hour in ")[1:-1].split(","))
+            above = hour >= low if "[" in one.name else hour > low
+            assert one.rows == np.sum(above & (hour <= high)), one.name
+        assert len(found) == 3
+
+    def test_heavy_ties(self, rng):
+        """Quantiles that coincide: a count that is 0 in most rows."""
+        normal = predictions(rng, 200)
+        counts = np.where(np.arange(200) < 150, 0, np.arange(200))
+        found = diagnose(normal, normal.sample(seed=0)).worst_slices({"n": counts}, n=None)
+        assert sum(one.rows for one in found) == 200
+        assert max(one.rows for one in found) >= 150
