@@ -627,7 +627,7 @@ class MultivariateNormal:
     def kl_divergence(self, other: MultivariateNormal) -> Array:
         """KL(self ‖ other) = E log(p/q) under self, in nats: (...).
 
-        ½ (tr Σ_q⁻¹ Σ_p + ‖μ_p − μ_q‖²_q − d) + ½ log(|Σ_q|/|Σ_p|). O(d r²) between low-rank or
+        ½ (tr Σ_q⁻¹ Σ_p + ‖μ_p − μ_q‖²_q − d) + ½ log det Σ_q − ½ log det Σ_p. O(d r²) between low-rank or
         diagonal distributions.
 
         Raises:
@@ -658,7 +658,7 @@ class MultivariateNormal:
     def bhattacharyya(self, other: MultivariateNormal) -> Array:
         """The Bhattacharyya distance −log ∫ √(p q), symmetric, in nats: (...).
 
-        ⅛ ‖μ₁ − μ₂‖² in the metric of Σ̄ = ½ (Σ₁ + Σ₂), and ½ log(|Σ̄|/√(|Σ₁||Σ₂|)).
+        ⅛ ‖μ₁ − μ₂‖² in the metric of Σ̄ = ½ (Σ₁ + Σ₂), and ½ log det Σ̄ − ¼ log det Σ₁ − ¼ log det Σ₂.
 
         Raises:
             ValueError: other targets, or batch shapes that don't fit.
@@ -672,7 +672,7 @@ class MultivariateNormal:
     def mutual_information(self, targets: Any, others: Any) -> Array:
         """What one group of targets says about another, in nats: (...).
 
-        ½ log(|Σ_aa| |Σ_bb| / |Σ_(ab)(ab)|), 0 if they are independent.
+        ½ log det Σ_aa + ½ log det Σ_bb − ½ log det of both together; 0 if they are independent.
 
         Args:
             targets: names or indices, one or several.

@@ -104,7 +104,7 @@ class MultivariateNormalHead(keras.layers.Layer):
                 f"This model was saved with version {version} of the head's output, by a newer "
                 f"keras-mvn; this one reads up to {WIRE_VERSION}. Upgrade keras-mvn."
             )
-        super().__init__(dtype=at_least_float32(kwargs.pop("dtype", None)), **kwargs)
+        super().__init__(dtype=_at_least_float32(kwargs.pop("dtype", None)), **kwargs)
         self.event_size = whole(event_size, "event_size", "the number of targets", 1)
         self.covariance = covariances.get(covariance)
         self.target_names = names_of_targets(target_names, self.event_size)
@@ -394,7 +394,7 @@ def _auto_strength(numbers: int, rows: int) -> float:
     return min(LARGEST_SHRINKAGE, SHRINKAGE_ROWS * numbers / rows)
 
 
-def at_least_float32(dtype: Any) -> Any:
+def _at_least_float32(dtype: Any) -> Any:
     """The dtype policy asked for, or float32 where it would compute in half precision."""
     policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
     return policy if policy.compute_dtype in ("float32", "float64") else "float32"

@@ -63,7 +63,7 @@ class Ellipsoid:
 
     @property
     def log_volume(self) -> Array:
-        """log of the volume π^(d/2) c^(d/2) |Σ|^½ / Γ(d/2 + 1), in log units of y: (...)."""
+        """log of the volume π^(d/2) c^(d/2) √det Σ / Γ(d/2 + 1), in log units of y: (...)."""
         d = self.normal.event_size
         with np.errstate(divide="ignore"):
             log_ball = 0.5 * d * np.log(math.pi * self.squared_radius)

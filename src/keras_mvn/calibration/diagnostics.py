@@ -59,7 +59,7 @@ class Diagnosis:
         squared_distances: q of every row given, 0 where nothing was observed.
         observed_counts: degrees of freedom of q, as many.
         pit: P(χ² ≤ q), (n,), uniform if calibrated.
-        calibration_error: ∫ |F(p) − p| dp of the PIT's distribution function F: by how much the
+        calibration_error: ∫ `|F(p) − p|` dp of the PIT's distribution function F: by how much the
             coverage is wrong, averaged over levels.
         expected_calibration_error: what n rows of a calibrated model show on average, 0.313/√n.
         joint: coverage of the ellipsoids.

@@ -14,7 +14,7 @@ from keras_mvn._checks import finite, lower_triangular, names_of_targets, square
 from keras_mvn.calibration.base import register
 from keras_mvn.covariances import CovarianceLike
 from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.layers import at_least_float32
+from keras_mvn.layers import _at_least_float32
 from keras_mvn.types import Tensor
 
 __all__ = ["CovarianceMap"]
@@ -57,7 +57,7 @@ class CovarianceMap(keras.layers.Layer):
         target_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(dtype=at_least_float32(kwargs.pop("dtype", None)), **kwargs)
+        super().__init__(dtype=_at_least_float32(kwargs.pop("dtype", None)), **kwargs)
         c = finite(scale_tril, "scale_tril")
         self.scale_tril = lower_triangular(square(c, "scale_tril", c.shape[-1:]))
         self.event_size = len(c)
