@@ -22,6 +22,7 @@ from keras_mvn import regions as regions
 from keras_mvn import regularizers as regularizers
 from keras_mvn import scores as scores
 from keras_mvn.distribution import MultivariateNormal as MultivariateNormal
+from keras_mvn.exporting import export as export
 from keras_mvn.mixture import Mixture as Mixture
 from keras_mvn.scores import evaluate as evaluate
 
@@ -35,6 +36,7 @@ __all__ = [
     "covariances",
     "ensemble",
     "evaluate",
+    "export",
     "layers",
     "layouts",
     "losses",

@@ -13,6 +13,11 @@ _EXTRAS = {
     "pandas": "tables",
     "pyarrow": "tables",
     "matplotlib": "plots",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "tf2onnx": "export",
+    "jax2onnx": "export-jax",
 }
 """Top-level module → the extra of this package that brings it; others go by their own name."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from keras_mvn._optional import require
@@ -54,6 +56,7 @@ def _normal_score(squares: Array, dof: Array) -> Array:
     return np.clip(v, -_FARTHEST, _FARTHEST)
 
 
+@functools.lru_cache(maxsize=256)
 def _covariance_with_score(dof: int) -> float:
     """Cov(v², q) for q ~ χ²_dof and its normal score v, by Gauss–Hermite quadrature."""
     special = require("scipy.special", "diagnose")

@@ -1,0 +1,70 @@
+"""PyTorch → ONNX, by torch.onnx and onnxscript."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_mvn._optional import require
+from keras_mvn.exporting._serving import Serving
+
+__all__ = ["PACKAGES", "to_onnx"]
+
+PACKAGES = ("onnxscript",)
+
+_TRACED_ROWS = 3
+"""Not 1, which PyTorch takes for a fixed length."""
+
+
+def to_onnx(serving: Serving, opset: int | None) -> Any:
+    """A ModelProto with the signature's inputs and named outputs."""
+    torch = require("torch", "export")
+    training = serving.model.training
+    module = _module(torch, serving).eval()
+    rows = serving.signature.rows(_TRACED_ROWS)
+    axes = [
+        {axis: _axis(i, axis) for axis, size in enumerate(spec.shape) if size is None}
+        for i, spec in enumerate(serving.signature.specs)
+    ]
+    try:
+        program = torch.onnx.export(
+            module,
+            tuple(map(keras.ops.convert_to_tensor, rows)),
+            dynamo=True,
+            verbose=False,
+            opset_version=opset,
+            input_names=serving.signature.names,
+            output_names=list(serving.outputs),
+            dynamic_shapes=(tuple(axes),),
+            custom_translation_table={torch.ops.aten.squeeze.dim: _squeeze},
+        )
+    finally:
+        serving.model.train(training)
+    return program.model_proto
+
+
+def _axis(i: int, axis: int) -> str:
+    return "batch" if axis == 0 else f"input_{i}_axis_{axis}"
+
+
+def _module(torch: Any, serving: Serving) -> Any:
+    class Served(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = serving.model
+
+        def forward(self, *flat: Any) -> Any:
+            return serving(*flat)
+
+    return Served()
+
+
+def _squeeze(self, dim: int):  # type: ignore[no-untyped-def]  # onnxscript reads annotations
+    """`squeeze(x, dim)`, which `keras.ops.take` calls on axes of any length.
+
+    PyTorch leaves an axis alone whose length is not 1; ONNX's Squeeze, which torch.onnx (2.13)
+    writes in any case, refuses it.
+    """
+    op = require("onnxscript", "export").opset18
+    return op.Squeeze(self, [dim]) if self.shape[dim] == 1 else op.Identity(self)

@@ -1,0 +1,90 @@
+"""ONNX: one file, run by onnxruntime and many others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, final
+
+import keras
+
+from keras_mvn._optional import require
+from keras_mvn.exporting import _from_jax, _from_tensorflow, _from_torch
+from keras_mvn.exporting._formats import Format
+from keras_mvn.exporting._serving import Serving
+from keras_mvn.types import Array
+
+__all__ = ["Onnx"]
+
+_CONVERTERS = {"tensorflow": _from_tensorflow, "jax": _from_jax, "torch": _from_torch}
+
+
+@final
+class Onnx(Format):
+    """Every backend has a converter of its own; the rest is the same."""
+
+    name = "onnx"
+    has_opsets = True
+    hint = (
+        "ONNX does not have every operation, nor its converters each that it has: no "
+        "eigendecomposition, which covariance='symmetric' needs. Train with another structure, try "
+        "another backend, or write format='saved_model' from the TensorFlow backend."
+    )
+
+    def check_path(self, path: Path) -> None:
+        """One file, `*.onnx`."""
+        if path.suffix != ".onnx" or path.is_dir():
+            raise ValueError(
+                f"path={str(path)!r} must be that of a file that ends in .onnx; "
+                "format='saved_model' writes a folder."
+            )
+
+    def require(self, backend: str, verify: bool) -> None:
+        """The backend's converter, onnx, and onnxruntime to try the file."""
+        modules = (*_CONVERTERS[backend].PACKAGES, "onnx", *(("onnxruntime",) if verify else ()))
+        for module in modules:
+            require(module, "export")
+
+    def write(self, serving: Serving, path: Path, opset: int | None) -> None:
+        """Convert, check against ONNX's own schemas, and describe."""
+        onnx, metadata = require("onnx", "export"), serving.metadata()
+        model = _CONVERTERS[keras.backend.backend()].to_onnx(serving, opset)
+        _order_outputs(model.graph, serving.outputs)
+        for part in (model.graph, *model.functions):
+            _forget_the_source(part)
+        model.producer_name, model.producer_version = "keras-mvn", metadata["keras_mvn.version"]
+        onnx.helper.set_model_props(model, metadata)
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save_model(model, path)
+
+    def run(
+        self, serving: Serving, path: Path, batches: list[list[Array]]
+    ) -> list[dict[str, Array]]:
+        """In onnxruntime, on the CPU."""
+        runtime = require("onnxruntime", "export")
+        session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        known = {taken.name for taken in session.get_inputs()}
+        results = []
+        for rows in batches:
+            named = zip(serving.signature.names, rows, strict=True)
+            feed = {name: array for name, array in named if name in known}
+            results.append(serving.named(session.run(list(serving.outputs), feed)))
+        return results
+
+
+def _order_outputs(graph: Any, names: tuple[str, ...]) -> None:
+    """As they were asked for, where tf2onnx sorts them; of a first axis called "batch"."""
+    by_name = {output.name: output for output in graph.output}
+    ordered = [by_name[name] for name in names]
+    del graph.output[:]
+    graph.output.extend(ordered)
+    for tensor in (*graph.input, *graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+def _forget_the_source(graph: Any) -> None:
+    """Drop what Python each node came from: most of the file, with paths on its maker's machine."""
+    graph.doc_string = ""
+    del graph.metadata_props[:]
+    for part in (*graph.node, *graph.value_info):
+        part.doc_string = ""
+        del part.metadata_props[:]

@@ -1,0 +1,76 @@
+"""What a file may hold of each row's distribution, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from keras_mvn._numeric import namespace
+from keras_mvn.covariances import Covariance
+from keras_mvn.covariances.packing import diagonal
+from keras_mvn.layouts import Parameters
+from keras_mvn.types import Tensor
+
+__all__ = ["OUTPUTS", "Output", "checked_outputs"]
+
+
+class Output(NamedTuple):
+    """One named output."""
+
+    of: Callable[[Covariance, Parameters, Tensor], Tensor]
+    """From the structure, what y_pred says of mean and covariance, and y_pred itself."""
+    meaning: str
+    """For the file: what it is, its shape, its units."""
+
+
+def _stddev(structure: Covariance, normal: Parameters, y_pred: Tensor) -> Tensor:
+    variance = structure.variance(normal.scale, normal.shape_params)
+    return namespace(variance).sqrt(variance)
+
+
+def _correlation(structure: Covariance, normal: Parameters, y_pred: Tensor) -> Tensor:
+    r = structure.shape_matrix(normal.shape_params, normal.scale.shape[-1])
+    root = namespace(r).sqrt(diagonal(r))
+    return r / root[..., :, None] / root[..., None, :]
+
+
+OUTPUTS = {
+    "mean": Output(
+        lambda structure, normal, y_pred: normal.mean,
+        "expected targets, (..., d), in the units of the targets",
+    ),
+    "covariance": Output(
+        lambda structure, normal, y_pred: structure.covariance(normal.scale, normal.shape_params),
+        "covariance matrix of the targets, (..., d, d), in the products of their units",
+    ),
+    "scale_tril": Output(
+        lambda structure, normal, y_pred: structure.scale_tril(normal.scale, normal.shape_params),
+        "lower Cholesky factor L of the covariance L L^T, (..., d, d), row i in the unit of "
+        "target i",
+    ),
+    "stddev": Output(
+        _stddev,
+        "standard deviations of the targets, (..., d), in the units of the targets",
+    ),
+    "correlation": Output(_correlation, "correlation matrix of the targets, (..., d, d), no unit"),
+    "y_pred": Output(
+        lambda structure, normal, y_pred: y_pred,
+        "what the Keras model emits, in keras-mvn's own layout",
+    ),
+}
+"""What `export(outputs=…)` takes, in the order of the documentation."""
+
+
+def checked_outputs(outputs: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of `OUTPUTS`, each once.
+
+    Raises:
+        ValueError: none, an unknown one, or one twice.
+
+    """
+    names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    if not names or len(set(names)) < len(names) or not set(names) <= set(OUTPUTS):
+        raise ValueError(
+            f"outputs={outputs!r} must name one or several of {list(OUTPUTS)}, each once."
+        )
+    return names

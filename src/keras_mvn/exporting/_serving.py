@@ -1,0 +1,138 @@
+"""What the file computes: from a model's inputs to the named outputs of one head."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+import keras_mvn
+from keras_mvn import _tagging
+from keras_mvn._heads import heads, output_of
+from keras_mvn._names import target_names_of
+from keras_mvn.covariances import DEFAULT, CovarianceLike
+from keras_mvn.exporting._outputs import OUTPUTS
+from keras_mvn.exporting._signature import Signature, signature_of
+from keras_mvn.layouts import Reader
+from keras_mvn.types import Array, Tensor
+
+__all__ = ["Prediction", "Serving", "serving_of"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Which output of the model is y_pred, and how it is read."""
+
+    position: int
+    """Among the model's outputs, flattened."""
+    reader: Reader
+    event_size: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A model, in inference mode, and what is read from its prediction."""
+
+    model: keras.Model
+    signature: Signature
+    prediction: Prediction
+    outputs: tuple[str, ...]
+    """Names of `OUTPUTS`."""
+
+    def __call__(self, *flat: Tensor) -> tuple[Tensor, ...]:
+        """The outputs, in their order, of tensors in the order of the signature."""
+        return self.of(self.signature.pack(flat))
+
+    def of(self, inputs: Any) -> tuple[Tensor, ...]:
+        """The outputs, in their order, of what the model takes."""
+        predictions = self.model(inputs, training=False)
+        y_pred = keras.tree.flatten(predictions)[self.prediction.position]
+        reader = self.prediction.reader
+        normal = reader.decode(y_pred)
+        return tuple(OUTPUTS[name].of(reader.covariance, normal, y_pred) for name in self.outputs)
+
+    def named(self, values: Any) -> dict[str, Any]:
+        """Outputs in their order → by name."""
+        return dict(zip(self.outputs, values, strict=True))
+
+    def on_numpy(self, rows: list[Array]) -> dict[str, Array]:
+        """The outputs by name, computed by the backend."""
+        values = self(*map(keras.ops.convert_to_tensor, rows))
+        return self.named(map(keras.ops.convert_to_numpy, values))
+
+    def metadata(self) -> dict[str, str]:
+        """What cannot be seen in the file; lists and dictionaries as JSON."""
+        found, reader = heads(self.model), self.prediction.reader
+        names = found[0].target_names if len(found) == 1 else None
+        structure = keras.saving.serialize_keras_object(reader.covariance)
+        return {
+            "keras_mvn.version": keras_mvn.__version__,
+            "keras_mvn.target_names": json.dumps(
+                target_names_of(names, self.prediction.event_size)
+            ),
+            "keras_mvn.outputs": json.dumps({name: OUTPUTS[name].meaning for name in self.outputs}),
+            "keras_mvn.covariance": json.dumps(structure),
+            "keras_mvn.layout": reader.layout.name,
+        }
+
+
+def serving_of(
+    model: keras.Model,
+    outputs: tuple[str, ...],
+    output: str | int | None,
+    covariance: CovarianceLike | None,
+    layout: str,
+    from_raw: bool,
+) -> Serving:
+    """What is served of a model: its head, or the output that the arguments describe.
+
+    Raises:
+        ValueError: no head wrote the output and nothing was said of it, or it is another's.
+
+    """
+    signature = signature_of(model)
+    trial = signature.pack(map(keras.ops.convert_to_tensor, signature.rows(2)))
+    predictions = model(trial, training=False)
+    flat = keras.tree.flatten(predictions)
+    position = _position(predictions, flat, output)
+    y_pred = flat[position]
+    reader = _reader(model, y_pred, covariance, layout, from_raw)
+    event_size = reader.decode(y_pred).mean.shape[-1]
+    dtype = keras.backend.standardize_dtype(y_pred.dtype)
+    return Serving(model, signature, Prediction(position, reader, event_size, dtype), outputs)
+
+
+def _position(predictions: Any, flat: list[Tensor], output: str | int | None) -> int:
+    written = [i for i, tensor in enumerate(flat) if _tagging.read(tensor) is not None]
+    if output is None and len(written) == 1:
+        return written[0]
+    try:
+        chosen = output_of(predictions, output, "export")
+    except (KeyError, IndexError, TypeError):
+        known = list(predictions) if isinstance(predictions, dict) else list(range(len(flat)))
+        raise ValueError(f"output={output!r} is no output of the model: {known}.") from None
+    return next(i for i, tensor in enumerate(flat) if tensor is chosen)
+
+
+def _reader(
+    model: keras.Model,
+    y_pred: Tensor,
+    covariance: CovarianceLike | None,
+    layout: str,
+    from_raw: bool,
+) -> Reader:
+    written = _tagging.read(y_pred)
+    if written is None and covariance is None and layout == "packed":
+        raise ValueError(
+            f"No MultivariateNormalHead is the last layer of model {model.name!r}. Say how its "
+            "output is to be read: export(…, covariance=…), with layout=… and from_raw=True as "
+            "its loss has them."
+        )
+    if written is not None and covariance is None:
+        return Reader(written.covariance, False, written.layout)
+    reader = Reader(DEFAULT if covariance is None else covariance, from_raw, layout)
+    _tagging.check(y_pred, reader.covariance, "export", layout, from_raw)
+    return reader
