@@ -29,11 +29,11 @@ def require(module: str, who: str) -> Any:
         ImportError: it is not installed; the message says what to install.
 
     """
-    top = module.partition(".")[0]
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != top:
+        missing = (error.name or "").partition(".")[0]  # the module, or one that it needs itself
+        if missing != module.partition(".")[0] and missing not in _EXTRAS:
             raise
-        what = f'"keras-mvn[{_EXTRAS[top]}]"' if top in _EXTRAS else top
-        raise ImportError(f"{who} needs {top}: pip install {what}") from error
+        what = f'"keras-mvn[{_EXTRAS[missing]}]"' if missing in _EXTRAS else missing
+        raise ImportError(f"{who} needs {missing}: pip install {what}") from error
