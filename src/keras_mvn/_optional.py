@@ -13,6 +13,8 @@ _EXTRAS = {
     "pandas": "tables",
     "pyarrow": "tables",
     "matplotlib": "plots",
+    "jinja2": "cli",
+    "markupsafe": "cli",
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",

@@ -1,0 +1,124 @@
+"""Is it calibrated: together and target by target, before and after recalibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from keras_mvn._optional import require
+from keras_mvn.calibration import Coverage, Diagnosis, diagnose
+from keras_mvn.report._comparison import LEVEL, Comparison
+from keras_mvn.report._data import Assessed
+from keras_mvn.report._format import number, percent, signed
+
+__all__ = [
+    "BEFORE",
+    "OUTER",
+    "SIGNIFICANT",
+    "Calibration",
+    "TargetRow",
+    "calibration_of",
+    "furthest_first",
+    "target_rows",
+]
+
+BEFORE = "uncalibrated"
+"""The prediction that is shown as the one before."""
+
+SIGNIFICANT = 0.01
+"""p-values below are called a deviation."""
+
+OUTER = 0.99
+"""The region beyond which the tails are counted."""
+
+LISTED = 40
+"""Targets in the table; of more, those whose intervals are furthest from what they promise."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Diagnoses of the model, and of what it was before recalibration if that is known."""
+
+    after: Diagnosis
+    before: Diagnosis | None
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What the diagnosis says of the final model."""
+        return tuple(str(self.after).split("\n"))
+
+    @property
+    def before_sentence(self) -> str:
+        """The first sentence on the model before recalibration."""
+        return "" if self.before is None else str(self.before).split("\n")[0]
+
+    @property
+    def heavy_tails(self) -> float | None:
+        """The share of rows outside the 99 % region, if it is more than chance.
+
+        With all standard deviations put right on average: what is left is the shape.
+        """
+        found = self.after
+        if not found.p_values["tails"] < SIGNIFICANT:
+            return None
+        seen = found.observed_counts > 0
+        squared = found.squared_distances[seen] / found.temperature**2
+        chdtr = require("scipy.special", "the report").chdtr
+        outer = Coverage.of_pit(chdtr(found.observed_counts[seen], squared), np.array([OUTER]))
+        lowest = float(outer.expected_band()[0][0])
+        return float(1.0 - outer.fraction[0]) if outer.fraction[0] < lowest else None
+
+
+@final
+@dataclass(frozen=True)
+class TargetRow:
+    """One target alone, as text."""
+
+    name: str
+    rmse: str
+    crps: str
+    coverage_before: str
+    coverage: str
+    bias: str
+    scatter: str
+
+
+def calibration_of(assessed: Assessed) -> Calibration:
+    """Diagnose the model, and the uncalibrated one."""
+    before = assessed.predictions.get(BEFORE)
+    return Calibration(
+        diagnose(assessed.model, assessed.y, missing="marginalize"),
+        None if before is None else diagnose(before, assessed.y, missing="marginalize"),
+    )
+
+
+def furthest_first(found: Diagnosis) -> np.ndarray:
+    """Targets, that whose 90 % interval is furthest from holding 90 % first."""
+    return np.argsort(-np.abs(found.marginal.at(LEVEL).fraction[0] - LEVEL), kind="stable")
+
+
+def target_rows(found: Calibration, compared: Comparison) -> tuple[TargetRow, ...]:
+    """The table of targets, in their order."""
+    d = len(found.after.target_names)
+    shown = np.sort(furthest_first(found.after)[:LISTED])
+    after = found.after.marginal.at(LEVEL).fraction[0]
+    before = None if found.before is None else found.before.marginal.at(LEVEL).fraction[0]
+    rmse, crps = (compared.model[name].per_target or {} for name in ("rmse", "crps"))
+    rows = []
+    for j in shown if d > LISTED else range(d):
+        name = found.after.target_names[j]
+        rows.append(
+            TargetRow(
+                name,
+                number(rmse[name]),
+                number(crps[name]),
+                "" if before is None else percent(before[j], 1),
+                percent(after[j], 1),
+                signed(found.after.bias[j]),
+                number(np.sqrt(found.after.dispersion[j])),
+            )
+        )
+    return tuple(rows)

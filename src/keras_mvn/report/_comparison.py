@@ -1,0 +1,100 @@
+"""The model beside its alternatives, score by score, on the same test rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from keras_mvn import scores
+from keras_mvn.report._data import MODEL, Assessed
+from keras_mvn.report._format import estimate
+from keras_mvn.types import Array
+
+__all__ = ["LEVEL", "Comparison", "ScoreRow", "compare"]
+
+LEVEL = 0.9
+"""Of the regions and intervals that the report speaks of."""
+
+MANY_TARGETS = 200
+"""Beyond, the variogram score with its d(d − 1)/2 pairs is left out."""
+
+_LABELS = {
+    "nll": ("NLL", "nats per row"),
+    "nll_per_target": ("NLL per target", "nats"),
+    "rmse": ("RMSE", "sd of y"),
+    "crps": ("CRPS", "each target alone; sd of y"),
+    "energy_score": ("Energy score", "all targets; sd of y"),
+    "variogram_score": ("Variogram score", "pairs of targets"),
+    "coverage_90": ("Coverage of the 90 % region", "all targets together; %"),
+    "marginal_coverage_90": ("Coverage of 90 % intervals", "each target alone; %"),
+}
+
+
+@final
+@dataclass(frozen=True)
+class ScoreRow:
+    """One score of every prediction, as text with standard errors."""
+
+    name: str
+    note: str
+    cells: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True)
+class Comparison:
+    """The table and the numbers behind it."""
+
+    names: tuple[str, ...]
+    """Of the predictions, the model first."""
+    table: tuple[ScoreRow, ...]
+    model: scores.Evaluation
+    gains: dict[str, tuple[float, float]]
+    """Other prediction → NLL per target that the model gains, and its standard error (paired)."""
+    units: Array
+    """In which targets are compared: (d,)."""
+
+
+def compare(assessed: Assessed) -> Comparison:
+    """Every prediction's scores, and what the model gains."""
+    y, model = assessed.y, assessed.model
+    units = _units(assessed)
+    wanted = [n for n in _LABELS if n != "variogram_score" or 1 < y.shape[1] <= MANY_TARGETS]
+    found = {
+        name: scores.evaluate(normal, y, "marginalize", LEVEL, None, units, wanted)
+        for name, normal in assessed.predictions.items()
+    }
+    gains = {}
+    for name, normal in assessed.predictions.items():
+        if name == MODEL:
+            continue
+        paired = scores.evaluate(model, y, "marginalize", LEVEL, normal, units, ["nll_per_target"])[
+            "nll_per_target"
+        ]
+        gains[name] = (
+            -float(paired.difference or 0.0),
+            float(paired.difference_standard_error or 0.0),
+        )
+    table = [_row(name, found) for name in wanted]
+    if gains:
+        cells = ("–", *(estimate(*gain) for gain in gains.values()))
+        note = "nats per target, row by row"
+        table.insert(2, ScoreRow("The model gains", note, cells))
+    return Comparison(tuple(found), tuple(table), found[MODEL], gains, units)
+
+
+def _row(name: str, found: dict[str, scores.Evaluation]) -> ScoreRow:
+    factor = 100.0 if "coverage" in name else 1.0
+    cells = tuple(
+        estimate(one[name].mean, one[name].standard_error, factor) for one in found.values()
+    )
+    return ScoreRow(*_LABELS[name], cells)
+
+
+def _units(assessed: Assessed) -> Array:
+    """Standard deviations of y in the test rows; of a target that doesn't vary there, predicted."""
+    spread = np.nanstd(assessed.y, axis=0)
+    predicted = assessed.model.stddev.mean(axis=0)
+    return np.asarray(np.where(spread > 1e-9 * predicted, spread, predicted))

@@ -1,0 +1,144 @@
+"""What a report is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from keras_mvn._checks import names_of_targets
+from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.types import Array
+
+__all__ = ["MODEL", "Assessed", "ReportData"]
+
+MODEL = "model"
+"""The prediction that the report is about; the others are what it is compared with."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Assessed:
+    """Predictions and observations of those targets that some test row observes."""
+
+    predictions: dict[str, MultivariateNormal]
+    y: Array
+    never_observed: tuple[str, ...]
+
+    @property
+    def model(self) -> MultivariateNormal:
+        """The model's predictions."""
+        return self.predictions[MODEL]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """One fit and its predictions for the test rows.
+
+    Args:
+        title: of the report.
+        source: name of the file that the table came from.
+        rows: how many rows were used for "train", "validation", "calibration" and "test".
+        inputs: names of the input columns.
+        targets: d names.
+        covariance: the structure's name.
+        command: that made the fit.
+        versions: package → version.
+        created: ISO date.
+        predictions: name → distributions for the n test rows; "model" (final, calibrated) first,
+            then what it is compared with, such as "uncalibrated", "diagonal", "constant Σ".
+        y: (n, d), what was observed, in the units of y; NaN: not observed.
+        x: name → raw input column (n,) of the test rows, numbers or strings.
+        row_labels: (n,), by which a reader finds a row.
+        history: "loss" and "val_loss" of each epoch; empty if not known.
+        calibration: what was done, in words; "" for nothing.
+        decisions: what was decided about the table, in words.
+        seconds: that the fit took.
+
+    Raises:
+        ValueError: "model" is not the first prediction, shapes that don't fit, infinite values in
+            y, or nothing observed in it.
+
+    """
+
+    title: str
+    source: str
+    rows: Mapping[str, int]
+    inputs: tuple[str, ...]
+    targets: tuple[str, ...]
+    covariance: str
+    command: str
+    versions: Mapping[str, str]
+    created: str
+    predictions: Mapping[str, MultivariateNormal]
+    y: Array
+    x: Mapping[str, np.ndarray]
+    row_labels: np.ndarray
+    history: Mapping[str, list[float]]
+    calibration: str
+    decisions: tuple[str, ...]
+    seconds: float
+
+    def __post_init__(self) -> None:
+        d = len(self.targets)
+        names = names_of_targets(self.targets, d)
+        _set(self, "y", np.array(self.y, dtype=np.float64))
+        _set(self, "row_labels", np.asarray(self.row_labels))
+        _set(self, "x", {str(name): np.asarray(column) for name, column in self.x.items()})
+        _check(self, (len(self.row_labels), d))
+        _set(
+            self,
+            "predictions",
+            {
+                name: normal._of(normal._gaussian, names)
+                for name, normal in self.predictions.items()
+            },
+        )
+
+    @property
+    def model(self) -> MultivariateNormal:
+        """The final predictions."""
+        return self.predictions[MODEL]
+
+    def assessed(self) -> Assessed:
+        """Without targets that no test row observes: of those nothing can be said."""
+        seen = (~np.isnan(self.y)).any(axis=0)
+        unseen = tuple(self.targets[j] for j in np.flatnonzero(~seen))
+        if not unseen:
+            return Assessed(dict(self.predictions), self.y, ())
+        index = np.flatnonzero(seen)
+        margins = {name: normal.marginal(index) for name, normal in self.predictions.items()}
+        return Assessed(margins, self.y[:, index], unseen)
+
+
+def _set(data: ReportData, name: str, value: Any) -> None:
+    object.__setattr__(data, name, value)  # frozen for everybody else
+
+
+def _check(data: ReportData, shape: tuple[int, int]) -> None:
+    if next(iter(data.predictions), None) != MODEL:
+        raise ValueError(
+            f"predictions={list(data.predictions)!r} must have {MODEL!r} first: what the report is "
+            "about."
+        )
+    for name, normal in data.predictions.items():
+        if (*normal.batch_shape, normal.event_size) != shape:
+            raise ValueError(
+                f"predictions[{name!r}] is of batch shape {normal.batch_shape} with "
+                f"{normal.event_size} targets; there are {shape[0]} row_labels and {shape[1]} "
+                "targets."
+            )
+    if data.y.shape != shape:
+        raise ValueError(f"y has shape {data.y.shape}; expected {shape}, rows and targets.")
+    if np.isinf(data.y).any():
+        raise ValueError("y holds infinite values; NaN is what was not observed.")
+    if np.isnan(data.y).all():
+        raise ValueError("y holds no observed value: there is nothing to report.")
+    for name, column in data.x.items():
+        if column.shape != shape[:1]:
+            raise ValueError(
+                f"x[{name!r}] has shape {column.shape}; expected {shape[:1]}, one per test row."
+            )

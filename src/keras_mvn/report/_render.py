@@ -1,0 +1,217 @@
+"""The sections together, laid out by the templates."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+import keras_mvn
+from keras_mvn._optional import require
+from keras_mvn.report import _format
+from keras_mvn.report._advice import Advice, Evidence, advise
+from keras_mvn.report._calibration import Calibration, TargetRow, calibration_of, target_rows
+from keras_mvn.report._comparison import Comparison, compare
+from keras_mvn.report._data import Assessed, ReportData
+from keras_mvn.report._dependence import Dependence, dependence_of
+from keras_mvn.report._explorer import explorer_of, rows_of
+from keras_mvn.report._learning import Learning, learning_of
+from keras_mvn.report._weak_spots import WeakSpots, weak_spots_of
+
+__all__ = ["to_html", "to_markdown", "write"]
+
+HERE = Path(__file__).parent
+
+INPUTS = 300
+"""Columns in whose parts the model is looked at; of more, the first."""
+
+_NEW_LINE = re.compile(r"\s*[\r\n\v\f\x85\u2028\u2029]+\s*")
+_MARKUP = re.compile(r"[\\`*|~]|(?<!\w)_|_(?!\w)|<(?=\S)|&(?=[#\w])|\](?=[(\[])")
+"""What Markdown would read as markup in the middle of a line."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Every section's numbers and sentences."""
+
+    assessed: Assessed
+    comparison: Comparison
+    calibration: Calibration
+    targets: tuple[TargetRow, ...]
+    dependence: Dependence
+    weak_spots: WeakSpots
+    learning: Learning
+    advice: tuple[Advice, ...]
+
+    @property
+    def missing(self) -> float:
+        """The share of y that was not observed."""
+        return float(np.isnan(self.assessed.y).mean())
+
+
+def to_html(data: ReportData) -> str:
+    """One HTML file that needs nothing else: no network, no fonts, no libraries.
+
+    It reads and prints without JavaScript; with it, a reader picks a row and a pair of targets,
+    fixes values of some targets and sees the others move.
+
+    Raises:
+        ImportError: Jinja2 or SciPy is not installed.
+
+    """
+    return _html(data, _find(data))
+
+
+def to_markdown(data: ReportData) -> str:
+    """The same numbers and sentences without figures.
+
+    Raises:
+        ImportError: Jinja2 or SciPy is not installed.
+
+    """
+    return _markdown(data, _find(data))
+
+
+def write(data: ReportData, folder: Any) -> list[Path]:
+    """Write `report.html` and `report.md`; files that exist are replaced once both are complete.
+
+    Args:
+        data: of the report.
+        folder: made if it isn't there.
+
+    Raises:
+        ImportError: Jinja2 or SciPy is not installed.
+        OSError: the folder cannot be written.
+
+    """
+    found = _find(data)
+    texts = {"report.html": _html(data, found), "report.md": _markdown(data, found)}
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".report-", dir=target) as temporary:
+        for name, text in texts.items():
+            (Path(temporary) / name).write_text(text, encoding="utf-8", newline="\n")
+        for name in texts:
+            (Path(temporary) / name).replace(target / name)
+    return [target / name for name in texts]
+
+
+def _find(data: ReportData) -> Findings:
+    assessed = data.assessed()
+    comparison = compare(assessed)
+    calibration = calibration_of(assessed)
+    x = dict(itertools.islice(data.x.items(), INPUTS))
+    weak_spots = weak_spots_of(assessed, calibration, x, data.row_labels)
+    learning = learning_of(data.history)
+    return Findings(
+        assessed,
+        comparison,
+        calibration,
+        target_rows(calibration, comparison),
+        dependence_of(data.model, data.y, x),
+        weak_spots,
+        learning,
+        advise(
+            Evidence(comparison, calibration, learning, weak_spots, data.rows.get("calibration"))
+        ),
+    )
+
+
+# --- HTML ----------------------------------------------------------------------------------------
+
+
+def _html(data: ReportData, found: Findings) -> str:
+    from keras_mvn.report import _figures as figures
+
+    environment = _environment(autoescape=True)
+    rows = rows_of(len(data.row_labels), tuple(row.index for row in found.weak_spots.rows))
+    dependence = found.dependence
+    script = _read("report.js")
+    return str(
+        environment.get_template("template.html").render(
+            **_shared(data, found),
+            style=_verbatim(_read("style.css")),
+            script=_verbatim(script),
+            script_hash=_hash(script),
+            explorer=explorer_of(data, dependence.targets, rows),
+            heat=figures.heat,
+            calibration_figures=figures.calibration_figures(found.calibration),
+            pair_figures=[
+                figure for pair in dependence.pairs if (figure := figures.pair_figure(pair))
+            ],
+            ellipses=figures.ellipse_figure(data.model, data.y, data.row_labels, dependence),
+            learning_figure=figures.learning_figure(found.learning),
+        )
+    )
+
+
+def _hash(script: str) -> str:
+    """For the page's Content-Security-Policy: no other script runs, whatever names hold."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+# --- Markdown ------------------------------------------------------------------------------------
+
+
+def _markdown(data: ReportData, found: Findings) -> str:
+    environment = _environment(finalize=_escape_markdown)
+    command = _code_span(" ".join(data.command.split()))
+    text = environment.get_template("template.md").render(**_shared(data, found), command=command)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _code_span(text: str) -> Any:
+    """As it is, between more backticks than it has in a row."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return _verbatim(f"{fence} {text} {fence}")
+
+
+def _escape_markdown(value: Any) -> Any:
+    """Names as they are written, whatever they hold: no markup, no HTML, no new lines."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return _MARKUP.sub(r"\\\g<0>", _NEW_LINE.sub(" ", value))
+
+
+# --- both ----------------------------------------------------------------------------------------
+
+
+def _environment(**options: Any) -> Any:
+    jinja = require("jinja2", "the report")
+    return jinja.Environment(
+        loader=jinja.FileSystemLoader(HERE),
+        **options,
+        undefined=jinja.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _shared(data: ReportData, found: Findings) -> Mapping[str, Any]:
+    names = ("number", "percent", "plural", "signed", "listed", "duration")
+    return {
+        "data": data,
+        "found": found,
+        "version": keras_mvn.__version__,
+        "looked_at": INPUTS,
+        **{name: getattr(_format, name) for name in names},
+    }
+
+
+def _verbatim(text: str) -> Any:
+    """Not escaped by the environments."""
+    return require("markupsafe", "the report").Markup(text)
+
+
+def _read(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
