@@ -1,5 +1,7 @@
 """keras-mvn: Keras 3 networks that predict a multivariate normal, mean and covariance, per row."""
 
+import importlib as _importlib
+
 import keras_mvn_launcher as _launcher
 
 try:
@@ -46,3 +48,11 @@ __all__ = [
     "regularizers",
     "scores",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """The estimator, which needs scikit-learn, is imported when it is asked for."""
+    if name in ("MultivariateNormalRegressor", "estimator"):
+        module = _importlib.import_module("keras_mvn.estimator")
+        return module if name == "estimator" else module.MultivariateNormalRegressor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import random
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, final
@@ -18,7 +16,7 @@ import numpy as np
 
 from keras_mvn._checks import whole
 from keras_mvn._heads import heads, output_of
-from keras_mvn._optional import require
+from keras_mvn._seeding import random_state
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.mixture import Mixture
 
@@ -101,7 +99,7 @@ class DeepEnsemble:
         self._seed = whole(seed, "seed", "a whole number", 0)
         members = []
         for i in range(k):
-            with _random_state(self._member_seed(i, stage=0)):
+            with random_state(self._member_seed(i, stage=0)):
                 members.append(builder())
         self._set(members, fits=0)
 
@@ -219,7 +217,7 @@ class DeepEnsemble:
             from keras_mvn import _vectorized_training as one_pass  # imports JAX
 
             try:
-                with _random_state(seeds[0]):
+                with random_state(seeds[0]):
                     return one_pass.train(self._members, job, seeds, line)
             except one_pass.NotVectorizableError as error:
                 reason = str(error)
@@ -242,7 +240,7 @@ class DeepEnsemble:
     ) -> list[History]:
         histories = []
         for i, (member, seed) in enumerate(zip(self._members, seeds, strict=True)):
-            with _random_state(seed):
+            with random_state(seed):
                 history = member.fit(
                     job.x,
                     job.y,
@@ -419,21 +417,6 @@ class _Progress:
             return f"{epochs} epochs, val_loss never a number"
         best = int(np.nanargmin(values))
         return f"{epochs} epochs, best val_loss {values[best]:.4g} in epoch {best + 1}"
-
-
-@contextlib.contextmanager
-def _random_state(seed: int) -> Iterator[None]:
-    """All generators that Keras draws from, seeded; those that can be read are put back."""
-    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  (Keras' own)
-    with contextlib.ExitStack() as restore:
-        restore.callback(random.setstate, python)
-        restore.callback(np.random.set_state, numpy_state)
-        if keras.backend.backend() == "torch":
-            torch = require("torch", "DeepEnsemble")
-            devices = range(torch.cuda.device_count())
-            restore.enter_context(torch.random.fork_rng(devices))
-        keras.utils.set_random_seed(seed)
-        yield
 
 
 def _checked_callbacks(callbacks: Any) -> Callable[[], list[Any]]:

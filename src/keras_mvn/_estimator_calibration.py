@@ -1,0 +1,64 @@
+"""What the estimator's `calibration` stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from keras_mvn._conformal_scores import ConformalScores
+from keras_mvn.calibration import (
+    MatrixScaling,
+    PerTarget,
+    Recalibration,
+    SplitConformal,
+    Temperature,
+)
+from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.types import Array
+
+__all__ = ["CalibrationKind", "calibration_kind"]
+
+_NAMED: dict[str, type[Recalibration]] = {
+    "temperature": Temperature,
+    "per_target": PerTarget,
+    "matrix": MatrixScaling,
+}
+
+_TAKE_GAPS = (Temperature, PerTarget)
+"""Fitted to rows with gaps, too; others see complete rows only."""
+
+
+class CalibrationKind(NamedTuple):
+    """How calibration rows are used."""
+
+    conformal: bool
+    """Covariances stay; regions and intervals change."""
+    takes_gaps: bool
+    fit: Callable[[MultivariateNormal, Array], Any]
+
+
+def calibration_kind(calibration: Any) -> CalibrationKind | None:
+    """Of a name, a class, or None.
+
+    Raises:
+        ValueError: anything else.
+
+    """
+    if calibration is None:
+        return None
+    if calibration is SplitConformal or calibration == "conformal":
+        return CalibrationKind(True, False, ConformalScores.fit)
+    if isinstance(calibration, str) and calibration in _NAMED:
+        return _recalibration(_NAMED[calibration])
+    if isinstance(calibration, type) and issubclass(calibration, Recalibration):
+        return _recalibration(calibration)
+    raise ValueError(
+        f"calibration={calibration!r} is not known. Expected None, 'conformal', one of "
+        f"{sorted(_NAMED)}, or a class of keras_mvn.calibration.Recalibration."
+    )
+
+
+def _recalibration(cls: type[Recalibration]) -> CalibrationKind:
+    takes_gaps = issubclass(cls, _TAKE_GAPS)
+    missing = "marginalize" if takes_gaps else "propagate"
+    return CalibrationKind(False, takes_gaps, lambda normal, y: cls.fit(normal, y, missing))

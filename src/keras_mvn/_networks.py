@@ -1,0 +1,202 @@
+"""All networks of one fit: structures to choose from, then the members of an ensemble."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from keras_mvn import _fitting, covariances
+from keras_mvn._fitting_data import Table
+from keras_mvn._recipe import Recipe
+from keras_mvn.covariances import Covariance
+from keras_mvn.ensemble import DeepEnsemble
+from keras_mvn.layers import MultivariateNormalHead
+from keras_mvn.types import Array
+
+__all__ = ["Candidate", "Fitter", "Tried", "candidates", "ensemble_of", "thinned"]
+
+DENSE_UP_TO = 100
+"""Targets, above which d(d + 1)/2 numbers a row are too many (docs/choosing.md)."""
+
+LOW_RANK_FROM = 20
+"""Targets, below which a low rank saves nothing."""
+
+NUMBERS_AT_ONCE = 20_000_000
+"""Of predictions for held-out rows: 160 MB."""
+
+
+class Candidate(NamedTuple):
+    """A structure and what of it does not depend on x."""
+
+    name: str
+    covariance: Covariance
+    constant: str | None
+
+
+def candidates(event_size: int) -> list[Candidate]:
+    """What "auto" tries for d targets, the likeliest first: the time may not suffice for all."""
+    independent = Candidate("diagonal", covariances.Diagonal(), None)
+    if event_size == 1:
+        return [independent, Candidate("constant covariance", covariances.Diagonal(), "covariance")]
+    found = [independent]
+    if event_size >= LOW_RANK_FROM:
+        rank = min(10, event_size // 4)
+        found.insert(0, Candidate("low_rank", covariances.LowRank(rank=rank), None))
+    if event_size <= DENSE_UP_TO:
+        full = covariances.Cholesky()
+        found = [
+            Candidate("cholesky", full, None),
+            Candidate("constant shape", full, "shape"),
+            *found,
+            Candidate("precision_cholesky", covariances.PrecisionCholesky(), None),
+            Candidate("constant covariance", full, "covariance"),
+        ]
+    return found
+
+
+class Tried(NamedTuple):
+    """A candidate that was trained."""
+
+    candidate: Candidate
+    validation_nll: float
+    recipe: Recipe
+    trained: _fitting.Trained
+
+    def summary(self) -> dict[str, Any]:
+        """For people."""
+        return {
+            **self.candidate._asdict(),
+            "validation_nll": self.validation_nll,
+            "epochs": self.trained.epochs,
+            "seconds": self.trained.seconds,
+        }
+
+
+@final
+class Fitter:
+    """Trains networks on the same rows.
+
+    Args:
+        training: rows to learn from.
+        validation: rows for early stopping and selection, or None.
+        seed: of all networks.
+        residuals: as `MultivariateNormalHead.adapt` takes them.
+        target_names: d names.
+        callbacks: a function that makes callbacks.
+        folder: of files to go on from, one folder for each network.
+        time_budget: seconds for all of them.
+        verbose: 0, 1 a line for each network, 2 one for each epoch.
+
+    Attributes:
+        interrupted: whether ^C ended training.
+
+    """
+
+    def __init__(
+        self,
+        training: Table,
+        validation: Table | None,
+        seed: int,
+        *,
+        residuals: Array | None = None,
+        target_names: tuple[str, ...] | None = None,
+        callbacks: Callable[[], Any] | None = None,
+        folder: Path | None = None,
+        time_budget: float | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self._training, self._validation, self._seed = training, validation, seed
+        self._residuals, self._names, self._callbacks = residuals, target_names, callbacks
+        self._folder, self._verbose = folder, verbose
+        self._ends = None if time_budget is None else time.monotonic() + time_budget
+        self.interrupted = False
+
+    def members(
+        self, recipe: Recipe, n: int, first: _fitting.Trained | None = None
+    ) -> list[_fitting.Trained]:
+        """n networks, fewer after ^C; the first may be there already."""
+        trained = [] if first is None else [first]
+        while len(trained) < n and not (trained and self.interrupted):
+            i = len(trained)
+            trained.append(self._train(recipe, i, f"member_{i}", n - i))
+            self._say(f"network {i + 1} of {n}: {trained[i].summary()}")
+        return trained
+
+    def select(self, recipe: Recipe, others: int) -> list[Tried]:
+        """A network for every candidate, the best on the validation rows first.
+
+        Args:
+            recipe: its structure is replaced.
+            others: how many networks are to be trained afterwards, in the same time.
+
+        Raises:
+            ValueError: there are no validation rows.
+
+        """
+        if self._validation is None:
+            raise ValueError(
+                "covariance='auto' chooses on validation rows; there are none. Use "
+                "validation_fraction > 0, or name a structure."
+            )
+        tried: list[Tried] = []
+        choices = candidates(self._training.y.shape[1])
+        for i, choice in enumerate(choices):
+            late = self._ends is not None and time.monotonic() > self._ends
+            if tried and (self.interrupted or late):
+                break
+            own = replace(recipe, covariance=choice.covariance, constant=choice.constant)
+            folder = f"{choice.name.replace(' ', '_')}-member_0"
+            trained = self._train(own, 0, folder, len(choices) - i + others)
+            nll = _mean_nll(trained, self._validation)
+            tried.append(Tried(choice, nll, own, trained))
+            self._say(f"{choice.name}: validation NLL {nll:.4f}, {trained.summary()}")
+        return sorted(tried, key=lambda one: np.inf if np.isnan(one[1]) else one[1])
+
+    def _train(self, recipe: Recipe, member: int, folder: str, left: int) -> _fitting.Trained:
+        """One network, in its share of the time that is left for so many."""
+        now = time.monotonic()
+        state = np.random.SeedSequence([self._seed, 2, member]).generate_state(1)
+        trained = _fitting.train(
+            recipe,
+            self._training,
+            self._validation,
+            int(state[0]),
+            residuals=self._residuals,
+            target_names=self._names,
+            callbacks=self._callbacks,
+            deadline=None if self._ends is None else now + max(self._ends - now, 0.0) / left,
+            backup_dir=None if self._folder is None else self._folder / folder,
+            verbose=2 if self._verbose >= 2 else 0,
+        )
+        self.interrupted = trained.interrupted
+        return trained
+
+    def _say(self, line: str) -> None:
+        if self._verbose:
+            print(line, flush=True)
+
+
+def _mean_nll(trained: _fitting.Trained, table: Table) -> float:
+    rows = thinned(table.rows, trained.head)
+    y_pred = _fitting.predict(trained.model, np.asarray(table.x[rows]))
+    y = np.asarray(table.y[rows], np.float64)
+    log_prob = trained.head.distribution(y_pred).log_prob(y, "marginalize")
+    weights = None if table.weight is None else table.weight[rows]
+    return float(-np.average(log_prob, weights=weights))
+
+
+def thinned(rows: np.ndarray, head: MultivariateNormalHead) -> np.ndarray:
+    """So many of the rows that their predictions fit in memory."""
+    width = head.covariance.packed_size(head.event_size)
+    return rows[:: max(1, -(-len(rows) * width // NUMBERS_AT_ONCE))]
+
+
+def ensemble_of(models: list[Any], seed: int) -> DeepEnsemble:
+    """Of networks that are trained already."""
+    following = iter(models)
+    return DeepEnsemble(lambda: next(following), n_members=len(models), seed=seed)

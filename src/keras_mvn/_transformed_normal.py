@@ -1,0 +1,188 @@
+"""Targets that are normal after a monotone transform: likelihoods, moments, regions in their units.
+
+t = T(y), target by target, and t ~ N(μ, Σ). With T' the derivative,
+
+    log p(y) = log N(T(y); μ, Σ) + Σⱼ log |Tⱼ'(yⱼ)|.
+"""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import numpy as np
+
+from keras_mvn._checks import finite, fitting, observed_targets, probability
+from keras_mvn._names import target_names_of
+from keras_mvn._target_transform import TargetTransform
+from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.regions import Ellipsoid
+from keras_mvn.types import Array
+
+__all__ = ["TransformedNormal", "TransformedRegion", "ordered"]
+
+
+@final
+class TransformedNormal:
+    """A batch of distributions of y such that T(y) ~ N(μ, Σ), T monotone in each target.
+
+    Args:
+        normal: of T(y).
+        transform: T.
+
+    """
+
+    def __init__(self, normal: MultivariateNormal, transform: TargetTransform) -> None:
+        self.normal, self.transform = normal, transform
+
+    # --- moments, in the units of y ---
+
+    @property
+    def mean(self) -> Array:
+        """E y, not T⁻¹(μ): (..., d)."""
+        return self.transform.moments(self.normal, dense=False)[0]
+
+    @property
+    def median(self) -> Array:
+        """T⁻¹(μ): (..., d)."""
+        return self.transform.inverse(self.normal.mean)
+
+    @property
+    def variance(self) -> Array:
+        """In squared units of y: (..., d)."""
+        return self.transform.moments(self.normal, dense=False)[1]
+
+    @property
+    def stddev(self) -> Array:
+        """In the units of y: (..., d)."""
+        return np.sqrt(self.variance)
+
+    @property
+    def covariance(self) -> Array:
+        """In squared units of y: (..., d, d)."""
+        return self.transform.moments(self.normal, dense=True)[1]
+
+    # --- density, quantiles and draws ---
+
+    def log_prob(self, y: Any, missing: str = "propagate") -> Array:
+        """log p(y), the Jacobian included, in nats: (...).
+
+        Args:
+            y: (..., d), in the units of y.
+            missing: "marginalize" reads NaN as "not observed"; by default it is an error.
+
+        Raises:
+            ValueError: values outside the domain of T; as `MultivariateNormal.log_prob`.
+
+        """
+        values = self._values(y, missing)
+        log_prob = self.normal.log_prob(self.transform.forward(values), missing)
+        return log_prob + np.nansum(self.transform.log_derivative(values), axis=-1)
+
+    def mahalanobis(self, y: Any, missing: str = "propagate") -> Array:
+        """The distance of T(y) from μ in standard deviations: (...)."""
+        return self.normal.mahalanobis(self.transform.forward(self._values(y, missing)), missing)
+
+    def cdf(self, y: Any) -> Array:
+        """P(Yⱼ ≤ yⱼ) of each target alone: (..., d)."""
+        below = self.normal.cdf(self.transform.forward(self._values(y, "propagate")))
+        return np.where(self.transform.increasing, below, 1.0 - below)
+
+    def quantile(self, level: Any) -> Array:
+        """As `MultivariateNormal.quantile`: (..., d), or (n, ..., d) for n levels."""
+        levels = np.asarray(level, dtype=np.float64)
+        low = self.normal.quantile(levels)
+        high = self.normal.quantile(1.0 - levels)
+        return self.transform.inverse(np.where(self.transform.increasing, low, high))
+
+    def interval(self, level: float = 0.9, simultaneous: str | None = None) -> tuple[Array, Array]:
+        """Ends of the central interval of each target: (..., d) each.
+
+        As `MultivariateNormal.interval`; equal tails, not symmetric about the mean.
+        """
+        return ordered(self.transform, *self.normal.interval(level, simultaneous))
+
+    def ellipsoid(self, level: float = 0.9) -> TransformedRegion:
+        """The region that holds all targets at once with probability `level`."""
+        return TransformedRegion(self.normal.ellipsoid(probability(level, "level")), self.transform)
+
+    def sample(self, n: int | None = None, seed: Any = None) -> Array:
+        """Random draws: (n, ..., d), or (..., d) for n=None."""
+        return self.transform.inverse(self.normal.sample(n, seed))
+
+    # --- a sequence of distributions ---
+
+    @property
+    def event_size(self) -> int:
+        """d, the number of targets."""
+        return self.normal.event_size
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The batch axes."""
+        return self.normal.batch_shape
+
+    @property
+    def target_names(self) -> tuple[str, ...] | None:
+        """d names, or None."""
+        return self.normal.target_names
+
+    def __len__(self) -> int:
+        return len(self.normal)
+
+    def __getitem__(self, index: Any) -> TransformedNormal:
+        return TransformedNormal(self.normal[index], self.transform)
+
+    def __repr__(self) -> str:
+        how = type(self.transform).__name__
+        return f"TransformedNormal({self.normal!r}, {how})"
+
+    # --- help ---
+
+    def _values(self, y: Any, missing: str) -> Array:
+        values, observed = observed_targets(y, missing)
+        values = fitting(values, (self.event_size,), "y")
+        if observed is not None:
+            values = np.where(observed > 0, values, np.nan)
+        self.transform.check(values, target_names_of(self.target_names, self.event_size))
+        return values
+
+
+@final
+class TransformedRegion:
+    """The y whose T(y) lies in an ellipsoid: one region per row.
+
+    Args:
+        ellipsoid: of T(y).
+        transform: T.
+
+    """
+
+    def __init__(self, ellipsoid: Ellipsoid, transform: TargetTransform) -> None:
+        self.ellipsoid, self.transform = ellipsoid, transform
+
+    def contains(self, y: Any) -> np.ndarray:
+        """Whether y (..., d) is inside: (...), boolean."""
+        values = finite(y, "y")
+        d = self.ellipsoid.normal.event_size
+        names = target_names_of(self.ellipsoid.normal.target_names, d)
+        self.transform.check(fitting(values, (d,), "y"), names)
+        return self.ellipsoid.contains(self.transform.forward(values))
+
+    def bounds(self) -> tuple[Array, Array]:
+        """Lower and upper ends of the smallest box around it: (..., d) each."""
+        return ordered(self.transform, *self.ellipsoid.bounds())
+
+    def __len__(self) -> int:
+        return len(self.ellipsoid)
+
+    def __getitem__(self, index: Any) -> TransformedRegion:
+        return TransformedRegion(self.ellipsoid[index], self.transform)
+
+    def __repr__(self) -> str:
+        return f"TransformedRegion({self.ellipsoid!r}, {type(self.transform).__name__})"
+
+
+def ordered(transform: TargetTransform, lower: Array, upper: Array) -> tuple[Array, Array]:
+    """Two ends of intervals of T(y), in y: a decreasing T swaps them."""
+    a, b = transform.inverse(lower), transform.inverse(upper)
+    return np.where(transform.increasing, a, b), np.where(transform.increasing, b, a)
