@@ -1,148 +1,70 @@
-"""The commands of `keras-mvn`. `keras_mvn_launcher` chooses a backend, then calls `command`."""
+"""The command `keras-mvn`. `keras_mvn_launcher` chooses a backend, then calls `command`."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import time
-from pathlib import Path
+import logging
+import os
 
 import click
-import keras
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 import keras_mvn
-import keras_mvn_launcher
-from keras_mvn import demo as demonstration
+from keras_mvn.commands._console import INTERRUPTED, RefusalError
+from keras_mvn.commands.condition import condition
+from keras_mvn.commands.demo import demo
+from keras_mvn.commands.evaluate import evaluate
+from keras_mvn.commands.export import export
+from keras_mvn.commands.fit import fit
+from keras_mvn.commands.info import info
+from keras_mvn.commands.predict import predict
+from keras_mvn.commands.report import report
 
 __all__ = ["command"]
 
 
-@click.group(name="keras-mvn", context_settings={"help_option_names": ["-h", "--help"]})
+class _Group(click.Group):
+    """Commands whose errors are one line, and whose exit codes are the documented ones."""
+
+    def invoke(self, ctx: click.Context) -> None:
+        from keras_mvn.tables.errors import TableError
+
+        try:
+            super().invoke(ctx)
+        except TableError as error:
+            raise RefusalError(str(error)) from error
+        except ImportError as error:
+            if "pip install" not in str(error):  # another package's trouble: let it be seen
+                raise
+            raise RefusalError(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("keras-mvn: interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(name="keras-mvn", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(keras_mvn.__version__, prog_name="keras-mvn")
 def command() -> None:
-    """Keras networks that predict several targets with their joint covariance.
+    """Predict several columns of a table jointly, with the covariance of their errors.
+
+    \b
+    Start here:
+      keras-mvn demo
+      keras-mvn fit table.csv --targets a,b,c --out model
+      keras-mvn predict model new.csv --out predictions.csv
+
+    \b
+    Exit codes:
+      0    done
+      1    an error of the program
+      2    bad usage or a bad table: one line on stderr says what, and nothing is left half-written
+      130  interrupted by ^C; `fit` has saved the best so far
 
     The backend is Keras' own choice (KERAS_BACKEND, or keras.json); if that one is not installed
     and KERAS_BACKEND is not set, the command takes one that is.
-    """
+    """  # noqa: D301  (click's \b: lines stay as they are)
+    # TensorFlow, also where it is only installed and asked for its version, talks on stderr.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
-@command.command()
-def info() -> None:
-    """Versions and backend, for bug reports."""
-    console = Console()
-    console.print(f"keras-mvn {keras_mvn.__version__}, keras {keras.__version__}")
-    installed = keras_mvn_launcher.installed_backends()
-    for name in installed:
-        in_use = " (in use)" if name == keras.backend.backend() else ""
-        console.print(f"{name} {_version(name)}{in_use}")
-
-
-@command.command()
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("keras-mvn-demo"),
-    show_default=True,
-    help="Folder for model.keras, predictions.csv and figure.png.",
-)
-@click.option(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="How many random splits to train on.",
-)
-def demo(out: Path, seeds: int) -> None:
-    """Predict six blood-serum values of diabetes patients, jointly.
-
-    Trains on real data that scikit-learn ships (442 patients; age, sex, body mass index and blood
-    pressure → s1…s6), compares a constant covariance, a diagonal one, a full one and the full
-    one recalibrated, and writes a model, its predictions and a picture. About a minute.
-    """
-    for name in ("sklearn", "matplotlib"):
-        if importlib.util.find_spec(name) is None:
-            raise click.ClickException(f"the demo needs {name}: pip install 'keras-mvn[cli]'")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise click.ClickException(f"--out {out}: {error.strerror}") from error
-
-    console = Console()
-    began = time.perf_counter()
-    console.print(
-        f"442 patients, 4 inputs → 6 targets, {seeds} random splits "
-        f"(50 % train, 15 % validation, 15 % calibration, 20 % test); backend "
-        f"{keras.backend.backend()}"
-    )
-    outcomes = []
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("networks"),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
-        task = progress.add_task("", total=3 * seeds)
-        for seed in range(seeds):
-            trained = 0
-
-            def report(what: str, seed: int = seed) -> None:
-                nonlocal trained
-                progress.update(
-                    task,
-                    description=f"split {seed + 1}: {what:<13}",
-                    completed=3 * seed + trained,
-                )
-                trained += 1
-
-            outcomes.append(demonstration.run(seed, report))
-            full = outcomes[-1].scores[demonstration.METHODS[2]]
-            progress.console.print(
-                f"split {seed + 1}: full Cholesky NLL {full.nll_per_target:.2f}, "
-                f"coverage {100 * full.coverage:.0f} %, "
-                f"temperature {outcomes[-1].temperature:.2f}"
-            )
-        progress.update(task, description="done", completed=3 * seeds)
-
-    console.print(_table(demonstration.summarize(outcomes), seeds))
-    console.print(
-        "NLL: −log density of test rows, nats per target; lower is better.\n"
-        "RMSE: of the mean, in standard deviations of each target.\n"
-        "Coverage: share of test rows inside the joint 90 % ellipsoid; 90 % is right.\n"
-        "Log-volume: of that ellipsoid; smaller is sharper, as long as coverage holds.\n"
-        "Constant Σ: of the residuals of an MSE net. + temperature: the full Cholesky net\n"
-        "with all standard deviations times one factor from the calibration rows."
-    )
-    written = demonstration.write(outcomes[0], out)
-    console.print(f"\nsplit 1, in {out.resolve()}:", soft_wrap=True)
-    for path in written:
-        console.print(f"  {path.name}")
-    console.print(f"{time.perf_counter() - began:.0f} s")
-
-
-def _table(summary: dict[str, list[tuple[float, float, float]]], seeds: int) -> Table:
-    # Narrow enough for a terminal of 80 columns.
-    title = f"Test rows, median (range) over {seeds} splits"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column("covariance", no_wrap=True)
-    for name in ("NLL per target", "RMSE", "coverage (%)", "log-volume"):
-        table.add_column(name, justify="right", no_wrap=True)
-    columns = ("{:.2f}", 1), ("{:.2f}", 1), ("{:.0f}", 100), ("{:.1f}", 1)
-    for method, scores in summary.items():
-        cells = [
-            "{} ({}–{})".format(*(pattern.format(factor * value) for value in score))
-            for (pattern, factor), score in zip(columns, scores, strict=True)
-        ]
-        table.add_row(method, *cells)
-    return table
-
-
-def _version(name: str) -> str:
-    distributions = importlib.metadata.packages_distributions().get(name, [name])
-    return importlib.metadata.version(distributions[0])
+for _command in (fit, predict, evaluate, condition, report, export, demo, info):
+    command.add_command(_command)
