@@ -17,7 +17,7 @@ from keras_mvn._optional import require
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.types import Array
 
-__all__ = ["TargetTransform", "fit_target_transform"]
+__all__ = ["BoxCox", "Fitted", "Log", "TargetTransform", "YeoJohnson", "fit_target_transform"]
 
 NODES = 32
 """Of the Gauss–Hermite rule: exact for polynomials up to degree 63."""

@@ -627,8 +627,8 @@ class MultivariateNormal:
     def kl_divergence(self, other: MultivariateNormal) -> Array:
         """KL(self ‖ other) = E log(p/q) under self, in nats: (...).
 
-        ½ (tr Σ_q⁻¹ Σ_p + ‖μ_p − μ_q‖²_q − d) + ½ log det Σ_q − ½ log det Σ_p. O(d r²) between low-rank or
-        diagonal distributions.
+        ½ (tr Σ_q⁻¹ Σ_p + ‖μ_p − μ_q‖²_q − d) + ½ log det Σ_q − ½ log det Σ_p.
+        O(d r²) between low-rank or diagonal distributions.
 
         Raises:
             ValueError: other targets, or batch shapes that don't fit.
@@ -658,7 +658,8 @@ class MultivariateNormal:
     def bhattacharyya(self, other: MultivariateNormal) -> Array:
         """The Bhattacharyya distance −log ∫ √(p q), symmetric, in nats: (...).
 
-        ⅛ ‖μ₁ − μ₂‖² in the metric of Σ̄ = ½ (Σ₁ + Σ₂), and ½ log det Σ̄ − ¼ log det Σ₁ − ¼ log det Σ₂.
+        ⅛ ‖μ₁ − μ₂‖² in the metric of Σ̄ = ½ (Σ₁ + Σ₂), plus ½ log det Σ̄ and less
+        ¼ (log det Σ₁ + log det Σ₂).
 
         Raises:
             ValueError: other targets, or batch shapes that don't fit.

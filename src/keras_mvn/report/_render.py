@@ -26,7 +26,7 @@ from keras_mvn.report._explorer import explorer_of, rows_of
 from keras_mvn.report._learning import Learning, learning_of
 from keras_mvn.report._weak_spots import WeakSpots, weak_spots_of
 
-__all__ = ["to_html", "to_markdown", "write"]
+__all__ = ["Findings", "to_html", "to_markdown", "write"]
 
 HERE = Path(__file__).parent
 

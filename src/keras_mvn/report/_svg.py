@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-__all__ = ["Chart", "DotRow", "dot_plot", "shortened", "ticks"]
+__all__ = ["Chart", "DotRow", "dot_plot", "shortened", "tick_label", "ticks"]
 
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 42
 """Margins, for the labels of the axes."""

@@ -1,0 +1,183 @@
+"""Training on the arrays of a table: the estimator, with progress, and what it leaves."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import keras
+import numpy as np
+
+from keras_mvn._heads import heads
+from keras_mvn.calibration import Recalibration
+from keras_mvn.commands._console import Output
+from keras_mvn.commands._coverage import coverage_temperature
+from keras_mvn.commands._model import predictions
+from keras_mvn.commands._structures import structure_of
+from keras_mvn.estimator import MultivariateNormalRegressor
+from keras_mvn.tables import Split
+
+__all__ = ["Arrays", "Network", "Settings", "reuse", "train", "warnings_said"]
+
+
+OURS = ("none", "coverage")
+"""Calibrations that are not the estimator's."""
+
+FEWEST_CALIBRATION_ROWS, MOST_CALIBRATION_ROWS = 20, 50_000
+
+
+@final
+@dataclass(frozen=True)
+class Arrays:
+    """A table prepared: files on disk, and which rows are for what."""
+
+    x: Any
+    y: Any
+    split: Split
+    targets: tuple[str, ...]
+
+    @classmethod
+    def open(cls, folder: Path, split: Split, targets: Sequence[str]) -> Arrays:
+        """As `tables.write_arrays` wrote them, not read into memory."""
+        x, y = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("X", "y"))
+        return cls(x, y, split, tuple(targets))
+
+
+@final
+@dataclass(frozen=True)
+class Settings:
+    """Of a network and its training; names and units are those of the command line."""
+
+    covariance: str
+    calibration: str
+    seed: int
+    constant: str | None = None
+    members: int = 1
+    time_budget: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further parameters of `MultivariateNormalRegressor`."""
+
+
+class Network(NamedTuple):
+    """What training gave."""
+
+    members: list[Any]
+    calibration: Recalibration | None
+    histories: list[dict[str, list[float]]]
+    selection: list[dict[str, Any]]
+    """Structures tried, of "auto"."""
+    interrupted: bool
+
+    @property
+    def structure(self) -> str:
+        """In words."""
+        head = heads(self.members[0])[-1]
+        constant = {"covariance": ", the same for all rows", "shape": ", constant correlations"}
+        return f"{head.covariance.name}{constant.get(head.constant or '', '')}"
+
+
+def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what: str) -> Network:
+    """Train, select, recalibrate; go on where an earlier process was killed.
+
+    Args:
+        settings: of network and training.
+        arrays: rows.
+        folder: for what is needed to go on.
+        output: hears of progress.
+        what: is being trained, in a word.
+
+    Raises:
+        KeyboardInterrupt: ^C before there was anything worth keeping.
+
+    """
+    estimator = MultivariateNormalRegressor(
+        structure_of(settings.covariance),
+        constant=settings.constant,
+        n_members=settings.members,
+        calibration=None if settings.calibration in OURS else settings.calibration,
+        time_budget=settings.time_budget,
+        random_state=settings.seed,
+        **settings.options,
+    )
+    rows = {name: part for name, part in arrays.split._asdict().items() if name != "test"}
+    epochs = int(settings.options.get("epochs", estimator.epochs))
+    with output.progress(f"training {what}", total=epochs) as progress, warnings_said(output):
+        try:
+            estimator.fit(
+                arrays.x,
+                arrays.y,
+                split=rows,
+                backup_dir=folder,
+                callbacks=lambda: [_Progress(progress, output)],
+            )
+        except KeyboardInterrupt:
+            if not getattr(estimator, "interrupted_", False):
+                raise
+    members = [estimator.model_] if settings.members == 1 else estimator.ensemble_.members
+    for member in members:
+        heads(member)[-1].target_names = arrays.targets
+    histories = estimator.history_
+    calibration = estimator.calibration_
+    if settings.calibration == "coverage":
+        calibration = _calibrated(members, arrays, output)
+    return Network(
+        list(members),
+        calibration,
+        [histories] if settings.members == 1 else histories,
+        getattr(estimator, "selection_", []),
+        estimator.interrupted_,
+    )
+
+
+def _calibrated(members: Sequence[Any], arrays: Arrays, output: Output) -> Recalibration | None:
+    rows = arrays.split.calibration[-MOST_CALIBRATION_ROWS:]
+    if len(rows) < FEWEST_CALIBRATION_ROWS:
+        output.say(f"note: {len(rows)} rows are too few to recalibrate by their coverage.")
+        return None
+    normal = predictions(members, np.asarray(arrays.x[rows]), arrays.targets)
+    return coverage_temperature(normal, np.asarray(arrays.y[rows]))
+
+
+def reuse(selection: Path, candidate: str, folder: Path) -> None:
+    """Let a baseline take the network that was trained when structures were compared."""
+    trained = selection / f"{candidate}-member_0"
+    if trained.is_dir() and not folder.exists():
+        shutil.copytree(trained, folder / "member_0")
+
+
+class _Progress(keras.callbacks.Callback):
+    """Moves the bar; says where an earlier process had come to."""
+
+    def __init__(self, progress: Callable[..., None], output: Output) -> None:
+        super().__init__()
+        self._progress, self._output, self._began = progress, output, False
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Note the first."""
+        if not self._began and epoch > 0:
+            self._output.say(f"going on with epoch {epoch + 1}")
+        self._began = True
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Show the validation loss."""
+        loss = (logs or {}).get("val_loss", np.nan)
+        self._progress(epoch + 1, f"epoch {epoch + 1}, validation loss {loss:.3f}")
+
+
+@contextmanager
+def warnings_said(output: Output) -> Iterator[None]:
+    """Warnings as notes among what is said."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield
+        finally:
+            texts = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+            for text in dict.fromkeys(texts):
+                output.say(f"note: {text}")

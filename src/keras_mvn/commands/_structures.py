@@ -1,0 +1,33 @@
+"""Structures of covariances as the command line names them."""
+
+from __future__ import annotations
+
+import click
+
+from keras_mvn import covariances
+from keras_mvn.covariances import Covariance
+
+__all__ = ["structure_of"]
+
+_WITH_NUMBER = {"low_rank": covariances.LowRank, "banded": covariances.Banded}
+
+
+def structure_of(text: str) -> str | Covariance:
+    """Of `auto`, `cholesky`, …, `low_rank:5` or `banded:2`.
+
+    Raises:
+        click.BadParameter: anything else.
+
+    """
+    if text == "auto":
+        return text
+    name, colon, number = text.partition(":")
+    try:
+        if colon and name in _WITH_NUMBER:
+            return _WITH_NUMBER[name](int(number))
+        return covariances.get(text)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{text!r}: expected auto, cholesky, precision_cholesky, correlation, symmetric, "
+            "diagonal, isotropic, low_rank:RANK or banded:BANDWIDTH."
+        ) from error

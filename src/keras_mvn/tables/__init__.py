@@ -1,0 +1,40 @@
+"""Tables in files: reading them in batches, finding out what their columns are, preparing them.
+
+CSV, TSV, Parquet and Feather, larger than memory too. `open_table` reads; `survey` and `plan` find
+out and decide; `write_arrays` makes the arrays that a network trains on; `Preprocessing` does the
+same to any later table.
+"""
+
+from keras_mvn.tables.cells import Cells as Cells
+from keras_mvn.tables.errors import TableError as TableError
+from keras_mvn.tables.preparing import Plan as Plan
+from keras_mvn.tables.preparing import Question as Question
+from keras_mvn.tables.preparing import Survey as Survey
+from keras_mvn.tables.preparing import columns_named as columns_named
+from keras_mvn.tables.preparing import plan as plan
+from keras_mvn.tables.preparing import survey as survey
+from keras_mvn.tables.preparing import write_arrays as write_arrays
+from keras_mvn.tables.preprocessing import Preprocessing as Preprocessing
+from keras_mvn.tables.profiling import Decision as Decision
+from keras_mvn.tables.reading import Reading as Reading
+from keras_mvn.tables.reading import Table as Table
+from keras_mvn.tables.reading import open_table as open_table
+from keras_mvn.tables.splitting import Split as Split
+
+__all__ = [
+    "Cells",
+    "Decision",
+    "Plan",
+    "Preprocessing",
+    "Question",
+    "Reading",
+    "Split",
+    "Survey",
+    "Table",
+    "TableError",
+    "columns_named",
+    "open_table",
+    "plan",
+    "survey",
+    "write_arrays",
+]

@@ -1,0 +1,229 @@
+"""What the cells of a column mean: numbers, dates, truth values, categories, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from keras_mvn._optional import require
+from keras_mvn.types import Array
+
+__all__ = [
+    "BOOLEANS",
+    "DATE_FORMATS",
+    "TIME_FORMATS",
+    "Cells",
+    "Values",
+    "is_number",
+    "is_temporal",
+    "is_text",
+]
+
+MISSING = frozenset(
+    {"", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "-nan", "NaT", "?", "-", "."}
+    | {"null", "NULL", "Null", "None", "none"}
+)
+"""Cells that hold nothing, besides what the user declares."""
+
+BOOLEANS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "on"), 1.0),
+    **dict.fromkeys(("false", "f", "no", "n", "off"), 0.0),
+}
+
+ISO = "ISO8601"
+_DAYS = (
+    *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%d/%m/%y"),
+    *("%m/%d/%y", "%d.%m.%y", "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%d %B %Y"),
+    "%B %d, %Y",
+)
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %H.%M.%S", " %I:%M %p", " %I:%M:%S %p")
+DATE_FORMATS = (ISO, *(day + time for day in _DAYS for time in _TIMES))
+"""Tried in this order; the first that reads every cell is taken."""
+
+TIME_FORMATS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%H.%M.%S", "%I:%M %p", "%I:%M:%S %p")
+"""Of a time of day without a date."""
+
+
+class Values(NamedTuple):
+    """A column as numbers, NaN where there is nothing; and where a cell could not be read."""
+
+    numbers: Array
+    unreadable: np.ndarray
+
+
+@final
+@dataclass(frozen=True)
+class Cells:
+    """How cells are read.
+
+    Args:
+        decimal: the decimal point of numbers in text.
+        missing: cells with these contents hold nothing; "-200" also means -200.0.
+
+    """
+
+    decimal: str = "."
+    missing: tuple[str, ...] = ()
+
+    def texts(self, column: Any) -> Any:
+        """Trimmed text, null where there is nothing: a `pyarrow` array of strings."""
+        arrow, compute = _arrow()
+        kind = column.type
+        if arrow.types.is_dictionary(kind):
+            column = column.cast(kind.value_type)
+        if arrow.types.is_floating(kind) and column.null_count < len(column):
+            column = _whole_if_whole(column)
+        if not arrow.types.is_string(column.type):
+            column = column.cast(arrow.string())
+        trimmed = compute.utf8_trim_whitespace(column)
+        nothing = arrow.array(sorted(MISSING | set(self.missing)), arrow.string())
+        return compute.if_else(compute.is_in(trimmed, nothing), None, trimmed)
+
+    def numbers(self, column: Any) -> Values:
+        """Of numbers, and of text that is numbers."""
+        arrow, _ = _arrow()
+        if is_number(column.type):
+            numbers = np.array(column.cast(arrow.float64(), safe=False).to_numpy(False))
+            return Values(self._declared(numbers.astype(np.float64)), np.zeros(len(numbers), bool))
+        return self.parsed(self.texts(column)) if is_text(column.type) else _unreadable(column)
+
+    def _declared(self, numbers: Array) -> Array:
+        """NaN for the numbers declared missing."""
+        declared = [float(text) for text in self.missing if _float(text) is not None]
+        return np.where(np.isin(numbers, declared), np.nan, numbers) if declared else numbers
+
+    def parsed(self, texts: Any) -> Values:
+        """Numbers of what `texts` returned."""
+        values = self._parsed_at_once(texts)
+        return Values(self._declared(values.numbers), values.unreadable)
+
+    def _parsed_at_once(self, texts: Any) -> Values:
+        arrow, compute = _arrow()
+        pointed = texts
+        if self.decimal != ".":
+            pointed = compute.replace_substring(texts, self.decimal, ".")
+        try:
+            numbers = pointed.cast(arrow.float64()).to_numpy(zero_copy_only=False)
+        except arrow.ArrowInvalid:
+            return _each(pointed, _float)
+        return Values(np.array(numbers, dtype=np.float64), np.zeros(len(numbers), dtype=bool))
+
+    def truths(self, column: Any) -> Values:
+        """1 and 0 of true and false, yes and no."""
+        arrow, _ = _arrow()
+        if arrow.types.is_boolean(column.type):
+            return self.numbers(column)
+        if not is_text(column.type):
+            return _unreadable(column)
+        return _each(self.texts(column), lambda text: BOOLEANS.get(text.casefold()))
+
+    def instants(self, column: Any, form: str | None) -> Values:
+        """Seconds since 1970 of dates, in UTC; `form` is that of text."""
+        arrow, _ = _arrow()
+        kind = column.type
+        if arrow.types.is_date(kind) or arrow.types.is_timestamp(kind):
+            stamps = column.cast(arrow.timestamp("us", getattr(kind, "tz", None)))
+            whole = stamps.cast(arrow.int64()).to_numpy(zero_copy_only=False)
+            return Values(whole.astype(np.float64) * 1e-6, np.zeros(len(whole), dtype=bool))
+        if form is None or not is_text(kind):
+            return _unreadable(column)
+        return _all(self.texts(column), lambda texts: _seconds(texts, form))
+
+    def times_of_day(self, column: Any, form: str | None) -> Values:
+        """Seconds since midnight."""
+        arrow, _ = _arrow()
+        if arrow.types.is_time(column.type):
+            ticks = column.cast(arrow.time64("us")).cast(arrow.int64())
+            seconds = ticks.to_numpy(zero_copy_only=False).astype(np.float64) * 1e-6
+            return Values(seconds, np.zeros(len(seconds), dtype=bool))
+        if form is None or not is_text(column.type):
+            return _unreadable(column)
+        values = _all(self.texts(column), lambda texts: _seconds(texts, form))
+        return Values(values.numbers % 86400.0, values.unreadable)
+
+
+def _arrow() -> tuple[Any, Any]:
+    return require("pyarrow", "reading a table"), require("pyarrow.compute", "reading a table")
+
+
+def is_text(kind: Any) -> bool:
+    """Whether cells of this `pyarrow` type are text."""
+    types = _arrow()[0].types
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def is_number(kind: Any) -> bool:
+    """Whether they are numbers, truth values among them."""
+    types = _arrow()[0].types
+    return bool(
+        types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_decimal(kind)
+        or types.is_boolean(kind)
+    )
+
+
+def is_temporal(kind: Any) -> bool:
+    """Whether they are dates or times of day."""
+    types = _arrow()[0].types
+    return bool(types.is_date(kind) or types.is_timestamp(kind) or types.is_time(kind))
+
+
+def _whole_if_whole(column: Any) -> Any:
+    """Codes of categories that were made floats by gaps: 3, not 3.0."""
+    arrow, compute = _arrow()
+    cleaned = compute.if_else(compute.is_nan(column), None, column)
+    whole = compute.all(compute.equal(cleaned, compute.round(cleaned))).as_py()
+    small = compute.all(compute.less(compute.abs(cleaned), 2.0**53)).as_py()
+    return cleaned.cast(arrow.int64()) if whole and small else cleaned
+
+
+def _unreadable(column: Any) -> Values:
+    """A column of another type altogether: whatever is there is unreadable."""
+    present = column.is_valid().to_numpy(zero_copy_only=False)
+    return Values(np.full(len(column), np.nan), present)
+
+
+def _each(texts: Any, read: Callable[[str], float | None]) -> Values:
+    """Cell by cell, every different cell once."""
+
+    def many(different: list[str]) -> Array:
+        found = [read(text) for text in different]
+        return np.array([np.nan if number is None else number for number in found])
+
+    return _all(texts, many)
+
+
+def _all(texts: Any, read: Callable[[list[str]], Array]) -> Values:
+    """Every different cell once; NaN of `read` is unreadable."""
+    coded = texts.dictionary_encode()
+    different = coded.dictionary.to_pylist()
+    numbers = np.append(read(different) if different else np.zeros(0), np.nan)
+    codes = coded.indices.fill_null(len(different)).to_numpy(zero_copy_only=False)
+    unreadable = np.isnan(numbers)
+    unreadable[-1] = False
+    return Values(numbers[codes], unreadable[codes])
+
+
+def _float(text: str) -> float | None:
+    """A number; None for text, and for what only Python takes for a number (1_000, nan)."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return None if "_" in text or np.isnan(number) else number
+
+
+def _seconds(texts: list[str], form: str) -> Array:
+    pandas = require("pandas", "reading dates")
+    stamps = pandas.to_datetime(
+        pandas.Series(texts, dtype=object), format=form, errors="coerce", utc=True
+    )
+    nanoseconds = stamps.astype("datetime64[ns, UTC]").astype("int64").to_numpy()
+    missing = stamps.isna().to_numpy()
+    return np.asarray(np.where(missing, np.nan, nanoseconds * 1e-9), dtype=np.float64)

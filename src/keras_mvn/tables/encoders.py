@@ -1,0 +1,341 @@
+"""From a column's cells to numbers for a network: frozen, and complete in their configuration."""
+
+from __future__ import annotations
+
+import abc
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Self, final
+
+import numpy as np
+
+from keras_mvn._optional import require
+from keras_mvn.tables.cells import Cells, Values
+from keras_mvn.tables.errors import TableError
+from keras_mvn.tables.profiling import Decision
+from keras_mvn.types import Array
+
+__all__ = [
+    "ENCODERS",
+    "BooleanEncoder",
+    "CategoryEncoder",
+    "DateEncoder",
+    "Encoder",
+    "NumberEncoder",
+    "TimeOfDayEncoder",
+    "encoder_of",
+]
+
+DAY = 86400.0
+YEAR = 365.2425 * DAY
+
+RARE = 0.005
+"""Share of training rows below which a category is rare, within the next two limits of rows."""
+
+RARE_AT_LEAST, RARE_AT_MOST = 2, 10
+
+MOST_LEVELS = 50
+
+
+@dataclass(frozen=True)
+class Encoder(abc.ABC):
+    """How one column becomes columns of numbers, with what to put in place of nothing."""
+
+    column: str
+    indicator: bool
+    """Whether a column says where there was nothing."""
+
+    @property
+    @abc.abstractmethod
+    def value_names(self) -> list[str]:
+        """Of the columns it becomes, the indicator apart."""
+
+    @property
+    @final
+    def names(self) -> list[str]:
+        """Of the columns it becomes."""
+        return [*self.value_names, *([f"{self.column} missing"] if self.indicator else [])]
+
+    @abc.abstractmethod
+    def _encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
+        """Values (n, m) with replacements, and where there was nothing."""
+
+    @final
+    def encode(self, column: Any, cells: Cells) -> Array:
+        """(n, len(names)), finite.
+
+        Raises:
+            TableError: cells of another kind than those it was made for.
+
+        """
+        values, missing = self._encode(column, cells)
+        columns = [values, missing[:, None]] if self.indicator else [values]
+        return np.concatenate(columns, axis=1).astype(np.float64)
+
+    @final
+    def get_config(self) -> dict[str, Any]:
+        """In what JSON knows."""
+        return {"encoder": type(self).__name__, **asdict(self)}
+
+    @classmethod
+    @abc.abstractmethod
+    def fit(cls, decision: Decision, column: Any, cells: Cells, indicator: bool) -> Self | None:
+        """From training rows; None if these say nothing (always the same)."""
+
+    @final
+    def _checked(self, values: Values, column: Any, what: str) -> Array:
+        numbers, unreadable = values
+        bad = unreadable | np.isinf(numbers)
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise TableError(
+                f"column {self.column!r} must hold {what}, as in training; "
+                f"{str(column[row].as_py())[:40]!r} is none."
+            )
+        return numbers
+
+
+@final
+@dataclass(frozen=True)
+class NumberEncoder(Encoder):
+    """(x − centre)/scale; the median where there is nothing."""
+
+    center: float
+    scale: float
+    fill: float
+
+    @property
+    def value_names(self) -> list[str]:
+        """The column itself, unless it says no more than that it is there."""
+        return [self.column] if self.scale else []
+
+    def _encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
+        numbers = self._checked(cells.numbers(column), column, "numbers")
+        missing = np.isnan(numbers)
+        filled = np.where(missing, self.fill, numbers)
+        values = (filled - self.center)[:, None] / self.scale if self.scale else _none(missing)
+        return values, missing
+
+    @classmethod
+    def fit(cls, decision: Decision, column: Any, cells: Cells, indicator: bool) -> Self | None:
+        """Median, mean and standard deviation."""
+        numbers = cells.numbers(column).numbers
+        seen = numbers[np.isfinite(numbers)]
+        if not len(seen):
+            return None
+        unit = float(np.abs(seen).max()) or 1.0  # so that squares of 1e200 stay finite
+        center, scale = float((seen / unit).mean()) * unit, float((seen / unit).std()) * unit
+        if scale <= 1e-12 * unit:
+            scale = 0.0
+        if scale == 0.0 and not indicator:
+            return None
+        return cls(decision.column, indicator, center, scale, float(np.median(seen)))
+
+
+@final
+@dataclass(frozen=True)
+class BooleanEncoder(Encoder):
+    """1 and 0; the more frequent where there is nothing."""
+
+    fill: float
+
+    @property
+    def value_names(self) -> list[str]:
+        """The column itself."""
+        return [self.column]
+
+    def _encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
+        numbers = self._checked(cells.truths(column), column, "true or false")
+        missing = np.isnan(numbers)
+        return np.where(missing, self.fill, numbers)[:, None], missing
+
+    @classmethod
+    def fit(cls, decision: Decision, column: Any, cells: Cells, indicator: bool) -> Self | None:
+        """The more frequent."""
+        numbers = cells.truths(column).numbers
+        seen = numbers[np.isfinite(numbers)]
+        if not len(seen) or (np.ptp(seen) == 0 and not indicator):
+            return None
+        return cls(decision.column, indicator, float(seen.mean() > 0.5))
+
+
+@final
+@dataclass(frozen=True)
+class CategoryEncoder(Encoder):
+    """One column per frequent category, and one for all others if there were any.
+
+    Without the latter an unknown category is none of those known: zeros.
+    """
+
+    levels: tuple[str, ...]
+    other: bool
+    fill: str
+
+    @property
+    def value_names(self) -> list[str]:
+        """column=category."""
+        others = [f"{self.column}=(other)"] if self.other else []
+        return [*(f"{self.column}={level}" for level in self.levels), *others]
+
+    def _encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
+        texts = cells.texts(column)
+        missing = ~texts.is_valid().to_numpy(zero_copy_only=False)
+        arrow = require("pyarrow", "reading a table")
+        compute = require("pyarrow.compute", "reading a table")
+        known = arrow.array(self.levels, arrow.string())
+        index = compute.index_in(texts.fill_null(self.fill), known).fill_null(len(self.levels))
+        hot = np.eye(len(self.levels) + 1)[index.to_numpy(zero_copy_only=False)]
+        return hot[:, : len(self.value_names)], missing
+
+    def unknown(self, column: Any, cells: Cells) -> list[str]:
+        """Categories in these cells that were in no training row, or too rare there."""
+        known = {*self.levels, None}
+        return [text for text in cells.texts(column).unique().to_pylist() if text not in known]
+
+    @classmethod
+    def fit(cls, decision: Decision, column: Any, cells: Cells, indicator: bool) -> Self | None:
+        """The frequent categories, in order of frequency."""
+        compute = require("pyarrow.compute", "reading a table")
+        texts = cells.texts(column).drop_null()
+        counts = {e["values"]: e["counts"] for e in compute.value_counts(texts).to_pylist()}
+        ordered = sorted(counts, key=lambda text: (-counts[text], text))
+        rows = math.ceil(RARE * len(texts))
+        enough = min(RARE_AT_MOST, max(RARE_AT_LEAST, rows))
+        levels = tuple(text for text in ordered if counts[text] >= enough)[:MOST_LEVELS]
+        other = len(levels) < len(ordered)
+        if not levels or (len(ordered) == 1 and not indicator):
+            return None
+        return cls(decision.column, indicator, levels, other, levels[0])
+
+
+@final
+@dataclass(frozen=True)
+class DateEncoder(Encoder):
+    """Year, time elapsed, and as sine and cosine month, day of the week and hour: what varies.
+
+    Time elapsed is held at the first and last of the training rows: a network has learnt nothing
+    about what lies beyond.
+    """
+
+    form: str | None
+    parts: tuple[str, ...]
+    start: float
+    end: float
+    fill: float
+
+    @property
+    def value_names(self) -> list[str]:
+        """Of its parts."""
+        return [f"{self.column} {name}" for part in self.parts for name in _part_names(part)]
+
+    def _encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
+        seconds = self._checked(cells.instants(column, self.form), column, "dates")
+        missing = np.isnan(seconds)
+        filled = np.where(missing, self.fill, seconds)
+        columns = [_date_part(part, filled, self.start, self.end) for part in self.parts]
+        return np.concatenate([_none(missing), *columns], axis=1), missing
+
+    @classmethod
+    def fit(cls, decision: Decision, column: Any, cells: Cells, indicator: bool) -> Self | None:
+        """The parts that differ between rows."""
+        seconds = cells.instants(column, decision.form).numbers
+        seen = seconds[np.isfinite(seconds)]
+        if not len(seen):
+            return None
+        start, end, fill = float(seen.min()), float(seen.max()), float(np.median(seen))
+        parts = tuple(part for part in DATE_PARTS if len(np.unique(_calendar(part, seen))) > 1)
+        if not parts and not indicator:
+            return None
+        return cls(decision.column, indicator, decision.form, parts, start, end, fill)
+
+
+@final
+@dataclass(frozen=True)
+class TimeOfDayEncoder(Encoder):
+    """Sine and cosine of the time of day, with a period of 24 hours."""
+
+    form: str | None
+    fill: float
+
+    @property
+    def value_names(self) -> list[str]:
+        """Sine and cosine."""
+        return [f"{self.column} {name}" for name in _part_names("hour")]
+
+    def _encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
+        seconds = self._checked(cells.times_of_day(column, self.form), column, "times of day")
+        missing = np.isnan(seconds)
+        return _periodic(np.where(missing, self.fill, seconds), DAY), missing
+
+    @classmethod
+    def fit(cls, decision: Decision, column: Any, cells: Cells, indicator: bool) -> Self | None:
+        """The median."""
+        seconds = cells.times_of_day(column, decision.form).numbers
+        seen = seconds[np.isfinite(seconds)]
+        if not len(seen) or (np.ptp(seen) == 0 and not indicator):
+            return None
+        return cls(decision.column, indicator, decision.form, float(np.median(seen)))
+
+
+DATE_PARTS = ("year", "elapsed", "month", "weekday", "hour")
+
+ENCODERS: dict[str, type[Encoder]] = {
+    "number": NumberEncoder,
+    "boolean": BooleanEncoder,
+    "category": CategoryEncoder,
+    "date": DateEncoder,
+    "time of day": TimeOfDayEncoder,
+}
+"""Kind of a column → its encoder."""
+
+_BY_NAME = {cls.__name__: cls for cls in ENCODERS.values()}
+
+
+def encoder_of(config: dict[str, Any]) -> Encoder:
+    """The encoder of this configuration."""
+    arguments = dict(config)
+    cls: Any = _BY_NAME[arguments.pop("encoder")]
+    encoder: Encoder = cls(
+        **{key: tuple(v) if isinstance(v, list) else v for key, v in arguments.items()}
+    )
+    return encoder
+
+
+def _none(rows: np.ndarray) -> Array:
+    return np.zeros((len(rows), 0))
+
+
+def _part_names(part: str) -> list[str]:
+    return [part] if part in ("year", "elapsed") else [f"{part} sin", f"{part} cos"]
+
+
+def _calendar(part: str, seconds: Array) -> Array:
+    """The part of a date as a number: what it is called, or for `elapsed` the date itself."""
+    if part == "elapsed":
+        return seconds
+    if part == "hour":
+        return np.asarray(seconds % DAY)
+    days = np.floor(seconds / DAY).astype(np.int64).astype("datetime64[D]")
+    if part == "weekday":
+        return np.asarray((days.astype(np.int64) + 3) % 7, dtype=np.float64)  # 1970 began Thursday
+    if part == "month":
+        return np.asarray(days.astype("datetime64[M]").astype(np.int64) % 12, dtype=np.float64)
+    return np.asarray(days.astype("datetime64[Y]").astype(np.int64) + 1970, dtype=np.float64)
+
+
+PERIODS = {"hour": DAY, "weekday": 7.0, "month": 12.0}
+
+
+def _date_part(part: str, seconds: Array, start: float, end: float) -> Array:
+    numbers = _calendar(part, seconds)
+    if part in PERIODS:
+        return _periodic(numbers, PERIODS[part])
+    if part == "year":
+        return ((np.clip(numbers, *_calendar("year", np.array([start, end])))) - 2000.0)[:, None]
+    middle = 0.5 * (start + end)
+    return ((np.clip(numbers, start, end) - middle) / max(0.5 * (end - start), 1.0))[:, None]
+
+
+def _periodic(numbers: Array, period: float) -> Array:
+    angle = 2.0 * np.pi * numbers / period
+    return np.stack([np.sin(angle), np.cos(angle)], axis=1)

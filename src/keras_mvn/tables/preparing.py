@@ -1,0 +1,370 @@
+"""From a file to arrays on disk: one pass finds out what it holds, a second one writes it.
+
+Neither holds more than a batch of rows and a sample of 20 000: a table may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, final
+
+import numpy as np
+
+from keras_mvn._optional import require
+from keras_mvn.tables.cells import Cells, Values
+from keras_mvn.tables.errors import TableError, listed, unknown_columns
+from keras_mvn.tables.preprocessing import Preprocessing, fit_preprocessing, share_of
+from keras_mvn.tables.profiling import Decision, Profile, decide, profiles_of
+from keras_mvn.tables.reading import Table
+from keras_mvn.tables.sampling import RowSample
+from keras_mvn.tables.splitting import Split, by_groups, by_time, random_split, shares
+from keras_mvn.types import Array
+
+__all__ = [
+    "Plan",
+    "Question",
+    "Survey",
+    "columns_named",
+    "inputs_of",
+    "plan",
+    "survey",
+    "write_arrays",
+]
+
+MOST_COLUMNS = 2000
+"""Inputs and targets together. A network of dense layers has no use for more without a choice."""
+
+FEWEST_ROWS = 20
+"""With a target observed: below, no part of a split says anything."""
+
+Notify = Callable[[int], None]
+"""Called with the number of rows read so far."""
+
+
+@final
+@dataclass(frozen=True)
+class Question:
+    """What is to be predicted from what."""
+
+    targets: tuple[str, ...]
+    features: tuple[str, ...] | None = None
+    """None: every column that is not a target, nor dropped, nor a group."""
+    drop: tuple[str, ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Column → what it is, where that is known better."""
+    group: str | None = None
+    time: str | None = None
+    calibrated: bool = True
+    seed: int = 0
+
+
+@final
+@dataclass(frozen=True)
+class Survey:
+    """What a pass over all rows found."""
+
+    rows: int
+    profiles: dict[str, Profile]
+    sample: RowSample
+    usable: np.ndarray
+    """Numbers of the rows with a target observed."""
+    order: np.ndarray | None
+    """Of these rows, the group's code or the time."""
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """How the table is going to be used."""
+
+    preprocessing: Preprocessing
+    decisions: tuple[Decision, ...]
+    rows: np.ndarray
+    """Numbers of the rows used, in the order of the file."""
+    split: Split
+    """Positions in `rows`."""
+    notes: tuple[str, ...]
+
+
+def inputs_of(table: Table, question: Question) -> list[str]:
+    """The columns that may be inputs, as the question has it.
+
+    Raises:
+        TableError: unknown columns, none left, too many, or a column asked for twice.
+
+    """
+    for option, names in (
+        ("--targets", question.targets),
+        ("--features", question.features or ()),
+        ("--drop", question.drop),
+        ("--as", tuple(question.kinds)),
+        ("--group", tuple(filter(None, [question.group]))),
+        ("--time", tuple(filter(None, [question.time]))),
+    ):
+        absent = [name for name in names if name not in table.columns]
+        if absent:
+            raise unknown_columns(absent, table.columns, option)
+    targets = question.targets
+    if not targets or len(set(targets)) < len(targets):
+        raise TableError(f"--targets {','.join(targets)}: name each target once.")
+    both = [name for name in question.features or () if name in targets]
+    if both:
+        raise TableError(f"--features: {listed(both)} is a target too.")
+    every = table.columns if question.features is None else question.features
+    out = {*targets, *question.drop, question.group}
+    inputs = [name for name in every if name not in out]
+    if not inputs:
+        raise TableError(f"{table.path} has no column left to predict {listed(targets)} from.")
+    if len(inputs) + len(targets) > MOST_COLUMNS:
+        raise TableError(
+            f"{table.path} has {len(inputs)} columns beside the targets; up to "
+            f"{MOST_COLUMNS - len(targets)} are taken. Choose with --features or --drop."
+        )
+    return inputs
+
+
+def survey(table: Table, question: Question, cells: Cells, notify: Notify) -> Survey:
+    """The first pass: what every column holds, a sample of rows, and which rows have targets.
+
+    Raises:
+        TableError: a table that cannot be read, or with too little in it; targets that are no
+            numbers.
+
+    """
+    arrow = require("pyarrow", "reading a table")
+    inputs = inputs_of(table, question)
+    columns = list(dict.fromkeys([*inputs, *question.targets, *_key_columns(question)]))
+    profiles = profiles_of(columns, cells)
+    sample = RowSample(len(columns), question.seed)
+    groups = _Groups(question.group, cells)
+    usable = []
+    rows = 0
+    for batch in table.batches(columns):
+        numbers = np.arange(rows, rows + batch.num_rows)
+        present = [profiles[name].update(batch.column(name), numbers) for name in question.targets]
+        observed = np.any(present, axis=0)
+        usable.append(numbers[observed])
+        used = batch.take(arrow.array(np.flatnonzero(observed)))
+        for name in columns:
+            if name not in question.targets:
+                profiles[name].update(used.column(name), usable[-1])
+        groups.update(used)
+        sample.update(batch)
+        rows += batch.num_rows
+        notify(rows)
+    if rows == 0:
+        raise TableError(f"{table.path} has names of columns, and no rows.")
+    for name in question.targets:
+        _check_target(profiles[name])
+    found = np.concatenate(usable)
+    if len(found) < FEWEST_ROWS:
+        of_them = "" if len(found) == rows else f", {len(found)} of them with a target"
+        raise TableError(
+            f"{table.path} has {rows} row{'s' if rows > 1 else ''}{of_them}; at least "
+            f"{FEWEST_ROWS} are needed to train, calibrate and test."
+        )
+    for name in question.targets:
+        _check_target_varies(profiles[name])
+    order = groups.found()
+    if question.time is not None:
+        order = _times(
+            table, profiles[question.time], question.kinds.get(question.time), cells, found
+        )
+    return Survey(rows, profiles, sample, found, order)
+
+
+def plan(table: Table, question: Question, cells: Cells, surveyed: Survey) -> Plan:
+    """What becomes of columns and rows.
+
+    Raises:
+        TableError: inputs of two minds, a split that cannot be made, or nothing left.
+
+    """
+    inputs = inputs_of(table, question)
+    decisions = [decide(surveyed.profiles[n], question.kinds.get(n)) for n in inputs]
+    split = _split(question, surveyed)
+    training = surveyed.sample.among(surveyed.usable[split.train])
+    preprocessing, told = fit_preprocessing(
+        decisions, surveyed.profiles, training, question.targets, cells
+    )
+    if not question.calibrated:
+        split = split._replace(calibration=np.zeros(0, dtype=np.int64))
+    notes = _notes(question, surveyed, told)
+    return Plan(preprocessing, tuple(told), surveyed.usable, split, tuple(notes))
+
+
+def write_arrays(
+    table: Table, planned: Plan, folder: Path, keep: np.ndarray, notify: Notify
+) -> Any:
+    """The second pass: `X.npy` (float32) and `y.npy` (float64) of the rows used.
+
+    Args:
+        table: the file.
+        planned: what to write.
+        folder: where.
+        keep: numbers of rows whose cells are returned as they are, ascending.
+        notify: hears of progress.
+
+    Returns:
+        A `pyarrow.Table` of the rows kept: the input columns as they are in the file.
+
+    """
+    arrow = require("pyarrow", "reading a table")
+    preprocessing = planned.preprocessing
+    columns = preprocessing.columns
+    n = len(planned.rows)
+    kept: list[Any] = []
+    with (
+        _npy(folder / "X.npy", (n, len(preprocessing.names)), np.float32) as x_file,
+        _npy(folder / "y.npy", (n, len(preprocessing.targets)), np.float64) as y_file,
+    ):
+        first = 0
+        for batch in table.batches([*columns, *preprocessing.targets]):
+            last = first + batch.num_rows
+            used = _between(planned.rows, first, last)
+            part = batch.take(arrow.array(used))
+            x_file.write(np.ascontiguousarray(preprocessing.inputs(part)).tobytes())
+            y_file.write(np.ascontiguousarray(preprocessing.observed(part)).tobytes())
+            shown = _between(keep, first, last)
+            if len(shown):
+                kept.append(batch.select(columns).take(arrow.array(shown)))
+            first = last
+            notify(first)
+    return arrow.Table.from_batches(kept)
+
+
+def _between(rows: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Of ascending numbers those from first to before last, counted from first."""
+    low, high = np.searchsorted(rows, (first, last))
+    return np.asarray(rows[low:high] - first)
+
+
+def _npy(path: Path, shape: tuple[int, int], dtype: Any) -> IO[bytes]:
+    """A `.npy` file, to be written row by row: what is written is nobody's memory any more."""
+    file = path.open("wb")
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+    return file
+
+
+def _key_columns(question: Question) -> list[str]:
+    return [name for name in (question.group, question.time) if name is not None]
+
+
+class _Groups:
+    """Codes of the groups of the rows used, in the order in which they first occur."""
+
+    def __init__(self, name: str | None, cells: Cells) -> None:
+        self._name, self._cells = name, cells
+        self._codes: dict[str | None, int] = {}
+        self._of_rows: list[np.ndarray] = []
+
+    def update(self, batch: Any) -> None:
+        """Take rows that have targets."""
+        if self._name is None:
+            return
+        coded = self._cells.texts(batch.column(self._name)).dictionary_encode("encode")
+        codes = [
+            self._codes.setdefault(text, len(self._codes)) for text in coded.dictionary.to_pylist()
+        ]
+        self._of_rows.append(np.array(codes, np.int64)[coded.indices.to_numpy(False)])
+
+    def found(self) -> np.ndarray | None:
+        """(rows used,) codes."""
+        return None if self._name is None else np.concatenate(self._of_rows)
+
+
+def _times(
+    table: Table, profile: Profile, kind: str | None, cells: Cells, usable: np.ndarray
+) -> Array:
+    """Of the rows used, as numbers: what the column is, only a whole pass has told."""
+    arrow = require("pyarrow", "reading a table")
+    decision = decide(profile, kind)
+    readers: dict[str, Callable[[Any], Values]] = {
+        "number": cells.numbers,
+        "date": lambda column: cells.instants(column, decision.form),
+        "time of day": lambda column: cells.times_of_day(column, decision.form),
+    }
+    if decision.kind not in readers:
+        raise TableError(f"--time {profile.name}: neither number nor date, but {decision.why}.")
+    times, first = [], 0
+    for batch in table.batches([profile.name]):
+        rows = arrow.array(_between(usable, first, first + batch.num_rows))
+        times.append(readers[decision.kind](batch.column(0).take(rows)).numbers)
+        first += batch.num_rows
+    return np.concatenate(times)
+
+
+def _check_target(profile: Profile) -> None:
+    """A target is numbers; which of its rows are missing does not matter, all of them do."""
+    name, number = profile.name, profile.number
+    if profile.rows and profile.present == 0:
+        raise TableError(f"the target {name!r} is missing in every row.")
+    if profile.type_name == "bool" or number is None:
+        raise TableError(f"the target {name!r} is of type {profile.type_name}, not numbers.")
+    if number.unreadable:
+        text, row = number.example or ("?", 0)
+        raise TableError(
+            f"the target {name!r} must hold numbers; row {row + 1} has {text[:40]!r} "
+            f"({number.unreadable} such cells). If that means missing: --missing-value "
+            f"{text[:40]!r}"
+        )
+    if number.infinite is not None:
+        raise TableError(
+            f"the target {name!r} holds an infinite number in row {number.infinite + 1}; if that "
+            "means missing: --missing-value inf --missing-value -inf"
+        )
+
+
+def _check_target_varies(profile: Profile) -> None:
+    number = profile.number
+    if number is not None and number.low == number.high:
+        raise TableError(
+            f"the target {profile.name!r} is always {number.low:g}: there is nothing to predict."
+        )
+
+
+def _split(question: Question, surveyed: Survey) -> Split:
+    parts = shares(question.calibrated)
+    if question.group is not None and surveyed.order is not None:
+        return by_groups(surveyed.order, parts, question.seed)
+    if question.time is not None and surveyed.order is not None:
+        return by_time(surveyed.order, parts)
+    return random_split(len(surveyed.usable), parts, question.seed)
+
+
+def _notes(question: Question, surveyed: Survey, told: Iterable[Decision]) -> list[str]:
+    notes = []
+    lost = surveyed.rows - len(surveyed.usable)
+    if lost:
+        notes.append(f"{lost} of {surveyed.rows} rows have no target and are left out")
+    for name in question.targets:
+        profile = surveyed.profiles[name]
+        gaps = len(surveyed.usable) - profile.present
+        if gaps:
+            notes.append(
+                f"target {name}: {share_of(gaps, len(surveyed.usable))} missing, marginalized"
+            )
+    dates = [d.column for d in told if d.kind == "date"]
+    if dates and question.time is None and question.group is None:
+        notes.append(
+            f"{dates[0]} is a date, and rows are split at random: to judge predictions of the "
+            f"future, use --time {shlex.quote(dates[0])}"
+        )
+    return notes
+
+
+def columns_named(text: str | None, columns: Sequence[str]) -> tuple[str, ...]:
+    """Names out of `a,b,c`, also of columns that have commas in their names."""
+    if not text:
+        return ()
+    if text in columns:
+        return (text,)
+    return tuple(part.strip() for part in text.split(",") if part.strip())

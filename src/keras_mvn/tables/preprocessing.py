@@ -1,0 +1,218 @@
+"""From the columns of a table to the inputs and targets of a network, the same way ever after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, final
+
+import numpy as np
+
+from keras_mvn.tables.cells import Cells
+from keras_mvn.tables.encoders import (
+    ENCODERS,
+    CategoryEncoder,
+    Encoder,
+    NumberEncoder,
+    encoder_of,
+)
+from keras_mvn.tables.errors import TableError, listed
+from keras_mvn.tables.profiling import Decision, Profile
+from keras_mvn.tables.reading import Table
+from keras_mvn.types import Array
+
+__all__ = ["Preprocessing", "fit_preprocessing", "share_of"]
+
+FORMAT = 1
+"""Version of the file that `save` writes."""
+
+
+@final
+@dataclass(frozen=True)
+class Preprocessing:
+    """Everything that turns a new table into what the network was trained on.
+
+    Args:
+        encoders: of the columns that are inputs, in order.
+        targets: columns that are predicted.
+        cells: how cells are read.
+
+    """
+
+    encoders: tuple[Encoder, ...]
+    targets: tuple[str, ...]
+    cells: Cells
+
+    @property
+    def columns(self) -> list[str]:
+        """That a table must have for a prediction."""
+        return [encoder.column for encoder in self.encoders]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the network's inputs."""
+        return [name for encoder in self.encoders for name in encoder.names]
+
+    def check(self, table: Table, targets: bool = False) -> None:
+        """Refuse a table that lacks columns, naming them.
+
+        Raises:
+            TableError: columns are missing.
+
+        """
+        wanted = [*self.columns, *(self.targets if targets else ())]
+        absent = [name for name in wanted if name not in table.columns]
+        if absent:
+            many = len(absent) > 1
+            raise TableError(
+                f"{table.path} does not fit the model: the column{'s' if many else ''} "
+                f"{listed(absent)} {'are' if many else 'is'} missing. It has "
+                f"{listed(table.columns)}."
+            )
+
+    def inputs(self, batch: Any) -> np.ndarray:
+        """(n, len(names)) float32 of a `pyarrow` batch or table with `columns`.
+
+        Raises:
+            TableError: cells of another kind than in training.
+
+        """
+        parts = [e.encode(_chunk(batch, e.column), self.cells) for e in self.encoders]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def observed(self, batch: Any, targets: Sequence[str] | None = None) -> Array:
+        """The targets (n, d) float64, NaN where nothing was observed.
+
+        Raises:
+            TableError: a target that is not a finite number.
+
+        """
+        names = self.targets if targets is None else targets
+        return np.stack([_numbers(batch, name, self.cells) for name in names], axis=1)
+
+    def shown(self, batch: Any) -> dict[str, np.ndarray]:
+        """The input columns for a reader: numbers as they are, everything else as text."""
+        found: dict[str, np.ndarray] = {}
+        for encoder in self.encoders:
+            column = _chunk(batch, encoder.column)
+            if isinstance(encoder, NumberEncoder):
+                found[encoder.column] = self.cells.numbers(column).numbers
+            else:
+                texts = self.cells.texts(column).fill_null("").to_pylist()
+                found[encoder.column] = np.array(texts, dtype=str)
+        return found
+
+    def unknown_categories(self, batch: Any) -> dict[str, list[str]]:
+        """Column → categories in it that were not in the training rows."""
+        found = {
+            e.column: e.unknown(_chunk(batch, e.column), self.cells)
+            for e in self.encoders
+            if isinstance(e, CategoryEncoder)
+        }
+        return {column: texts for column, texts in found.items() if texts}
+
+    def save(self, path: Path) -> None:
+        """Write JSON."""
+        config = {
+            "format": FORMAT,
+            "targets": list(self.targets),
+            "decimal": self.cells.decimal,
+            "missing_values": list(self.cells.missing),
+            "inputs": [encoder.get_config() for encoder in self.encoders],
+        }
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """What `save` wrote.
+
+        Raises:
+            TableError: a file of a newer version.
+
+        """
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config["format"] > FORMAT:
+            raise TableError(f"{path} was written by a newer keras-mvn; upgrade keras-mvn.")
+        return cls(
+            tuple(encoder_of(entry) for entry in config["inputs"]),
+            tuple(config["targets"]),
+            Cells(config["decimal"], tuple(config["missing_values"])),
+        )
+
+
+def fit_preprocessing(
+    decisions: Sequence[Decision],
+    profiles: Mapping[str, Profile],
+    training: Any,
+    targets: Sequence[str],
+    cells: Cells,
+) -> tuple[Preprocessing, list[Decision]]:
+    """Encoders from (a sample of) the training rows, and what became of every column.
+
+    A column that is always the same in the training rows is dropped, as the decisions returned say.
+
+    Raises:
+        TableError: no input is left.
+
+    """
+    encoders: list[Encoder] = []
+    final_decisions: list[Decision] = []
+    for decision in decisions:
+        if decision.kind == "dropped":
+            final_decisions.append(decision)
+            continue
+        profile = profiles[decision.column]
+        gaps = profile.rows - profile.present
+        encoder = ENCODERS[decision.kind].fit(
+            decision, _chunk(training, decision.column), cells, gaps > 0
+        )
+        if encoder is None:
+            why = "always the same in the training rows"
+            final_decisions.append(Decision(decision.column, "dropped", why))
+            continue
+        encoders.append(encoder)
+        final_decisions.append(_told(decision, encoder, gaps, profile.rows))
+    if not encoders:
+        raise TableError("no input is left: every column is a target or was dropped.")
+    return Preprocessing(tuple(encoders), tuple(targets), cells), final_decisions
+
+
+def _told(decision: Decision, encoder: Encoder, gaps: int, rows: int) -> Decision:
+    """With what became of it: inputs, and gaps."""
+    count = len(encoder.value_names)
+    why = decision.why
+    if decision.kind not in ("number", "boolean"):
+        why += f" → {count} inputs"
+    if gaps:
+        why += f"; {share_of(gaps, rows)} missing: imputed, and an indicator"
+    return Decision(decision.column, decision.kind, why, decision.form)
+
+
+def share_of(count: int, rows: int) -> str:
+    """In per cent, or as a count where that would be nothing."""
+    share = 100 * count / rows
+    return f"{share:.0f} %" if share >= 1 else f"{count} of {rows}"
+
+
+def _chunk(batch: Any, name: str) -> Any:
+    """One `pyarrow` array, also of a table's column of several."""
+    column = batch.column(name)
+    if hasattr(column, "combine_chunks"):
+        column = column.combine_chunks()
+        if hasattr(column, "chunks"):  # older pyarrow: still chunked
+            column = column.chunk(0)
+    return column
+
+
+def _numbers(batch: Any, name: str, cells: Cells) -> Array:
+    column = _chunk(batch, name)
+    numbers, unreadable = cells.numbers(column)
+    if unreadable.any() or np.isinf(numbers).any():
+        row = int(np.argmax(unreadable | np.isinf(numbers)))
+        raise TableError(
+            f"the target {name!r} must hold finite numbers; {str(column[row].as_py())[:40]!r} is "
+            "none."
+        )
+    return numbers

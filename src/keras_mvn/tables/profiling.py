@@ -1,0 +1,363 @@
+"""What each column holds, found in one pass over all of its cells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+
+from keras_mvn._optional import require
+from keras_mvn.tables.cells import (
+    BOOLEANS,
+    DATE_FORMATS,
+    TIME_FORMATS,
+    Cells,
+    Values,
+    is_number,
+    is_temporal,
+    is_text,
+)
+from keras_mvn.tables.errors import TableError, listed
+from keras_mvn.types import Array
+
+__all__ = ["KINDS", "Candidate", "Decision", "Profile", "decide", "profiles_of"]
+
+MANY = 10_000
+"""Different texts that are remembered; more are text or identifiers."""
+
+CATEGORIES = 50
+"""With so few different texts a column is one of categories, however few rows there are."""
+
+CATEGORY_SHARE = 0.05
+"""With more of them, they must be fewer than this share of the rows."""
+
+MOST_CATEGORIES = 1000
+
+PROBED = 50
+"""Cells that decide which formats of dates are worth trying on all of them."""
+
+MOSTLY = 0.9
+"""From this share of readable cells on, a column of numbers or dates has errors in it."""
+
+IDENTIFIERS = ("id", "index", "row", "nr", "no", "number", "key")
+"""Names of columns that may be the number of the row."""
+
+KINDS = ("number", "boolean", "category", "date", "time of day")
+"""What an input can be."""
+
+
+@final
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a column, and why."""
+
+    column: str
+    kind: str
+    """One of `KINDS`, or "dropped"."""
+    why: str
+    form: str | None = None
+    """Of dates and times in text."""
+
+
+Reader = Callable[[Any], Values]
+"""Cells of a column as numbers."""
+
+
+@final
+@dataclass
+class Candidate:
+    """One way to read a column, and how far it went."""
+
+    read: Reader
+    readable: int = 0
+    unreadable: int = 0
+    example: tuple[str, int] | None = None
+    """The first unreadable cell, and its row."""
+    low: float = np.inf
+    high: float = -np.inf
+    infinite: int | None = None
+    """The first row with an infinite number."""
+
+    def update(self, column: Any, rows: np.ndarray) -> Array:
+        """Read more cells, those of these rows; returns the numbers."""
+        numbers, unreadable = self.read(column)
+        present = ~np.isnan(numbers)
+        self.readable += int(present.sum())
+        self.unreadable += int(unreadable.sum())
+        if self.example is None and unreadable.any():
+            at = int(np.argmax(unreadable))
+            self.example = str(column[at].as_py()), int(rows[at])
+        finite = np.isfinite(numbers)
+        if self.infinite is None and (present & ~finite).any():
+            self.infinite = int(rows[np.argmax(present & ~finite)])
+        if finite.any():
+            self.low = min(self.low, float(numbers[finite].min()))
+            self.high = max(self.high, float(numbers[finite].max()))
+        return numbers
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether far more cells were unreadable than a few errors would be."""
+        return self.unreadable > 20 and self.unreadable > 0.5 * self.readable
+
+
+@final
+@dataclass
+class Profile:
+    """One column, as far as it has been read."""
+
+    name: str
+    cells: Cells
+    rows: int = 0
+    present: int = 0
+    type_name: str = ""
+    number: Candidate | None = None
+    """The column as numbers; None for a type that has none."""
+    forms: dict[tuple[str, str], Candidate] | None = None
+    """(kind, format) of dates and times → how far it goes; None until there was text."""
+    seen: Counter[str] = field(default_factory=Counter)
+    """Different texts, of those batches in which not all were numbers."""
+    many: bool = False
+    """Whether there were more different texts than are remembered."""
+    counting: bool = True
+    """Whether the column is the number of the row so far."""
+
+    def update(self, column: Any, rows: np.ndarray) -> np.ndarray:
+        """Take the cells of these rows; returns where there is something."""
+        self.rows += len(column)
+        self.type_name = str(column.type)
+        if is_number(column.type):
+            present = self._read_numbers(self.cells.numbers, column, rows)
+        elif is_text(column.type):
+            present = self._read_texts(self.cells.texts(column), rows)
+        else:
+            present = np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
+            if is_temporal(column.type):
+                self._read_forms(column, rows, present)
+        self.present += int(present.sum())
+        return present
+
+    def _read_numbers(self, read: Reader, column: Any, rows: np.ndarray) -> np.ndarray:
+        if self.number is None:
+            self.number = Candidate(read)
+        numbers = self.number.update(column, rows)
+        if self.counting:
+            steps = numbers - rows
+            self.counting = bool(np.isin(steps, (0.0, 1.0)).all() and np.ptp(steps) == 0)
+        return ~np.isnan(numbers)
+
+    def _read_texts(self, texts: Any, rows: np.ndarray) -> np.ndarray:
+        present = texts.is_valid().to_numpy(zero_copy_only=False)
+        if self.number is None or not self.number.hopeless:
+            of_numbers = self._read_numbers(self.cells.parsed, texts, rows)
+            # Declared missing: readable, and yet nothing.
+            unread = self.cells.parsed(texts).unreadable if (present & ~of_numbers).any() else None
+            if unread is None or not unread.any():
+                return of_numbers
+        self._remember(texts)
+        self._read_forms(texts, rows, present)
+        return np.asarray(present)
+
+    def _remember(self, texts: Any) -> None:
+        if self.many:
+            return
+        compute = require("pyarrow.compute", "reading a table")
+        for entry in compute.value_counts(texts.drop_null()).to_pylist():
+            self.seen[entry["values"]] += entry["counts"]
+        self.many = len(self.seen) > MANY
+
+    def _read_forms(self, column: Any, rows: np.ndarray, present: np.ndarray) -> None:
+        if self.forms is None and present.any():
+            arrow = require("pyarrow", "reading a table")
+            probe = column.take(arrow.array(np.flatnonzero(present)[:PROBED]))
+            self.forms = {
+                key: Candidate(read)
+                for key, read in _date_readers(self.cells, column.type)
+                if read(probe).unreadable.sum() <= 0.5 * len(probe)
+            }
+        for candidate in (self.forms or {}).values():
+            if not candidate.hopeless:
+                candidate.update(column, rows)
+
+    @property
+    def repeated(self) -> bool:
+        """Whether some text occurs twice."""
+        return max(self.seen.values(), default=0) > 1
+
+    def best_form(self) -> tuple[str, str, Candidate] | None:
+        """Kind and format of dates or times that read most, and what they read."""
+        found = [(*key, candidate) for key, candidate in (self.forms or {}).items()]
+        return min(found, key=lambda entry: entry[2].unreadable, default=None)
+
+
+def decide(profile: Profile, asked: str | None = None) -> Decision:
+    """What the column is: as asked, or as all of its cells say.
+
+    Raises:
+        TableError: a kind that the cells do not have; numbers or dates with a few cells that are
+            not; infinite numbers.
+
+    """
+    if asked is not None:
+        return _as_asked(profile, asked)
+    name, rows = profile.name, profile.rows
+    if profile.present == 0:
+        return Decision(name, "dropped", "nothing in it")
+    if profile.number is None and profile.forms is None:
+        return Decision(name, "dropped", f"cells of type {profile.type_name}")
+    return (
+        _if_number(profile)
+        or _if_boolean(profile)
+        or _if_date(profile)
+        or _if_category(profile, rows)
+        or Decision(name, "dropped", _why_text(profile))
+    )
+
+
+def _as_asked(profile: Profile, kind: str) -> Decision:
+    name, said = profile.name, "as you said"
+    if kind not in KINDS:
+        raise TableError(f"--as {name}={kind}: expected one of {listed(KINDS)}.")
+    found = {
+        "number": _if_number,
+        "boolean": _if_boolean,
+        "date": _if_date,
+        "time of day": _if_date,
+    }.get(kind)
+    if found is None:
+        return Decision(name, "category", said)
+    decision = found(profile)
+    if decision is None or decision.kind != kind:
+        example = next(iter(profile.seen), "?")
+        raise TableError(f"--as {name}={kind}: its cells are none, such as {example!r}.")
+    return decision
+
+
+def _if_number(profile: Profile) -> Decision | None:
+    number, name = profile.number, profile.name
+    if number is None or number.readable < MOSTLY * profile.present or not number.readable:
+        return None
+    if _truth_typed(profile):
+        return None
+    if number.unreadable:
+        raise _stray(profile, number, "numbers")
+    if number.infinite is not None:
+        raise TableError(
+            f"column {name!r} holds an infinite number in row {number.infinite + 1}; if that means "
+            "missing: --missing-value inf --missing-value -inf"
+        )
+    if number.low == number.high and profile.present == profile.rows:
+        return Decision(name, "dropped", f"always {number.low:g}")
+    if profile.counting and _named_as_identifier(name) and profile.rows > 1:
+        return Decision(name, "dropped", "the number of the row")
+    return Decision(name, "number", f"from {number.low:g} to {number.high:g}")
+
+
+def _truth_typed(profile: Profile) -> bool:
+    return profile.type_name == "bool"
+
+
+def _if_boolean(profile: Profile) -> Decision | None:
+    if _truth_typed(profile) and profile.number is not None:
+        if profile.number.low == profile.number.high and profile.present == profile.rows:
+            return Decision(profile.name, "dropped", f"always {bool(profile.number.low)}")
+        return Decision(profile.name, "boolean", "true and false")
+    values = {text.casefold() for text in profile.seen}
+    if profile.many or not values or not values <= set(BOOLEANS):
+        return None
+    if len(values) == 1 and profile.present == profile.rows:
+        return Decision(profile.name, "dropped", f"always {next(iter(profile.seen))!r}")
+    return Decision(profile.name, "boolean", " and ".join(sorted(profile.seen)))
+
+
+def _if_date(profile: Profile) -> Decision | None:
+    best = profile.best_form()
+    if best is None:
+        return None
+    kind, form, candidate = best
+    if candidate.readable < MOSTLY * profile.present:
+        return None
+    if candidate.unreadable:
+        raise _stray(profile, candidate, "dates" if kind == "date" else "times of day")
+    if candidate.low == candidate.high and profile.present == profile.rows:
+        return Decision(profile.name, "dropped", f"always {next(iter(profile.seen), 'the same')!r}")
+    why = f"as {form}" if form else f"of type {profile.type_name}"
+    if kind == "date":
+        why = f"{_day(candidate.low)} to {_day(candidate.high)}, {why}"
+        why += _other_readings(profile, form)
+    return Decision(profile.name, kind, why, form or None)
+
+
+def _day(seconds: float) -> str:
+    return str(np.datetime64(round(seconds), "s"))[:10]
+
+
+def _other_readings(profile: Profile, form: str) -> str:
+    """A warning where day and month could be exchanged."""
+    others = [form for (_, form), c in (profile.forms or {}).items() if c.unreadable == 0]
+    exchanged = {"%d/%m": "%m/%d", "%d-%m": "%m-%d"}
+    for mine, other in exchanged.items():
+        if mine in form and form.replace(mine, other) in others:
+            return " (the month could also be first: every day is below 13)"
+    return ""
+
+
+def _if_category(profile: Profile, rows: int) -> Decision | None:
+    different = len(profile.seen)
+    if profile.many or not different:
+        return None
+    if different == 1 and profile.present == rows:
+        return Decision(profile.name, "dropped", f"always {next(iter(profile.seen))!r}")
+    few = different <= CATEGORIES or (
+        different <= CATEGORY_SHARE * rows and different <= MOST_CATEGORIES
+    )
+    if not few or (not profile.repeated and different > 2):
+        return None
+    return Decision(profile.name, "category", f"{different} different texts")
+
+
+def _why_text(profile: Profile) -> str:
+    if not profile.repeated:
+        return "an identifier: all of its texts differ"
+    count = f"more than {MANY}" if profile.many else str(len(profile.seen))
+    return f"text: {count} different ones in {profile.rows} rows"
+
+
+def _stray(profile: Profile, candidate: Candidate, what: str) -> TableError:
+    text, row = candidate.example or ("?", 0)
+    return TableError(
+        f"column {profile.name!r} holds {what}, but {text[:40]!r} in row {row + 1} is none "
+        f"({candidate.unreadable} such cells in {profile.rows} rows). If that means missing: "
+        f"--missing-value {text[:40]!r}; or --as {profile.name}=category, or --drop {profile.name}"
+    )
+
+
+def _named_as_identifier(name: str) -> bool:
+    plain = name.casefold().strip("_ ")
+    return plain in IDENTIFIERS or plain.startswith("column ")
+
+
+def _date_readers(cells: Cells, kind: Any) -> Iterable[tuple[tuple[str, str], Reader]]:
+    arrow = require("pyarrow", "reading a table")
+    if arrow.types.is_date(kind) or arrow.types.is_timestamp(kind):
+        yield ("date", ""), lambda column: cells.instants(column, None)
+        return
+    if arrow.types.is_time(kind):
+        yield ("time of day", ""), lambda column: cells.times_of_day(column, None)
+        return
+    for form in TIME_FORMATS:
+        yield ("time of day", form), _with_form(cells.times_of_day, form)
+    for form in DATE_FORMATS:
+        yield ("date", form), _with_form(cells.instants, form)
+
+
+def _with_form(read: Callable[[Any, str | None], Values], form: str) -> Reader:
+    return lambda column: read(column, form)
+
+
+def profiles_of(names: Sequence[str], cells: Cells) -> dict[str, Profile]:
+    """An empty profile for each column."""
+    return {name: Profile(name, cells) for name in names}

@@ -1,0 +1,61 @@
+"""Rows drawn at random while a table streams by."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import numpy as np
+
+from keras_mvn._optional import require
+
+__all__ = ["RowSample"]
+
+CELLS = 4_000_000
+"""Of a sample: what it may hold of a wide table."""
+
+ROWS = 20_000
+
+
+@final
+class RowSample:
+    """Up to 20 000 rows (fewer of very wide tables), each with the same chance; all of a small one.
+
+    Every row gets a random key; those with the smallest keys stay. Which rows are drawn depends on
+    the seed and the number of rows, and not on how they come in batches.
+
+    Args:
+        columns: how many columns there are.
+        seed: of the keys.
+
+    """
+
+    def __init__(self, columns: int, seed: int) -> None:
+        self._size = max(100, min(ROWS, CELLS // max(columns, 1)))
+        self._random = np.random.default_rng(seed)
+        self._kept: Any = None
+        self._keys = np.zeros(0)
+        self._rows = np.zeros(0, dtype=np.int64)
+        self._count = 0
+
+    def update(self, batch: Any) -> None:
+        """Take the rows of a `pyarrow.RecordBatch`."""
+        arrow = require("pyarrow", "reading a table")
+        keys = self._random.random(batch.num_rows)
+        rows = np.arange(self._count, self._count + batch.num_rows)
+        self._count += batch.num_rows
+        limit = self._keys.max() if len(self._keys) == self._size else np.inf
+        candidates = np.flatnonzero(keys < limit)
+        if not len(candidates):
+            return
+        fresh = arrow.Table.from_batches([batch.take(arrow.array(candidates))])
+        table = fresh if self._kept is None else arrow.concat_tables([self._kept, fresh])
+        keys = np.concatenate([self._keys, keys[candidates]])
+        rows = np.concatenate([self._rows, rows[candidates]])
+        order = np.sort(np.argsort(keys, kind="stable")[: self._size])
+        self._kept = table.take(arrow.array(order)).combine_chunks()
+        self._keys, self._rows = keys[order], rows[order]
+
+    def among(self, rows: np.ndarray) -> Any:
+        """A `pyarrow.Table` of the drawn rows that have one of these numbers."""
+        arrow = require("pyarrow", "reading a table")
+        return self._kept.take(arrow.array(np.flatnonzero(np.isin(self._rows, rows))))

@@ -1,0 +1,627 @@
+"""The command line for tables: fit directories, predictions from them, errors, signals, memory."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from click.testing import CliRunner
+from scipy import stats
+
+from keras_mvn import MultivariateNormal
+from keras_mvn.cli import command
+from keras_mvn.commands import _networks
+from keras_mvn.tables import reading
+
+ROOT = Path(__file__).parent.parent
+QUICK = ["--epochs", "3", "--hidden", "8", "--covariance", "cholesky"]
+TARGETS = ["a", "b", "c"]
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def refused(*arguments):
+    """The one line on stderr of a command that exits with 2."""
+    result = run(*arguments, code=2)
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def make_table(n=240, seed=0):
+    rng = np.random.default_rng(seed)
+    day = pandas.Timestamp("2024-01-01") + pandas.to_timedelta(np.arange(n), "D")
+    size, color = rng.normal(size=n), rng.choice(["red", "green", "blue"], n)
+    noise = rng.multivariate_normal(np.zeros(3), [[1, 0.8, 0], [0.8, 1, 0.3], [0, 0.3, 1]], n)
+    y = np.stack([size, -size, (color == "red") * 2.0], axis=1) + 0.5 * noise
+    frame = pandas.DataFrame(
+        {
+            "id": [f"row {i}" for i in range(n)],
+            "day": day.strftime("%d/%m/%Y"),
+            "patient": rng.integers(0, 40, n),
+            "size": size.round(5),
+            "color": color,
+            "open": rng.choice(["yes", "no"], n),
+            **dict(zip(TARGETS, y.T.round(5), strict=True)),
+        }
+    )
+    frame.loc[rng.random(n) < 0.1, "size"] = np.nan
+    frame.loc[rng.random(n) < 0.2, "b"] = np.nan
+    return frame
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "t.csv"
+    make_table().to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(table):
+    out = table.parent / "fit"
+    result = run("fit", table, "--targets", "a,b,c", "--out", out, *QUICK)
+    return out, result.output
+
+
+def split_of(folder):
+    with np.load(folder / "split.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+def test_rows_of(folder):
+    with np.load(folder / "test/y.npz") as file:
+        return file["rows"], file["y"]
+
+
+test_rows_of.__test__ = False
+
+
+class TestFit:
+    def test_the_directory_holds_everything(self, fitted):
+        out, printed = fitted
+        assert sorted(path.name for path in out.iterdir()) == [
+            "calibration.json", "fit.json", "history.csv", "metrics.json", "model.keras",
+            "preprocessing.json", "report.html", "report.md", "split.npz", "test",
+        ]  # fmt: skip
+        assert not list(out.parent.glob("*partial*"))
+        for words in ("id: dropped, an identifier", "day: date", "color: category, 3", "open: bool",
+                      "missing: imputed", "target b: ", "144 train", "joint 90 %"):  # fmt: skip
+            assert words in printed
+
+    def test_fit_json_says_how_it_was_made(self, fitted):
+        about = json.loads((fitted[0] / "fit.json").read_text())
+        assert about["targets"] == TARGETS
+        assert about["columns"] == ["day", "patient", "size", "color", "open"]
+        assert about["rows"] == {"train": 144, "validation": 36, "calibration": 24, "test": 36}
+        assert {"keras", "numpy", "python", "keras-mvn"} <= set(about["versions"])
+        assert about["options"]["epochs"] == 3
+        assert not about["interrupted"]
+
+    def test_the_split_is_a_partition_of_the_file(self, fitted):
+        parts = split_of(fitted[0])
+        np.testing.assert_array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(240))
+        assert pandas.read_csv(fitted[0] / "history.csv")["epoch"].tolist() == [1, 2, 3]
+
+    def test_metrics_are_those_of_scipy(self, fitted):
+        out, _ = fitted
+        frame, (rows, y) = make_table(), test_rows_of(out)
+        np.testing.assert_allclose(y, frame[TARGETS].to_numpy()[rows])
+        metrics = json.loads((out / "metrics.json").read_text())["test"]
+        assert list(metrics) == ["model", "uncalibrated", "diagonal", "constant Σ"]
+        for name, file in (("model", "model"), ("constant Σ", "constant_covariance")):
+            normal = MultivariateNormal.load(out / f"test/{file}.npz")
+            nll = []
+            for mean, cov, row in zip(normal.mean, normal.covariance, y, strict=True):
+                seen = ~np.isnan(row)
+                marginal = stats.multivariate_normal(mean[seen], cov[np.ix_(seen, seen)])
+                nll.append(-marginal.logpdf(row[seen]))
+            found = metrics[name]["scores"]["nll"]["mean"]
+            assert found == pytest.approx(np.mean(nll), rel=1e-6)
+
+    def test_baselines_are_what_they_are_called(self, fitted):
+        diagonal, constant = (
+            MultivariateNormal.load(fitted[0] / f"test/{name}.npz")
+            for name in ("diagonal", "constant_covariance")
+        )
+        assert (diagonal.correlation == np.eye(3)).all()
+        np.testing.assert_allclose(constant.covariance, constant.covariance[:1].repeat(36, 0))
+        assert diagonal.stddev.std(axis=0).min() > 0
+        assert diagonal.target_names == tuple(TARGETS)
+
+    def test_calibration_is_applied(self, fitted):
+        out, _ = fitted
+        serialized = json.loads((out / "calibration.json").read_text())["calibration"]
+        temperature = serialized["config"]["temperature"]
+        before, after = (
+            MultivariateNormal.load(out / f"test/{name}.npz") for name in ("uncalibrated", "model")
+        )
+        np.testing.assert_allclose(after.stddev, temperature * before.stddev)
+
+    def test_json_is_alone_on_stdout(self, table, tmp_path):
+        out = tmp_path / "fit"
+        arguments = ["fit", table, "--targets", "a", "--out", out, *QUICK, "--no-baselines"]
+        result = run(*arguments, "--calibration", "none", "--json")
+        found = json.loads(result.stdout)
+        assert list(found["metrics"]["test"]) == ["model"]
+        assert found["fit"]["rows"]["calibration"] == 0
+        assert "size: number" in result.stderr
+
+    def test_groups_and_times(self, table, tmp_path):
+        frame = make_table()
+        run("fit", table, "--targets", "a,b", "--group", "patient", "--out", tmp_path / "g", *QUICK,
+            "--no-baselines")  # fmt: skip
+        groups = [set(frame["patient"][rows]) for rows in split_of(tmp_path / "g").values()]
+        assert sum(map(len, groups)) == len(set.union(*groups)) == frame["patient"].nunique()
+        about = json.loads((tmp_path / "g/fit.json").read_text())
+        assert "patient" not in about["columns"]
+        run("fit", table, "--targets", "a,b", "--time", "day", "--out", tmp_path / "t", *QUICK,
+            "--no-baselines")  # fmt: skip
+        np.testing.assert_array_equal(split_of(tmp_path / "t")["test"], np.arange(204, 240))
+
+    def test_an_ensemble(self, table, tmp_path):
+        out = tmp_path / "fit"
+        run("fit", table, "--targets", "a,b,c", "--out", out, *QUICK, "--members", 2,
+            "--no-baselines")  # fmt: skip
+        assert len(list((out / "members").iterdir())) == 2
+        assert not (out / "model.keras").exists()
+        run("predict", out, table, "--out", tmp_path / "p.csv")
+        stored = MultivariateNormal.load(out / "test/model.npz")
+        found = pandas.read_csv(tmp_path / "p.csv").iloc[test_rows_of(out)[0]]
+        np.testing.assert_allclose(found["b_stddev"], stored.stddev[:, 1], rtol=1e-4)
+        assert "an ensemble of 2" in refused("export", out)
+
+    @pytest.mark.slow
+    def test_auto_chooses_and_lists_what_it_tried(self, table, tmp_path):
+        out = tmp_path / "fit"
+        result = run("fit", table, "--targets", "a,b,c", "--out", out, "--epochs", 3, "--json")
+        tried = json.loads(result.stdout)["fit"]["selection"]
+        assert {"cholesky", "diagonal"} <= {one["name"] for one in tried}
+        assert tried == sorted(tried, key=lambda one: one["validation_nll"])
+
+    def test_missing_values_are_declared(self, tmp_path):
+        frame = make_table().fillna({"b": -200, "size": -200.0})
+        frame.to_csv(tmp_path / "t.tsv", index=False, sep="\t")
+        out = tmp_path / "fit"
+        run("fit", tmp_path / "t.tsv", "--targets", "a,b,c", "--missing-value", -200, "--out", out,
+            *QUICK, "--no-baselines")  # fmt: skip
+        rows, y = test_rows_of(out)
+        np.testing.assert_array_equal(np.isnan(y[:, 1]), make_table()["b"].isna()[rows])
+
+
+class TestPredict:
+    def test_as_the_test_rows_were_predicted(self, fitted, table, tmp_path, monkeypatch):
+        monkeypatch.setattr(reading, "BLOCK", 2048)  # several batches
+        out, _ = fitted
+        rows, _ = test_rows_of(out)
+        stored = MultivariateNormal.load(out / "test/model.npz")
+        lower, upper = stored.interval(0.5)
+        readers = {"p.csv": pandas.read_csv, "p.csv.gz": pandas.read_csv}
+        readers |= {"p.parquet": pandas.read_parquet, "p.feather": pandas.read_feather}
+        for name, read in readers.items():
+            path = tmp_path / name
+            assert "240 rows" in run("predict", out, table, "--out", path, "--level", 0.5).output
+            found = read(path).iloc[rows]
+            for j, target in enumerate(TARGETS):
+                for kind, values in (("mean", stored.mean), ("stddev", stored.stddev),
+                                     ("lower", lower), ("upper", upper)):  # fmt: skip
+                    np.testing.assert_allclose(
+                        found[f"{target}_{kind}"], values[:, j], rtol=1e-4, atol=1e-5
+                    )
+            correlation = found["a_b_correlation"]
+            np.testing.assert_allclose(correlation, stored.correlation[:, 0, 1], atol=1e-5)
+        assert sorted(p.name for p in tmp_path.iterdir()) == [
+            "p.csv", "p.csv.gz", "p.feather", "p.parquet",
+        ]  # fmt: skip
+
+    def test_csv_on_stdout_with_columns_kept(self, fitted, table):
+        result = run("predict", fitted[0], table, "--keep", "id,color")
+        lines = result.stdout.splitlines()
+        assert lines[0].startswith("id,color,a_mean,a_stddev,a_lower,a_upper,b_mean")
+        assert lines[1].startswith("row 0,")
+        assert len(lines) == 241
+
+    def test_targets_are_not_needed(self, fitted, tmp_path):
+        make_table().drop(columns=[*TARGETS, "id"]).to_parquet(tmp_path / "new.parquet")
+        run("predict", fitted[0], tmp_path / "new.parquet", "--out", tmp_path / "p.csv")
+
+    def test_tables_that_do_not_fit_are_refused(self, fitted, tmp_path):
+        make_table().drop(columns=["size", "open"]).to_csv(tmp_path / "lacking.csv", index=False)
+        line = refused("predict", fitted[0], tmp_path / "lacking.csv", "--out", tmp_path / "p.csv")
+        assert "'size', 'open' are missing" in line
+        make_table().astype({"patient": str}).assign(patient="Smith").to_csv(
+            tmp_path / "text.csv", index=False
+        )
+        line = refused("predict", fitted[0], tmp_path / "text.csv", "--out", tmp_path / "p.csv")
+        assert "'patient' must hold numbers" in line
+        assert "'Smith'" in line
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["lacking.csv", "text.csv"]
+
+    def test_an_unknown_category_is_predicted_and_told(self, fitted, tmp_path):
+        make_table().assign(color="violet").to_csv(tmp_path / "new.csv", index=False)
+        result = run("predict", fitted[0], tmp_path / "new.csv", "--out", tmp_path / "p.csv")
+        assert "'violet'" in result.output
+
+    def test_other_refusals(self, fitted, table, tmp_path):
+        assert "no fit.json" in refused("predict", tmp_path, table)
+        assert "expected a file" in refused(
+            "predict", fitted[0], table, "--out", tmp_path / "p.doc"
+        )
+        assert "is a folder" in refused("predict", fitted[0], table, "--out", _folder(tmp_path))
+        nowhere = tmp_path / "no/p.csv"
+        assert "No such file" in refused("predict", fitted[0], table, "--out", nowhere)
+        assert "no column" in refused("predict", fitted[0], table, "--keep", "what")
+
+
+def _folder(tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    return tmp_path / "folder.csv"
+
+
+class TestEvaluate:
+    def test_on_the_test_rows_gives_the_metrics_of_fit(self, fitted, tmp_path):
+        out, _ = fitted
+        make_table().iloc[test_rows_of(out)[0]].to_csv(tmp_path / "test.csv", index=False)
+        found = json.loads(run("evaluate", out, tmp_path / "test.csv", "--json").stdout)
+        metrics = json.loads((out / "metrics.json").read_text())["test"]["model"]
+        for name, score in metrics["scores"].items():
+            assert found["scores"][name]["mean"] == pytest.approx(score["mean"], rel=1e-4), name
+
+    def test_prints_a_table(self, fitted, table):
+        assert "energy_score" in run("evaluate", fitted[0], table).output
+
+    def test_needs_targets(self, fitted, tmp_path):
+        make_table().drop(columns="b").to_csv(tmp_path / "t.csv", index=False)
+        assert "the column 'b' is missing" in refused("evaluate", fitted[0], tmp_path / "t.csv")
+        make_table().assign(a=None, b=None, c=None).to_csv(tmp_path / "t.csv", index=False)
+        assert "no row in which a target" in refused("evaluate", fitted[0], tmp_path / "t.csv")
+
+
+class TestCondition:
+    def test_is_the_textbook_formula(self, fitted, table, tmp_path):
+        out, _ = fitted
+        rows, y = test_rows_of(out)
+        arguments = ["condition", out, table, "--given", "a=0.3", "--given", "b=@b"]
+        run(*arguments, "--out", tmp_path / "p.csv")
+        found = pandas.read_csv(tmp_path / "p.csv").iloc[rows].reset_index(drop=True)
+        assert list(found.columns) == ["c_mean", "c_stddev", "c_lower", "c_upper"]
+        normal = MultivariateNormal.load(out / "test/model.npz")
+        for i in range(len(rows)):
+            known = [0] if np.isnan(y[i, 1]) else [0, 1]
+            cov = normal.covariance[i]
+            gain = cov[2, known] @ np.linalg.inv(cov[np.ix_(known, known)])
+            values = np.array([0.3, y[i, 1]])[known]
+            mean = normal.mean[i, 2] + gain @ (values - normal.mean[i, known])
+            variance = cov[2, 2] - gain @ cov[known, 2]
+            assert found["c_mean"][i] == pytest.approx(mean, rel=1e-4, abs=1e-5)
+            assert found["c_stddev"][i] == pytest.approx(np.sqrt(variance), rel=1e-4)
+
+    @pytest.mark.parametrize(
+        ("given", "match"),
+        [
+            (["d=1"], "one of the targets a, b, c"),
+            (["a"], "expected TARGET=VALUE"),
+            (["a=x"], "'x' is no number"),
+            (["a=nan"], "must be finite"),
+            (["a=@zzz"], "no column 'zzz'"),
+            (["a=1", "a=2"], "given before"),
+            (["a=1", "b=2", "c=3"], "nothing is left"),
+        ],
+    )
+    def test_refusals(self, fitted, table, given, match):
+        options = [word for entry in given for word in ("--given", entry)]
+        assert match in refused("condition", fitted[0], table, *options)
+
+
+class TestReportAndExport:
+    def test_report_is_written_again_without_the_table(self, fitted):
+        out, _ = fitted
+        before = (out / "report.html").read_text()
+        for name in ("report.html", "report.md"):
+            (out / name).unlink()
+        run("report", out)
+        assert (out / "report.html").read_text() == before
+        assert "energy" in (out / "report.md").read_text().lower()
+
+    @pytest.mark.slow
+    def test_exported_files_have_the_calibration(self, fitted, tmp_path):
+        onnxruntime = pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnx")
+        from keras_mvn.tables import Preprocessing, open_table
+
+        out, _ = fitted
+        run("export", out, "--out", tmp_path / "m.onnx", "--outputs", "mean,stddev")
+        make_table().to_csv(tmp_path / "t.csv", index=False)
+        batch = next(open_table(tmp_path / "t.csv").batches())
+        x = Preprocessing.load(out / "preprocessing.json").inputs(batch)
+        session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+        _, stddev = session.run(None, {session.get_inputs()[0].name: x})
+        expected = MultivariateNormal.load(out / "test/model.npz").stddev
+        np.testing.assert_allclose(stddev[test_rows_of(out)[0]], expected, rtol=1e-4)
+
+
+class TestRefusedTables:
+    """Each of these is one line and exit code 2, and leaves nothing."""
+
+    def line(self, tmp_path, text, targets="a,b", name="t.csv", encoding="utf-8"):
+        path = tmp_path / name
+        path.write_bytes(text.encode(encoding))
+        line = refused("fit", path, "--targets", targets, "--out", tmp_path / "fit", *QUICK)
+        assert sorted(p.name for p in tmp_path.iterdir()) == [name]
+        return line
+
+    def text(self, **columns):
+        frame = make_table(60).assign(**columns)
+        return frame.to_csv(index=False)
+
+    def test_files(self, tmp_path):
+        assert "is empty" in self.line(tmp_path, "")
+        assert "no rows" in self.line(tmp_path, "a,b,x\n")
+        assert "has 1 row" in self.line(tmp_path, "a,b,x\n1,2,3\n")
+        assert "--separator ';'" in self.line(tmp_path, self.text().replace(",", ";"))
+        assert "line 3" in self.line(tmp_path, "a,b,x\n1,2,3\n1,2\n")
+        assert "'x'" in self.line(tmp_path, "a,b,x,x\n1,2,3,4\n")
+        assert "2 more" not in self.line(tmp_path, "a,b\n" + "1,2\n2,3\n" * 30)
+
+    def test_targets(self, tmp_path):
+        assert "'b' must hold numbers; row 1 has 'hot'" in self.line(tmp_path, self.text(b="hot"))
+        assert "'b' is always 4" in self.line(tmp_path, self.text(b=4))
+        assert "'b' is missing in every row" in self.line(tmp_path, self.text(b=None))
+        assert "infinite" in self.line(tmp_path, self.text(b=np.inf))
+        assert "infinite" in self.line(tmp_path, self.text(size=np.inf))
+        assert "no column 'd'" in self.line(tmp_path, self.text(), targets="a,d")
+        assert "once" in self.line(tmp_path, self.text(), targets="a,a")
+
+    def test_ten_thousand_columns(self, tmp_path):
+        names = ",".join(f"x{i}" for i in range(10_000))
+        rows = "\n".join(",".join(["1"] * 10_002) for _ in range(30))
+        assert "10000 columns" in self.line(tmp_path, f"a,b,{names}\n{rows}\n")
+
+    def test_a_mark_at_the_beginning_is_no_trouble(self, tmp_path):
+        path = tmp_path / "t.csv"
+        path.write_bytes(make_table()[["a", "b", "size"]].to_csv(index=False).encode("utf-8-sig"))
+        run("fit", path, "--targets", "a,b", "--out", tmp_path / "fit", *QUICK, "--no-baselines")
+
+    def test_places(self, table, tmp_path):
+        out = tmp_path / "fit"
+        assert "No such file" in refused("fit", tmp_path / "no.csv", "--targets", "a", "--out", out)
+        assert "Is a directory" in refused("fit", tmp_path, "--targets", "a", "--out", out)
+        (tmp_path / "file").write_text("")
+        under = tmp_path / "file/fit"
+        assert "not a directory" in refused("fit", table, "--targets", "a", "--out", under, *QUICK)
+        line = refused("fit", table, "--targets", "a", "--out", tmp_path / "file", *QUICK)
+        assert "exists" in line
+        assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+    @pytest.mark.parametrize(
+        ("options", "match"),
+        [
+            (["--hidden", "64,x"], "--hidden"),
+            (["--as", "size"], "COLUMN=KIND"),
+            (["--as", "size=colour"], "expected one of"),
+            (["--separator", "ab"], "--separator"),
+            (["--group", "patient", "--time", "day"], "exclude"),
+        ],
+    )
+    def test_options(self, table, tmp_path, options, match):
+        line = refused("fit", table, "--targets", "a", "--out", tmp_path / "fit", *options)
+        assert match in line
+        assert not list(tmp_path.iterdir())
+
+    def test_usage_errors_of_click_have_the_same_code(self, table, tmp_path):
+        arguments = ["fit", table, "--targets", "a", "--out", tmp_path / "fit"]
+        assert "auto, cholesky" in run(*arguments, "--covariance", "full", code=2).stderr
+        assert "low_rank" in run(*arguments, "--covariance", "banded:x", code=2).stderr
+        run("fit", code=2)
+
+
+class TestDirectories:
+    def test_an_earlier_fit_is_replaced_only_when_asked(self, table, tmp_path):
+        out = tmp_path / "fit"
+        arguments = ["fit", table, "--targets", "a", "--out", out, *QUICK, "--no-baselines"]
+        run(*arguments)
+        made = (out / "fit.json").read_text()
+        assert "--overwrite" in refused(*arguments)
+        assert (out / "fit.json").read_text() == made
+        run(*arguments, "--overwrite", "--seed", 1)
+        assert json.loads((out / "fit.json").read_text())["seed"] == 1
+        assert [p.name for p in tmp_path.iterdir()] == ["fit"]
+
+    def test_what_is_no_fit_is_never_replaced(self, table, tmp_path):
+        (tmp_path / "precious").mkdir()
+        (tmp_path / "precious/data").write_text("mine")
+        arguments = ["fit", table, "--targets", "a", "--out", tmp_path / "precious", *QUICK]
+        assert "not a fit directory" in refused(*arguments, "--overwrite")
+        assert (tmp_path / "precious/data").read_text() == "mine"
+
+
+SCRIPT = """
+import os, signal, sys
+from keras_mvn.cli import command
+from keras_mvn.commands import _networks
+
+class Signalled(_networks._Progress):
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        if epoch == {epoch}:
+            os.kill(os.getpid(), signal.{signal})
+
+_networks._Progress = Signalled
+command(sys.argv[1:])
+"""
+
+
+def in_a_process(signal, epoch, *arguments):
+    code = SCRIPT.format(signal=signal, epoch=epoch)
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True,
+        check=False, env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+class TestSignals:
+    def arguments(self, table, out):
+        return ["fit", table, "--targets", "a,b,c", "--out", out, "--epochs", 8, "--hidden", 8,
+                "--covariance", "cholesky"]  # fmt: skip
+
+    def test_a_killed_fit_goes_on_where_it_was(self, table, tmp_path):
+        out = tmp_path / "killed"
+        result = in_a_process("SIGKILL", 4, *self.arguments(table, out))
+        assert result.returncode == -9
+        assert not out.exists()
+        assert "--resume" in refused(*self.arguments(table, out))
+        assert "--resume" in refused("predict", out, table)
+        changed = [*self.arguments(table, out), "--resume", "--seed", 5]
+        assert "seed differ" in refused(*changed)
+
+        printed = run(*self.arguments(table, out), "--resume").output
+        assert "going on with epoch 5" in printed
+        run(*self.arguments(table, tmp_path / "whole"))
+        names = ("history.csv", "calibration.json", "preprocessing.json")
+        for name in names:
+            assert (out / name).read_text() == (tmp_path / "whole" / name).read_text(), name
+        one, other = (
+            MultivariateNormal.load(folder / "test/model.npz")
+            for folder in (out, tmp_path / "whole")
+        )
+        np.testing.assert_allclose(one.mean, other.mean, rtol=1e-5, atol=1e-6)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["killed", "whole"]
+
+    def test_a_table_that_changed_is_not_gone_on_with(self, tmp_path):
+        path = tmp_path / "t.csv"
+        make_table().to_csv(path, index=False)
+        in_a_process("SIGKILL", 2, *self.arguments(path, tmp_path / "fit"))
+        make_table(seed=1).to_csv(path, index=False)
+        line = refused(*self.arguments(path, tmp_path / "fit"), "--resume")
+        assert "has changed" in line
+        run(*self.arguments(path, tmp_path / "fit"), "--overwrite")
+
+    def test_control_c_saves_the_best_so_far(self, table, tmp_path):
+        out = tmp_path / "fit"
+        result = in_a_process("SIGINT", 3, *self.arguments(table, out))
+        assert result.returncode == 130, result.stderr
+        assert "Traceback" not in result.stderr
+        about = json.loads((out / "fit.json").read_text())
+        assert about["interrupted"]
+        assert len(pandas.read_csv(out / "history.csv")) in (3, 4)
+        run("predict", out, table, "--out", tmp_path / "p.csv")
+        assert (out / "report.html").exists()
+
+    def test_control_c_before_anything_is_learnt(self, table, tmp_path, monkeypatch):
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(_networks._Progress, "on_epoch_begin", interrupt)
+        result = run(*self.arguments(table, tmp_path / "fit"), code=130)
+        assert "interrupted" in result.stderr
+        assert not (tmp_path / "fit").exists()
+
+
+MEMORY = """
+import sys, threading, time
+import numpy as np
+from click.testing import CliRunner
+from keras_mvn.cli import command
+
+def private():
+    # Pages of mapped files can be taken away at any time; what counts is what cannot.
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(l.split()[1]) for l in lines if l.startswith("RssAnon")) * 1024
+
+def invoke(*arguments):
+    result = CliRunner().invoke(command, list(arguments))
+    assert result.exit_code == 0, result.output
+
+small, large, folder = sys.argv[1:]
+options = ["--targets", "a,b", "--epochs", "1", "--hidden", "8", "--covariance", "cholesky"]
+invoke("fit", small, *options, "--out", folder + "/small")   # whatever is loaded once
+invoke("predict", folder + "/small", small, "--out", folder + "/p.parquet")
+before, peak, over = private(), 0, False
+
+def watch():
+    global peak
+    while not over:
+        peak = max(peak, private())
+        time.sleep(0.01)
+
+thread = threading.Thread(target=watch, daemon=True)
+thread.start()
+invoke("fit", large, *options, "--no-baselines", "--out", folder + "/large")
+fitted, peak = peak, 0
+invoke("predict", folder + "/large", large, "--out", folder + "/p.parquet")
+over = True
+thread.join()
+print((fitted - before) // 2**20, (peak - before) // 2**20)
+"""
+
+
+ALLOWED = 300
+"""MiB: blocks and samples, and 20 000 test rows; not the table."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' /proc")
+def test_a_table_need_not_fit_in_memory(tmp_path, rng):
+    import pyarrow
+    from pyarrow import csv
+
+    def write(name, n):
+        columns = {f"x{i}": rng.normal(size=n) for i in range(20)}
+        columns |= {"a": columns["x0"] + rng.normal(size=n), "b": rng.normal(size=n)}
+        csv.write_csv(pyarrow.table(columns), tmp_path / name)
+        return tmp_path / name
+
+    small, large = write("small.csv", 2000), write("large.csv", 2_200_000)
+    size = large.stat().st_size / 2**20
+    result = subprocess.run(
+        [sys.executable, "-c", MEMORY, small, large, tmp_path], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    fitting, predicting = map(int, result.stdout.split()[-2:])
+    assert size > 3 * ALLOWED
+    assert fitting < ALLOWED
+    assert predicting < ALLOWED
+
+
+class TestHelp:
+    def test_exit_codes_are_documented(self):
+        text = run("--help").output
+        for code in ("0 ", "1 ", "2 ", "130"):
+            assert f"\n    {code}" in text
+        for name in ("fit", "predict", "evaluate", "condition", "report", "export", "demo", "info"):
+            assert name in text
+
+    @pytest.mark.parametrize("name", ["fit", "predict", "evaluate", "condition", "export"])
+    def test_commands_teach_by_examples(self, name):
+        text = run(name, "--help").output
+        assert "Examples:" in text
+        assert f"keras-mvn {name} " in text
+
+    @pytest.mark.slow
+    def test_it_imports_nothing_that_takes_long(self):
+        code = (
+            "import sys, keras_mvn\n"
+            "before = set(sys.modules)\n"
+            "from keras_mvn.cli import command\n"
+            "try: command(['--help'])\nexcept SystemExit: pass\n"
+            "heavy = {'pandas', 'pyarrow', 'sklearn', 'scipy', 'matplotlib', 'rich'}\n"
+            "print(sorted(heavy & (set(sys.modules) - before)))"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert result.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,524 @@
+"""Tables: reading in batches, kinds of columns, preprocessing, splitting; pandas is the oracle."""
+
+import gzip
+import io
+import itertools
+
+import numpy as np
+import pandas
+import pyarrow
+import pyarrow.feather
+import pyarrow.parquet
+import pytest
+
+from keras_mvn.tables import (
+    Cells,
+    Preprocessing,
+    Question,
+    Reading,
+    TableError,
+    columns_named,
+    open_table,
+    plan,
+    reading,
+    survey,
+    write_arrays,
+)
+from keras_mvn.tables.encoders import CategoryEncoder
+from keras_mvn.tables.profiling import Profile, decide
+from keras_mvn.tables.sampling import RowSample
+from keras_mvn.tables.splitting import by_groups, by_time, random_split, shares
+
+
+def silent(*_):
+    pass
+
+
+def write(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def frame_of(table):
+    batches = list(table.batches())
+    return pyarrow.Table.from_batches(batches).to_pandas()
+
+
+def refused(path, match, **options):
+    with pytest.raises(TableError, match=match) as caught:
+        list(open_table(path, Reading(**options)).batches())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Many batches out of little text."""
+    monkeypatch.setattr(reading, "BLOCK", 512)
+    monkeypatch.setattr(reading, "ROWS", 7)
+
+
+CSV = "a,b,c\n1,x,2020-01-01\n2,,2020-01-02\n"
+
+
+class TestReading:
+    @pytest.mark.parametrize(
+        ("name", "separator"), [("t.csv", ","), ("t.tsv", "\t"), ("t.txt", ";"), ("t.dat", "|")]
+    )
+    def test_the_separator_is_that_of_the_suffix_or_found(self, tmp_path, name, separator):
+        table = open_table(write(tmp_path / name, CSV.replace(",", separator)))
+        assert table.columns == ("a", "b", "c")
+        assert frame_of(table)["a"].tolist() == ["1", "2"]
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+    def test_marks_and_encodings(self, tmp_path, encoding):
+        table = open_table(write(tmp_path / "t.csv", "größe,b\n1,é\n2,ü\n", encoding))
+        assert table.columns == ("größe", "b")
+        assert frame_of(table)["b"].tolist() == ["é", "ü"]
+
+    def test_a_byte_that_is_not_utf8_far_down_is_explained(self, tmp_path):
+        text = b"a,b\n" + b"1,2\n" * 100_000 + b"1,\xe9\n"
+        (tmp_path / "t.csv").write_bytes(text)
+        refused(tmp_path / "t.csv", "--encoding latin-1")
+        table = open_table(tmp_path / "t.csv", Reading(encoding="latin-1"))
+        assert sum(batch.num_rows for batch in table.batches()) == 100_001
+
+    def test_compressed_text(self, tmp_path):
+        (tmp_path / "t.csv.gz").write_bytes(gzip.compress(CSV.encode()))
+        compressed = pyarrow.compress(CSV.encode(), "zstd", asbytes=True)
+        (tmp_path / "t.csv.zst").write_bytes(compressed)
+        for name in ("t.csv.gz", "t.csv.zst"):
+            assert frame_of(open_table(tmp_path / name))["b"].tolist() == ["x", ""]
+
+    def test_quotes_hold_separators_and_line_feeds(self, tmp_path):
+        text = 'a,"b, or\nnot"\n1,"x,y"\n2,"u\nv"\n'
+        table = open_table(write(tmp_path / "t.csv", text))
+        assert table.columns == ("a", "b, or\nnot")
+        assert frame_of(table).iloc[:, 1].tolist() == ["x,y", "u\nv"]
+
+    @pytest.mark.parametrize("suffix", ["csv", "parquet", "feather"])
+    def test_batches_together_are_the_table(self, tmp_path, rng, suffix, small_blocks):
+        frame = pandas.DataFrame(rng.normal(size=(500, 3)), columns=list("abc"))
+        path = tmp_path / f"t.{suffix}"
+        getattr(frame, f"to_{suffix}")(path, **({"index": False} if suffix == "csv" else {}))
+        batches = list(open_table(path).batches(["c", "a"]))
+        assert len(batches) > 5
+        found = pyarrow.Table.from_batches(batches).to_pandas().astype(float)
+        pandas.testing.assert_frame_equal(found, frame[["c", "a"]])
+
+    def test_a_column_without_a_name_gets_one(self, tmp_path):
+        assert open_table(write(tmp_path / "t.csv", ",b\n0,1\n")).columns == ("column 1", "b")
+
+
+class TestRefusedFiles:
+    @pytest.mark.parametrize(
+        ("name", "text", "match"),
+        [
+            ("t.csv", "", "is empty"),
+            ("t.csv", "\n\n", "is empty"),
+            ("t.csv", "a;b;c\n1;2;3\n4;5;6\n", "--separator ';'"),
+            ("t.tsv", "a,b,c\n1,2,3\n4,5,6\n", "--separator ','"),
+            ("t.csv", "a,b,a\n1,2,3\n", "several columns are called 'a'"),
+            ("t.csv", "a,b\n1,2\n1,2,3\n4,5\n", "line 3: 3 fields where the header has 2"),
+            ("t.csv", "a,b\n1,2\n1\n", "line 3: 1 fields where the header has 2"),
+            ("t.csv", "1.5,2\n1,2\n", "looks like data"),
+            ("t.xlsx", "PK", "save it as CSV"),
+            ("t.csv", "a\0b", "is not text"),
+            ("t.parquet", "no", "cannot be read as a table"),
+            ("t.feather", "no", "cannot be read as a table"),
+            ("t.csv.gz", "no", "cannot be read|t.csv.gz:"),
+            ("t.parquet.gz", "no", "unpack it first"),
+        ],
+    )
+    def test_one_line_says_what_is_wrong(self, tmp_path, name, text, match):
+        refused(write(tmp_path / name, text), match)
+
+    def test_places_that_hold_no_file(self, tmp_path):
+        refused(tmp_path / "none.csv", "No such file")
+        refused(tmp_path, "Is a directory")
+        refused(write(tmp_path / "f", "x") / "t.csv", "Not a directory")
+
+    def test_a_file_that_breaks_off(self, tmp_path):
+        whole = gzip.compress(("a,b\n" + "1,2\n" * 200_000).encode())
+        (tmp_path / "t.csv.gz").write_bytes(whole[: len(whole) // 2])
+        refused(tmp_path / "t.csv.gz", "t.csv.gz")
+
+    def test_unknown_columns_and_encodings(self, tmp_path):
+        table = open_table(write(tmp_path / "t.csv", CSV))
+        with pytest.raises(TableError, match="no column 'B'"):
+            list(table.batches(["B"]))
+        refused(tmp_path / "t.csv", "--encoding martian", encoding="martian")
+
+
+def profiled(values, missing=(), decimal=".", batches=2):
+    array = values if isinstance(values, pyarrow.Array) else pyarrow.array(values)
+    profile = Profile("x", Cells(decimal, tuple(missing)))
+    rows = np.arange(len(array))
+    for part in np.array_split(rows, batches):
+        profile.update(array.take(pyarrow.array(part)), part)
+    return profile
+
+
+MANY_TEXTS = [f"text {i % 97} {i % 89}" for i in range(500)]
+
+
+class TestKinds:
+    @pytest.mark.parametrize(
+        ("values", "kind", "why"),
+        [
+            (["1", "2.5", "-3e2", " 4 "], "number", "from -300 to 4"),
+            (["1", "", "NA", "2"], "number", "from 1 to 2"),
+            ([1, 2, None], "number", "from 1 to 2"),
+            (["yes", "no", "", "No"], "boolean", "yes"),
+            ([True, False, None, True], "boolean", "true"),
+            (["red", "green", "red", "blue"], "category", "3 different"),
+            (["2020-01-31", "2021-02-01"], "date", "2020-01-31 to 2021-02-01"),
+            (["2020-01-31T10:00:00Z", "2021-02-01 11:30:00"], "date", "2020"),
+            (["31/01/2020", "01/02/2020"], "date", "%d/%m/%Y"),
+            (["01/31/2020", "02/01/2020"], "date", "%m/%d/%Y"),
+            (["01/02/2020", "02/03/2020"], "date", "month could also be first"),
+            (["31.01.2020 10:00", "01.02.2020 11:00"], "date", "%d.%m.%Y %H:%M"),
+            (["18.00.00", "19.30.00"], "time of day", "%H.%M.%S"),
+            (["18:00", "19:30"], "time of day", "%H:%M"),
+            (["7", "7", "7"], "dropped", "always 7"),
+            (["a", "a", "a"], "dropped", "always 'a'"),
+            (["yes", "yes"], "dropped", "always"),
+            (["", "NA", None], "dropped", "nothing in it"),
+            ([f"id-{i}" for i in range(30)], "dropped", "an identifier"),
+            (MANY_TEXTS, "dropped", "text: 500|an identifier"),
+            ([[1], [2]], "dropped", "list"),
+        ],
+    )
+    def test_all_cells_decide(self, values, kind, why):
+        decision = decide(profiled(values))
+        assert decision.kind == kind
+        assert pandas.Series([decision.why]).str.contains(why).all(), decision.why
+
+    def test_types_of_parquet_are_believed(self):
+        stamps = pandas.Series(pandas.date_range("2020-01-01", periods=5, freq="12h"))
+        assert decide(profiled(pyarrow.array(stamps))).kind == "date"
+        assert decide(profiled(pyarrow.array(stamps.dt.time))).kind == "time of day"
+        assert (
+            decide(profiled(pyarrow.array(["a", "b", "a"]).dictionary_encode())).kind == "category"
+        )
+
+    def test_a_late_text_makes_no_category_of_numbers(self):
+        values = [str(i) for i in range(99)] + ["n.a. today"]
+        with pytest.raises(TableError, match=r"'n\.a\. today' in row 100 is none"):
+            decide(profiled(values))
+        assert decide(profiled(values, missing=["n.a. today"])).kind == "number"
+
+    def test_declared_numbers_are_missing(self):
+        profile = profiled(["1", "-200", "-200.0", "3"], missing=["-200"])
+        assert (profile.present, profile.number.low) == (2, 1.0)
+        assert profiled([1.0, -200.0], missing=["-200"]).present == 1
+
+    def test_decimal_commas(self):
+        assert profiled(["1,5", "2,5"], decimal=",").number.high == 2.5
+
+    def test_infinite_numbers_are_refused_unless_declared(self):
+        with pytest.raises(TableError, match="infinite number in row 2"):
+            decide(profiled(["1", "inf", "2"]))
+        assert decide(profiled(["1", "inf", "2"], missing=["inf"])).kind == "number"
+
+    def test_what_the_user_says_counts(self):
+        codes = profiled(["1", "2", "3"] * 5)
+        assert decide(codes, "category").kind == "category"
+        with pytest.raises(TableError, match="--as x=date"):
+            decide(codes, "date")
+        with pytest.raises(TableError, match="expected one of"):
+            decide(codes, "colour")
+
+    def test_numbers_of_rows_are_dropped_by_name(self):
+        profile = profiled([str(i) for i in range(50)])
+        assert decide(profile).kind == "number"
+        profile.name = "column 1"
+        assert decide(profile).why == "the number of the row"
+
+
+def table_of(rng, n=400):
+    day = pandas.Timestamp("2023-01-15") + pandas.to_timedelta(rng.integers(0, 600, n), "D")
+    frame = pandas.DataFrame(
+        {
+            "when": day + pandas.to_timedelta(rng.integers(0, 86400, n), "s"),
+            "color": rng.choice(["red", "green", "blue"], n),
+            "open": rng.choice([True, False], n),
+            "size": rng.normal(5, 2, n).round(6),
+            "note": [f"note {i}" for i in range(n)],
+            "a": rng.normal(size=n).round(6),
+            "b": rng.normal(100, 10, n).round(6),
+        }
+    )
+    frame.loc[5, "color"] = "violet"
+    for column, share in (("size", 0.1), ("color", 0.05), ("a", 0.2)):
+        frame.loc[rng.random(n) < share, column] = None
+    frame.loc[7, ["a", "b"]] = None
+    return frame
+
+
+def prepared(path, folder, **options):
+    folder.mkdir(exist_ok=True)
+    question = Question(("a", "b"), **options)
+    table, cells = open_table(path), Cells()
+    planned = plan(table, question, cells, survey(table, question, cells, silent))
+    raw = write_arrays(table, planned, folder, planned.rows[planned.split.test], silent)
+    return planned, np.load(folder / "X.npy"), np.load(folder / "y.npy"), raw
+
+
+class TestPreprocessing:
+    @pytest.fixture
+    def made(self, tmp_path, rng, small_blocks):
+        frame = table_of(rng)
+        frame.to_csv(tmp_path / "t.csv", index=False)
+        return frame, *prepared(tmp_path / "t.csv", tmp_path / "work")
+
+    def test_targets_and_rows_without_any(self, made):
+        frame, planned, x, y, raw = made
+        used = frame.drop(index=7)
+        np.testing.assert_array_equal(y, used[["a", "b"]].to_numpy())
+        np.testing.assert_array_equal(planned.rows, used.index)
+        assert (x.dtype, y.dtype, len(x)) == (np.float32, np.float64, 399)
+        test = planned.rows[planned.split.test]
+        assert raw.column("note" if "note" in raw.column_names else "size").to_pylist() == [
+            "" if pandas.isna(v) else str(v) for v in frame["size"][test]
+        ]
+
+    def test_numbers_dates_categories_as_pandas_has_them(self, made):
+        frame, planned, x, _, _ = made
+        used, train = frame.drop(index=7), planned.split.train
+        found = pandas.DataFrame(x, columns=planned.preprocessing.names)
+
+        size = used["size"].reset_index(drop=True)
+        seen = size[train].dropna()
+        expected = (size.fillna(seen.median()) - seen.mean()) / seen.std(ddof=0)
+        np.testing.assert_allclose(found["size"], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(found["size missing"], size.isna())
+
+        color = used["color"].reset_index(drop=True)
+        dummies = pandas.get_dummies(color.fillna(color[train].mode()[0]))
+        for name in ("red", "green", "blue"):
+            np.testing.assert_array_equal(found[f"color={name}"], dummies[name])
+        np.testing.assert_array_equal(found["color missing"], color.isna())
+
+        when = used["when"].reset_index(drop=True).dt
+        seconds = (when.hour * 60 + when.minute) * 60 + when.second
+        turns = {
+            "month": (when.month - 1) / 12,
+            "weekday": when.weekday / 7,
+            "hour": seconds / 86400,
+        }
+        for part, turn in turns.items():
+            np.testing.assert_allclose(
+                found[f"when {part} sin"], np.sin(2 * np.pi * turn), atol=1e-5
+            )
+            np.testing.assert_allclose(
+                found[f"when {part} cos"], np.cos(2 * np.pi * turn), atol=1e-5
+            )
+        np.testing.assert_array_equal(found["when year"] + 2000, when.year.clip(2023, 2024))
+        first = used["when"].reset_index(drop=True)[train]
+        elapsed = used["when"].reset_index(drop=True).clip(first.min(), first.max())
+        slope, _ = np.polyfit(elapsed.astype("int64") / 1e9, found["when elapsed"], 1)
+        assert slope == pytest.approx(2 / (first.max() - first.min()).total_seconds(), rel=1e-4)
+
+        np.testing.assert_array_equal(found["open"], used["open"])
+        assert not any(name.startswith("note") for name in found)
+
+    def test_what_was_decided_is_said(self, made):
+        _, planned, *_ = made
+        decisions = {d.column: d for d in planned.decisions}
+        assert decisions["note"].kind == "dropped"
+        assert "identifier" in decisions["note"].why
+        assert "missing: imputed" in decisions["size"].why
+        assert any("1 of 400 rows have no target" in note for note in planned.notes)
+        assert any("--time when" in note for note in planned.notes)
+
+    def test_the_same_from_json_and_from_other_formats(self, made, tmp_path):
+        frame, planned, x, _, _ = made
+        planned.preprocessing.save(tmp_path / "p.json")
+        loaded = Preprocessing.load(tmp_path / "p.json")
+        assert loaded == planned.preprocessing
+        frame["color"] = frame["color"].astype("category")
+        frame.to_parquet(tmp_path / "t.parquet")
+        frame.to_feather(tmp_path / "t.feather")
+        for name in ("t.parquet", "t.feather"):
+            batches = open_table(tmp_path / name).batches(loaded.columns)
+            found = np.concatenate([loaded.inputs(batch) for batch in batches])
+            np.testing.assert_allclose(found[planned.rows], x, atol=1e-6)
+
+    def test_statistics_are_of_training_rows_only(self, tmp_path, rng):
+        frame = table_of(rng)
+        frame["moment"] = np.arange(400)
+        frame.loc[frame.index >= 300, "size"] = 1e6
+        frame.to_csv(tmp_path / "t.csv", index=False)
+        planned, *_ = prepared(tmp_path / "t.csv", tmp_path / "w", time="moment")
+        number = next(e for e in planned.preprocessing.encoders if e.column == "size")
+        assert number.fill < 10
+        assert number.center < 10
+
+    def test_a_table_that_does_not_fit_is_refused_by_name(self, made, tmp_path):
+        frame, planned, *_ = made
+        lacking = frame.drop(columns=["size", "open"])
+        lacking.to_csv(tmp_path / "l.csv", index=False)
+        with pytest.raises(TableError, match="the columns 'open', 'size' are missing"):
+            planned.preprocessing.check(open_table(tmp_path / "l.csv"))
+        frame["size"] = frame["size"].astype(object)
+        frame.loc[3, "size"] = "large"
+        frame.to_csv(tmp_path / "text.csv", index=False)
+        batch = next(open_table(tmp_path / "text.csv").batches())
+        with pytest.raises(TableError, match="'size' must hold numbers.* 'large' is none"):
+            planned.preprocessing.inputs(batch)
+
+    def test_unknown_categories(self):
+        column = pyarrow.array(["a"] * 10 + ["b"] * 10 + ["rare"])
+        decision = decide(profiled(column))
+        encoder = CategoryEncoder.fit(decision, column, Cells(), False)
+        assert encoder.names == ["x=a", "x=b", "x=(other)"]
+        new = pyarrow.array(["b", "never seen", None])
+        np.testing.assert_array_equal(
+            encoder.encode(new, Cells()), [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
+        )
+        assert encoder.unknown(new, Cells()) == ["never seen"]
+
+    def test_numbers_beyond_squares_of_float64(self, tmp_path, rng):
+        frame = pandas.DataFrame({"x": rng.normal(size=50) * 1e200, "a": rng.normal(size=50)})
+        frame["b"] = frame["a"] + 1
+        frame.to_csv(tmp_path / "t.csv", index=False)
+        _, x, *_ = prepared(tmp_path / "t.csv", tmp_path / "w")
+        assert x.std() == pytest.approx(1, abs=0.3)
+
+
+class TestQuestions:
+    @pytest.mark.parametrize(
+        ("change", "match"),
+        [
+            ({"features": ("size", "colour")}, "--features.*'colour'.*Did you mean 'color'"),
+            ({"features": ("a", "size")}, "'a' is a target too"),
+            ({"drop": ("what",)}, "--drop"),
+            ({"group": "what"}, "--group"),
+            ({"group": "open"}, "2 groups; at least 4"),
+            ({"time": "color"}, "neither number nor date"),
+            ({"drop": ("when", "color", "open", "size", "note")}, "no column left"),
+            ({"features": ("note",)}, "no input is left"),
+            ({"kinds": {"size": "date"}}, "--as size=date"),
+        ],
+    )
+    def test_refused(self, tmp_path, rng, change, match):
+        table_of(rng).to_csv(tmp_path / "t.csv", index=False)
+        with pytest.raises(TableError, match=match):
+            prepared(tmp_path / "t.csv", tmp_path / "w", **change)
+
+    @pytest.mark.parametrize(
+        ("values", "match"),
+        [
+            ("word", "'b' must hold numbers; row 1 has 'word'"),
+            ("3", "'b' is always 3"),
+            ("", "'b' is missing in every row"),
+            ("inf", "'b' holds an infinite number in row 1"),
+            ("2020-01-01", "'b' must hold numbers"),
+        ],
+    )
+    def test_targets_that_are_none(self, tmp_path, rng, values, match):
+        frame = table_of(rng)
+        frame["b"] = values
+        frame.to_csv(tmp_path / "t.csv", index=False)
+        with pytest.raises(TableError, match=match):
+            prepared(tmp_path / "t.csv", tmp_path / "w")
+
+    def test_too_few_rows_and_too_many_columns(self, tmp_path, rng):
+        table_of(rng).iloc[:1].to_csv(tmp_path / "one.csv", index=False)
+        with pytest.raises(TableError, match="has 1 row; at least 20"):
+            prepared(tmp_path / "one.csv", tmp_path / "w")
+        wide = pandas.DataFrame(np.zeros((30, 10_000)), columns=[f"c{i}" for i in range(10_000)])
+        wide.assign(a=1, b=2).to_csv(tmp_path / "wide.csv", index=False)
+        with pytest.raises(TableError, match="10000 columns beside the targets; up to 1998"):
+            prepared(tmp_path / "wide.csv", tmp_path / "w")
+
+    def test_names_with_commas(self):
+        assert columns_named("a,b", ["a,b", "c"]) == ("a,b",)
+        assert columns_named("a, b", ["a", "b"]) == ("a", "b")
+
+
+class TestSplits:
+    def parts_are_a_partition(self, split, n):
+        together = np.concatenate(split)
+        assert len(together) == n
+        assert len(np.unique(together)) == n
+        assert all((np.diff(part) > 0).all() for part in split if len(part))
+
+    def test_at_random(self):
+        split = random_split(1000, shares(True), seed=3)
+        self.parts_are_a_partition(split, 1000)
+        assert [len(part) for part in split] == [600, 150, 100, 150]
+        assert [len(p) for p in random_split(1000, shares(False), 3)] == [700, 150, 0, 150]
+        assert (random_split(1000, shares(True), 4).test != split.test).any()
+
+    def test_groups_stay_together(self, rng):
+        groups = rng.integers(0, 60, 2000)
+        split = by_groups(groups, shares(True), seed=0)
+        self.parts_are_a_partition(split, 2000)
+        for i, part in enumerate(split):
+            others = np.concatenate([p for j, p in enumerate(split) if j != i])
+            assert not set(groups[part]) & set(groups[others])
+            assert len(part) / 2000 == pytest.approx(shares(True)[i], abs=0.03)
+
+    def test_four_groups_fill_four_parts(self):
+        split = by_groups(np.repeat(np.arange(4), 10), shares(True), seed=0)
+        assert [len(part) for part in split] == [10] * 4
+
+    def test_the_last_rows_test(self, rng):
+        times = rng.permutation(np.repeat(np.arange(250.0), 4))
+        split = by_time(times, shares(True))
+        self.parts_are_a_partition(split, 1000)
+        for earlier, later in itertools.pairwise(split):
+            assert times[earlier].max() < times[later].min()
+        assert len(split.test) == pytest.approx(150, abs=4)
+
+    def test_times_that_cannot_be_cut(self):
+        with pytest.raises(TableError, match="2 different times"):
+            by_time(np.repeat([0.0, 1.0], 50), shares(True))
+        with pytest.raises(TableError, match="row 3 .* no time"):
+            by_time(np.array([0.0, 1.0, np.nan]), shares(True))
+
+
+class TestRowSample:
+    def sampled(self, n, size, seed, sizes):
+        sample = RowSample(1, seed)
+        sample._size = size
+        batch = pyarrow.record_batch({"x": np.arange(n)})
+        first = 0
+        while first < n:
+            step = int(next(sizes))
+            sample.update(batch.slice(first, step))
+            first += step
+        return np.array(sample.among(np.arange(n)).column("x"))
+
+    def test_does_not_depend_on_the_batches(self, rng):
+        one = self.sampled(1000, 50, 1, iter([1000]))
+        many = self.sampled(1000, 50, 1, iter(rng.integers(1, 40, 1000)))
+        np.testing.assert_array_equal(np.sort(one), np.sort(many))
+        assert len(one) == 50
+
+    def test_every_row_has_the_same_chance(self):
+        counts = np.zeros(100)
+        for seed in range(2000):
+            counts[self.sampled(100, 10, seed, iter([30, 30, 40]))] += 1
+        # Binomial(2000, 0.1): standard deviation 13.4; the largest of 100 within 4.5 of them.
+        assert abs(counts - 200).max() < 4.5 * 13.4
+
+    def test_small_tables_are_kept_whole(self):
+        assert len(self.sampled(100, 1000, 0, iter([60, 40]))) == 100
+
+
+def test_numbers_in_text_are_read_as_python_reads_them(rng):
+    numbers = rng.normal(size=2000) * 10.0 ** rng.integers(-300, 300, 2000)
+    texts = [repr(float(number)) for number in numbers]
+    np.testing.assert_array_equal(Cells().numbers(pyarrow.array(texts)).numbers, numbers)
+    values = Cells().numbers(pyarrow.array([*texts, "0x1F", "1_000", "1 000"]))
+    assert values.unreadable.sum() == 3
+    np.testing.assert_array_equal(values.numbers[:2000], numbers)
+
+
+def test_a_wide_head_is_no_trouble(tmp_path):
+    buffer = io.StringIO()
+    pandas.DataFrame(np.ones((2, 10_000))).to_csv(buffer, index=False)
+    text = "\n".join(["n" + ",n".join(map(str, range(10_000))), *buffer.getvalue().split("\n")[1:]])
+    assert len(open_table(write(tmp_path / "t.csv", text)).columns) == 10_000
