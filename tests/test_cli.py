@@ -15,6 +15,7 @@ from scipy import stats
 from keras_mvn import MultivariateNormal
 from keras_mvn.cli import command
 from keras_mvn.commands import _networks
+from keras_mvn.commands._coverage import coverage_temperature
 from keras_mvn.tables import reading
 
 ROOT = Path(__file__).parent.parent
@@ -199,6 +200,18 @@ class TestFit:
             *QUICK, "--no-baselines")  # fmt: skip
         rows, y = test_rows_of(out)
         np.testing.assert_array_equal(np.isnan(y[:, 1]), make_table()["b"].isna()[rows])
+
+
+def test_coverage_calibration_covers_with_heavy_tails_and_gaps(rng):
+    n, d = 4000, 3
+    y = 1.7 * rng.standard_t(3, (n, d))
+    y[rng.random((n, d)) < 0.3] = np.nan
+    normal = MultivariateNormal(np.zeros((n, d)), covariance=np.broadcast_to(np.eye(d), (n, d, d)))
+    factor = coverage_temperature(normal, y).temperature
+    seen = ~np.isnan(y)
+    squared = np.nansum((y / factor) ** 2, axis=1)[seen.any(axis=1)]
+    inside = squared <= stats.chi2(seen.sum(axis=1)[seen.any(axis=1)]).ppf(0.9) * (1 + 1e-9)
+    assert inside.sum() == np.ceil(0.9 * (len(inside) + 1))
 
 
 class TestPredict:
@@ -451,6 +464,7 @@ SCRIPT = """
 import os, signal, sys
 from keras_mvn.cli import command
 from keras_mvn.commands import _networks
+from keras_mvn.commands._coverage import coverage_temperature
 
 class Signalled(_networks._Progress):
     def on_epoch_end(self, epoch, logs=None):

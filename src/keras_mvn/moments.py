@@ -24,6 +24,11 @@ SMALLEST_STDDEV = 1e-33
 EIGENVALUE_FLOOR = 1e-6
 """Smallest eigenvalue of the correlation matrix: perfectly collinear targets are given this."""
 
+GAPS_EIGENVALUE = 1e-2
+"""The same where values are missing: correlations from different rows can contradict each other,
+and are then pulled towards 0 together. A start with directions of almost no variance, which are
+artefacts, is hard to unlearn."""
+
 
 class Moments(NamedTuple):
     """What `estimate` found: means, standard deviations, and as much more as was asked for."""
@@ -88,10 +93,11 @@ def estimate(
     """
     names = target_names_of(target_names, event_size)
     batches = _batches(data, event_size)
-    covariance, streamed = np.zeros((0, 0)), StreamingMoments(event_size, rank or 0)
+    pairs, streamed = _PairMoments(event_size), StreamingMoments(event_size, rank or 0)
     if rank is None:
-        count, mean, covariance = _accumulate(batches, event_size)
-        seen, variance = np.diagonal(count), np.maximum(np.diagonal(covariance), 0.0)
+        for y in batches:
+            pairs.update(y)
+        seen, mean, variance = pairs.seen, pairs.mean, pairs.variance
     else:
         streamed.update_all(batches)
         seen, mean, variance = streamed.count, streamed.mean, streamed.variance
@@ -107,37 +113,88 @@ def estimate(
         directions = streamed.directions / stddev[:, None]
         directions[constant] = 0.0
         return Moments(mean, stddev, None, rows, directions)
-    correlation = covariance / stddev[:, None] / stddev[None, :]
+    correlation = pairs.correlation
     correlation[constant, :] = 0.0
     correlation[:, constant] = 0.0
     np.fill_diagonal(correlation, 1.0)
+    if pairs.with_gaps:
+        correlation = _made_consistent(correlation)
     correlation = _floor_eigenvalues(correlation, names, rows=int(seen.min()))
     sigma = stddev[:, None] * correlation * stddev[None, :]
     return Moments(mean, stddev, sigma, rows)
 
 
-def _accumulate(batches: Iterator[Array], d: int) -> tuple[Array, Array, Array]:
-    """Rows observed per pair of targets, mean, and covariance from the pairs observed."""
-    count, product, sums = np.zeros((d, d)), np.zeros((d, d)), np.zeros((d, d))
-    shift: Array | None = None
-    for y in batches:
+class _PairMoments:
+    """Mean and variance of every target from its own rows, correlations from the rows of a pair.
+
+    Both standard deviations of a correlation come from the same rows as the covariance: with those
+    of other rows it may exceed 1.
+    """
+
+    def __init__(self, d: int) -> None:
+        self._count, self._product = np.zeros((d, d)), np.zeros((d, d))
+        self._sums, self._squares = np.zeros((d, d)), np.zeros((d, d))
+        self._shift: Array | None = None
+
+    def update(self, y: Array) -> None:
+        """Add rows (n, d)."""
+        if not len(y):
+            return
         observed = ~np.isnan(y)
-        if shift is None:
+        if self._shift is None:
             # Differences from a typical value: squares of the values themselves would cancel.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a target missing in batch one
-                shift = np.nan_to_num(np.nanmean(y, axis=0)) if len(y) else None
-        if shift is None:
-            continue
+                self._shift = np.nan_to_num(np.nanmean(y, axis=0))
         mask = observed.astype(np.float64)
-        centred = np.where(observed, y - shift, 0.0)
-        count += mask.T @ mask
-        product += centred.T @ centred
-        sums += centred.T @ mask  # [i, j]: sum of target i over rows that also have target j
-    safe = np.maximum(count, 1.0)
-    covariance = product / safe - (sums / safe) * (sums.T / safe)
-    mean = np.diagonal(sums) / np.diagonal(safe) + (np.zeros(d) if shift is None else shift)
-    return count, mean, covariance
+        centred = np.where(observed, y - self._shift, 0.0)
+        self._count += mask.T @ mask
+        self._product += centred.T @ centred
+        self._sums += centred.T @ mask  # [i, j]: of target i over rows that also have target j
+        self._squares += (centred * centred).T @ mask
+
+    @property
+    def seen(self) -> Array:
+        """Rows in which each target was observed."""
+        return np.diagonal(self._count)
+
+    @property
+    def with_gaps(self) -> bool:
+        """Whether some pair of targets was not always observed together."""
+        return bool((self._count < self._count.max(initial=0.0)).any())
+
+    @property
+    def mean(self) -> Array:
+        """(d,)."""
+        shift = 0.0 if self._shift is None else self._shift
+        return np.asarray(np.diagonal(self._sums) / np.maximum(self.seen, 1.0) + shift)
+
+    @property
+    def variance(self) -> Array:
+        """(d,)."""
+        return np.diagonal(self._variances())
+
+    def _variances(self) -> Array:
+        """[i, j]: of target i over rows that also have target j."""
+        safe = np.maximum(self._count, 1.0)
+        return np.maximum(self._squares / safe - (self._sums / safe) ** 2, 0.0)
+
+    @property
+    def correlation(self) -> Array:
+        """(d, d); 0 for pairs that were never observed together."""
+        safe = np.maximum(self._count, 1.0)
+        covariance = self._product / safe - (self._sums / safe) * (self._sums.T / safe)
+        root = np.sqrt(self._variances())
+        size = root * root.T
+        known = (self._count > 1) & (size > 0)
+        return np.clip(np.where(known, covariance / np.where(known, size, 1.0), 0.0), -1.0, 1.0)
+
+
+def _made_consistent(correlation: Array) -> Array:
+    """(1 − λ) correlation + λ I with the smallest λ that leaves eigenvalues ≥ GAPS_EIGENVALUE."""
+    smallest = float(np.linalg.eigvalsh(correlation)[0])
+    share = (GAPS_EIGENVALUE - smallest) / (1.0 - smallest) if smallest < GAPS_EIGENVALUE else 0.0
+    return (1.0 - share) * correlation + share * np.eye(len(correlation))
 
 
 def _floor_stddev(mean: Array, stddev: Array, names: list[str]) -> tuple[Array, Array]:

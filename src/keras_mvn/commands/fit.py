@@ -11,7 +11,7 @@ from keras_mvn.commands import _options
 
 __all__ = ["fit"]
 
-CALIBRATIONS = ("temperature", "coverage", "per_target", "matrix", "none")
+CALIBRATIONS = ("coverage", "temperature", "per_target", "matrix", "none")
 LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_score", "crps")
 
 
@@ -53,10 +53,10 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
 @click.option(
     "--calibration",
     type=click.Choice(CALIBRATIONS),
-    default="temperature",
+    default="coverage",
     show_default=True,
-    help="Of the covariances, on rows held out for it: one factor, the most likely one or the one "
-    "with which 90 % regions cover 90 %; one factor per target; or a matrix.",
+    help="Of the covariances, on rows held out for it: one factor, that with which 90 % regions "
+    "cover 90 % or the most likely one; one factor per target; or a matrix.",
 )
 @click.option(
     "--members",
