@@ -18,7 +18,7 @@ import numpy as np
 
 import keras_mvn as kmvn
 
-SIZES = {"train": 6000, "validation": 1000, "calibration": 1000}  # the rest is for testing
+SIZES = {"train": 0.6, "validation": 0.1, "calibration": 0.1}  # the rest is for testing
 UNITS = {"PM2.5": "µg/m³", "NO2": "ppb", "O3": "ppm", "PM10": "µg/m³", "CO": "ppm", "SO2": "ppb"}
 
 
@@ -60,9 +60,10 @@ def load(path: Path, seed: int = 0) -> Air:
     table = np.array(rows, dtype=np.float64)
     target = np.array([name.startswith("max_") for name in header])
     order = np.random.default_rng(seed).permutation(len(table))
+    ends = np.cumsum([round(share * len(table)) for share in SIZES.values()])
     parts = [
         Part(table[chosen][:, ~target], table[chosen][:, target])
-        for chosen in np.split(order, np.cumsum(list(SIZES.values())))
+        for chosen in np.split(order, ends)
     ]
     inputs = [name for name in header if not name.startswith("max_")]
     targets = [name.removeprefix("max_") for name in header if name.startswith("max_")]

@@ -32,3 +32,13 @@ def dtype(request):
     """Both widths; JAX computes in float64 only when told so."""
     with differentiation.precision(request.param):
         yield request.param
+
+
+def pytest_collection_modifyitems(items):
+    """What does not touch a backend's tensors is tested once, not once per backend."""
+    if keras.backend.backend() == "torch":
+        return
+    skip = pytest.mark.skip(reason="the backend takes no part; run with PyTorch")
+    for item in items:
+        if item.get_closest_marker("once"):
+            item.add_marker(skip)

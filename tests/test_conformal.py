@@ -9,6 +9,8 @@ import pytest
 from keras_mvn import MultivariateNormal
 from keras_mvn.calibration import AdaptiveConformal, MondrianConformal, SplitConformal
 
+pytestmark = pytest.mark.once
+
 SETS = 1000
 
 

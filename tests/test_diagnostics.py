@@ -14,6 +14,8 @@ from keras_mvn.calibration import _hypotheses, diagnose
 from keras_mvn.calibration._coverage import Coverage, calibration_error
 from keras_mvn.calibration.diagnostics import LEVELS
 
+pytestmark = pytest.mark.once
+
 TESTS = ("size", "radial", "tails", "bias", "covariance")
 
 

@@ -15,6 +15,8 @@ import scipy.stats
 from keras_mvn import MultivariateNormal
 from structures import STRUCTURES, named
 
+pytestmark = pytest.mark.once
+
 D, ROWS = 4, 3
 UNITS = np.array([1e3, 1.0, 1e-3, 10.0])
 NAMES = ("a", "b", "c", "d")

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 
 from keras_mvn import MultivariateNormal, plots
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def axes():

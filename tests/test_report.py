@@ -16,6 +16,8 @@ from keras_mvn.report import _figures, _render, _svg
 from keras_mvn.report._learning import learning_of
 from structures import STRUCTURES, named
 
+pytestmark = pytest.mark.once
+
 HOSTILE = (
     "<b>bold</b>",
     "</script><script>alert(1)</script>",

@@ -15,6 +15,8 @@ from keras_mvn.covariances import Diagonal, LowRank
 from keras_mvn.scores import _estimates, _observations
 from structures import STRUCTURES, named
 
+pytestmark = pytest.mark.once
+
 D, ROWS, NAN = 4, 5, float("nan")
 UNITS = np.array([1.0, 10.0, 0.1, 3.0])
 NAMES = ("a", "b", "c", "d")

@@ -29,6 +29,8 @@ from keras_mvn.tables.profiling import Profile, decide
 from keras_mvn.tables.sampling import RowSample
 from keras_mvn.tables.splitting import by_groups, by_time, random_split, shares
 
+pytestmark = pytest.mark.once
+
 
 def silent(*_):
     pass

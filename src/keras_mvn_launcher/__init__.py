@@ -61,6 +61,7 @@ def main() -> None:
     for name in ("click", "rich"):
         if importlib.util.find_spec(name) is None:
             sys.exit(f"keras-mvn: {name} is missing; pip install 'keras-mvn[cli]'")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up lines are no answer
     from keras_mvn.cli import command
 
     command()

@@ -1,0 +1,76 @@
+"""The programs in examples/ run from start to end, on a small table of the same columns."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SETTINGS = ["RURAL", "SUBURBAN", "URBAN AND CENTER CITY"]
+UNITS = {"PM2.5": 10.0, "NO2": 25.0, "O3": 0.04, "PM10": 25.0, "CO": 0.5, "SO2": 2.0}
+
+pytestmark = [pytest.mark.slow, pytest.mark.once]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with air.csv: places, seasons, and six targets that rise and fall together."""
+    folder, rng, n = tmp_path_factory.mktemp("examples"), np.random.default_rng(0), 1500
+    longitude, latitude = rng.uniform(-124, -71, n), rng.uniform(28, 48, n)
+    month, setting = rng.integers(1, 13, n), rng.integers(0, 3, n)
+    common = rng.normal(size=n) * (0.5 + 0.5 * (setting == 2))
+    columns = {"Longitude": longitude, "Latitude": latitude, "Month": month}
+    columns |= {f"Location.Setting_{s}": (setting == i).astype(int) for i, s in enumerate(SETTINGS)}
+    for k, (name, unit) in enumerate(UNITS.items()):
+        level = 2.0 + 0.5 * np.sin(month / 2 + k) + 0.02 * (latitude - 38)
+        columns[f"max_{name}"] = unit * (level + 0.4 * common + 0.3 * rng.normal(size=n))
+    with (folder / "air.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return folder
+
+
+def run(name, folder, *arguments):
+    result = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments],
+        cwd=folder, capture_output=True, text=True, check=False,
+        env=os.environ | {"KERAS_BACKEND": keras.backend.backend()},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("condition_on_measured.py", "what the two measurements are worth"),
+        ("limits.py", "all six below their limits"),
+        ("alarm_region.py", "conformal ellipsoid"),
+        ("aleatoric_epistemic.py", "never seen"),
+    ],
+)
+def test_it_answers_its_question(name, said, folder):
+    assert said in run(name, folder, "--data", "air.csv")
+
+
+def test_two_measurements_are_worth_something(folder):
+    """The targets of this table share one cause, which two of them give away."""
+    printed = run("condition_on_measured.py", folder, "--data", "air.csv")
+    gain = float(printed.split("are worth: ")[1].split(" ")[0])
+    assert gain > 0.1
+    assert (folder / "keras-mvn-examples" / "condition_on_measured.png").stat().st_size > 10_000
+
+
+def test_a_missing_table_is_one_line(folder):
+    result = subprocess.run(
+        [sys.executable, EXAMPLES / "limits.py", "--data", "none.csv"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "there is no file none.csv" in result.stderr
