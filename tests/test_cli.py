@@ -462,6 +462,7 @@ class TestDirectories:
 
 SCRIPT = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs tests with &
 from keras_mvn.cli import command
 from keras_mvn.commands import _networks
 from keras_mvn.commands._coverage import coverage_temperature

@@ -16,7 +16,8 @@ __all__ = ["bhattacharyya", "kullback_leibler", "precision_diagonal", "wasserste
 
 def kullback_leibler(p: Gaussian, q: Gaussian) -> Array:
     """E log(p/q) under p."""
-    return np.asarray(kl_divergence(p.structure, _parameters(p), q.structure, _parameters(q)))
+    value: Array = kl_divergence(p.structure, _parameters(p), q.structure, _parameters(q))
+    return value[()]
 
 
 def _parameters(normal: Gaussian) -> Parameters:
@@ -53,7 +54,7 @@ def bhattacharyya(p: Gaussian, q: Gaussian) -> Array:
     """⅛ ‖K̄ (μ_p − μ_q)‖² + ½ log |Σ̄| − ¼ log |Σ_p| − ¼ log |Σ_q|, Σ̄ = ½ (Σ_p + Σ_q)."""
     z, log_scale = _average(p, q).whiten(p.mean - q.mean)
     spread = log_scale - 0.5 * (p.log_scale() + q.log_scale())
-    return np.asarray(0.125 * (z**2).sum(axis=-1) + spread)
+    return 0.125 * (z**2).sum(axis=-1) + spread
 
 
 def _average(p: Gaussian, q: Gaussian) -> Gaussian:

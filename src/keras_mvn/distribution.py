@@ -205,7 +205,7 @@ class MultivariateNormal:
 
         Arguments and errors as for `log_prob`; of a row with gaps, the distance in its margin.
         """
-        return np.asarray(np.linalg.norm(self._standardize(y, missing)[0], axis=-1))
+        return np.sqrt((self._standardize(y, missing)[0] ** 2).sum(axis=-1))
 
     def log_prob(self, y: Any, missing: str = "propagate") -> Array:
         """log N(y; μ, Σ), in nats: (...).

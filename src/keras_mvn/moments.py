@@ -93,12 +93,13 @@ def estimate(
     """
     names = target_names_of(target_names, event_size)
     batches = _batches(data, event_size)
-    pairs, streamed = _PairMoments(event_size), StreamingMoments(event_size, rank or 0)
     if rank is None:
+        pairs = _PairMoments(event_size)
         for y in batches:
             pairs.update(y)
         seen, mean, variance = pairs.seen, pairs.mean, pairs.variance
     else:
+        streamed = StreamingMoments(event_size, rank)
         streamed.update_all(batches)
         seen, mean, variance = streamed.count, streamed.mean, streamed.variance
     if (seen < 2).any():
