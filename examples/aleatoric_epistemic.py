@@ -17,7 +17,7 @@ import air
 from keras_mvn.ensemble import DeepEnsemble
 
 GAP = (-105.0, -90.0)
-ROWS = 2000
+ROWS = 1500
 
 options = air.arguments(__doc__)
 data = air.load(options.data, options.seed)
