@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas
 import pytest
@@ -354,6 +355,8 @@ class TestReportAndExport:
         pytest.importorskip("onnx")
         from keras_mvn.tables import Preprocessing, open_table
 
+        if keras.backend.backend() == "tensorflow":
+            pytest.xfail("open: tf2onnx loses the constants of Normalization (refused, one line)")
         out, _ = fitted
         run("export", out, "--out", tmp_path / "m.onnx", "--outputs", "mean,stddev")
         make_table().to_csv(tmp_path / "t.csv", index=False)
