@@ -190,6 +190,8 @@ def _usable(model: Any) -> Any:
         return model
     fresh = keras.models.clone_model(model)
     fresh.compile(type(model.optimizer).from_config(model.optimizer.get_config()), loss=model.loss)
+    # Or the file would hold no state of it, and Keras would refuse to load the file.
+    fresh.optimizer.build(fresh.trainable_variables)
     return fresh
 
 
