@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mvn import calibration, covariances, layers
+from keras_mvn import MultivariateNormal, calibration, covariances, layers, losses
 from keras_mvn.covariances._written_out import cholesky, inverse_unit_lower, written_out
+from keras_mvn.ensemble import DeepEnsemble
 from keras_mvn.exporting import _export, export
 from keras_mvn.exporting._onnx import Onnx
 from keras_mvn.exporting._outputs import OUTPUTS
@@ -260,6 +261,127 @@ def test_functions_that_a_converter_may_not_know(format, tmp_path):
     cancels = 0.0 if BACKEND == "tensorflow" else 2e-7
     np.testing.assert_allclose(served["mean"], np.expm1(exact), rtol=1e-6, atol=cancels)
     np.testing.assert_allclose(served["stddev"] - 1, np.log1p(abs(exact)), rtol=1e-6, atol=2e-7)
+
+
+def on_standardized(outputs_of):
+    """A model that standardizes its inputs by known moments, as the estimator's do."""
+    inputs = keras.Input((3,), name="x")
+    moments = {"mean": [1.0, -2.0, 30.0], "variance": [0.25, 4.0, 100.0]}
+    return keras.Model(inputs, outputs_of(keras.layers.Normalization(**moments)(inputs)))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("loaded", [False, True])
+def test_constants_of_a_layer_are_in_the_file(loaded, format, tmp_path):
+    # tf2onnx takes tensors that are neither weights nor NumPy arrays for inputs.
+    head = layers.MultivariateNormalHead(2, covariance_kernel_initializer="glorot_uniform")
+    model = on_standardized(head)
+    if loaded:
+        model.save(tmp_path / "model.keras")
+        model = keras.models.load_model(tmp_path / "model.keras")
+    path = path_in(tmp_path, format)
+    export(model, path, format, ["mean", "stddev", "y_pred"])
+    x = rows(7) * [0.5, 2.0, 10.0] + [1.0, -2.0, 30.0]
+    y_pred = model.predict(x.astype("float32"), verbose=0)
+    served = run(path, x.astype("float32"))
+    np.testing.assert_allclose(served["y_pred"], y_pred, rtol=1e-5, atol=1e-5)
+    del served["y_pred"]
+    assert max(worst_difference(served, head.distribution(y_pred)).values()) < 1e-5
+
+
+def members_of(structure, number=2, **options):
+    """Networks that disagree in mean and covariance, and their heads."""
+    keras.utils.set_random_seed(0)
+    return zip(*[model_of(structure, **options) for _ in range(number)], strict=True)
+
+
+def mixed(models, heads, x, recalibration=None):
+    """The moments of what the models predict, in float64."""
+    members = [h.distribution(m.predict(x, verbose=0)) for m, h in zip(models, heads, strict=True)]
+    means = np.stack([normal.mean for normal in members])
+    spread = np.stack([np.cov(means[:, i].T, bias=True) for i in range(len(x))])
+    covariance = np.mean([normal.covariance for normal in members], axis=0) + spread
+    normal = MultivariateNormal(means.mean(0), covariance=covariance)
+    return normal if recalibration is None else recalibration.apply(normal)
+
+
+OF_ENSEMBLES = ["mean", "covariance", "stddev", "correlation"]
+RECALIBRATIONS = [
+    None,
+    calibration.Temperature(1.5),
+    calibration.PerTarget((0.5, 1.0, 2.0, 3.0)),
+    calibration.MatrixScaling(np.tril(np.full((4, 4), 0.3)) + np.eye(4)),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("recalibration", RECALIBRATIONS, ids=lambda one: type(one).__name__)
+def test_an_ensemble_is_one_file(recalibration, format, tmp_path):
+    models, heads = members_of("precision_cholesky", target_names=["a", "b", "c", "d"])
+    path = path_in(tmp_path, format)
+    export(models, path, format, OF_ENSEMBLES, calibration=recalibration)
+    x = rows(7)
+    normal = mixed(models, heads, x, recalibration)
+    means = np.stack([model.predict(x, verbose=0)[:, :4] for model in models])
+    assert (np.ptp(means, axis=0).max(axis=0) > 0.1 * normal.stddev.min(axis=0)).all()
+    served = run(path, x)
+    assert list(served) == OF_ENSEMBLES or path.is_dir()
+    assert max(worst_difference(served, normal).values()) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("options", [{}, {"learn_degrees_of_freedom": True}], ids=str)
+def test_other_ensembles(options, format, tmp_path):
+    models, heads = members_of(covariances.LowRank(rank=2), 2, **options)
+    path = path_in(tmp_path, format)
+    export(models, path, format, OF_ENSEMBLES)
+    x = rows(7)
+    assert max(worst_difference(run(path, x), mixed(models, heads, x)).values()) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_deep_ensemble(tmp_path):
+    def builder():
+        head = layers.MultivariateNormalHead(2, covariance_kernel_initializer="glorot_uniform")
+        model = on_standardized(head)
+        model.compile("adam", losses.NegativeLogLikelihood())
+        return model
+
+    ensemble = DeepEnsemble(builder, n_members=2)
+    export(ensemble, tmp_path / "model.onnx", outputs=["mean", "stddev"])
+    x = rows(7)
+    mixture = ensemble.predict(x)
+    assert max(worst_difference(run(tmp_path / "model.onnx", x), mixture).values()) < 1e-5
+
+
+def test_a_list_of_one_model_is_that_model(exported, tmp_path):
+    _, model, head = exported
+    export([model], tmp_path / "model.onnx", outputs="scale_tril", calibration=RECALIBRATIONS[1])
+    x = rows(7)
+    normal = head.distribution(model.predict(x, verbose=0)).rescale(1.5)
+    assert worst_difference(run(tmp_path / "model.onnx", x), normal)["scale_tril"] < 1e-5
+
+
+def test_ensembles_that_cannot_be_written(tmp_path):
+    (one, _), (other, _) = model_of("cholesky"), model_of("precision_cholesky")
+    path = tmp_path / "model.onnx"
+    for name in ("scale_tril", "y_pred"):
+        with pytest.raises(ValueError, match=f"(?s)outputs=.*{name}.*ensemble.*stddev.*correl"):
+            export([one, one], path, outputs=["mean", name])
+    with pytest.raises(ValueError, match=r"predictions of model 0 are Cholesky.*1 are Precision"):
+        export([one, other], path)
+    inputs = keras.Input((5,))
+    wider = keras.Model(inputs, layers.MultivariateNormalHead(4)(inputs))
+    with pytest.raises(ValueError, match=r"inputs of model 0 are .*3.*model 1 are .*5"):
+        export([one, wider], path)
+    for wrong in ([], [one, "two"], "model.keras"):
+        with pytest.raises(TypeError, match="a Keras model, a DeepEnsemble, or a list"):
+            export(wrong, path)
+    with pytest.raises(TypeError, match="must be None or a Recalibration.*received a str"):
+        export([one, one], path, calibration="temperature")
+    assert not list(tmp_path.iterdir())
 
 
 class Wrapped(keras.Model):

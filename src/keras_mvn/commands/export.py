@@ -25,7 +25,8 @@ __all__ = ["export"]
     "--outputs",
     default="mean,covariance",
     show_default=True,
-    help="Of mean, covariance, scale_tril, stddev, correlation, y_pred.",
+    help="Of mean, covariance, scale_tril, stddev, correlation, y_pred; of an ensemble without "
+    "scale_tril and y_pred.",
 )
 @click.option(
     "--out",
@@ -36,8 +37,9 @@ __all__ = ["export"]
 def export(model_dir: Path, form: str, outputs: str, out: Path | None, as_json: bool) -> None:
     """Write the network as a file that is served without keras-mvn or Keras.
 
-    The recalibration is part of it. What a table goes through before the network is not: it is
-    described in MODEL_DIR/preprocessing.json, and `inputs` in fit.json names the numbers in order.
+    The recalibration is part of it; an ensemble is one file, too, which gives the moments of its
+    mixture. What a table goes through before the network is not part of it: it is described in
+    MODEL_DIR/preprocessing.json, and `inputs` in fit.json names the numbers in order.
 
     \b
     Examples:
@@ -50,18 +52,10 @@ def export(model_dir: Path, form: str, outputs: str, out: Path | None, as_json: 
 
     output = Output(as_json)
     model = FittedModel.load(model_dir)
-    if len(model.members) > 1:
-        raise RefusalError(
-            f"{model_dir} holds an ensemble of {len(model.members)} networks, which cannot be "
-            "exported as one file; fit with --members 1."
-        )
-    network = model.members[0]
-    if model.calibration is not None:
-        network = model.calibration.apply(network)
     path = out or model_dir / ("model.onnx" if form == "onnx" else "saved_model")
     wanted = tuple(name.strip() for name in outputs.split(","))
     try:
-        write(network, path, form, wanted)
+        write(model.members, path, form, wanted, calibration=model.calibration)
     except (ValueError, ImportError) as error:
         raise RefusalError(str(error)) from error
     output.say(f"{', '.join(wanted)} → {path}")

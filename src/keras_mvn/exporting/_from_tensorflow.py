@@ -16,19 +16,23 @@ PACKAGES = ("tf2onnx",)
 
 
 def to_onnx(serving: Serving, opset: int | None) -> Any:
-    """A ModelProto with the signature's inputs and named outputs."""
+    """A ModelProto with the signature's inputs and named outputs.
+
+    `tf2onnx.convert.from_function` would do, but takes every tensor that the traced function
+    captured, such as the mean and the variance of `keras.layers.Normalization`, for an input.
+    """
     tf, tf2onnx = require("tensorflow", "export"), require("tf2onnx", "export")
-    signature = [
-        tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in serving.signature.specs
-    ]
-
-    @tf.function(input_signature=signature, autograph=False)
-    def served(*flat: Any) -> dict[str, Any]:
-        return serving.named(serving(*flat))
-
-    model, _ = tf2onnx.convert.from_function(
-        served,
-        input_signature=signature,
+    specs = serving.signature.specs
+    signature = [tf.TensorSpec(spec.shape, spec.dtype) for spec in specs]
+    traced = tf.function(serving, signature, autograph=False).get_concrete_function()
+    inputs = [tensor.name for tensor in traced.inputs[: len(specs)]]  # what is captured comes last
+    outputs = [tensor.name for tensor in traced.outputs]
+    names = zip(inputs + outputs, (*serving.signature.names, *serving.outputs), strict=True)
+    model, _ = tf2onnx.convert.from_graph_def(
+        tf2onnx.tf_loader.from_function(traced, inputs, outputs),  # constants in place of captures
+        input_names=inputs,
+        output_names=outputs,
+        tensors_to_rename=dict(names),
         opset=opset,
         custom_op_handlers={name: (_handler(write), []) for name, write in _WRITERS.items()},
     )

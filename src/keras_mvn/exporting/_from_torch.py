@@ -20,7 +20,7 @@ _TRACED_ROWS = 3
 def to_onnx(serving: Serving, opset: int | None) -> Any:
     """A ModelProto with the signature's inputs and named outputs."""
     torch = require("torch", "export")
-    training = serving.model.training
+    training = [model.training for model in serving.models]
     module = _module(torch, serving).eval()
     rows = serving.signature.rows(_TRACED_ROWS)
     axes = [
@@ -40,7 +40,8 @@ def to_onnx(serving: Serving, opset: int | None) -> Any:
             custom_translation_table={torch.ops.aten.squeeze.dim: _squeeze},
         )
     finally:
-        serving.model.train(training)
+        for model, before in zip(serving.models, training, strict=True):
+            model.train(before)
     return program.model_proto
 
 
@@ -52,7 +53,7 @@ def _module(torch: Any, serving: Serving) -> Any:
     class Served(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = serving.model
+            self.models = torch.nn.ModuleList(serving.models)
 
         def forward(self, *flat: Any) -> Any:
             return serving(*flat)

@@ -48,7 +48,7 @@ class Onnx(Format):
         """Convert, check against ONNX's own schemas, and describe."""
         onnx, metadata = require("onnx", "export"), serving.metadata()
         model = _CONVERTERS[keras.backend.backend()].to_onnx(serving, opset)
-        _order_outputs(model.graph, serving.outputs)
+        _name_first_axes(model.graph)
         for part in (model.graph, *model.functions):
             _forget_the_source(part)
         model.producer_name, model.producer_version = "keras-mvn", metadata["keras_mvn.version"]
@@ -71,12 +71,7 @@ class Onnx(Format):
         return results
 
 
-def _order_outputs(graph: Any, names: tuple[str, ...]) -> None:
-    """As they were asked for, where tf2onnx sorts them; of a first axis called "batch"."""
-    by_name = {output.name: output for output in graph.output}
-    ordered = [by_name[name] for name in names]
-    del graph.output[:]
-    graph.output.extend(ordered)
+def _name_first_axes(graph: Any) -> None:
     for tensor in (*graph.input, *graph.output):
         tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from keras_mvn._numeric import namespace
 from keras_mvn.covariances import Covariance
 from keras_mvn.covariances.packing import diagonal
+from keras_mvn.exporting._moments import Moments
 from keras_mvn.layouts import Parameters
 from keras_mvn.types import Tensor
 
@@ -21,10 +22,17 @@ class Output(NamedTuple):
     """From the structure, what y_pred says of mean and covariance, and y_pred itself."""
     meaning: str
     """For the file: what it is, its shape, its units."""
+    of_moments: Callable[[Moments], Tensor] | None = None
+    """From the mean and the covariance of an ensemble; None where it is not offered."""
 
 
 def _stddev(structure: Covariance, normal: Parameters, y_pred: Tensor) -> Tensor:
     variance = structure.variance(normal.scale, normal.shape_params)
+    return namespace(variance).sqrt(variance)
+
+
+def _stddev_of_moments(moments: Moments) -> Tensor:
+    variance = moments.variance()
     return namespace(variance).sqrt(variance)
 
 
@@ -34,14 +42,22 @@ def _correlation(structure: Covariance, normal: Parameters, y_pred: Tensor) -> T
     return r / root[..., :, None] / root[..., None, :]
 
 
+def _correlation_of_moments(moments: Moments) -> Tensor:
+    sigma = moments.covariance()
+    root = namespace(sigma).sqrt(diagonal(sigma))
+    return sigma / root[..., :, None] / root[..., None, :]
+
+
 OUTPUTS = {
     "mean": Output(
         lambda structure, normal, y_pred: normal.mean,
         "expected targets, (..., d), in the units of the targets",
+        lambda moments: moments.mean,
     ),
     "covariance": Output(
         lambda structure, normal, y_pred: structure.covariance(normal.scale, normal.shape_params),
         "covariance matrix of the targets, (..., d, d), in the products of their units",
+        lambda moments: moments.covariance(),
     ),
     "scale_tril": Output(
         lambda structure, normal, y_pred: structure.scale_tril(normal.scale, normal.shape_params),
@@ -51,8 +67,13 @@ OUTPUTS = {
     "stddev": Output(
         _stddev,
         "standard deviations of the targets, (..., d), in the units of the targets",
+        _stddev_of_moments,
     ),
-    "correlation": Output(_correlation, "correlation matrix of the targets, (..., d, d), no unit"),
+    "correlation": Output(
+        _correlation,
+        "correlation matrix of the targets, (..., d, d), no unit",
+        _correlation_of_moments,
+    ),
     "y_pred": Output(
         lambda structure, normal, y_pred: y_pred,
         "what the Keras model emits, in keras-mvn's own layout",
@@ -61,16 +82,22 @@ OUTPUTS = {
 """What `export(outputs=…)` takes, in the order of the documentation."""
 
 
-def checked_outputs(outputs: str | Sequence[str]) -> tuple[str, ...]:
+def checked_outputs(outputs: str | Sequence[str], of_ensemble: bool = False) -> tuple[str, ...]:
     """Names of `OUTPUTS`, each once.
 
     Raises:
-        ValueError: none, an unknown one, or one twice.
+        ValueError: none, an unknown one, one twice, or one that ensembles do not have.
 
     """
     names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     if not names or len(set(names)) < len(names) or not set(names) <= set(OUTPUTS):
         raise ValueError(
             f"outputs={outputs!r} must name one or several of {list(OUTPUTS)}, each once."
+        )
+    offered = [name for name, one in OUTPUTS.items() if one.of_moments is not None]
+    if of_ensemble and not set(names) <= set(offered):
+        raise ValueError(
+            f"outputs={outputs!r}: of an ensemble, whose networks together predict a mixture, a "
+            f"file can hold {offered}. Export a single network for the others."
         )
     return names

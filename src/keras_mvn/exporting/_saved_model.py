@@ -58,7 +58,8 @@ class SavedModel(Format):
         """The endpoint `serve`, which is also `serving_default`, and metadata."""
         tf = require("tensorflow", "export")
         archive = keras.export.ExportArchive()
-        archive.track(serving.model)
+        for model in serving.models:
+            archive.track(model)
         jax = {"jax2tf_kwargs": {"with_gradient": False}}
         archive.add_endpoint(
             "serve",

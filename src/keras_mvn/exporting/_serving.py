@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import keras
 
@@ -15,10 +16,10 @@ from keras_mvn._names import target_names_of
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.exporting._outputs import OUTPUTS
 from keras_mvn.exporting._signature import Signature, signature_of
-from keras_mvn.layouts import Reader
+from keras_mvn.layouts import Parameters, Reader
 from keras_mvn.types import Array, Tensor
 
-__all__ = ["Prediction", "Serving", "serving_of"]
+__all__ = ["ModelServing", "Prediction", "Serving", "serving_of"]
 
 
 @dataclass(frozen=True)
@@ -33,26 +34,28 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Serving:
-    """A model, in inference mode, and what is read from its prediction."""
+class Serving(abc.ABC):
+    """Models, in inference mode, and what is read from their predictions."""
 
-    model: keras.Model
+    models: tuple[keras.Model, ...]
     signature: Signature
+    """Of the inputs that each of them takes."""
     prediction: Prediction
     outputs: tuple[str, ...]
     """Names of `OUTPUTS`."""
 
+    @abc.abstractmethod
+    def of(self, inputs: Any) -> tuple[Tensor, ...]:
+        """The outputs, in their order, of what the models take."""
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """For error messages."""
+
     def __call__(self, *flat: Tensor) -> tuple[Tensor, ...]:
         """The outputs, in their order, of tensors in the order of the signature."""
         return self.of(self.signature.pack(flat))
-
-    def of(self, inputs: Any) -> tuple[Tensor, ...]:
-        """The outputs, in their order, of what the model takes."""
-        predictions = self.model(inputs, training=False)
-        y_pred = keras.tree.flatten(predictions)[self.prediction.position]
-        reader = self.prediction.reader
-        normal = reader.decode(y_pred)
-        return tuple(OUTPUTS[name].of(reader.covariance, normal, y_pred) for name in self.outputs)
 
     def named(self, values: Any) -> dict[str, Any]:
         """Outputs in their order → by name."""
@@ -65,7 +68,7 @@ class Serving:
 
     def metadata(self) -> dict[str, str]:
         """What cannot be seen in the file; lists and dictionaries as JSON."""
-        found, reader = heads(self.model), self.prediction.reader
+        found, reader = heads(self.models[0]), self.prediction.reader
         names = found[0].target_names if len(found) == 1 else None
         structure = keras.saving.serialize_keras_object(reader.covariance)
         return {
@@ -76,7 +79,31 @@ class Serving:
             "keras_mvn.outputs": json.dumps({name: OUTPUTS[name].meaning for name in self.outputs}),
             "keras_mvn.covariance": json.dumps(structure),
             "keras_mvn.layout": reader.layout.name,
+            "keras_mvn.members": str(len(self.models)),
         }
+
+
+@final
+@dataclass(frozen=True)
+class ModelServing(Serving):
+    """One model."""
+
+    @property
+    def name(self) -> str:
+        """As Keras knows it."""
+        return f"Model {self.models[0].name!r}"
+
+    def of(self, inputs: Any) -> tuple[Tensor, ...]:
+        """From the structure, without forming what was not asked for."""
+        y_pred, normal = self.read(inputs)
+        structure = self.prediction.reader.covariance
+        return tuple(OUTPUTS[name].of(structure, normal, y_pred) for name in self.outputs)
+
+    def read(self, inputs: Any) -> tuple[Tensor, Parameters]:
+        """y_pred, and what it says."""
+        predictions = self.models[0](inputs, training=False)
+        y_pred = keras.tree.flatten(predictions)[self.prediction.position]
+        return y_pred, self.prediction.reader.decode(y_pred)
 
 
 def serving_of(
@@ -86,7 +113,7 @@ def serving_of(
     covariance: CovarianceLike | None,
     layout: str,
     from_raw: bool,
-) -> Serving:
+) -> ModelServing:
     """What is served of a model: its head, or the output that the arguments describe.
 
     Raises:
@@ -102,7 +129,9 @@ def serving_of(
     reader = _reader(model, y_pred, covariance, layout, from_raw)
     event_size = reader.decode(y_pred).mean.shape[-1]
     dtype = keras.backend.standardize_dtype(y_pred.dtype)
-    return Serving(model, signature, Prediction(position, reader, event_size, dtype), outputs)
+    return ModelServing(
+        (model,), signature, Prediction(position, reader, event_size, dtype), outputs
+    )
 
 
 def _position(predictions: Any, flat: list[Tensor], output: str | int | None) -> int:

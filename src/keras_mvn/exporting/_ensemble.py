@@ -1,0 +1,80 @@
+"""Several networks in one file: the mean and the covariance of their mixture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast, final
+
+import keras
+
+from keras_mvn.calibration import Recalibration
+from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.exporting._moments import Moments, mixture
+from keras_mvn.exporting._outputs import OUTPUTS
+from keras_mvn.exporting._serving import ModelServing, Serving
+from keras_mvn.types import Tensor
+
+__all__ = ["EnsembleServing", "serving_of_ensemble"]
+
+
+@final
+@dataclass(frozen=True)
+class EnsembleServing(Serving):
+    """Networks of the same inputs, whose predictions have the same weight."""
+
+    members: tuple[ModelServing, ...]
+    calibration: Recalibration | None
+    """Of the mixture's moments."""
+
+    @property
+    def name(self) -> str:
+        """How many they are."""
+        return f"The ensemble of {len(self.models)} models"
+
+    def of(self, inputs: Any) -> tuple[Tensor, ...]:
+        """From the moments of the mixture."""
+        structure = self.prediction.reader.covariance
+        moments = mixture(structure, [member.read(inputs)[1] for member in self.members])
+        if self.calibration is not None:
+            # To a recalibration, what has these methods is a normal.
+            normal = self.calibration._apply_to_normal(cast(MultivariateNormal, moments))
+            moments = cast(Moments, normal)
+        computed = (OUTPUTS[name].of_moments for name in self.outputs)
+        return tuple(of(moments) for of in computed if of is not None)
+
+
+def serving_of_ensemble(
+    members: list[ModelServing], calibration: Recalibration | None
+) -> EnsembleServing:
+    """What is served of several models.
+
+    Raises:
+        ValueError: their inputs or their heads differ.
+
+    """
+    first = members[0]
+    for i, member in enumerate(members):
+        for what, mine, other in zip(
+            ("inputs", "predictions"), _described(first), _described(member), strict=True
+        ):
+            if mine != other:
+                raise ValueError(
+                    f"Models of an ensemble must have the same inputs and heads: the {what} of "
+                    f"model 0 are {mine}, those of model {i} are {other}."
+                )
+    models = tuple(member.models[0] for member in members)
+    return EnsembleServing(
+        models, first.signature, first.prediction, first.outputs, tuple(members), calibration
+    )
+
+
+def _described(member: ModelServing) -> tuple[Any, str]:
+    """Inputs and prediction, without names: Keras numbers those."""
+    prediction = member.prediction
+    inputs = keras.tree.map_structure(
+        lambda spec: (spec.shape, spec.dtype), member.signature.structure
+    )
+    return inputs, (
+        f"{prediction.reader.covariance!r} for {prediction.event_size} targets "
+        f"({prediction.reader.layout.name}, {prediction.dtype})"
+    )

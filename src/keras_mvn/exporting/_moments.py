@@ -1,0 +1,89 @@
+"""Mean and covariance of what several networks predict, as a graph of sums and products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from keras_mvn._numeric import constant_like, namespace
+from keras_mvn.covariances import Covariance
+from keras_mvn.covariances._written_out import cholesky
+from keras_mvn.covariances.packing import diagonal
+from keras_mvn.layouts import Parameters
+from keras_mvn.types import Array, Tensor
+
+__all__ = ["Moments", "mixture"]
+
+
+class Moments(NamedTuple):
+    """Of one distribution per row. Nothing of size d × d is formed that is not asked for.
+
+    The methods are those of `MultivariateNormal` by which recalibrations change it.
+    """
+
+    mean: Tensor
+    """(..., d), in the units of the targets."""
+    variance: Callable[[], Tensor]
+    """(..., d)"""
+    covariance: Callable[[], Tensor]
+    """(..., d, d)"""
+
+    def rescale(self, factor: float) -> Self:
+        """Σ' = factor² Σ."""
+        return self.rescale_targets(np.full(self.mean.shape[-1], factor))
+
+    def rescale_targets(self, factors: Any) -> Self:
+        """Σ' = D Σ D, D = diag(factors)."""
+        d = np.asarray(factors, "float64")
+        return self._replace(
+            variance=lambda: _times(self.variance(), d**2),
+            covariance=lambda: _times(self.covariance(), d[:, None] * d),
+        )
+
+    def transform_errors(self, scale_tril: Any) -> Self:
+        """Σ' = L C Cᵀ Lᵀ, L the Cholesky factor of Σ."""
+
+        def covariance() -> Tensor:
+            sigma = self.covariance()
+            factor = cholesky(sigma) @ constant_like(np.asarray(scale_tril, "float64"), sigma)
+            return factor @ namespace(factor).swapaxes(factor, -1, -2)
+
+        return self._replace(variance=lambda: diagonal(covariance()), covariance=covariance)
+
+
+def _times(x: Tensor, constant: Array) -> Tensor:
+    return x * constant_like(constant, x)
+
+
+def mixture(structure: Covariance, members: Sequence[Parameters]) -> Moments:
+    """Of a mixture with equal weights: Σ* = mean(Σ_m) + mean((μ_m − μ*)(μ_m − μ*)ᵀ).
+
+    As `keras_mvn.mixture.Mixture` has it, on tensors.
+    """
+    mean = _average([member.mean for member in members])
+
+    def variance() -> Tensor:
+        return _average(
+            [
+                structure.variance(member.scale, member.shape_params) + (member.mean - mean) ** 2
+                for member in members
+            ]
+        )
+
+    def covariance() -> Tensor:
+        spread = [member.mean - mean for member in members]
+        return _average(
+            [
+                structure.covariance(member.scale, member.shape_params)
+                + r[..., :, None] * r[..., None, :]
+                for member, r in zip(members, spread, strict=True)
+            ]
+        )
+
+    return Moments(mean, variance, covariance)
+
+
+def _average(terms: list[Tensor]) -> Tensor:
+    return sum(terms[1:], start=terms[0]) / len(terms)
