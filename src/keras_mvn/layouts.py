@@ -40,6 +40,30 @@ class Parameters(NamedTuple):
     shape_params: Tensor
     """(..., k), dimensionless; the structure reads R from it."""
 
+    @property
+    def packed(self) -> Tensor | None:
+        """`[mean | scale | shape_params]` as one tensor, if they were read from such a one."""
+        return None
+
+
+class PackedParameters(Parameters):
+    """Parameters that are slices of one tensor, for what can read it as it stands."""
+
+    _packed: Tensor
+
+    @classmethod
+    def of(cls, packed: Tensor, event_size: int) -> PackedParameters:
+        """Mean, scale and shape parameters of `[mean | scale | shape_params]`."""
+        d = event_size
+        parameters = cls(packed[..., :d], packed[..., d : 2 * d], packed[..., 2 * d :])
+        parameters._packed = packed
+        return parameters
+
+    @property
+    def packed(self) -> Tensor:
+        """The tensor."""
+        return self._packed
+
 
 def degrees_of_freedom_from(raw: Tensor) -> Tensor:
     """ν = 2 + 8 link(raw) of Student's t: above 2, so that a covariance exists; 10 at raw = 0."""
@@ -104,10 +128,10 @@ class Packed(Layout):
     def decode(
         self, y_pred: Tensor, event_size: int, covariance: Covariance, from_raw: bool
     ) -> Parameters:
+        if not from_raw:
+            return PackedParameters.of(y_pred, event_size)
         mean, rest = self.mean(y_pred, event_size), y_pred[..., event_size:]
-        if from_raw:
-            return Parameters(mean, *covariance.constrain(rest, event_size))
-        return Parameters(mean, rest[..., :event_size], rest[..., event_size:])
+        return Parameters(mean, *covariance.constrain(rest, event_size))
 
 
 @final
@@ -251,9 +275,10 @@ class Reader:
             ValueError: no number of targets gives y_pred this shape.
 
         """
-        (mean, scale, shape_params), nu = self.decode_student_t(y_pred)
+        parameters, nu = self.decode_student_t(y_pred)
         if nu is None:
-            return Parameters(mean, scale, shape_params)
+            return parameters
+        mean, scale, shape_params = parameters
         ratio = namespace(nu).sqrt(nu / (nu - 2.0))  # the covariance of Student's t
         return Parameters(mean, scale * ratio[..., None], shape_params)
 

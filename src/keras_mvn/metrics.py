@@ -14,6 +14,7 @@ from keras_mvn._chi_square import chi_square_quantile
 from keras_mvn._names import to_snake_case
 from keras_mvn._rows import Targets, as_tensor, read_targets, weighted_events
 from keras_mvn.covariances import DEFAULT, CovarianceLike
+from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters, Reader
 from keras_mvn.losses.base import at_least_float32
 from keras_mvn.losses.negative_log_likelihood import row_negative_log_likelihood
@@ -214,12 +215,8 @@ class _EllipsoidMetric(CovarianceMetric):
 
     def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
         """1 for rows inside, 0 for rows outside, NaN where y is NaN (...)."""
-        mean, scale, shape_params = parameters
-        z, _ = self.reader.covariance.standardize(
-            targets.values - mean, scale, shape_params, targets.observed
-        )
-        squared = ops.sum(z * z, axis=-1)
-        inside = ops.cast(squared <= self._radius_squared(targets), scale.dtype)
+        squared = elliptical(self.reader.covariance, targets, parameters).mahalanobis
+        inside = ops.cast(squared <= self._radius_squared(targets), squared.dtype)
         return ops.where(ops.isnan(squared), squared, inside)
 
     def _radius_squared(self, targets: Targets) -> Tensor | float:

@@ -140,6 +140,9 @@ class Covariance(abc.ABC):
         _, whole = self.whiten_with_vjp(shape_params, namespace(u).zeros_like(u))
         return z, whole + log_det
 
+    fused_form: ClassVar[str | None] = None
+    """The name under which `keras_mvn.kernels` knows how to read `shape_params`; None: not."""
+
     triangular: ClassVar[bool] = False
     """Whether `coloring_matrix` is lower triangular."""
 

@@ -56,6 +56,7 @@ class Cholesky(Covariance):
     """
 
     triangular: ClassVar[bool] = True
+    fused_form: ClassVar[str | None] = "cholesky"
 
     def shape_size(self, event_size: int) -> int:
         """d(d − 1)/2: the strict lower triangle N, row by row."""

@@ -41,6 +41,7 @@ class PrecisionCholesky(Covariance):
     """
 
     triangular: ClassVar[bool] = True
+    fused_form: ClassVar[str | None] = "precision_cholesky"
 
     def shape_size(self, event_size: int) -> int:
         """d(d − 1)/2: the strict lower triangle N, row by row."""

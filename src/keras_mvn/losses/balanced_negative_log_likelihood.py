@@ -8,10 +8,11 @@ import keras
 from keras import ops
 
 from keras_mvn._rows import Targets
+from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters
 from keras_mvn.losses._gradients import gradient_only
 from keras_mvn.losses.base import CovarianceLoss
-from keras_mvn.losses.negative_log_likelihood import row_negative_log_likelihood
+from keras_mvn.losses.negative_log_likelihood import from_elliptical
 from keras_mvn.types import Tensor
 
 __all__ = ["BalancedNegativeLogLikelihood"]
@@ -53,13 +54,17 @@ class BalancedNegativeLogLikelihood(CovarianceLoss):
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
         """−log p of each row (...), with the balanced gradient of the mean."""
-        mean, scale, shape_params = parameters
-        covariance = self.reader.covariance
-        fixed = Parameters(ops.stop_gradient(mean), scale, shape_params)
-        nll = row_negative_log_likelihood(covariance, targets, fixed)
-        sigma = ops.stop_gradient(ops.sqrt(covariance.variance(scale, shape_params)))
+        found = elliptical(
+            self.reader.covariance,
+            targets,
+            parameters,
+            fixed_mean=True,
+            variance=True,
+            fused=self.fused,
+        )
+        sigma = ops.sqrt(found.variance)
         rows = tuple(range(len(sigma.shape) - 1))
-        u = targets.of_observed((targets.values - mean) / sigma)
+        u = targets.of_observed((targets.values - found.mean) / sigma)
         # r²/(σ σ̄) = (r/σ)² σ/σ̄: neither squares of y nor products of two scales are formed.
         weight = MEAN_WEIGHT * sigma / ops.mean(sigma, axis=rows, keepdims=True)
-        return nll + gradient_only(0.5 * ops.sum(weight * u * u, axis=-1))
+        return from_elliptical(found, targets) + gradient_only(0.5 * ops.sum(weight * u * u, axis=-1))

@@ -30,6 +30,8 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
         missing: what NaN in y_true does: "propagate" makes the loss NaN, "marginalize" reads it as
             "not observed" and takes the marginal distribution of what was observed in that row.
         regularizer: a penalty from `keras_mvn.regularizers`.
+        fused: None takes a fast kernel where there is one (`keras_mvn.kernels`), True raises where
+            there is none, False takes the reference.
         reduction: as in `keras.losses.Loss`.
         name: as in `keras.losses.Loss`.
         dtype: None computes in the dtype of y_pred, float32 at least.
@@ -43,6 +45,7 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
         layout: str = "packed",
         missing: str = "propagate",
         regularizer: CovarianceRegularizer | None = None,
+        fused: bool | None = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
         dtype: Any = None,
@@ -52,6 +55,7 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
         self.reader = Reader(covariance, from_raw, layout)
         self.missing = checked_missing(missing)
         self.regularizer = regularizers.get(regularizer)
+        self.fused = fused
 
     @abc.abstractmethod
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
@@ -107,6 +111,7 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
             **self.reader.get_config(),
             "missing": self.missing,
             "regularizer": penalty and keras.saving.serialize_keras_object(penalty),
+            "fused": self.fused,
             "dtype": None if self._follows_y_pred else self.dtype,
         }
 

@@ -8,10 +8,11 @@ import keras
 from keras import ops
 
 from keras_mvn._rows import Targets
+from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters
 from keras_mvn.losses._gradients import gradient_only, squared_error
 from keras_mvn.losses.base import UnitFreeLoss
-from keras_mvn.losses.negative_log_likelihood import row_negative_log_likelihood
+from keras_mvn.losses.negative_log_likelihood import from_elliptical
 from keras_mvn.types import Tensor
 
 __all__ = ["FaithfulNegativeLogLikelihood"]
@@ -50,7 +51,8 @@ class FaithfulNegativeLogLikelihood(UnitFreeLoss):
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
         """−log p of each row (...), whose gradient by the mean is that of the squared error."""
-        mean, scale, shape_params = parameters
-        fixed = Parameters(ops.stop_gradient(mean), scale, shape_params)
-        nll = row_negative_log_likelihood(self.reader.covariance, targets, fixed)
-        return nll + gradient_only(squared_error(targets, mean))
+        found = elliptical(
+            self.reader.covariance, targets, parameters, fixed_mean=True, fused=self.fused
+        )
+        nll = from_elliptical(found, targets)
+        return nll + gradient_only(squared_error(targets, found.mean))

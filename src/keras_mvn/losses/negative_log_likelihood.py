@@ -6,15 +6,15 @@ import math
 from typing import final
 
 import keras
-from keras import ops
 
 from keras_mvn._rows import Targets
 from keras_mvn.covariances import Covariance
+from keras_mvn.kernels import Elliptical, elliptical
 from keras_mvn.layouts import Parameters
 from keras_mvn.losses.base import CovarianceLoss
 from keras_mvn.types import Tensor
 
-__all__ = ["NegativeLogLikelihood", "row_negative_log_likelihood"]
+__all__ = ["NegativeLogLikelihood", "from_elliptical", "row_negative_log_likelihood"]
 
 
 @final
@@ -57,16 +57,19 @@ class NegativeLogLikelihood(CovarianceLoss):
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
         """−log p of each row (...)."""
-        return row_negative_log_likelihood(self.reader.covariance, targets, parameters)
+        return row_negative_log_likelihood(
+            self.reader.covariance, targets, parameters, fused=self.fused
+        )
 
 
 def row_negative_log_likelihood(
-    covariance: Covariance, targets: Targets, parameters: Parameters
+    covariance: Covariance, targets: Targets, parameters: Parameters, fused: bool | None = None
 ) -> Tensor:
     """−log p of what was observed in each row (...), in nats; every loss and metric uses it."""
-    mean, scale, shape_params = parameters
-    z, log_scale = covariance.standardize(
-        targets.values - mean, scale, shape_params, targets.observed
-    )
+    return from_elliptical(elliptical(covariance, targets, parameters, fused=fused), targets)
+
+
+def from_elliptical(found: Elliptical, targets: Targets) -> Tensor:
+    """−log p of what was observed in each row (...), in nats, from distance and determinant."""
     half_log_2pi = 0.5 * math.log(2.0 * math.pi)
-    return 0.5 * ops.sum(z * z, axis=-1) + log_scale + targets.observed_count() * half_log_2pi
+    return 0.5 * found.mahalanobis + found.log_scale + targets.observed_count() * half_log_2pi

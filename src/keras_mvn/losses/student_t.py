@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_mvn._rows import Targets
 from keras_mvn.covariances import DEFAULT, CovarianceLike
+from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters
 from keras_mvn.losses._log_gamma import log_gamma_ratio
 from keras_mvn.losses.base import CovarianceLoss
@@ -24,12 +25,18 @@ class _StudentTParameters(Parameters):
     """Parameters, as penalties read them, that also carry ν (...)."""
 
     degrees_of_freedom: Tensor
+    _packed: Tensor | None
 
     @classmethod
     def of(cls, parameters: Parameters, degrees_of_freedom: Tensor) -> _StudentTParameters:
         both = cls(*parameters)
-        both.degrees_of_freedom = degrees_of_freedom
+        both.degrees_of_freedom, both._packed = degrees_of_freedom, parameters.packed
         return both
+
+    @property
+    def packed(self) -> Tensor | None:
+        """The tensor they were read from, without ν."""
+        return self._packed
 
 
 @final
@@ -90,15 +97,11 @@ class StudentT(CovarianceLoss):
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
         """−log p of what was observed in each row (...)."""
         assert isinstance(parameters, _StudentTParameters)  # from `decode`
-        mean, scale, shape_params = parameters
         nu = parameters.degrees_of_freedom
-        z, log_scale = self.reader.covariance.standardize(
-            targets.values - mean, scale, shape_params, targets.observed
-        )
+        found = elliptical(self.reader.covariance, targets, parameters, fused=self.fused)
         half = 0.5 * targets.observed_count() * ops.ones_like(nu)
         normalizer = half * ops.log(nu * math.pi) - log_gamma_ratio(0.5 * nu, half)
-        q = ops.sum(z * z, axis=-1)
-        return normalizer + log_scale + (0.5 * nu + half) * ops.log1p(q / nu)
+        return normalizer + found.log_scale + (0.5 * nu + half) * ops.log1p(found.mahalanobis / nu)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

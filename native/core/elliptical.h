@@ -1,0 +1,87 @@
+// What an elliptical density needs of packed parameters, on the CPU: plain C, no dependencies.
+//
+// A row of y_pred is [mean (d) | scale (d) | shape (k)], Σ = S R S with S = diag(scale). With
+// u = (y - mean)/scale and z the whitened u, z ~ N(0, I) under the model,
+//
+//     mahalanobis = ‖z‖²,   log_scale = ½ log det Σ,   v = ½ ∂‖z‖²/∂u.
+//
+// Structures of which N, strictly lower triangular, is the shape, row by row, k = d(d - 1)/2:
+//
+//     KMVN_CHOLESKY            R = (I + N)(I + N)ᵀ,         (I + N) z = u,   (I + N)ᵀ v = z
+//     KMVN_PRECISION_CHOLESKY  R⁻¹ = (I + N)ᵀ(I + N),       z = (I + N) u,   v = (I + N)ᵀ z
+//
+// The forward pass keeps z and v; with them the backward pass needs mean and scale of y_pred, and
+// writes its gradient once.
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define KMVN_API __declspec(dllexport)
+#else
+#define KMVN_API __attribute__((visibility("default")))
+#endif
+
+enum { KMVN_CHOLESKY = 0, KMVN_PRECISION_CHOLESKY = 1 };
+
+// Work on rows [begin, end).
+typedef void (*kmvn_body)(void* context, int64_t begin, int64_t end);
+
+// Whose threads do the work. `submit` hands a task to another thread, now or later, and returns 0,
+// or refuses it with anything else; `scheduler` is its first argument. NULL: threads of our own.
+typedef struct {
+  int threads;  // that may work at the same time, the calling one among them
+  int (*submit)(void* scheduler, void (*task)(void*), void* data);
+  void* scheduler;
+} kmvn_threads;
+
+// Of the forward pass. Rows are contiguous but for those of y_pred, which are `stride` apart.
+typedef struct {
+  int32_t structure;
+  int64_t rows, d, stride;
+  const void* y_pred;
+  const void* y;         // (rows, d)
+  const void* observed;  // (rows, d), 1 or 0; NULL: all
+  void* mahalanobis;     // (rows,)
+  void* log_scale;       // (rows,)
+  void* variance;        // (rows, d), the diagonal of Σ; NULL: not wanted (KMVN_CHOLESKY only)
+  void* z;               // (rows, d); NULL with v: only the values are wanted
+  void* v;               // (rows, d)
+} kmvn_forward;
+
+// Of the backward pass: y_pred_bar for the cotangents of mahalanobis, log_scale and mean.
+typedef struct {
+  int32_t structure;
+  int32_t fixed_mean;  // not zero: mahalanobis counts as independent of the mean
+  int64_t rows, d, stride;
+  const void* y_pred;
+  const void* y;
+  const void* observed;
+  const void* z;
+  const void* v;
+  const void* mahalanobis_bar;  // (rows,)
+  const void* log_scale_bar;    // (rows,)
+  const void* mean_bar;         // (rows, d), of the mean itself; NULL: none
+  void* y_pred_bar;             // (rows, 2 d + k), contiguous
+} kmvn_backward;
+
+// 0 is success; 1, a structure or a d that is not known.
+KMVN_API int kmvn_elliptical_forward_f32(const kmvn_forward*, kmvn_threads);
+KMVN_API int kmvn_elliptical_forward_f64(const kmvn_forward*, kmvn_threads);
+KMVN_API int kmvn_elliptical_backward_f32(const kmvn_backward*, kmvn_threads);
+KMVN_API int kmvn_elliptical_backward_f64(const kmvn_backward*, kmvn_threads);
+
+// The instructions that were chosen on this machine: "avx512", "avx2", "baseline".
+KMVN_API const char* kmvn_instructions(void);
+
+// Changes whenever a struct or a meaning above does; bindings compare.
+#define KMVN_ABI 1
+KMVN_API int kmvn_abi(void);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,132 @@
+// Vectors of the compiler's own extension, and the transposition between rows and lanes.
+//
+// KMVN_BYTES is the width of a vector; every file that is compiled for other instructions has its
+// own, and its own namespace KMVN_TARGET, so that no two of them are taken for the same function.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+namespace kmvn {
+namespace KMVN_TARGET {
+
+template <class T>
+constexpr int lanes = KMVN_BYTES / int(sizeof(T));
+
+template <class T>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  typedef float type __attribute__((vector_size(KMVN_BYTES)));
+  typedef int32_t bits __attribute__((vector_size(KMVN_BYTES)));
+};
+template <>
+struct VectorOf<double> {
+  typedef double type __attribute__((vector_size(KMVN_BYTES)));
+  typedef int64_t bits __attribute__((vector_size(KMVN_BYTES)));
+};
+template <class T>
+using Vector = typename VectorOf<T>::type;
+template <class T>
+using Bits = typename VectorOf<T>::bits;
+
+template <class T>
+inline Vector<T> load(const T* from) {
+  Vector<T> x;
+  std::memcpy(&x, from, sizeof x);
+  return x;
+}
+
+template <class T>
+inline void store(T* to, const Vector<T>& x) {
+  std::memcpy(to, &x, sizeof x);
+}
+
+template <class T>
+inline Vector<T> broadcast(T x) {
+  return Vector<T>{} + x;
+}
+
+// Swaps blocks of S lanes between vectors that are S apart: log2(lanes) such steps transpose.
+template <class T, int S, size_t... I>
+inline void exchange(Vector<T>& a, Vector<T>& b, std::index_sequence<I...>) {
+  constexpr int n = lanes<T>;
+  const Vector<T> first = __builtin_shufflevector(a, b, ((I & S) ? n + int(I) - S : int(I))...);
+  b = __builtin_shufflevector(a, b, ((I & S) ? n + int(I) : int(I) + S)...);
+  a = first;
+}
+
+template <class T, int S>
+inline void exchange_all(Vector<T>* x) {
+  if constexpr (S < lanes<T>) {
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes<T>; ++i)
+      if (!(i & S)) exchange<T, S>(x[i], x[i + S], std::make_index_sequence<lanes<T>>{});
+    exchange_all<T, 2 * S>(x);
+  }
+}
+
+template <class T>
+inline void transpose(Vector<T>* x) {
+  exchange_all<T, 1>(x);
+}
+
+// `count` (at most a vector's) numbers of memory of which no more may be read.
+template <class T>
+inline Vector<T> load_part(const T* from, int count) {
+  Vector<T> x{};
+  std::memcpy(&x, from, size_t(count) * sizeof(T));
+  return x;
+}
+
+// Columns [0, width) of `count` rows into lanes: to[c] = column c of the rows; absent rows are 0.
+// Nothing at `end` or beyond is read.
+template <class T>
+inline void rows_to_lanes(const T* rows, int64_t stride, int count, int64_t width, const T* end,
+                          Vector<T>* to) {
+  constexpr int n = lanes<T>;
+  for (int64_t c = 0; c < width; c += n) {
+    const int part = width - c < n ? int(width - c) : n;
+    Vector<T> x[n];
+    if (count == n && rows + (n - 1) * stride + c + n <= end) {
+#pragma GCC unroll 16
+      for (int l = 0; l < n; ++l) x[l] = load(rows + l * stride + c);
+    } else {
+      for (int l = 0; l < n; ++l)
+        x[l] = l < count ? load_part(rows + l * stride + c, part) : Vector<T>{};
+    }
+    transpose<T>(x);
+    if (part == n) {
+#pragma GCC unroll 16
+      for (int l = 0; l < n; ++l) to[c + l] = x[l];
+    } else {
+      for (int l = 0; l < part; ++l) to[c + l] = x[l];
+    }
+  }
+}
+
+// The inverse, for contiguous rows of `width` numbers. Nothing at `end` or beyond is written; what
+// stands between the last row and `end` may be overwritten, for it is still to be written.
+template <class T>
+inline void lanes_to_rows(const Vector<T>* from, int64_t width, int count, T* end, T* rows) {
+  constexpr int n = lanes<T>;
+  for (int64_t c = 0; c < width; c += n) {
+    const int part = width - c < n ? int(width - c) : n;
+    Vector<T> x[n];
+    for (int l = 0; l < n; ++l) x[l] = l < part ? from[c + l] : Vector<T>{};
+    transpose<T>(x);
+    const bool whole = part == n || width < n;  // else the next row's start is written already
+    for (int l = 0; l < count; ++l) {
+      T* const to = rows + l * width + c;
+      if (whole && to + n <= end)
+        store<T>(to, x[l]);
+      else
+        std::memcpy(to, &x[l], size_t(part) * sizeof(T));
+    }
+  }
+}
+
+}  // namespace KMVN_TARGET
+}  // namespace kmvn

@@ -1,0 +1,151 @@
+#include "threads.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
+
+namespace kmvn {
+namespace {
+
+// One call. Parts are taken by whoever is free. The caller takes parts too and waits only for those
+// that others have begun, so that it ends whether or not a helper ever comes.
+struct Work {
+  Work(int64_t n, int64_t grain, kmvn_body body, void* context)
+      : n(n), grain(grain), body(body), context(context) {}
+
+  void help() {
+    for (;;) {
+      const int64_t begin = next.fetch_add(grain, std::memory_order_relaxed);
+      if (begin >= n) return;
+      const int64_t end = begin + grain < n ? begin + grain : n;
+      body(context, begin, end);
+      if (done.fetch_add(end - begin, std::memory_order_acq_rel) + (end - begin) == n) {
+        std::lock_guard<std::mutex> lock(mutex);
+        finished = true;
+        all_done.notify_one();
+      }
+    }
+  }
+
+  void wait() {
+    std::unique_lock<std::mutex> lock(mutex);
+    all_done.wait(lock, [this] { return finished; });
+  }
+
+  const int64_t n, grain;
+  const kmvn_body body;
+  void* const context;
+  std::atomic<int64_t> next{0}, done{0};
+  bool finished = false;
+  std::mutex mutex;
+  std::condition_variable all_done;
+};
+
+// A task is a share in the work, which thus outlives a call whose helpers come late.
+using Share = std::shared_ptr<Work>;
+
+void help(void* data) {
+  const std::unique_ptr<Share> share(static_cast<Share*>(data));
+  (*share)->help();
+}
+
+class Pool {
+ public:
+  void submit(void (*task)(void*), void* data) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (idle_ <= int(queue_.size())) {
+        std::thread([this] { serve(); }).detach();
+        ++idle_;
+      }
+      queue_.push_back({task, data});
+    }
+    wake_.notify_one();
+  }
+
+ private:
+  struct Task {
+    void (*run)(void*);
+    void* data;
+  };
+
+  void serve() {
+    for (;;) {
+      Task task;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [this] { return !queue_.empty(); });
+        task = queue_.front();
+        queue_.pop_front();
+        --idle_;
+      }
+      task.run(task.data);
+      std::lock_guard<std::mutex> lock(mutex_);
+      ++idle_;
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<Task> queue_;
+  int idle_ = 0;  // threads that wait, or are about to
+};
+
+// Never destroyed: its threads outlive static objects. A forked child has no threads, so it gets a
+// pool of its own.
+Pool& pool() {
+  static std::mutex mutex;
+  static Pool* current = nullptr;
+  std::lock_guard<std::mutex> lock(mutex);
+#if !defined(_WIN32)
+  static pid_t owner = 0;
+  if (owner != getpid()) {
+    owner = getpid();
+    current = nullptr;
+  }
+#endif
+  if (!current) current = new Pool;
+  return *current;
+}
+
+int submit_to_pool(void* pool, void (*task)(void*), void* data) {
+  try {
+    static_cast<Pool*>(pool)->submit(task, data);
+    return 0;
+  } catch (const std::exception&) {  // no more threads: the caller does it alone
+    return 1;
+  }
+}
+
+}  // namespace
+
+void run_in_parts(const kmvn_threads& threads, int64_t n, int64_t grain, kmvn_body body,
+                  void* context) {
+  const int64_t parts = (n + grain - 1) / grain;
+  const int64_t helpers = std::min<int64_t>(parts, threads.threads) - 1;
+  if (helpers < 1) {
+    body(context, 0, n);
+    return;
+  }
+  const auto submit = threads.submit ? threads.submit : submit_to_pool;
+  void* const scheduler = threads.submit ? threads.scheduler : &pool();
+  const Share work = std::make_shared<Work>(n, grain, body, context);
+  for (int64_t i = 0; i < helpers; ++i) {
+    auto share = std::make_unique<Share>(work);
+    if (submit(scheduler, help, share.get()) != 0) break;
+    share.release();
+  }
+  work->help();
+  work->wait();
+}
+
+}  // namespace kmvn

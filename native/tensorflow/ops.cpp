@@ -1,0 +1,324 @@
+// TensorFlow: the kernels as operations, registered when `tf.load_op_library` loads this file.
+//
+// Through TensorFlow's C interface alone, whose functions are looked up in the process that loads
+// the file: nothing of TensorFlow is needed to build it, and none of its C++ types cross over.
+#include <dlfcn.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <initializer_list>
+
+#include "elliptical.h"
+
+extern "C" {
+struct TF_Status;
+struct TF_Tensor;
+struct TF_OpDefinitionBuilder;
+struct TF_ShapeInferenceContext;
+struct TF_ShapeHandle;
+struct TF_KernelBuilder;
+struct TF_OpKernelConstruction;
+struct TF_OpKernelContext;
+}
+
+namespace {
+
+enum Type { Float = 1, Double = 2 };        // TF_DataType
+enum Code { Ok = 0, InvalidArgument = 3 };  // TF_Code
+constexpr const char* framework =
+#if defined(__APPLE__)
+    "libtensorflow_framework.2.dylib";
+#else
+    "libtensorflow_framework.so.2";
+#endif
+
+// A function of TensorFlow's C interface, found by its name when it is first needed.
+template <class Signature>
+class Function;
+
+template <class Result, class... Arguments>
+class Function<Result(Arguments...)> {
+ public:
+  explicit Function(const char* name) : name_(name) {}
+
+  Result operator()(Arguments... arguments) { return pointer()(arguments...); }
+
+  auto pointer() -> Result (*)(Arguments...) {
+    if (!pointer_) {
+      static void* const library = dlopen(framework, RTLD_NOLOAD | RTLD_LAZY);
+      void* const found = dlsym(library ? library : RTLD_DEFAULT, name_);
+      pointer_ = reinterpret_cast<Result (*)(Arguments...)>(found);
+    }
+    return pointer_;
+  }
+
+ private:
+  const char* name_;
+  Result (*pointer_)(Arguments...) = nullptr;
+};
+
+#define TF_FUNCTION(name, ...) Function<__VA_ARGS__> name("TF_" #name)
+TF_FUNCTION(NewStatus, TF_Status*());
+TF_FUNCTION(DeleteStatus, void(TF_Status*));
+TF_FUNCTION(SetStatus, void(TF_Status*, int, const char*));
+TF_FUNCTION(GetCode, int(const TF_Status*));
+TF_FUNCTION(Message, const char*(const TF_Status*));
+TF_FUNCTION(TensorData, void*(const TF_Tensor*));
+TF_FUNCTION(TensorType, int(const TF_Tensor*));
+TF_FUNCTION(NumDims, int(const TF_Tensor*));
+TF_FUNCTION(Dim, int64_t(const TF_Tensor*, int));
+TF_FUNCTION(DeleteTensor, void(TF_Tensor*));
+TF_FUNCTION(NewOpDefinitionBuilder, TF_OpDefinitionBuilder*(const char*));
+TF_FUNCTION(OpDefinitionBuilderAddAttr, void(TF_OpDefinitionBuilder*, const char*));
+TF_FUNCTION(OpDefinitionBuilderAddInput, void(TF_OpDefinitionBuilder*, const char*));
+TF_FUNCTION(OpDefinitionBuilderAddOutput, void(TF_OpDefinitionBuilder*, const char*));
+TF_FUNCTION(OpDefinitionBuilderSetShapeInferenceFunction,
+            void(TF_OpDefinitionBuilder*, void (*)(TF_ShapeInferenceContext*, TF_Status*)));
+TF_FUNCTION(RegisterOpDefinition, void(TF_OpDefinitionBuilder*, TF_Status*));
+TF_FUNCTION(NewShapeHandle, TF_ShapeHandle*());
+TF_FUNCTION(DeleteShapeHandle, void(TF_ShapeHandle*));
+TF_FUNCTION(ShapeInferenceContextGetInput,
+            void(TF_ShapeInferenceContext*, int, TF_ShapeHandle*, TF_Status*));
+TF_FUNCTION(ShapeInferenceContextSubshape,
+            void(TF_ShapeInferenceContext*, TF_ShapeHandle*, int64_t, int64_t, TF_ShapeHandle*,
+                 TF_Status*));
+TF_FUNCTION(ShapeInferenceContextSetOutput,
+            void(TF_ShapeInferenceContext*, int, TF_ShapeHandle*, TF_Status*));
+TF_FUNCTION(NewKernelBuilder,
+            TF_KernelBuilder*(const char*, const char*, void* (*)(TF_OpKernelConstruction*),
+                              void (*)(void*, TF_OpKernelContext*), void (*)(void*)));
+TF_FUNCTION(KernelBuilder_TypeConstraint, void(TF_KernelBuilder*, const char*, int, TF_Status*));
+TF_FUNCTION(RegisterKernelBuilder, void(const char*, TF_KernelBuilder*, TF_Status*));
+TF_FUNCTION(OpKernelConstruction_GetAttrInt32,
+            void(TF_OpKernelConstruction*, const char*, int32_t*, TF_Status*));
+TF_FUNCTION(OpKernelConstruction_Failure, void(TF_OpKernelConstruction*, TF_Status*));
+TF_FUNCTION(OpKernelContext_Failure, void(TF_OpKernelContext*, TF_Status*));
+TF_FUNCTION(GetInput, void(TF_OpKernelContext*, int, TF_Tensor**, TF_Status*));
+TF_FUNCTION(NumInputs, int(TF_OpKernelContext*));
+TF_FUNCTION(AllocateOutput, TF_Tensor*(TF_OpKernelContext*, int, int, const int64_t*, int, size_t,
+                                       TF_Status*));
+
+// A status, given back at the end of the scope.
+class Status {
+ public:
+  Status() : status_(NewStatus()) {}
+  ~Status() { DeleteStatus(status_); }
+  Status(const Status&) = delete;
+  Status& operator=(const Status&) = delete;
+  operator TF_Status*() const { return status_; }
+  bool ok() const { return GetCode(status_) == Ok; }
+
+ private:
+  TF_Status* const status_;
+};
+
+// --- kernels -------------------------------------------------------------------------------------
+
+struct Settings {
+  int32_t structure = 0, variance = 0, fixed_mean = 0, threads = 1;
+};
+
+void read(TF_OpKernelConstruction* construction, const char* name, int32_t* to) {
+  Status status;
+  OpKernelConstruction_GetAttrInt32(construction, name, to, status);
+  if (!status.ok()) OpKernelConstruction_Failure(construction, status);
+}
+
+void* create_forward(TF_OpKernelConstruction* construction) {
+  auto* settings = new Settings;
+  read(construction, "structure", &settings->structure);
+  read(construction, "variance", &settings->variance);
+  read(construction, "threads", &settings->threads);
+  return settings;
+}
+
+void* create_backward(TF_OpKernelConstruction* construction) {
+  auto* settings = new Settings;
+  read(construction, "structure", &settings->structure);
+  read(construction, "fixed_mean", &settings->fixed_mean);
+  read(construction, "threads", &settings->threads);
+  return settings;
+}
+
+void destroy(void* settings) { delete static_cast<Settings*>(settings); }
+
+// The inputs and outputs of one call; they are given back when it is over.
+class Call {
+ public:
+  explicit Call(TF_OpKernelContext* context) : context_(context) {
+    const int count = NumInputs(context);
+    for (int i = 0; i < count && i < most; ++i) {
+      GetInput(context, i, &tensors_[i], status_);
+      if (!status_.ok()) return;
+      count_ = i + 1;
+    }
+  }
+
+  ~Call() {
+    for (int i = 0; i < count_; ++i) DeleteTensor(tensors_[i]);
+    for (int i = 0; i < outputs_; ++i) DeleteTensor(made_[i]);
+    if (!status_.ok()) OpKernelContext_Failure(context_, status_);
+  }
+
+  bool ok() const { return status_.ok(); }
+  int inputs() const { return count_; }
+  void* input(int i) const { return i < count_ ? TensorData(tensors_[i]) : nullptr; }
+  int type() const { return TensorType(tensors_[0]); }
+
+  // Sizes of y_pred and y, the first two inputs.
+  template <class Arguments>
+  bool read_sizes(Arguments& to) {
+    const bool matrices = count_ > 1 && NumDims(tensors_[0]) == 2 && NumDims(tensors_[1]) == 2;
+    if (matrices) {
+      to.rows = Dim(tensors_[1], 0);
+      to.d = Dim(tensors_[1], 1);
+      to.stride = Dim(tensors_[0], 1);
+      to.y_pred = input(0);
+      to.y = input(1);
+      if (Dim(tensors_[0], 0) == to.rows && to.stride == 2 * to.d + to.d * (to.d - 1) / 2)
+        return true;
+    }
+    refuse("keras_mvn: y_pred and y don't belong together");
+    return false;
+  }
+
+  void* output(int64_t rows, int64_t columns) {
+    const int64_t dims[2] = {rows, columns};
+    const int64_t numbers = columns < 0 ? rows : rows * columns;
+    const size_t bytes = size_t(numbers) * (type() == Float ? 4 : 8);
+    TF_Tensor* const tensor =
+        AllocateOutput(context_, outputs_, type(), dims, columns < 0 ? 1 : 2, bytes, status_);
+    if (!tensor) return nullptr;
+    made_[outputs_++] = tensor;
+    return TensorData(tensor);
+  }
+
+  void refuse(const char* message) { SetStatus(status_, InvalidArgument, message); }
+
+ private:
+  static constexpr int most = 8;
+  TF_OpKernelContext* const context_;
+  Status status_;
+  TF_Tensor* tensors_[most] = {};
+  TF_Tensor* made_[most] = {};
+  int count_ = 0, outputs_ = 0;
+};
+
+constexpr int64_t vector = -1;  // columns of an output with one axis
+
+void forward(void* kernel, TF_OpKernelContext* context) {
+  const auto& settings = *static_cast<Settings*>(kernel);
+  Call call(context);
+  kmvn_forward a{};
+  if (!call.ok() || !call.read_sizes(a)) return;
+  a.structure = settings.structure;
+  a.observed = call.input(2);
+  a.mahalanobis = call.output(a.rows, vector);
+  a.log_scale = call.output(a.rows, vector);
+  a.z = call.output(a.rows, a.d);
+  a.v = call.output(a.rows, a.d);
+  a.variance = settings.variance ? call.output(a.rows, a.d) : nullptr;
+  if (!call.ok()) return;
+  const auto run = call.type() == Float ? kmvn_elliptical_forward_f32 : kmvn_elliptical_forward_f64;
+  if (run(&a, {settings.threads, nullptr, nullptr}) != 0) call.refuse("keras_mvn: structure");
+}
+
+void backward(void* kernel, TF_OpKernelContext* context) {
+  const auto& settings = *static_cast<Settings*>(kernel);
+  Call call(context);
+  kmvn_backward a{};
+  if (!call.ok() || !call.read_sizes(a)) return;
+  a.structure = settings.structure;
+  a.fixed_mean = settings.fixed_mean;
+  a.z = call.input(2);
+  a.v = call.input(3);
+  a.mahalanobis_bar = call.input(4);
+  a.log_scale_bar = call.input(5);
+  a.mean_bar = call.input(6);
+  a.observed = call.input(7);
+  a.y_pred_bar = call.output(a.rows, a.stride);
+  if (!call.ok()) return;
+  const auto run =
+      call.type() == Float ? kmvn_elliptical_backward_f32 : kmvn_elliptical_backward_f64;
+  if (run(&a, {settings.threads, nullptr, nullptr}) != 0) call.refuse("keras_mvn: structure");
+}
+
+// --- registration --------------------------------------------------------------------------------
+
+// Output `to` has the axes [0, end) of input `from`.
+void same_shape(TF_ShapeInferenceContext* context, int from, int64_t end, int to,
+                TF_Status* status) {
+  TF_ShapeHandle *const shape = NewShapeHandle(), *const part = NewShapeHandle();
+  ShapeInferenceContextGetInput(context, from, shape, status);
+  if (GetCode(status) == Ok) ShapeInferenceContextSubshape(context, shape, 0, end, part, status);
+  if (GetCode(status) == Ok) ShapeInferenceContextSetOutput(context, to, part, status);
+  DeleteShapeHandle(shape);
+  DeleteShapeHandle(part);
+}
+
+void forward_shapes(TF_ShapeInferenceContext* context, TF_Status* status) {
+  for (int output : {0, 1, 2, 3})
+    if (GetCode(status) == Ok) same_shape(context, 1, output < 2 ? 1 : 2, output, status);
+  Status there_is_none;  // of variances
+  same_shape(context, 1, 2, 4, there_is_none);
+}
+
+void backward_shape(TF_ShapeInferenceContext* context, TF_Status* status) {
+  same_shape(context, 0, 2, 0, status);
+}
+
+bool done(const Status& status) {
+  if (!status.ok()) std::fprintf(stderr, "keras_mvn: %s\n", Message(status));
+  return status.ok();
+}
+
+template <class Attributes, class Inputs, class Outputs>
+bool define(const char* name, const Attributes& attributes, const Inputs& inputs,
+            const Outputs& outputs, void (*shapes)(TF_ShapeInferenceContext*, TF_Status*)) {
+  TF_OpDefinitionBuilder* const op = NewOpDefinitionBuilder(name);
+  for (const char* attribute : attributes) OpDefinitionBuilderAddAttr(op, attribute);
+  for (const char* input : inputs) OpDefinitionBuilderAddInput(op, input);
+  for (const char* output : outputs) OpDefinitionBuilderAddOutput(op, output);
+  OpDefinitionBuilderSetShapeInferenceFunction(op, shapes);
+  Status status;
+  RegisterOpDefinition(op, status);
+  return done(status);
+}
+
+bool implement(const char* op, void* (*create)(TF_OpKernelConstruction*),
+               void (*compute)(void*, TF_OpKernelContext*)) {
+  for (int type : {int(Float), int(Double)}) {
+    Status status;
+    TF_KernelBuilder* const builder = NewKernelBuilder(op, "CPU", create, compute, destroy);
+    KernelBuilder_TypeConstraint(builder, "T", type, status);
+    if (!done(status)) return false;
+    RegisterKernelBuilder(op, builder, status);
+    if (!done(status)) return false;
+  }
+  return true;
+}
+
+bool register_all() {
+  if (!RegisterOpDefinition.pointer()) return false;  // loaded by something else
+  const char* const forward_attributes[] = {"T: {float, double}", "gaps: int >= 0",
+                                            "structure: int", "variance: int >= 0", "threads: int"};
+  const char* const forward_inputs[] = {"y_pred: T", "y: T", "observed: gaps * T"};
+  const char* const forward_outputs[] = {"mahalanobis: T", "log_scale: T", "z: T", "v: T",
+                                         "variances: variance * T"};  // one or none
+  const char* const backward_attributes[] = {"T: {float, double}", "gaps: int >= 0",
+                                             "structure: int", "fixed_mean: int", "threads: int"};
+  const char* const backward_inputs[] = {"y_pred: T", "y: T", "z: T", "v: T",
+                                         "mahalanobis_bar: T", "log_scale_bar: T", "mean_bar: T",
+                                         "observed: gaps * T"};
+  const char* const backward_outputs[] = {"y_pred_bar: T"};
+  return define("KerasMvnElliptical", forward_attributes, forward_inputs, forward_outputs,
+                forward_shapes) &&
+         define("KerasMvnEllipticalBackward", backward_attributes, backward_inputs,
+                backward_outputs, backward_shape) &&
+         implement("KerasMvnElliptical", create_forward, forward) &&
+         implement("KerasMvnEllipticalBackward", create_backward, backward);
+}
+
+[[maybe_unused]] const bool registered = register_all();
+
+}  // namespace

@@ -1,0 +1,69 @@
+"""Which path an operation takes: the fast one where it is supported, else the reference."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import NamedTuple
+
+__all__ = ["FAST", "REFERENCE", "Ran", "choose", "recording"]
+
+FAST, REFERENCE = "fast", "reference"
+
+
+class Ran(NamedTuple):
+    """A path that was taken."""
+
+    op: str
+    path: str
+    """"fast" or "reference"."""
+    reason: str | None
+    """Why not the fast one."""
+
+
+_RECORDS: contextvars.ContextVar[list[Ran] | None] = contextvars.ContextVar("ran", default=None)
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[Ran]]:
+    """The paths that operations take, when they are called or traced, in the order they do.
+
+    >>> import numpy as np, keras_mvn as kmvn
+    >>> loss = kmvn.losses.NegativeLogLikelihood(fused=False)
+    >>> with kmvn.kernels.recording() as ran:
+    ...     value = loss(np.zeros((1, 2)), np.array([[0.0, 0.0, 1.0, 1.0, 0.5]]))
+    >>> ran
+    [Ran(op='elliptical', path='reference', reason='fused=False')]
+    """
+    records: list[Ran] = []
+    token = _RECORDS.set(records)
+    try:
+        yield records
+    finally:
+        _RECORDS.reset(token)
+
+
+def choose(op: str, fused: bool | None, reason: str | None) -> bool:
+    """Whether to take the fast path.
+
+    Args:
+        op: name of the operation.
+        fused: None where it is supported, True or else raise, False never.
+        reason: why the fast path is not supported; None if it is.
+
+    Raises:
+        ValueError: fused=True, and it is not.
+
+    """
+    if fused is False:
+        reason = "fused=False"
+    if fused is True and reason is not None:
+        raise ValueError(
+            f"fused=True: the fast path of {op} is not there: {reason} "
+            "Use fused=None, which takes the reference then; see keras_mvn.kernels.status()."
+        )
+    records = _RECORDS.get()
+    if records is not None:
+        records.append(Ran(op, FAST if reason is None else REFERENCE, reason))
+    return reason is None

@@ -1,0 +1,66 @@
+"""The library of `native/`: where it is, or why there is none."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["Library", "library", "tensorflow_library"]
+
+FOLDER = Path(__file__).parent / "_lib"
+
+ABI = 1
+"""`KMVN_ABI` of native/core/elliptical.h, which changes with every meaning in it."""
+
+_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+_PREFIX = "" if sys.platform == "win32" else "lib"
+
+
+class Library(NamedTuple):
+    """A shared library, or the reason why there is none."""
+
+    handle: Any | None
+    reason: str | None
+
+    @property
+    def instructions(self) -> str:
+        """For which instructions of the processor its code was chosen: avx512, avx2, baseline."""
+        assert self.handle is not None
+        found: bytes = self.handle.kmvn_instructions()
+        return found.decode()
+
+
+@functools.cache
+def library() -> Library:
+    """The kernels with their C interface, and XLA's.
+
+    Raises:
+        OSError: the library is there and cannot be loaded.
+        ImportError: it belongs to another version of the package.
+
+    """
+    path = FOLDER / f"{_PREFIX}keras_mvn_native{_SUFFIX}"
+    if not path.is_file():
+        return Library(None, _NOT_BUILT)
+    handle = ctypes.CDLL(str(path))
+    handle.kmvn_instructions.restype = ctypes.c_char_p
+    found = handle.kmvn_abi()
+    if found != ABI:
+        raise ImportError(
+            f"{path} has interface {found}; this keras_mvn expects {ABI}. Install the package anew."
+        )
+    return Library(handle, None)
+
+
+def tensorflow_library() -> Path:
+    """The file that `tf.load_op_library` takes."""
+    return FOLDER / f"{_PREFIX}keras_mvn_tensorflow{_SUFFIX}"
+
+
+_NOT_BUILT = (
+    "the native library was not built: there was no C++ compiler when keras-mvn was installed. "
+    "With one (g++ 12 or clang 15), `pip install --force-reinstall --no-cache-dir keras-mvn`."
+)

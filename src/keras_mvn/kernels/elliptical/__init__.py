@@ -1,0 +1,91 @@
+"""What every elliptical density needs of y_pred and y, in one pass over y_pred each way.
+
+    mahalanobis = ‖z‖²,   log_scale = ½ log det Σ,   z = R^(−½) u,   u = (y − mean)/scale
+
+The fast path reads `[mean | scale | shape_params]` as the head wrote it, keeps z and
+v = ½ ∂‖z‖²/∂u, and writes the whole gradient once. The reference slices y_pred and leaves the
+rest to the structure.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mvn._keras import in_symbolic_scope
+from keras_mvn._rows import Targets
+from keras_mvn.kernels._dispatch import choose
+from keras_mvn.kernels.elliptical import reference
+from keras_mvn.kernels.elliptical.types import Elliptical, Request
+from keras_mvn.types import Tensor
+
+__all__ = ["Elliptical", "elliptical"]
+
+NAME = "elliptical"
+
+
+def elliptical(
+    covariance: Any,
+    targets: Targets,
+    parameters: Any,
+    *,
+    fixed_mean: bool = False,
+    variance: bool = False,
+    fused: bool | None = None,
+) -> Elliptical:
+    """Mean, squared Mahalanobis distance, ½ log det Σ and, if asked for, variances of each row.
+
+    Args:
+        covariance: the structure that reads the parameters.
+        targets: y and what of it was observed.
+        parameters: `layouts.Parameters`; with `packed`, y_pred as it stands, if it has that form.
+        fixed_mean: distance and ½ log det Σ count as independent of the mean; the gradient by
+            the mean is then only that of what is done with `mean` of the result.
+        variance: also give the diagonal of Σ, without a gradient.
+        fused: as in `kernels`.
+
+    Raises:
+        ValueError: fused=True where the fast path is not supported.
+
+    """
+    request = Request(covariance.wire.fused_form, fixed_mean, variance)
+    reason = _unsupported(request, targets, parameters)
+    if not choose(NAME, fused, reason):
+        return reference.elliptical(covariance, targets, parameters, request)
+    found = _backend().elliptical(request, parameters.packed, targets)
+    if not variance or found.variance is not None:
+        return found
+    _, scale, shape_params = parameters
+    variances = covariance.variance(ops.stop_gradient(scale), ops.stop_gradient(shape_params))
+    return found._replace(variance=variances)
+
+
+def _unsupported(request: Request, targets: Targets, parameters: Any) -> str | None:
+    """Why the fast path cannot be taken; None if it can."""
+    if request.structure is None:
+        return "there is no kernel for this structure."
+    if parameters.packed is None:
+        return "y_pred does not have the form [mean | scale | shape_params]."
+    if in_symbolic_scope():
+        return "nothing is computed: Keras asks for shapes."
+    return supports(parameters.packed)
+
+
+def supports(packed: Tensor) -> str | None:
+    """Why the active backend has no fast path for this tensor; None if it has."""
+    name = keras.backend.backend()
+    if name not in BACKENDS:
+        return f"there are no kernels for the backend {name}."
+    return _backend().supports(packed)
+
+
+BACKENDS = ("jax", "tensorflow", "torch")
+"""Each has a module of its name here."""
+
+
+def _backend() -> Any:
+    """The module of the active backend; no other is imported."""
+    return importlib.import_module(f"{__name__}.{keras.backend.backend()}")

@@ -1,0 +1,27 @@
+"""The truth and the fallback: the structure's own arithmetic, in `keras.ops`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from keras_mvn._rows import Targets
+from keras_mvn.kernels.elliptical.types import Elliptical, Request
+
+__all__ = ["elliptical"]
+
+
+def elliptical(
+    covariance: Any, targets: Targets, parameters: Any, request: Request
+) -> Elliptical:
+    """As `kernels.elliptical.elliptical`, for any structure and layout."""
+    mean, scale, shape_params = parameters
+    located = ops.stop_gradient(mean) if request.fixed_mean else mean
+    z, log_scale = covariance.standardize(
+        targets.values - located, scale, shape_params, targets.observed
+    )
+    variance = None
+    if request.variance:
+        variance = ops.stop_gradient(covariance.variance(scale, shape_params))
+    return Elliptical(mean, ops.sum(z * z, axis=-1), log_scale, variance)
