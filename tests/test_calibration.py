@@ -204,6 +204,92 @@ class TestShrinkage:
         assert MatrixScaling.fit(normal, y).shrinkage < 0.01
 
 
+def inside(normal, y, level):
+    """Whether each row is in the region of what was observed of it, by SciPy; NaN for none."""
+    found = np.full(len(y), np.nan)
+    for i, (mean, sigma, row) in enumerate(zip(normal.mean, normal.covariance, y, strict=True)):
+        seen = ~np.isnan(row)
+        if seen.any():
+            e = (row - mean)[seen]
+            q = e @ np.linalg.solve(sigma[np.ix_(seen, seen)], e)
+            found[i] = q <= scipy.stats.chi2(seen.sum()).ppf(level)
+    return found
+
+
+class TestTemperatureByCoverage:
+    @pytest.mark.parametrize("gaps", [False, True])
+    @pytest.mark.parametrize(("n", "level"), [(9, 0.9), (60, 0.5), (61, 0.9), (199, 0.99)])
+    def test_the_region_holds_so_many_rows_and_a_smaller_one_does_not(self, n, level, gaps, rng):
+        normal, y, _ = miscalibrated(rng, n)
+        if gaps:
+            y = np.where(rng.uniform(size=y.shape) < 0.3, np.nan, y)
+            y[:, 0] = np.where(np.isnan(y).all(axis=1), 0.0, y[:, 0])  # n rows with a value
+            normal, y = normal[[*range(n), 0]], np.append(y, [[np.nan] * 3], axis=0)  # and one more
+        fitted = Temperature.fit(normal, y, "marginalize", objective="coverage", level=level)
+        rank = int(np.ceil(np.round((n + 1) * level, 9)))
+        for factor, count in ((1 + 1e-9, rank), (1 - 1e-9, rank - 1)):
+            calibrated = normal.rescale(fitted.temperature * factor)
+            assert np.nansum(inside(calibrated, y, level)) == count
+
+    @pytest.mark.parametrize("structure", STRUCTURES, ids=named)
+    def test_in_every_structure(self, structure, rng):
+        shape = rng.normal(size=(50, D + structure.shape_size(D))) * 0.3
+        y_pred = np.concatenate([rng.normal(size=(50, D)), np.exp(shape[:, :D]), shape[:, D:]], 1)
+        normal = MultivariateNormal.from_prediction(y_pred, structure)
+        y = with_gaps(normal.rescale(3.0).sample(seed=0), rng, 0.1)
+        fitted = Temperature.fit(normal, y, "marginalize", objective="coverage")
+        used = (~np.isnan(y)).any(axis=1).sum()
+        calibrated = fitted.apply(normal).rescale(1 + 1e-9)
+        assert np.nansum(inside(calibrated, y, 0.9)) == np.ceil(0.9 * (used + 1))
+
+    def test_new_rows_are_held_as_promised_whatever_the_errors_are(self, rng):
+        """On average over calibration sets rank/(n + 1): heavy tails, gaps, a wrong correlation."""
+        n, level, sets = 30, 0.8, 800
+        r = np.array([[1.0, 0.6], [0.6, 1.0]])
+        normal = MultivariateNormal(np.zeros((n, 2)), covariance=np.stack([r] * n))
+        held, likely = [], []
+        for _ in range(sets):
+            y = 3.0 * rng.standard_t(2.5, size=(n + 20, 2))
+            y[rng.random(n + 20) < 0.3, 0] = np.nan
+            for found, objective in ((held, "coverage"), (likely, "likelihood")):
+                fitted = Temperature.fit(normal, y[:n], "marginalize", objective, level)
+                distance = normal[0].rescale(fitted.temperature).mahalanobis(y[n:], "marginalize")
+                limit = scipy.stats.chi2((~np.isnan(y[n:])).sum(axis=1)).ppf(level)
+                found.append((distance**2 <= limit).mean())
+        rank = np.ceil(level * (n + 1))
+        error = np.std(held) / np.sqrt(sets)
+        assert np.mean(held) == pytest.approx(rank / (n + 1), abs=4 * error)
+        assert np.mean(likely) > rank / (n + 1) + 0.04  # what heavy tails do to the likeliest
+
+    def test_where_errors_are_normal_it_is_the_likeliest(self, rng):
+        normal = predictions(rng, 20_000)
+        y = normal.rescale(1.7).sample(seed=0)
+        for level in (0.5, 0.9):
+            fitted = Temperature.fit(normal, y, objective="coverage", level=level)
+            # Of the quantile of q: √(p (1 − p)/n)/density, halved and relative for the temperature.
+            chi2 = scipy.stats.chi2(3)
+            q = chi2.ppf(level)
+            error = np.sqrt(level * (1 - level) / 20_000) / chi2.pdf(q) / (2 * q)
+            assert fitted.temperature == pytest.approx(1.7, rel=4 * error)
+
+    def test_few_rows(self, rng):
+        normal = predictions(rng, 9)
+        y = normal.sample(seed=0)
+        assert Temperature.fit(normal, y, objective="coverage").temperature > 0
+        with pytest.raises(ValueError, match=r"8 calibration rows are too few .* it takes 9"):
+            Temperature.fit(normal[:8], y[:8], objective="coverage")
+        y[3] = np.nan
+        with pytest.raises(ValueError, match="8 calibration rows"):
+            Temperature.fit(normal, y, "marginalize", objective="coverage")
+
+    def test_a_share_that_hits_exactly(self, rng):
+        normal = predictions(rng, 20)
+        y = np.concatenate([normal.mean[:19], normal.sample(seed=0)[19:]])
+        with pytest.raises(ValueError, match="a share of `level` does"):
+            Temperature.fit(normal, y, objective="coverage")
+        assert Temperature.fit(normal, y).temperature > 0
+
+
 class TestMending:
     @pytest.mark.parametrize("kind", RECALIBRATIONS)
     def test_known_miscalibration_is_mended(self, kind, rng):
@@ -609,19 +695,39 @@ class TestBadCalibrationSets:
         normal = predictions(rng, 5)
         y = normal.sample(seed=0)
         y[:, 2] = np.nan
-        for kind in (Temperature, PerTarget):
-            with pytest.raises(ValueError, match=r"no row of y has a value of \['target 2'\]"):
-                kind.fit(normal, y, missing="marginalize")
+        with pytest.raises(ValueError, match=r"no row of y has a value of \['target 2'\]"):
+            PerTarget.fit(normal, y, missing="marginalize")
         y[0, 2] = 1.0
         for kind in (MatrixScaling, RadialIsotonic):
             with pytest.raises(ValueError, match="takes rows without gaps"):
                 kind.fit(normal, y, missing="marginalize")
+        for kind in RECALIBRATIONS:
+            if kind.takes_gaps:
+                assert kind.fit(normal, y, missing="marginalize").apply(normal) is not None
+            else:
+                with pytest.raises(ValueError, match="takes rows without gaps"):
+                    kind.fit(normal, y, missing="marginalize")
+
+    @pytest.mark.parametrize("objective", ["likelihood", "coverage"])
+    def test_one_factor_needs_no_target_in_particular(self, objective, rng):
+        normal = predictions(rng, 12)
+        y = normal.sample(seed=0)
+        expected = Temperature.fit(normal.marginal([0, 2]), y[:, [0, 2]], objective=objective)
+        y[:, 1] = np.nan
+        fitted = Temperature.fit(normal, y, "marginalize", objective)
+        assert fitted.temperature == pytest.approx(expected.temperature)
+        with pytest.raises(ValueError, match="no row of y has a value of"):
+            Temperature.fit(normal, np.full_like(y, np.nan), "marginalize", objective)
 
     def test_arguments(self, rng):
         normal = predictions(rng, 5)
         y = normal.sample(seed=0)
         with pytest.raises(ValueError, match="objective"):
             PerTarget.fit(normal, y, objective="both")
+        with pytest.raises(ValueError, match="objective='both'.*coverage.*likelihood"):
+            Temperature.fit(normal, y, objective="both")
+        with pytest.raises(ValueError, match="level"):
+            Temperature.fit(normal, y, objective="coverage", level=1.0)
         for shrinkage in (-0.1, 1.1, "some"):
             with pytest.raises(ValueError, match="shrinkage"):
                 MatrixScaling.fit(normal, y, shrinkage=shrinkage)

@@ -11,8 +11,9 @@ import scipy.stats
 
 from keras_mvn import MultivariateNormal
 from keras_mvn.calibration import _hypotheses, diagnose
-from keras_mvn.calibration._coverage import Coverage, calibration_error
+from keras_mvn.calibration._coverage import Coverage
 from keras_mvn.calibration.diagnostics import LEVELS
+from keras_mvn.scores._estimates import uniformity
 
 pytestmark = pytest.mark.once
 
@@ -122,7 +123,13 @@ class TestCoverage:
             np.testing.assert_allclose([low[i], high[i]], np.array(expected) / n)
 
     def test_calibration_error_is_the_integral(self, rng):
-        pit = rng.beta(2, 1, size=23)
+        normal = predictions(rng, 23)
+        y = normal.rescale(1.4).sample(seed=0)
+        q = [
+            row @ np.linalg.solve(sigma, row)
+            for sigma, row in zip(normal.covariance, y - normal.mean, strict=True)
+        ]
+        pit = scipy.stats.chi2(normal.event_size).cdf(q)
 
         def difference(p):
             return abs(np.mean(pit <= p) - p)
@@ -132,10 +139,10 @@ class TestCoverage:
             scipy.integrate.quad(difference, a + 1e-13, b - 1e-13)[0]
             for a, b in itertools.pairwise(knots)
         )
-        assert calibration_error(pit) == pytest.approx(integral, abs=1e-9)
+        assert diagnose(normal, y).calibration_error == pytest.approx(integral, abs=1e-9)
 
     def test_expected_calibration_error(self, rng):
-        found = [calibration_error(rng.uniform(size=200)) for _ in range(2000)]
+        found = [uniformity(rng.uniform(size=200)).value for _ in range(2000)]
         normal = MultivariateNormal(np.zeros((200, 1)), covariance=np.ones((200, 1, 1)))
         expected = diagnose(normal, normal.sample(seed=0)).expected_calibration_error
         assert np.mean(found) == pytest.approx(expected, rel=0.03)

@@ -396,6 +396,68 @@ def test_other_recalibrations(calibration):
     assert np.isfinite(estimator.score(x, y))
 
 
+@pytest.mark.parametrize("n_members", [1, 2])
+def test_coverage_is_that_of_the_calibration_rows(n_members, tmp_path):
+    x, y, _ = draw(500, missing=0.2)
+    estimator = MultivariateNormalRegressor(calibration="coverage", n_members=n_members, **SMALL)
+    estimator.fit(x, y)
+    rows = estimator.split_["calibration"]
+    for found in (estimator, pickle.loads(pickle.dumps(estimator))):
+        normal = found.predict_distribution(x[rows]).rescale(1 + 1e-5)
+        seen = ~np.isnan(y[rows])
+        limit = scipy.stats.chi2(seen.sum(axis=1)).ppf(0.9)
+        inside = normal.mahalanobis(y[rows], missing="marginalize") ** 2 <= limit
+        assert inside.sum() == np.ceil(0.9 * (len(rows) + 1))
+    assert isinstance(estimator.calibration_, kmvn.calibration.Temperature)
+    if n_members == 1:
+        calibrated = estimator.calibration_.apply(estimator.model_)
+        calibrated.save(tmp_path / "calibrated.keras")
+        loaded = keras.models.load_model(tmp_path / "calibrated.keras")
+        predicted = _fitting.predict_normal([loaded], x[rows])
+        np.testing.assert_allclose(
+            predicted.stddev, estimator.predict(x[rows], return_std=True)[1], rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("calibration", ["temperature", "coverage"])
+def test_a_factor_is_found_where_a_target_is_never_observed_in_the_calibration_rows(calibration):
+    x, y, _ = draw(120)
+    y[80:, 1] = np.nan
+    split = {
+        "train": np.arange(60),
+        "validation": np.arange(60, 80),
+        "calibration": np.arange(80, 120),
+    }
+    estimator = MultivariateNormalRegressor(calibration=calibration, **SMALL)
+    estimator.fit(x, y, split=split)
+    assert np.isfinite(estimator.score(x, y))
+
+
+@pytest.mark.parametrize("takes_gaps", [False, True])
+def test_a_recalibration_of_ones_own_says_whether_it_takes_rows_with_gaps(takes_gaps):
+    class Own(kmvn.calibration.Recalibration):
+        @classmethod
+        def fit(cls, normal, y, missing="propagate"):
+            Own.seen = (missing, np.isnan(y).any(), len(y))
+            return cls()
+
+        def _apply_to_normal(self, normal):
+            return normal
+
+        def _apply_to_model(self, model):
+            return model
+
+    assert Own.takes_gaps is False
+    Own.takes_gaps = takes_gaps
+    x, y, _ = draw(400, missing=0.2)
+    estimator = MultivariateNormalRegressor(calibration=Own, **SMALL).fit(x, y)
+    observed = ~np.isnan(y[estimator.split_["calibration"]])
+    if takes_gaps:
+        assert Own.seen == ("marginalize", True, len(observed))
+    else:
+        assert Own.seen == ("propagate", False, observed.all(axis=1).sum())
+
+
 def test_conformal_regions_and_intervals_hold_what_they_promise():
     x, y, _ = draw(800)
     estimator = MultivariateNormalRegressor(calibration="conformal", **SMALL).fit(x, y)

@@ -6,12 +6,12 @@ import numpy as np
 
 from keras_mvn._gaussian import Gaussian, lower_factor
 from keras_mvn._kullback_leibler import kl_divergence
-from keras_mvn._numeric import merge_last_axes, solve_lower
+from keras_mvn._numeric import merge_last_axes
 from keras_mvn.covariances import Diagonal, LowRank
 from keras_mvn.layouts import Parameters
 from keras_mvn.types import Array
 
-__all__ = ["bhattacharyya", "kullback_leibler", "precision_diagonal", "wasserstein2"]
+__all__ = ["bhattacharyya", "kullback_leibler", "wasserstein2"]
 
 
 def kullback_leibler(p: Gaussian, q: Gaussian) -> Array:
@@ -22,21 +22,6 @@ def kullback_leibler(p: Gaussian, q: Gaussian) -> Array:
 
 def _parameters(normal: Gaussian) -> Parameters:
     return Parameters(normal.mean, normal.scale, normal.shape_params)
-
-
-def precision_diagonal(normal: Gaussian) -> Array:
-    """The diagonal of Σ⁻¹: (..., d); O(d r²) for loadings.
-
-    Then (I + V Vᵀ)⁻¹ has the diagonal 1 − ‖T⁻ᵀ vⱼ‖², [V; I] = Q T: 1 − the leverage of row j.
-    """
-    loadings = normal.loadings()
-    if loadings is None:
-        return np.asarray((normal.whitening() ** 2).sum(axis=-2))
-    r = loadings.shape[-1]
-    identity = np.broadcast_to(np.eye(r), (*normal.batch_shape, r, r))
-    t = lower_factor(np.swapaxes(np.concatenate([loadings, identity], axis=-2), -1, -2))
-    rows = solve_lower(t, np.swapaxes(loadings, -1, -2))
-    return np.asarray((1.0 - (rows**2).sum(axis=-2)) / normal.scale**2)
 
 
 def wasserstein2(p: Gaussian, q: Gaussian) -> Array:

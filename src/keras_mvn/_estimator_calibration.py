@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,15 +18,6 @@ from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.types import Array
 
 __all__ = ["CalibrationKind", "calibration_kind"]
-
-_NAMED: dict[str, type[Recalibration]] = {
-    "temperature": Temperature,
-    "per_target": PerTarget,
-    "matrix": MatrixScaling,
-}
-
-_TAKE_GAPS = (Temperature, PerTarget)
-"""Fitted to rows with gaps, too; others see complete rows only."""
 
 
 class CalibrationKind(NamedTuple):
@@ -49,7 +41,7 @@ def calibration_kind(calibration: Any) -> CalibrationKind | None:
     if calibration is SplitConformal or calibration == "conformal":
         return CalibrationKind(True, False, ConformalScores.fit)
     if isinstance(calibration, str) and calibration in _NAMED:
-        return _recalibration(_NAMED[calibration])
+        return _NAMED[calibration]
     if isinstance(calibration, type) and issubclass(calibration, Recalibration):
         return _recalibration(calibration)
     raise ValueError(
@@ -58,7 +50,15 @@ def calibration_kind(calibration: Any) -> CalibrationKind | None:
     )
 
 
-def _recalibration(cls: type[Recalibration]) -> CalibrationKind:
-    takes_gaps = issubclass(cls, _TAKE_GAPS)
-    missing = "marginalize" if takes_gaps else "propagate"
-    return CalibrationKind(False, takes_gaps, lambda normal, y: cls.fit(normal, y, missing))
+def _recalibration(cls: type[Recalibration], **options: Any) -> CalibrationKind:
+    missing = "marginalize" if cls.takes_gaps else "propagate"
+    fit = functools.partial(cls.fit, missing=missing, **options)
+    return CalibrationKind(False, cls.takes_gaps, fit)
+
+
+_NAMED = {
+    "temperature": _recalibration(Temperature),
+    "coverage": _recalibration(Temperature, objective="coverage"),
+    "per_target": _recalibration(PerTarget),
+    "matrix": _recalibration(MatrixScaling),
+}

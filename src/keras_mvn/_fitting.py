@@ -22,13 +22,16 @@ from keras_mvn._heads import heads
 from keras_mvn._recipe import Recipe, batch_size_for, loss_for, network, optimizer
 from keras_mvn._seeding import random_state
 from keras_mvn.callbacks import NonFiniteGuard
+from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.layers import MultivariateNormalHead
+from keras_mvn.mixture import Mixture
 from keras_mvn.types import Array
 
 __all__ = [
     "Trained",
     "from_bytes",
     "predict",
+    "predict_normal",
     "to_bytes",
     "train",
 ]
@@ -348,6 +351,18 @@ def predict(model: Any, x: Any) -> Array:
         y_pred = keras.ops.convert_to_numpy(model.predict_on_batch(padded))
         parts.append(np.asarray(y_pred)[: len(part)])
     return np.concatenate(parts)
+
+
+def predict_normal(members: Sequence[Any], x: Any) -> MultivariateNormal:
+    """One normal per row; of several members the normal with their mixture's mean and covariance.
+
+    Source: Lakshminarayanan, Pritzel & Blundell, NeurIPS 2017, who do so for one target.
+    """
+    head = heads(members[0])[-1]
+    y_pred = [predict(member, x) for member in members]
+    if len(y_pred) == 1:
+        return head.distribution(y_pred[0])
+    return Mixture(head.distribution(np.stack(y_pred))).moments()
 
 
 def to_bytes(model: Any) -> bytes:

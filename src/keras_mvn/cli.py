@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 
 import click
 
@@ -61,9 +60,7 @@ def command() -> None:
     The backend is Keras' own choice (KERAS_BACKEND, or keras.json); if that one is not installed
     and KERAS_BACKEND is not set, the command takes one that is.
     """  # noqa: D301  (click's \b: lines stay as they are)
-    # TensorFlow, also where it is only installed and asked for its version, talks on stderr.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # what it says is no answer
 
 
 for _command in (fit, predict, evaluate, condition, report, export, demo, info):

@@ -23,7 +23,6 @@ from keras_mvn._recipe import Recipe
 from keras_mvn._target_transform import TargetTransform, fit_target_transform
 from keras_mvn._transformed_normal import TransformedNormal, TransformedRegion, ordered
 from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.mixture import Mixture
 from keras_mvn.regions import Ellipsoid
 from keras_mvn.types import Array
 
@@ -99,9 +98,10 @@ class MultivariateNormalRegressor(
         patience: epochs without a better validation loss after which training stops.
         validation_fraction: share of rows (of groups) for early stopping; 20 rows at least, but
             not more than a quarter. 0 trains all epochs.
-        calibration: "temperature", "per_target", "matrix" (a class of `Recalibration` does as
-            well): the covariances are changed. "conformal": they stay as they are, and regions and
-            intervals get a guaranteed coverage. None: neither.
+        calibration: "temperature" (the most likely factor), "coverage" (the factor with which the
+            90 % regions hold 90 %; see `calibration.Temperature`), "per_target", "matrix" (a class
+            of `Recalibration` does as well): the covariances are changed. "conformal": they stay as
+            they are, and regions and intervals get a guaranteed coverage. None: neither.
         calibration_fraction: share of rows (of groups) for it; 20 at least. Left out, with a
             warning, where these would be more than a quarter.
         n_members: networks of a deep ensemble; predictions have the mean and the covariance of
@@ -391,10 +391,7 @@ class MultivariateNormalRegressor(
 
     def _raw(self, x: Any) -> MultivariateNormal:
         """Of T(y), not calibrated."""
-        if hasattr(self, "model_"):
-            return self.head_.distribution(_fitting.predict(self.model_, x))
-        predicted = [_fitting.predict(member, x) for member in self.ensemble_.members]
-        return Mixture(self.head_.distribution(np.stack(predicted))).moments()
+        return _fitting.predict_normal(_models(vars(self)), x)
 
     def _normal(self, X: Any) -> MultivariateNormal:  # noqa: N803
         """Of T(y), recalibrated."""
@@ -567,7 +564,7 @@ class MultivariateNormalRegressor(
             self.head_ = heads(self.model_)[-1]
 
 
-def _models(state: dict[str, Any]) -> list[Any]:
+def _models(state: Mapping[str, Any]) -> list[Any]:
     """The networks of a fitted estimator."""
     if "ensemble_" in state:
         return list(state["ensemble_"].members)

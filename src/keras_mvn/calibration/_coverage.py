@@ -10,7 +10,7 @@ import numpy as np
 from keras_mvn._optional import require
 from keras_mvn.types import Array
 
-__all__ = ["CONFIDENCE", "Coverage", "calibration_error"]
+__all__ = ["CONFIDENCE", "Coverage"]
 
 CONFIDENCE = 0.95
 """Of every band: of the coverage, and of what a calibrated model would show."""
@@ -88,20 +88,3 @@ class Coverage:
             "expected_upper": high,
         }
         return {name: np.asarray(column).tolist() for name, column in columns.items()}
-
-
-def calibration_error(pit: Array) -> float:
-    """∫₀¹ |F(p) − p| dp, F the fraction of PIT values ≤ p: the mean error of a coverage.
-
-    Exact: F is constant between neighbouring values.
-
-    >>> calibration_error(np.array([1.0, 1.0]))  # no region but the largest holds anything
-    0.5
-    """
-    knots = np.concatenate([[0.0], np.sort(pit), [1.0]])
-    fraction = np.arange(len(pit) + 1) / len(pit)
-
-    def antiderivative(p: Array) -> Array:
-        return 0.5 * (p - fraction) * np.abs(p - fraction)
-
-    return float(np.sum(antiderivative(knots[1:]) - antiderivative(knots[:-1])))

@@ -52,8 +52,17 @@ class Rows(NamedTuple):
             yield Rows(self.normal[part], self.y[part])
 
 
-def calibration_rows(normal: MultivariateNormal, y: Any, missing: str, who: str) -> Rows:
+def calibration_rows(
+    normal: MultivariateNormal, y: Any, missing: str, who: str, every_target: bool = True
+) -> Rows:
     """Predictions and observations, whatever their batch axes, as rows.
+
+    Args:
+        normal: predictions.
+        y: what was observed.
+        missing: as in `Recalibration.fit`.
+        who: wants to know, for messages.
+        every_target: whether each target must have been observed at least once, or any.
 
     Raises:
         ValueError: no rows, shapes that don't fit, values that are not finite, or a target that
@@ -72,7 +81,7 @@ def calibration_rows(normal: MultivariateNormal, y: Any, missing: str, who: str)
         values = np.where(observed > 0, values, np.nan)
     rows = Rows(_on_one_axis(normal), values.reshape(-1, normal.event_size))
     unseen = np.flatnonzero(~rows.observed.any(axis=0))
-    if len(unseen):
+    if len(unseen) and (every_target or len(unseen) == normal.event_size):
         names = target_names_of(normal.target_names, normal.event_size)
         raise ValueError(
             f"{who}: no row of y has a value of {[names[i] for i in unseen]}. Leave such targets "

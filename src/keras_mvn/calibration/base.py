@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, fields
-from typing import Any, Self, final, overload
+from typing import Any, ClassVar, Self, final, overload
 
 import keras
 import numpy as np
@@ -39,8 +39,13 @@ class Calibration:
 class Recalibration(Calibration, abc.ABC):
     """The same means with other covariances, so that distances have the sizes they claim.
 
-    A subclass says how it is fitted, and what becomes of a distribution and of a model.
+    A subclass says how it is fitted, whether to rows with gaps too, and what becomes of a
+    distribution and of a model.
     """
+
+    takes_gaps: ClassVar[bool] = False
+    """Whether `fit` uses rows of which only some targets were observed (missing="marginalize");
+    where not, the estimator fits it to the complete rows."""
 
     @classmethod
     @abc.abstractmethod
@@ -50,7 +55,8 @@ class Recalibration(Calibration, abc.ABC):
         Args:
             normal: predictions for the calibration rows.
             y: (..., d), what was observed, in the units of y: one row for each distribution.
-            missing: "marginalize" reads NaN in y as "not observed"; by default it is an error.
+            missing: "marginalize" reads NaN in y as "not observed"; by default it is an error, and
+                always where `takes_gaps` is false.
 
         Raises:
             ValueError: no rows, shapes that don't fit, or values that are not finite.

@@ -12,10 +12,11 @@ from keras_mvn._checks import probability, whole
 from keras_mvn._names import target_names_of
 from keras_mvn._optional import require
 from keras_mvn.calibration import _hypotheses
-from keras_mvn.calibration._coverage import Coverage, calibration_error
+from keras_mvn.calibration._coverage import Coverage
 from keras_mvn.calibration._rows import Rows, calibration_rows
 from keras_mvn.calibration._slices import Slice, columns_of, judged, quantile_bins
 from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.scores._estimates import uniformity
 from keras_mvn.types import Array
 
 __all__ = ["LEVELS", "Diagnosis", "Direction", "diagnose"]
@@ -213,7 +214,7 @@ def diagnose(
         squared_distances=squares,
         observed_counts=dof,
         pit=pit,
-        calibration_error=calibration_error(pit),
+        calibration_error=float(uniformity(pit).value),
         expected_calibration_error=float(np.sqrt(np.pi / 32.0 / n)),
         joint=Coverage.of_pit(pit, chosen),
         marginal=Coverage.of_pit(_marginal_pit(e), chosen),

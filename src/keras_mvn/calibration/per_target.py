@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self, final
+from typing import Any, ClassVar, Self, final
 
 import keras
 import numpy as np
@@ -57,6 +57,8 @@ class PerTarget(Recalibration):
     PerTarget(factors=(2.0, 0.5))
 
     """
+
+    takes_gaps: ClassVar[bool] = True
 
     factors: tuple[float, ...]
 

@@ -14,7 +14,10 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 
+from keras_mvn import _fitting_data
+from keras_mvn._fitting import predict_normal
 from keras_mvn._optional import require
+from keras_mvn._streaming import StreamingMoments
 from keras_mvn.calibration import Recalibration
 from keras_mvn.commands import _assessing, _options
 from keras_mvn.commands._console import INTERRUPTED, Output, RefusalError
@@ -23,7 +26,6 @@ from keras_mvn.commands._model import (
     MEMBERS,
     MODEL,
     PREPROCESSING,
-    predictions,
     recalibrated,
     save_calibration,
 )
@@ -88,7 +90,7 @@ def run(given: dict[str, Any], context: click.Context) -> None:
     _check(given)
     prepared = _prepared(given, folder, output)
     networks, interrupted = _networks(given, prepared, folder, output)
-    metrics = _assessed(given, prepared, networks, folder, output)
+    metrics = _assessed(prepared, networks, folder, output)
     about = _about(given, prepared, networks, interrupted, time.monotonic() - began)
     _write(folder.partial, prepared, networks["model"], given["calibration"], about)
     folder.finish()
@@ -264,7 +266,6 @@ def _networks(
 ) -> tuple[dict[str, Network], bool]:
     """The model and its baselines, and whether ^C cut training short."""
     baselines = not given["no_baselines"]
-    budget = given["time_budget"]
     model = _settings(given, SHARE_OF_MODEL if baselines else 1.0)
     trained = {"model": train(model, prepared.arrays, folder.work / "model", output, "the model")}
     if trained["model"].interrupted:
@@ -272,7 +273,7 @@ def _networks(
     _tell_selection(output, trained["model"])
     if not baselines:
         return trained, False
-    for name, settings, candidate in _baselines(given, model, budget):
+    for name, settings, candidate in _baselines(given, model):
         place = folder.work / name.replace(" ", "_")
         reuse(folder.work / "model", candidate, place)
         try:
@@ -289,7 +290,7 @@ def _settings(given: Mapping[str, Any], share: float) -> Settings:
     budget = given["time_budget"]
     return Settings(
         covariance=given["covariance"],
-        calibration=given["calibration"],
+        calibration=None if given["calibration"] == "none" else given["calibration"],
         seed=given["seed"],
         members=given["members"],
         time_budget=None if budget is None else share * budget,
@@ -305,10 +306,9 @@ def _settings(given: Mapping[str, Any], share: float) -> Settings:
     )
 
 
-def _baselines(
-    given: Mapping[str, Any], model: Settings, budget: float | None
-) -> Iterator[tuple[str, Settings, str]]:
+def _baselines(given: Mapping[str, Any], model: Settings) -> Iterator[tuple[str, Settings, str]]:
     """Name, settings, and the candidate of "auto" that is the same network."""
+    budget = given["time_budget"]
     share = None if budget is None else 0.5 * (1.0 - SHARE_OF_MODEL) * budget
     structures = {
         _assessing.DIAGONAL: ("diagonal", None, "diagonal"),
@@ -319,8 +319,8 @@ def _baselines(
             name,
             Settings(
                 covariance,
-                given["calibration"],
-                given["seed"],
+                model.calibration,
+                model.seed,
                 constant,
                 time_budget=share,
                 options=model.options,
@@ -339,11 +339,7 @@ def _tell_selection(output: Output, network: Network) -> None:
 
 
 def _assessed(
-    given: Mapping[str, Any],
-    prepared: Prepared,
-    networks: Mapping[str, Network],
-    folder: FitFolder,
-    output: Output,
+    prepared: Prepared, networks: Mapping[str, Network], folder: FitFolder, output: Output
 ) -> dict[str, Any]:
     """Write `test/` and `metrics.json`; returns the latter."""
     test = prepared.arrays.split.test
@@ -351,48 +347,51 @@ def _assessed(
     y = np.asarray(prepared.arrays.y[test])
     seen = ~np.isnan(y).all(axis=0)
     with output.progress("judging the test rows"):
-        found = dict(_predicted(networks, x, prepared.arrays.targets))
+        plain = {name: predict_normal(one.members, x) for name, one in networks.items()}
+        found = dict(_compared(networks, plain))
         shown = prepared.preprocessing.shown(prepared.raw)
         _assessing.save_test(folder.partial / "test", found, y, shown, prepared.rows[test])
-        names = [n for n, there in zip(prepared.arrays.targets, seen, strict=True) if there]
-        if len(names) < len(seen):
-            found = {name: normal.marginal(names) for name, normal in found.items()}
-        scale = _target_stddev(prepared)[seen]
-        evaluations = _assessing.assess(found, y[:, seen], scale)
-        plain = {
-            name: predictions(network.members, x, prepared.arrays.targets).marginal(names)
-            for name, network in networks.items()
-            if name != "model" and network.calibration is not None
+        baselines = {
+            name: normal
+            for name, normal in plain.items()
+            if name != _assessing.MODEL and networks[name].calibration is not None
         }
-        uncalibrated = _assessing.assess(plain, y[:, seen], scale)
+        scale = _target_stddev(prepared)[seen]
+        evaluations, uncalibrated = (
+            _assessing.assess(_margins(normals, seen), y[:, seen], scale)
+            for normals in (found, baselines)
+        )
     return _assessing.write_metrics(folder.partial, evaluations, uncalibrated)
 
 
-def _predicted(
-    networks: Mapping[str, Network], x: Array, targets: tuple[str, ...]
+def _compared(
+    networks: Mapping[str, Network], plain: Mapping[str, MultivariateNormal]
 ) -> Iterator[tuple[str, MultivariateNormal]]:
     """Name → predictions, in the order of the report; baselines recalibrated as the model is."""
-    model = networks["model"]
-    plain = predictions(model.members, x, targets)
-    yield _assessing.MODEL, recalibrated(model.calibration, plain)
-    if model.calibration is not None:
-        yield _assessing.UNCALIBRATED, plain
-    for name in (_assessing.DIAGONAL, _assessing.CONSTANT):
-        if name in networks:
-            network = networks[name]
-            yield name, recalibrated(network.calibration, predictions(network.members, x, targets))
+    for name in (_assessing.MODEL, _assessing.DIAGONAL, _assessing.CONSTANT):
+        if name not in networks:
+            continue
+        calibration = networks[name].calibration
+        yield name, recalibrated(calibration, plain[name])
+        if name == _assessing.MODEL and calibration is not None:
+            yield _assessing.UNCALIBRATED, plain[name]
+
+
+def _margins(
+    normals: Mapping[str, MultivariateNormal], seen: np.ndarray
+) -> Mapping[str, MultivariateNormal]:
+    """Of the targets that some test row has; as they are where these are all."""
+    if seen.all():
+        return normals
+    return {name: normal.marginal(np.flatnonzero(seen)) for name, normal in normals.items()}
 
 
 def _target_stddev(prepared: Prepared) -> Array:
     """Of the training rows: (d,)."""
-    from keras_mvn._streaming import StreamingMoments
-
-    found = StreamingMoments(prepared.arrays.y.shape[1], rank=0)
-    rows = prepared.arrays.split.train
-    found.update_all(
-        np.asarray(prepared.arrays.y[rows[start : start + 65536]])
-        for start in range(0, len(rows), 65536)
-    )
+    arrays = prepared.arrays
+    found = StreamingMoments(arrays.y.shape[1], rank=0)
+    training = _fitting_data.Table(arrays.x, arrays.y, None, arrays.split.train)
+    found.update_all(training.targets())
     return np.sqrt(found.variance)
 
 

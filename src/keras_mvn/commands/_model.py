@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import keras
-import numpy as np
 
 from keras_mvn import _fitting
-from keras_mvn._heads import heads
 from keras_mvn.calibration import Recalibration
 from keras_mvn.commands._console import Output, RefusalError
 from keras_mvn.commands._folder import fitted, read_json, write_json
 from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.mixture import Mixture
 from keras_mvn.tables import Preprocessing, Table
 
 __all__ = [
@@ -27,7 +24,6 @@ __all__ = [
     "FittedModel",
     "Rows",
     "load_calibration",
-    "predictions",
     "recalibrated",
     "save_calibration",
 ]
@@ -90,7 +86,7 @@ class FittedModel:
 
     def uncalibrated(self, x: Any) -> MultivariateNormal:
         """Of inputs (n, features), as the networks say."""
-        return predictions(self.members, x, self.targets)
+        return _fitting.predict_normal(self.members, x)
 
     def predict(self, x: Any) -> MultivariateNormal:
         """Of inputs (n, features), recalibrated."""
@@ -123,18 +119,6 @@ class FittedModel:
                     told.add(column)
                     output.say(f"{column}: {texts[0]!r} and such were too rare in training to know")
             yield Rows(batch, self.predict(self.preprocessing.inputs(batch)))
-
-
-def predictions(members: Sequence[Any], x: Any, names: Sequence[str]) -> MultivariateNormal:
-    """One normal per row; of several members the normal with their mixture's mean and covariance.
-
-    Source: Lakshminarayanan, Pritzel & Blundell, NeurIPS 2017, who do so for one target.
-    """
-    head = heads(members[0])[-1]
-    y_pred = [_fitting.predict(member, x) for member in members]
-    if len(y_pred) == 1:
-        return head.distribution(y_pred[0])
-    return Mixture(head.distribution(np.stack(y_pred))).moments()
 
 
 def recalibrated(

@@ -16,19 +16,11 @@ import numpy as np
 from keras_mvn._heads import heads
 from keras_mvn.calibration import Recalibration
 from keras_mvn.commands._console import Output
-from keras_mvn.commands._coverage import coverage_temperature
-from keras_mvn.commands._model import predictions
 from keras_mvn.commands._structures import structure_of
 from keras_mvn.estimator import MultivariateNormalRegressor
 from keras_mvn.tables import Split
 
 __all__ = ["Arrays", "Network", "Settings", "reuse", "train", "warnings_said"]
-
-
-OURS = ("none", "coverage")
-"""Calibrations that are not the estimator's."""
-
-FEWEST_CALIBRATION_ROWS, MOST_CALIBRATION_ROWS = 20, 50_000
 
 
 @final
@@ -54,7 +46,7 @@ class Settings:
     """Of a network and its training; names and units are those of the command line."""
 
     covariance: str
-    calibration: str
+    calibration: str | None
     seed: int
     constant: str | None = None
     members: int = 1
@@ -99,7 +91,7 @@ def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what
         structure_of(settings.covariance),
         constant=settings.constant,
         n_members=settings.members,
-        calibration=None if settings.calibration in OURS else settings.calibration,
+        calibration=settings.calibration,
         time_budget=settings.time_budget,
         random_state=settings.seed,
         **settings.options,
@@ -122,25 +114,13 @@ def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what
     for member in members:
         heads(member)[-1].target_names = arrays.targets
     histories = estimator.history_
-    calibration = estimator.calibration_
-    if settings.calibration == "coverage":
-        calibration = _calibrated(members, arrays, output)
     return Network(
         list(members),
-        calibration,
+        estimator.calibration_,
         [histories] if settings.members == 1 else histories,
         getattr(estimator, "selection_", []),
         estimator.interrupted_,
     )
-
-
-def _calibrated(members: Sequence[Any], arrays: Arrays, output: Output) -> Recalibration | None:
-    rows = arrays.split.calibration[-MOST_CALIBRATION_ROWS:]
-    if len(rows) < FEWEST_CALIBRATION_ROWS:
-        output.say(f"note: {len(rows)} rows are too few to recalibrate by their coverage.")
-        return None
-    normal = predictions(members, np.asarray(arrays.x[rows]), arrays.targets)
-    return coverage_temperature(normal, np.asarray(arrays.y[rows]))
 
 
 def reuse(selection: Path, candidate: str, folder: Path) -> None:

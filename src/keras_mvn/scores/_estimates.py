@@ -52,6 +52,9 @@ def uniformity(u: Array) -> Estimate:
 
     The mean error of all levels at once, exact, without bins; at most ½. Even uniform numbers
     have about 0.31/√n, which the standard error, made for what is not uniform, does not show.
+
+    >>> uniformity(np.array([1.0, 1.0])).value  # no level but the last holds anything
+    array(0.5)
     """
     n, order = len(u), np.argsort(u)
     steps = np.concatenate([[0.0], u[order], [1.0]])

@@ -60,15 +60,11 @@ class Observations:
         values, observed = observed_targets(y, missing)
         shape = normal._residual(values).shape  # refuses what does not fit
         rows, d = int(np.prod(shape[:-1])), shape[-1]
-        g = normal._gaussian.on_batch(shape[:-1])
-        mean, scale, shape_params = (
-            a.reshape(rows, a.shape[-1]) for a in (g.mean, g.scale, g.shape_params)
-        )
-        flat = normal._of(Gaussian(g.structure, mean, scale, shape_params), normal.target_names)
+        flat = normal._of(normal._gaussian.on_batch(shape[:-1]).flat(), normal.target_names)
         values = np.broadcast_to(values, shape).reshape(rows, d)
         if observed is not None:
             observed = np.broadcast_to(observed, shape).reshape(rows, d)
-            values = np.where(observed > 0, values, mean)
+            values = np.where(observed > 0, values, flat.mean)
         return cls(flat, values, observed, shape[:-1])
 
     @property
