@@ -2,6 +2,9 @@
 #include "elliptical.h"
 
 #include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <vector>
 
 #include "target.h"
 #include "threads.h"
@@ -9,16 +12,24 @@
 namespace kmvn {
 namespace {
 
-const Target& chosen() {
+// The best first.
+std::vector<const Target*> available() {
+  std::vector<const Target*> targets;
 #if defined(KMVN_X86)
-  static const Target& target = __builtin_cpu_supports("x86-64-v4")   ? target_avx512
-                                : __builtin_cpu_supports("x86-64-v3") ? target_avx2
-                                                                      : target_baseline;
-  return target;
-#else
-  return target_baseline;
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("x86-64-v4")) targets.push_back(&target_avx512);
+  if (__builtin_cpu_supports("x86-64-v3")) targets.push_back(&target_avx2);
 #endif
+  targets.push_back(&target_baseline);
+  return targets;
 }
+
+std::atomic<const Target*>& current() {
+  static std::atomic<const Target*> target{available().front()};
+  return target;
+}
+
+const Target& chosen() { return *current().load(std::memory_order_relaxed); }
 
 constexpr int64_t bytes_of_a_part = 1 << 17;  // less is not worth waking another thread for
 constexpr int64_t tile = 16;                  // parts end where tiles of any instructions do
@@ -58,5 +69,14 @@ int kmvn_elliptical_backward_f64(const kmvn_backward* a, kmvn_threads t) {
 }
 
 const char* kmvn_instructions(void) { return chosen().name; }
+
+int kmvn_use_instructions(const char* name) {
+  for (const kmvn::Target* target : kmvn::available())
+    if (std::strcmp(target->name, name) == 0) {
+      kmvn::current().store(target, std::memory_order_relaxed);
+      return 0;
+    }
+  return 1;
+}
 
 int kmvn_abi(void) { return KMVN_ABI; }

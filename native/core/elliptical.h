@@ -78,6 +78,9 @@ KMVN_API int kmvn_elliptical_backward_f64(const kmvn_backward*, kmvn_threads);
 // The instructions that were chosen on this machine: "avx512", "avx2", "baseline".
 KMVN_API const char* kmvn_instructions(void);
 
+// Chooses others, from the next call on, for tests and comparisons; 1 if this machine lacks them.
+KMVN_API int kmvn_use_instructions(const char* name);
+
 // Changes whenever a struct or a meaning above does; bindings compare.
 #define KMVN_ABI 1
 KMVN_API int kmvn_abi(void);

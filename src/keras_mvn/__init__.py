@@ -15,6 +15,7 @@ from keras_mvn import calibration as calibration
 from keras_mvn import callbacks as callbacks
 from keras_mvn import covariances as covariances
 from keras_mvn import ensemble as ensemble
+from keras_mvn import kernels as kernels
 from keras_mvn import layers as layers
 from keras_mvn import layouts as layouts
 from keras_mvn import losses as losses
@@ -39,6 +40,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "export",
+    "kernels",
     "layers",
     "layouts",
     "losses",

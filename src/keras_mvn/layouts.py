@@ -21,6 +21,7 @@ __all__ = [
     "Layout",
     "MeanLogVariance",
     "Packed",
+    "PackedParameters",
     "Parameters",
     "Reader",
     "Stacked",

@@ -9,7 +9,7 @@ __all__ = ["info"]
 
 @click.command()
 def info() -> None:
-    """Versions and backend, for bug reports."""
+    """Versions, backend and kernels, for bug reports."""
     import keras
     from rich.console import Console
 
@@ -23,3 +23,5 @@ def info() -> None:
     for name in installed:
         in_use = " (in use)" if name == keras.backend.backend() else ""
         console.print(f"{name} {version(name)}{in_use}")
+    for kernel in keras_mvn.kernels.status():
+        console.print(f"{kernel.op}: {kernel.path} path; {kernel.detail}")

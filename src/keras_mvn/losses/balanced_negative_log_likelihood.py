@@ -67,4 +67,5 @@ class BalancedNegativeLogLikelihood(CovarianceLoss):
         u = targets.of_observed((targets.values - found.mean) / sigma)
         # r²/(σ σ̄) = (r/σ)² σ/σ̄: neither squares of y nor products of two scales are formed.
         weight = MEAN_WEIGHT * sigma / ops.mean(sigma, axis=rows, keepdims=True)
-        return from_elliptical(found, targets) + gradient_only(0.5 * ops.sum(weight * u * u, axis=-1))
+        error = 0.5 * ops.sum(weight * u * u, axis=-1)
+        return from_elliptical(found, targets) + gradient_only(error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import final
 
 import keras
-from keras import ops
 
 from keras_mvn._rows import Targets
 from keras_mvn.kernels import elliptical

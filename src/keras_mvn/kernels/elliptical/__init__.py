@@ -22,9 +22,12 @@ from keras_mvn.kernels.elliptical import reference
 from keras_mvn.kernels.elliptical.types import Elliptical, Request
 from keras_mvn.types import Tensor
 
-__all__ = ["Elliptical", "elliptical"]
+__all__ = ["BACKENDS", "NAME", "Elliptical", "elliptical", "supports"]
 
 NAME = "elliptical"
+
+BACKENDS = ("jax", "tensorflow", "torch")
+"""Each has a module of its name here."""
 
 
 def elliptical(
@@ -80,10 +83,6 @@ def supports(packed: Tensor) -> str | None:
     if name not in BACKENDS:
         return f"there are no kernels for the backend {name}."
     return _backend().supports(packed)
-
-
-BACKENDS = ("jax", "tensorflow", "torch")
-"""Each has a module of its name here."""
 
 
 def _backend() -> Any:

@@ -12,9 +12,7 @@ from keras_mvn.kernels.elliptical.types import Elliptical, Request
 __all__ = ["elliptical"]
 
 
-def elliptical(
-    covariance: Any, targets: Targets, parameters: Any, request: Request
-) -> Elliptical:
+def elliptical(covariance: Any, targets: Targets, parameters: Any, request: Request) -> Elliptical:
     """As `kernels.elliptical.elliptical`, for any structure and layout."""
     mean, scale, shape_params = parameters
     located = ops.stop_gradient(mean) if request.fixed_mean else mean

@@ -47,9 +47,7 @@ def elliptical(request: Request, packed: torch.Tensor, targets: Targets) -> Elli
     )
 
 
-_Outputs = tuple[
-    torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor
-]
+_Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @torch.library.custom_op("keras_mvn::elliptical", mutates_args=(), device_types="cpu")
@@ -147,7 +145,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
     ctx.save_for_backward(y_pred, y, observed, *output[4:])
 
 
-def _differentiate(ctx: Any, *bars: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+def _differentiate(ctx: Any, *bars: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     mean_bar, mahalanobis_bar, log_scale_bar = bars[:3]
     y_pred, y, observed, z, v = ctx.saved_tensors
     y_pred_bar = y_bar = None
