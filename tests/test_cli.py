@@ -22,7 +22,7 @@ from keras_mvn.commands._console import Output
 from keras_mvn.tables import open_table, reading
 
 ROOT = Path(__file__).parent.parent
-QUICK = ["--epochs", "3", "--hidden", "8", "--covariance", "cholesky"]
+QUICK = ["--epochs", "3", "--hidden", "8", "--covariance", "cholesky", "--members", 1]
 TARGETS = ["a", "b", "c"]
 
 
@@ -554,7 +554,7 @@ def in_a_process(signal, epoch, *arguments):
 class TestSignals:
     def arguments(self, table, out):
         return ["fit", table, "--targets", "a,b,c", "--out", out, "--epochs", 8, "--hidden", 8,
-                "--covariance", "cholesky"]  # fmt: skip
+                "--covariance", "cholesky", "--members", 1]  # fmt: skip
 
     def test_a_killed_fit_goes_on_where_it_was(self, table, tmp_path):
         out = tmp_path / "killed"
@@ -625,7 +625,7 @@ def invoke(*arguments):
     assert result.exit_code == 0, result.output
 
 small, large, folder = sys.argv[1:]
-options = ["--targets", "a,b", "--epochs", "1", "--hidden", "8", "--covariance", "cholesky"]
+options = ["--targets", "a,b", "--epochs", "1", "--hidden", "8", "--covariance", "cholesky", "--members", "1"]
 invoke("fit", small, *options, "--out", folder + "/small")   # whatever is loaded once
 invoke("predict", folder + "/small", small, "--out", folder + "/p.parquet")
 before, peak, over = private(), 0, False

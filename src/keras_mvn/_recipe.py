@@ -48,7 +48,7 @@ class Recipe:
     dropout: float = 0.0
     builder: Callable[[Tensor], Tensor] | None = None
     """From the standardized inputs to what the head gets, in place of the hidden layers."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     epochs: int = 1000
     batch_size: int | None = None
     """None: `batch_size_for`."""

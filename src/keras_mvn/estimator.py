@@ -156,7 +156,7 @@ class MultivariateNormalRegressor(
         dropout: float = 0.0,
         builder: Callable[[Any], Any] | None = None,
         constant: str | None = None,
-        learning_rate: float = 2e-3,
+        learning_rate: float = 5e-3,
         epochs: int = 1000,
         batch_size: int | str = "auto",
         patience: int = 60,

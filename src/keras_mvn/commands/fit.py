@@ -61,24 +61,24 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
 @click.option(
     "--members",
     type=click.IntRange(1),
-    default=1,
+    default=3,
     show_default=True,
     help="Networks of an ensemble, which also knows where it has seen little.",
 )
 @click.option("--loss", type=click.Choice(LOSSES), default="balanced", show_default=True)
 @click.option("--hidden", default="64,64", show_default=True, help="Widths of the hidden layers.")
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.0)
-@click.option("--epochs", type=click.IntRange(1), default=500, show_default=True, help="At most.")
+@click.option("--epochs", type=click.IntRange(1), default=1000, show_default=True, help="At most.")
 @click.option(
     "--patience",
     type=click.IntRange(1),
-    default=30,
+    default=60,
     show_default=True,
     help="Epochs without a better validation loss after which training stops.",
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Rows in a step; by default by size.")
 @click.option(
-    "--learning-rate", type=click.FloatRange(0, min_open=True), default=2e-3, show_default=True
+    "--learning-rate", type=click.FloatRange(0, min_open=True), default=5e-3, show_default=True
 )
 @click.option(
     "--time-budget",
