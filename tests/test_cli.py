@@ -625,7 +625,8 @@ def invoke(*arguments):
     assert result.exit_code == 0, result.output
 
 small, large, folder = sys.argv[1:]
-options = ["--targets", "a,b", "--epochs", "1", "--hidden", "8", "--covariance", "cholesky", "--members", "1"]
+options = ["--targets", "a,b", "--epochs", "1", "--hidden", "8", "--covariance", "cholesky"]
+options += ["--members", "1"]
 invoke("fit", small, *options, "--out", folder + "/small")   # whatever is loaded once
 invoke("predict", folder + "/small", small, "--out", folder + "/p.parquet")
 before, peak, over = private(), 0, False

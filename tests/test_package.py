@@ -18,7 +18,13 @@ import keras_mvn_launcher
 
 ROOT = Path(__file__).parent.parent
 BACKENDS = ["jax", "tensorflow", "torch"]
-MODULES = sorted(m.name for m in pkgutil.walk_packages(keras_mvn.__path__, "keras_mvn."))
+# Kernels are those of the backend in use; Triton's, of a GPU.
+OF_OTHERS = {"jax", "pallas", "tensorflow", "torch", "triton"} - {keras.backend.backend()}
+MODULES = sorted(
+    m.name
+    for m in pkgutil.walk_packages(keras_mvn.__path__, "keras_mvn.")
+    if not (".kernels." in m.name and m.name.rpartition(".")[2].strip("_") in OF_OTHERS)
+)
 
 
 def python(code, cwd, **environment):

@@ -14,30 +14,13 @@
 // writes its gradient once.
 #pragma once
 
-#include <stdint.h>
+#include "interface.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#if defined(_WIN32)
-#define KMVN_API __declspec(dllexport)
-#else
-#define KMVN_API __attribute__((visibility("default")))
-#endif
-
 enum { KMVN_CHOLESKY = 0, KMVN_PRECISION_CHOLESKY = 1 };
-
-// Work on rows [begin, end).
-typedef void (*kmvn_body)(void* context, int64_t begin, int64_t end);
-
-// Whose threads do the work. `submit` hands a task to another thread, now or later, and returns 0,
-// or refuses it with anything else; `scheduler` is its first argument. NULL: threads of our own.
-typedef struct {
-  int threads;  // that may work at the same time, the calling one among them
-  int (*submit)(void* scheduler, void (*task)(void*), void* data);
-  void* scheduler;
-} kmvn_threads;
 
 // Of the forward pass. Rows are contiguous but for those of y_pred, which are `stride` apart.
 typedef struct {
@@ -74,16 +57,6 @@ KMVN_API int kmvn_elliptical_forward_f32(const kmvn_forward*, kmvn_threads);
 KMVN_API int kmvn_elliptical_forward_f64(const kmvn_forward*, kmvn_threads);
 KMVN_API int kmvn_elliptical_backward_f32(const kmvn_backward*, kmvn_threads);
 KMVN_API int kmvn_elliptical_backward_f64(const kmvn_backward*, kmvn_threads);
-
-// The instructions that were chosen on this machine: "avx512", "avx2", "baseline".
-KMVN_API const char* kmvn_instructions(void);
-
-// Chooses others, from the next call on, for tests and comparisons; 1 if this machine lacks them.
-KMVN_API int kmvn_use_instructions(const char* name);
-
-// Changes whenever a struct or a meaning above does; bindings compare.
-#define KMVN_ABI 1
-KMVN_API int kmvn_abi(void);
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,8 @@
 // Compiled once for each set of instructions; KMVN_TARGET is its name, KMVN_BYTES its vector.
 #include "target.h"
 
-#include "kernel.h"
+#include "elliptical_kernel.h"
+#include "parameters_kernel.h"
 
 #define KMVN_STRING_(x) #x
 #define KMVN_STRING(x) KMVN_STRING_(x)
@@ -12,10 +13,14 @@ namespace kmvn {
 
 const Target KMVN_JOIN(target_, KMVN_TARGET) = {
     KMVN_STRING(KMVN_TARGET),
-    KMVN_TARGET::forward<float>,
-    KMVN_TARGET::forward<double>,
-    KMVN_TARGET::backward<float>,
-    KMVN_TARGET::backward<double>,
+    KMVN_TARGET::elliptical_forward<float>,
+    KMVN_TARGET::elliptical_forward<double>,
+    KMVN_TARGET::elliptical_backward<float>,
+    KMVN_TARGET::elliptical_backward<double>,
+    KMVN_TARGET::parameters_forward<float>,
+    KMVN_TARGET::parameters_forward<double>,
+    KMVN_TARGET::parameters_backward<float>,
+    KMVN_TARGET::parameters_backward<double>,
 };
 
 }  // namespace kmvn

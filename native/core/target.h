@@ -1,13 +1,16 @@
 // What a set of instructions offers: the passes over a range of rows.
 #pragma once
 
-#include "elliptical.h"
+#include "interface.h"
 
 namespace kmvn {
 
 struct Target {
   const char* name;
-  kmvn_body forward_f32, forward_f64, backward_f32, backward_f64;
+  kmvn_body elliptical_forward_f32, elliptical_forward_f64;
+  kmvn_body elliptical_backward_f32, elliptical_backward_f64;
+  kmvn_body parameters_forward_f32, parameters_forward_f64;
+  kmvn_body parameters_backward_f32, parameters_backward_f64;
 };
 
 extern const Target target_baseline;

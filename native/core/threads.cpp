@@ -58,8 +58,16 @@ void help(void* data) {
   (*share)->help();
 }
 
+#if defined(_WIN32)
+int this_process() { return 0; }
+#else
+int this_process() { return int(getpid()); }
+#endif
+
 class Pool {
  public:
+  const int owner = this_process();
+
   void submit(void (*task)(void*), void* data) {
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -103,18 +111,14 @@ class Pool {
 // Never destroyed: its threads outlive static objects. A forked child has no threads, so it gets a
 // pool of its own.
 Pool& pool() {
-  static std::mutex mutex;
-  static Pool* current = nullptr;
-  std::lock_guard<std::mutex> lock(mutex);
-#if !defined(_WIN32)
-  static pid_t owner = 0;
-  if (owner != getpid()) {
-    owner = getpid();
-    current = nullptr;
+  static std::atomic<Pool*> current{nullptr};  // no lock: a fork could copy it locked
+  Pool* found = current.load(std::memory_order_acquire);
+  while (!found || found->owner != this_process()) {
+    Pool* const made = new Pool;
+    if (current.compare_exchange_strong(found, made, std::memory_order_acq_rel)) return *made;
+    delete made;
   }
-#endif
-  if (!current) current = new Pool;
-  return *current;
+  return *found;
 }
 
 int submit_to_pool(void* pool, void (*task)(void*), void* data) {

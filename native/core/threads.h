@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "elliptical.h"
+#include "interface.h"
 
 namespace kmvn {
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "elliptical.h"
+#include "parameters.h"
 #include "xla/ffi/api/c_api.h"
 
 namespace {
@@ -38,15 +39,17 @@ void* result(const XLA_FFI_CallFrame* frame, int64_t i) {
   return static_cast<XLA_FFI_Buffer*>(frame->rets.rets[i])->data;
 }
 
-// An int32 attribute; 0 if it is not there.
-int32_t attribute(const XLA_FFI_CallFrame* frame, const char* name) {
+// An attribute, int32 or float64; 0 if it is not there.
+template <class T>
+T attribute(const XLA_FFI_CallFrame* frame, const char* name) {
+  constexpr auto type = sizeof(T) == 4 ? XLA_FFI_DataType_S32 : XLA_FFI_DataType_F64;
   for (int64_t i = 0; i < frame->attrs.size; ++i) {
     const XLA_FFI_ByteSpan& span = *frame->attrs.names[i];
     if (frame->attrs.types[i] != XLA_FFI_AttrType_SCALAR || span.len != std::strlen(name) ||
         std::memcmp(span.ptr, name, span.len) != 0)
       continue;
     const auto* scalar = static_cast<const XLA_FFI_Scalar*>(frame->attrs.attrs[i]);
-    if (scalar->dtype == XLA_FFI_DataType_S32) return *static_cast<const int32_t*>(scalar->value);
+    if (scalar->dtype == type) return *static_cast<const T*>(scalar->value);
   }
   return 0;
 }
@@ -65,6 +68,17 @@ bool read_sizes(const XLA_FFI_Buffer& y_pred, const XLA_FFI_Buffer& y, Arguments
   to.y_pred = y_pred.data;
   to.y = y.data;
   return y.dtype == y_pred.dtype && to.stride == 2 * to.d + to.d * (to.d - 1) / 2;
+}
+
+// Of the covariance's raw numbers (rows, d + k) and of something that has d.
+template <class Arguments>
+bool read_sizes_of_raw(const XLA_FFI_Buffer& raw, const XLA_FFI_Buffer& origin, Arguments& to) {
+  if (raw.rank != 2 || origin.rank != 1) return false;
+  to.rows = raw.dims[0];
+  to.d = origin.dims[0];
+  to.k = raw.dims[1] - to.d;
+  to.raw = raw.data;
+  return to.k >= 0;
 }
 
 struct Caller {
@@ -122,8 +136,8 @@ extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_forward(XLA_FFI_CallFrame
   if (answered_metadata(frame)) return nullptr;
   const int64_t results = frame->rets.size;
   kmvn_forward arguments{};
-  arguments.structure = attribute(frame, "structure");
-  const bool variance = attribute(frame, "variance") != 0;
+  arguments.structure = attribute<int32_t>(frame, "structure");
+  const bool variance = attribute<int32_t>(frame, "variance") != 0;
   const int64_t values = variance ? 3 : 2;
   if (frame->args.size < 2 || (results != values && results != values + 2) ||
       !read_sizes(argument(frame, 0), argument(frame, 1), arguments))
@@ -141,8 +155,8 @@ extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_forward(XLA_FFI_CallFrame
 extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_backward(XLA_FFI_CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
   kmvn_backward arguments{};
-  arguments.structure = attribute(frame, "structure");
-  arguments.fixed_mean = attribute(frame, "fixed_mean");
+  arguments.structure = attribute<int32_t>(frame, "structure");
+  arguments.fixed_mean = attribute<int32_t>(frame, "fixed_mean");
   if (frame->args.size < 7 || frame->rets.size != 1 ||
       !read_sizes(argument(frame, 0), argument(frame, 1), arguments))
     return fail(frame->api, "keras_mvn: buffers that don't belong together");
@@ -154,4 +168,37 @@ extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_backward(XLA_FFI_CallFram
   arguments.observed = frame->args.size > 7 ? argument(frame, 7).data : nullptr;
   arguments.y_pred_bar = result(frame, 0);
   return call(frame, arguments, kmvn_elliptical_backward_f32, kmvn_elliptical_backward_f64);
+}
+
+// (raw_mean, raw, origin mean, stddev, scale, shape) → y_pred
+extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_parameters_forward(XLA_FFI_CallFrame* frame) {
+  if (answered_metadata(frame)) return nullptr;
+  kmvn_parameters_forward arguments{};
+  arguments.radius = attribute<double>(frame, "radius");
+  if (frame->args.size != 6 || frame->rets.size != 1 ||
+      !read_sizes_of_raw(argument(frame, 1), argument(frame, 2), arguments))
+    return fail(frame->api, "keras_mvn: buffers that don't belong together");
+  arguments.raw_mean = argument(frame, 0).data;
+  arguments.origin_mean = argument(frame, 2).data;
+  arguments.origin_stddev = argument(frame, 3).data;
+  arguments.origin_scale = argument(frame, 4).data;
+  arguments.origin_shape = argument(frame, 5).data;
+  arguments.y_pred = result(frame, 0);
+  return call(frame, arguments, kmvn_parameters_forward_f32, kmvn_parameters_forward_f64);
+}
+
+// (y_pred_bar, raw, origin stddev, scale) → (raw_mean_bar, raw_bar)
+extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_parameters_backward(XLA_FFI_CallFrame* frame) {
+  if (answered_metadata(frame)) return nullptr;
+  kmvn_parameters_backward arguments{};
+  arguments.radius = attribute<double>(frame, "radius");
+  if (frame->args.size != 4 || frame->rets.size != 2 ||
+      !read_sizes_of_raw(argument(frame, 1), argument(frame, 2), arguments))
+    return fail(frame->api, "keras_mvn: buffers that don't belong together");
+  arguments.y_pred_bar = argument(frame, 0).data;
+  arguments.origin_stddev = argument(frame, 2).data;
+  arguments.origin_scale = argument(frame, 3).data;
+  arguments.raw_mean_bar = result(frame, 0);
+  arguments.raw_bar = result(frame, 1);
+  return call(frame, arguments, kmvn_parameters_backward_f32, kmvn_parameters_backward_f64);
 }

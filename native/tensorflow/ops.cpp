@@ -9,6 +9,7 @@
 #include <initializer_list>
 
 #include "elliptical.h"
+#include "parameters.h"
 
 extern "C" {
 struct TF_Status;
@@ -79,6 +80,7 @@ TF_FUNCTION(NewShapeHandle, TF_ShapeHandle*());
 TF_FUNCTION(DeleteShapeHandle, void(TF_ShapeHandle*));
 TF_FUNCTION(ShapeInferenceContextGetInput,
             void(TF_ShapeInferenceContext*, int, TF_ShapeHandle*, TF_Status*));
+TF_FUNCTION(ShapeInferenceContextSetUnknownShape, void(TF_ShapeInferenceContext*, TF_Status*));
 TF_FUNCTION(ShapeInferenceContextSubshape,
             void(TF_ShapeInferenceContext*, TF_ShapeHandle*, int64_t, int64_t, TF_ShapeHandle*,
                  TF_Status*));
@@ -91,6 +93,8 @@ TF_FUNCTION(KernelBuilder_TypeConstraint, void(TF_KernelBuilder*, const char*, i
 TF_FUNCTION(RegisterKernelBuilder, void(const char*, TF_KernelBuilder*, TF_Status*));
 TF_FUNCTION(OpKernelConstruction_GetAttrInt32,
             void(TF_OpKernelConstruction*, const char*, int32_t*, TF_Status*));
+TF_FUNCTION(OpKernelConstruction_GetAttrFloat,
+            void(TF_OpKernelConstruction*, const char*, float*, TF_Status*));
 TF_FUNCTION(OpKernelConstruction_Failure, void(TF_OpKernelConstruction*, TF_Status*));
 TF_FUNCTION(OpKernelContext_Failure, void(TF_OpKernelContext*, TF_Status*));
 TF_FUNCTION(GetInput, void(TF_OpKernelContext*, int, TF_Tensor**, TF_Status*));
@@ -116,6 +120,7 @@ class Status {
 
 struct Settings {
   int32_t structure = 0, variance = 0, fixed_mean = 0, threads = 1;
+  float radius = 0;
 };
 
 void read(TF_OpKernelConstruction* construction, const char* name, int32_t* to) {
@@ -137,6 +142,15 @@ void* create_backward(TF_OpKernelConstruction* construction) {
   read(construction, "structure", &settings->structure);
   read(construction, "fixed_mean", &settings->fixed_mean);
   read(construction, "threads", &settings->threads);
+  return settings;
+}
+
+void* create_parameters(TF_OpKernelConstruction* construction) {
+  auto* settings = new Settings;
+  read(construction, "threads", &settings->threads);
+  Status status;
+  OpKernelConstruction_GetAttrFloat(construction, "radius", &settings->radius, status);
+  if (!status.ok()) OpKernelConstruction_Failure(construction, status);
   return settings;
 }
 
@@ -179,6 +193,20 @@ class Call {
         return true;
     }
     refuse("keras_mvn: y_pred and y don't belong together");
+    return false;
+  }
+
+  // Sizes of the covariance's raw numbers, input `raw`, and of an origin, which has d.
+  template <class Arguments>
+  bool read_sizes_of_raw(int raw, int origin, Arguments& to) {
+    if (count_ > origin && NumDims(tensors_[raw]) == 2 && NumDims(tensors_[origin]) == 1) {
+      to.rows = Dim(tensors_[raw], 0);
+      to.d = Dim(tensors_[origin], 0);
+      to.k = Dim(tensors_[raw], 1) - to.d;
+      to.raw = input(raw);
+      if (to.k >= 0) return true;
+    }
+    refuse("keras_mvn: raw numbers and their origin don't belong together");
     return false;
   }
 
@@ -243,6 +271,40 @@ void backward(void* kernel, TF_OpKernelContext* context) {
   if (run(&a, {settings.threads, nullptr, nullptr}) != 0) call.refuse("keras_mvn: structure");
 }
 
+void parameters_forward(void* kernel, TF_OpKernelContext* context) {
+  const auto& settings = *static_cast<Settings*>(kernel);
+  Call call(context);
+  kmvn_parameters_forward a{};
+  if (!call.ok() || !call.read_sizes_of_raw(1, 2, a)) return;
+  a.radius = settings.radius;
+  a.raw_mean = call.input(0);
+  a.origin_mean = call.input(2);
+  a.origin_stddev = call.input(3);
+  a.origin_scale = call.input(4);
+  a.origin_shape = call.input(5);
+  a.y_pred = call.output(a.rows, 2 * a.d + a.k);
+  if (!call.ok()) return;
+  const auto run = call.type() == Float ? kmvn_parameters_forward_f32 : kmvn_parameters_forward_f64;
+  if (run(&a, {settings.threads, nullptr, nullptr}) != 0) call.refuse("keras_mvn: sizes");
+}
+
+void parameters_backward(void* kernel, TF_OpKernelContext* context) {
+  const auto& settings = *static_cast<Settings*>(kernel);
+  Call call(context);
+  kmvn_parameters_backward a{};
+  if (!call.ok() || !call.read_sizes_of_raw(1, 2, a)) return;
+  a.radius = settings.radius;
+  a.y_pred_bar = call.input(0);
+  a.origin_stddev = call.input(2);
+  a.origin_scale = call.input(3);
+  a.raw_mean_bar = call.output(a.rows, a.d);
+  a.raw_bar = call.output(a.rows, a.d + a.k);
+  if (!call.ok()) return;
+  const auto run =
+      call.type() == Float ? kmvn_parameters_backward_f32 : kmvn_parameters_backward_f64;
+  if (run(&a, {settings.threads, nullptr, nullptr}) != 0) call.refuse("keras_mvn: sizes");
+}
+
 // --- registration --------------------------------------------------------------------------------
 
 // Output `to` has the axes [0, end) of input `from`.
@@ -265,6 +327,10 @@ void forward_shapes(TF_ShapeInferenceContext* context, TF_Status* status) {
 
 void backward_shape(TF_ShapeInferenceContext* context, TF_Status* status) {
   same_shape(context, 0, 2, 0, status);
+}
+
+void unknown_shape(TF_ShapeInferenceContext* context, TF_Status* status) {
+  ShapeInferenceContextSetUnknownShape(context, status);
 }
 
 bool done(const Status& status) {
@@ -311,12 +377,27 @@ bool register_all() {
                                          "mahalanobis_bar: T", "log_scale_bar: T", "mean_bar: T",
                                          "observed: gaps * T"};
   const char* const backward_outputs[] = {"y_pred_bar: T"};
+  const char* const parameters_attributes[] = {"T: {float, double}", "radius: float",
+                                               "threads: int"};
+  const char* const parameters_inputs[] = {"raw_mean: T", "raw: T", "origin_mean: T",
+                                           "origin_stddev: T", "origin_scale: T",
+                                           "origin_shape: T"};
+  const char* const parameters_outputs[] = {"y_pred: T"};
+  const char* const parameters_backward_inputs[] = {"y_pred_bar: T", "raw: T", "origin_stddev: T",
+                                                    "origin_scale: T"};
+  const char* const parameters_backward_outputs[] = {"raw_mean_bar: T", "raw_bar: T"};
   return define("KerasMvnElliptical", forward_attributes, forward_inputs, forward_outputs,
                 forward_shapes) &&
          define("KerasMvnEllipticalBackward", backward_attributes, backward_inputs,
                 backward_outputs, backward_shape) &&
+         define("KerasMvnParameters", parameters_attributes, parameters_inputs, parameters_outputs,
+                unknown_shape) &&
+         define("KerasMvnParametersBackward", parameters_attributes, parameters_backward_inputs,
+                parameters_backward_outputs, unknown_shape) &&
          implement("KerasMvnElliptical", create_forward, forward) &&
-         implement("KerasMvnEllipticalBackward", create_backward, backward);
+         implement("KerasMvnEllipticalBackward", create_backward, backward) &&
+         implement("KerasMvnParameters", create_parameters, parameters_forward) &&
+         implement("KerasMvnParametersBackward", create_parameters, parameters_backward);
 }
 
 [[maybe_unused]] const bool registered = register_all();

@@ -11,8 +11,10 @@ from keras import ops
 
 from keras_mvn import _tagging, covariances, moments
 from keras_mvn._checks import names_of_targets, whole
+from keras_mvn._numeric import constant_like
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.kernels import Origin, parameters
 from keras_mvn.layouts import degrees_of_freedom_from
 from keras_mvn.types import Array, Tensor
 
@@ -23,6 +25,9 @@ SHRINKAGE_ROWS = 16.0
 
 LARGEST_SHRINKAGE = 4.0
 """Of "auto": x moves the numbers so shrunk hardly at all."""
+
+FEW_FEATURES = 128
+"""Not more than a batch has rows, where that number is not known."""
 
 WIRE_VERSION = 1
 """Version of the layout [mean | scale | shape_params], so that later releases load this one's."""
@@ -270,24 +275,28 @@ class MultivariateNormalHead(keras.layers.Layer):
         """(..., features) → (..., 2 d + k)."""
         # Keras' matmul turns float64 into float32 on PyTorch.
         raw_mean = ops.cast(self.mean_dense(inputs), self.compute_dtype)
-        mean = self.origin_mean + self.origin_stddev * raw_mean
         one = ops.ones_like(raw_mean[..., :1])
         raw = self._raw_covariance(inputs, one, mask if training else None, training)
-        scale, shape_params = self.covariance.constrain(raw, self.event_size)
-        origin_shape = (
+        y_pred = parameters(self.covariance, raw_mean, raw, self._origin(), training=training)
+        if self.raw_degrees_of_freedom is not None:
+            nu = degrees_of_freedom_from(one * self.raw_degrees_of_freedom)
+            y_pred = ops.concatenate([y_pred, nu], axis=-1)
+        written = _tagging.Written(self.covariance, self.layout, self.origin_stddev)
+        return _tagging.tag(y_pred, written)
+
+    def _origin(self) -> Origin:
+        """What raw zeros stand for, as tensors."""
+        shape_params = (
             ops.zeros((0,), self.compute_dtype)
             if self.origin_shape is None
             else ops.convert_to_tensor(self.origin_shape)
         )
-        scale, shape_params = self.covariance.relocate(
-            scale, shape_params, ops.convert_to_tensor(self.origin_scale), origin_shape
+        return Origin(
+            ops.convert_to_tensor(self.origin_mean),
+            ops.convert_to_tensor(self.origin_stddev),
+            ops.convert_to_tensor(self.origin_scale),
+            shape_params,
         )
-        columns = [mean, scale, shape_params]
-        if self.raw_degrees_of_freedom is not None:
-            columns.append(degrees_of_freedom_from(one * self.raw_degrees_of_freedom))
-        y_pred = ops.concatenate(columns, axis=-1)
-        written = _tagging.Written(self.covariance, self.layout, self.origin_stddev)
-        return _tagging.tag(y_pred, written)
 
     def _raw_covariance(
         self, inputs: Tensor, one: Tensor, mask: Tensor | None, training: bool
@@ -298,22 +307,26 @@ class MultivariateNormalHead(keras.layers.Layer):
             trunk = ops.stop_gradient(inputs) if self.stop_trunk else inputs
             of_x = ops.cast(self.covariance_dense(trunk), self.compute_dtype)
             if training and max(self.shrinkage_strengths) > 0:
-                of_x_alone = of_x - self.covariance_dense.bias if self.use_bias else of_x
-                self.add_loss(self._shrinkage_loss(of_x_alone, mask))
+                self.add_loss(self._shrinkage_loss(trunk, mask))
             parts.append(of_x)
         if self.constant_raw is not None:
             parts.append(one * self.constant_raw)
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
-    def _shrinkage_loss(self, of_x: Tensor, mask: Tensor | None) -> Tensor:
-        """½ Σ λ of_x², averaged over rows: one strength for any batch size."""
+    def _shrinkage_loss(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
+        """½ Σⱼ λⱼ (x·kⱼ)², averaged over rows: one strength for any batch size; kⱼ the kernel."""
+        assert self.covariance_dense is not None
+        kernel = ops.cast(self.covariance_dense.kernel, self.compute_dtype)
+        x = ops.reshape(ops.cast(inputs, self.compute_dtype), (-1, kernel.shape[0]))
+        weight = ops.ones_like(x[:, :1])
+        if mask is not None:
+            weight = ops.cast(ops.reshape(mask, (-1, 1)), x.dtype)
         of_scales, of_others = self.shrinkage_strengths
         scales = self.covariance.scale_raw_size(self.event_size) or 0
-        squares = of_x * of_x
-        rows = of_scales * ops.sum(squares[..., :scales], axis=-1)
-        rows = rows + of_others * ops.sum(squares[..., scales:], axis=-1)
-        weight = ops.ones_like(rows) if mask is None else ops.cast(mask, rows.dtype)
-        return 0.5 * ops.divide_no_nan(ops.sum(rows * weight), ops.sum(weight))
+        strengths = np.full(kernel.shape[1], of_others)
+        strengths[:scales] = of_scales
+        squares = _mean_squares(x, weight, kernel)
+        return 0.5 * ops.sum(squares * constant_like(strengths, squares))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(..., features) → (..., 2 d + k)."""
@@ -388,6 +401,21 @@ def _checked_shrinkage(shrinkage: float | str | None) -> float | str | None:
     if isinstance(shrinkage, str) or not 0 <= shrinkage < np.inf:
         raise ValueError(f"shrinkage={shrinkage!r} must be None, 'auto' or a number ≥ 0.")
     return float(shrinkage)
+
+
+def _mean_squares(x: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:
+    """Of x·kⱼ over the rows: (n, m), (n, 1), (m, k) → (k,).
+
+    kⱼᵀ M kⱼ with M the second moments of x touches nothing of size n × k. With fewer rows than
+    features, the products themselves are less work.
+    """
+    total = ops.sum(weight)
+    rows = x.shape[0]
+    if x.shape[1] <= (FEW_FEATURES if rows is None else rows):
+        moments = ops.divide_no_nan(ops.transpose(x * weight) @ x, total)
+        return ops.sum(kernel * (moments @ kernel), axis=0)
+    products = x @ kernel
+    return ops.divide_no_nan(ops.sum(products * products * weight, axis=0), total)
 
 
 def _auto_strength(numbers: int, rows: int) -> float:

@@ -21,6 +21,7 @@ import numpy as np
 from keras_mvn import links
 from keras_mvn._names import to_snake_case
 from keras_mvn._numeric import constant_like, differentiable, namespace
+from keras_mvn.covariances._ball import into_ball, out_of_ball
 from keras_mvn.covariances._marginal import whiten_marginal
 from keras_mvn.covariances._written_out import cholesky
 from keras_mvn.moments import Moments
@@ -203,16 +204,35 @@ class Covariance(abc.ABC):
 
     # --- from what a network emits ---------------------------------------------------------------
 
+    def shape_bound(self, event_size: int) -> float | None:
+        """The length below which `constrain` keeps shape_params; None: any length is fine."""
+        return None
+
     def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
         """Unconstrained (..., raw_size) → scale (..., d) and shape_params (..., k).
 
-        Zeros give scale 1 and R = I. Valid for any finite `raw`.
+        Zeros give scale 1 and R = I. Valid for any finite `raw`. The link for the scales; the
+        other numbers as they are, or smoothly into the ball of `shape_bound`.
         """
-        return links.positive(raw[..., :event_size]), raw[..., event_size:]
+        bound = self.shape_bound(event_size)
+        shape_params = raw[..., event_size:]
+        if bound is not None:
+            shape_params = into_ball(shape_params, bound)
+        return links.positive(raw[..., :event_size]), shape_params
 
     def unconstrain(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """The raw numbers that `constrain` turns into these: its inverse."""
-        return namespace(scale).concatenate([links.positive_inverse(scale), shape_params], axis=-1)
+        """The raw numbers that `constrain` turns into these: its inverse.
+
+        Raises:
+            ValueError: NumPy arguments with shape_params beyond `shape_bound` (NaN for tensors).
+
+        """
+        d = scale.shape[-1]
+        bound = self.shape_bound(d)
+        raw_shape = shape_params
+        if bound is not None:
+            raw_shape = out_of_ball(shape_params, bound, self.name, d)
+        return namespace(raw_shape).concatenate([links.positive_inverse(scale), raw_shape], axis=-1)
 
     def relocate(
         self, scale: Tensor, shape_params: Tensor, origin_scale: Tensor, origin_shape: Tensor
@@ -270,6 +290,12 @@ class Covariance(abc.ABC):
         )
 
     # --- derived ---------------------------------------------------------------------------------
+
+    @property
+    def links_separately(self) -> bool:
+        """Whether `constrain` and `relocate` are this class's own: one kernel then does both."""
+        own = type(self)
+        return own.constrain is Covariance.constrain and own.relocate is Covariance.relocate
 
     @property
     def wire(self) -> Covariance:

@@ -7,10 +7,8 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from keras_mvn import links
 from keras_mvn._numeric import constant_like, namespace
 from keras_mvn.covariances import _unit_lower
-from keras_mvn.covariances._ball import into_ball, out_of_ball
 from keras_mvn.covariances._cholesky_of import cholesky_parameters
 from keras_mvn.covariances.base import Covariance, register
 from keras_mvn.covariances.packing import diagonal, pack_strict_lower
@@ -29,7 +27,8 @@ def off_diagonal_limit(event_size: int) -> float:
     Row by row, ‖z‖² grows at most by 1 + ‖Nᵢ‖², so ‖(I + N)⁻¹‖ ≤ (1 + ‖N‖²/(d − 1))^((d − 1)/2).
     """
     rows = max(event_size - 1, 1)
-    return float(np.sqrt(rows * (GROWTH_LIMIT ** (2.0 / rows) - 1.0)))
+    # As a float32 number, so that no path rounds it otherwise.
+    return float(np.float32(np.sqrt(rows * (GROWTH_LIMIT ** (2.0 / rows) - 1.0))))
 
 
 @final
@@ -116,21 +115,9 @@ class Cholesky(Covariance):
         """Exact, by the Cholesky factor of Σ."""
         return cholesky_parameters(covariance)
 
-    def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
-        """The link for the scales, the bound of the class docstring for N."""
-        n = into_ball(raw[..., event_size:], off_diagonal_limit(event_size))
-        return links.positive(raw[..., :event_size]), n
-
-    def unconstrain(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """The inverse of `constrain`.
-
-        Raises:
-            ValueError: NumPy arguments with N beyond the bound (NaN for tensors).
-
-        """
-        d = scale.shape[-1]
-        n = out_of_ball(shape_params, off_diagonal_limit(d), self.name, d)
-        return namespace(n).concatenate([links.positive_inverse(scale), n], axis=-1)
+    def shape_bound(self, event_size: int) -> float:
+        """The bound of the class docstring for N."""
+        return off_diagonal_limit(event_size)
 
     def from_matrix(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """From L itself, of which only the lower triangle is read: s = L_ii, N_ij = L_ij / s_i."""

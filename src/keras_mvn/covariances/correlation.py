@@ -7,9 +7,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from keras_mvn import links
 from keras_mvn._numeric import constant_like, differentiable, namespace
-from keras_mvn.covariances._ball import into_ball, out_of_ball
 from keras_mvn.covariances._cholesky_of import correlation_cholesky
 from keras_mvn.covariances._unit_lower import inverse_matrix
 from keras_mvn.covariances.base import Covariance, register
@@ -21,7 +19,7 @@ __all__ = ["Correlation"]
 
 _CHOLESKY = Cholesky()
 
-_NORM_LIMIT = float(np.sqrt(2.0 * np.log(GROWTH_LIMIT)))
+_NORM_LIMIT = float(np.float32(np.sqrt(2.0 * np.log(GROWTH_LIMIT))))
 """‖R^(−½)‖² = 1/λ_min ≤ e / det R, as the trace of R is d, and −½ log det R = Σ log cosh x ≤ ½‖x‖²:
 ‖x‖ below this keeps ‖R^(−½)‖ below 1.7e10, for any d."""
 
@@ -105,19 +103,9 @@ class Correlation(Covariance):
         ratio = pack_strict_lower(factor) / np.sqrt(pack_strict_lower(beyond))
         return stddev, np.arcsinh(ratio)
 
-    def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
-        """The link for the standard deviations, the bound of the class docstring for x."""
-        return links.positive(raw[..., :event_size]), into_ball(raw[..., event_size:], _NORM_LIMIT)
-
-    def unconstrain(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """The inverse of `constrain`.
-
-        Raises:
-            ValueError: NumPy arguments with x beyond the bound (NaN for tensors).
-
-        """
-        x = out_of_ball(shape_params, _NORM_LIMIT, self.name, scale.shape[-1])
-        return namespace(x).concatenate([links.positive_inverse(scale), x], axis=-1)
+    def shape_bound(self, event_size: int) -> float:
+        """The bound of the class docstring for x."""
+        return _NORM_LIMIT
 
 
 def _unit_factor(x: Tensor, event_size: int) -> tuple[Tensor, Tensor]:

@@ -11,5 +11,16 @@ from keras_mvn.kernels._status import Status as Status
 from keras_mvn.kernels._status import status as status
 from keras_mvn.kernels.elliptical import Elliptical as Elliptical
 from keras_mvn.kernels.elliptical import elliptical as elliptical
+from keras_mvn.kernels.parameters import Origin as Origin
+from keras_mvn.kernels.parameters import parameters as parameters
 
-__all__ = ["Elliptical", "Ran", "Status", "elliptical", "recording", "status"]
+__all__ = [
+    "Elliptical",
+    "Origin",
+    "Ran",
+    "Status",
+    "elliptical",
+    "parameters",
+    "recording",
+    "status",
+]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
+import importlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["FAST", "REFERENCE", "Ran", "choose", "recording"]
+import keras
+
+__all__ = ["BACKENDS", "FAST", "REFERENCE", "Ran", "choose", "module_of_backend", "recording"]
 
 FAST, REFERENCE = "fast", "reference"
+
+BACKENDS = ("jax", "tensorflow", "torch")
+"""Those that have kernels: a module of their name in the folder of each operation."""
 
 
 class Ran(NamedTuple):
@@ -22,7 +27,8 @@ class Ran(NamedTuple):
     """Why not the fast one."""
 
 
-_RECORDS: contextvars.ContextVar[list[Ran] | None] = contextvars.ContextVar("ran", default=None)
+# Plain lists: torch.compile traces through this, and knows no context variables.
+_RECORDS: list[list[Ran]] = []
 
 
 @contextlib.contextmanager
@@ -37,11 +43,20 @@ def recording() -> Iterator[list[Ran]]:
     [Ran(op='elliptical', path='reference', reason='fused=False')]
     """
     records: list[Ran] = []
-    token = _RECORDS.set(records)
+    _RECORDS.append(records)
     try:
         yield records
     finally:
-        _RECORDS.reset(token)
+        _RECORDS.pop()
+
+
+def module_of_backend(operation: str) -> Any:
+    """The active backend's module in this package; no other is imported. None: it has none.
+
+    To be called once, on import: an import while a function is traced would stop torch.compile.
+    """
+    name = keras.backend.backend()
+    return importlib.import_module(f"{operation}.{name}") if name in BACKENDS else None
 
 
 def choose(op: str, fused: bool | None, reason: str | None) -> bool:
@@ -63,7 +78,6 @@ def choose(op: str, fused: bool | None, reason: str | None) -> bool:
             f"fused=True: the fast path of {op} is not there: {reason} "
             "Use fused=None, which takes the reference then; see keras_mvn.kernels.status()."
         )
-    records = _RECORDS.get()
-    if records is not None:
-        records.append(Ran(op, FAST if reason is None else REFERENCE, reason))
+    if _RECORDS:
+        _RECORDS[-1].append(Ran(op, FAST if reason is None else REFERENCE, reason))
     return reason is None

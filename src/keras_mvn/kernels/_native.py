@@ -26,11 +26,11 @@ class Library(NamedTuple):
     reason: str | None
 
     @property
-    def instructions(self) -> str:
-        """For which instructions of the processor its code was chosen: avx512, avx2, baseline."""
+    def made_by(self) -> str:
+        """With the instructions of the processor that were chosen: avx512, avx2, baseline."""
         assert self.handle is not None
-        found: bytes = self.handle.kmvn_instructions()
-        return found.decode()
+        instructions: bytes = self.handle.kmvn_instructions()
+        return f"native, {instructions.decode()}"
 
 
 @functools.cache

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from keras_mvn.kernels import _native, elliptical
+from keras_mvn.kernels import elliptical, parameters
 from keras_mvn.kernels._dispatch import FAST, REFERENCE
 
 __all__ = ["Status", "status"]
 
-OPERATIONS = {elliptical.NAME: elliptical.supports}
+OPERATIONS = (elliptical, parameters)
 
 
 class Status(NamedTuple):
@@ -23,7 +23,7 @@ class Status(NamedTuple):
     path: str
     """"fast" or "reference"."""
     detail: str
-    """Of the fast path the instructions it was chosen for; of the reference the reason."""
+    """Of the fast path what it is made of; of the reference the reason."""
 
 
 def status() -> list[Status]:
@@ -34,14 +34,14 @@ def status() -> list[Status]:
 
     >>> import keras_mvn as kmvn
     >>> [(s.op, s.path) for s in kmvn.kernels.status()]  # doctest: +SKIP
-    [('elliptical', 'fast')]
+    [('elliptical', 'fast'), ('parameters', 'fast')]
     """
     sample = ops.zeros((1, 2), dtype="float32")
     backend = keras.backend.backend()
     found = []
-    for name, supports in OPERATIONS.items():
-        reason = supports(sample)
+    for op in OPERATIONS:
+        reason = op.supports(sample)
         path = FAST if reason is None else REFERENCE
-        detail = f"native, {_native.library().instructions}" if reason is None else reason
-        found.append(Status(name, backend, path, detail))
+        detail = op.made_by(sample) if reason is None else reason
+        found.append(Status(op.NAME, backend, path, detail))
     return found

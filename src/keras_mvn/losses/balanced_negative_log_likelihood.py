@@ -66,6 +66,8 @@ class BalancedNegativeLogLikelihood(CovarianceLoss):
         rows = tuple(range(len(sigma.shape) - 1))
         u = targets.of_observed((targets.values - found.mean) / sigma)
         # r²/(σ σ̄) = (r/σ)² σ/σ̄: neither squares of y nor products of two scales are formed.
-        weight = MEAN_WEIGHT * sigma / ops.mean(sigma, axis=rows, keepdims=True)
+        # A sum over a count: on PyTorch, Keras' mean of float64 is taken in float32.
+        count = ops.sum(ops.ones_like(sigma), axis=rows, keepdims=True)
+        weight = MEAN_WEIGHT * sigma * count / ops.sum(sigma, axis=rows, keepdims=True)
         error = 0.5 * ops.sum(weight * u * u, axis=-1)
         return from_elliptical(found, targets) + gradient_only(error)

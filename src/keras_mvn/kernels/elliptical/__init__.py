@@ -9,7 +9,6 @@ rest to the structure.
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import keras
@@ -17,17 +16,16 @@ from keras import ops
 
 from keras_mvn._keras import in_symbolic_scope
 from keras_mvn._rows import Targets
-from keras_mvn.kernels._dispatch import choose
+from keras_mvn.kernels._dispatch import choose, module_of_backend
 from keras_mvn.kernels.elliptical import reference
 from keras_mvn.kernels.elliptical.types import Elliptical, Request
 from keras_mvn.types import Tensor
 
-__all__ = ["BACKENDS", "NAME", "Elliptical", "elliptical", "supports"]
+__all__ = ["NAME", "Elliptical", "elliptical", "made_by", "supports"]
 
 NAME = "elliptical"
 
-BACKENDS = ("jax", "tensorflow", "torch")
-"""Each has a module of its name here."""
+_BACKEND = module_of_backend(__name__)
 
 
 def elliptical(
@@ -58,7 +56,7 @@ def elliptical(
     reason = _unsupported(request, targets, parameters)
     if not choose(NAME, fused, reason):
         return reference.elliptical(covariance, targets, parameters, request)
-    found = _backend().elliptical(request, parameters.packed, targets)
+    found = _BACKEND.elliptical(request, parameters.packed, targets)
     if not variance or found.variance is not None:
         return found
     _, scale, shape_params = parameters
@@ -74,17 +72,18 @@ def _unsupported(request: Request, targets: Targets, parameters: Any) -> str | N
         return "y_pred does not have the form [mean | scale | shape_params]."
     if in_symbolic_scope():
         return "nothing is computed: Keras asks for shapes."
-    return supports(parameters.packed)
+    return supports(parameters.packed, targets.observed is not None)
 
 
-def supports(packed: Tensor) -> str | None:
-    """Why the active backend has no fast path for this tensor; None if it has."""
-    name = keras.backend.backend()
-    if name not in BACKENDS:
-        return f"there are no kernels for the backend {name}."
-    return _backend().supports(packed)
+def supports(packed: Tensor, gaps: bool = False) -> str | None:
+    """Why the active backend has no fast path for this tensor, and for rows with gaps; or None."""
+    if _BACKEND is None:
+        return f"there are no kernels for the backend {keras.backend.backend()}."
+    reason: str | None = _BACKEND.supports(packed, gaps)
+    return reason
 
 
-def _backend() -> Any:
-    """The module of the active backend; no other is imported."""
-    return importlib.import_module(f"{__name__}.{keras.backend.backend()}")
+def made_by(packed: Tensor) -> str:
+    """What the fast path for this tensor is made of, where `supports` has no reason."""
+    found: str = _BACKEND.made_by(packed)
+    return found

@@ -1,50 +1,51 @@
-"""JAX on the CPU: the native kernels as XLA foreign functions.
-
-Three layers, each for one thing that JAX does with a function: `jax.ffi` calls the library, on
-XLA's threads; `custom_partitioning` tells that rows are independent, so that sharded batches stay
-where they are; `custom_vmap` takes a further batch axis as more rows. `custom_vjp` is over all.
-"""
+"""JAX: the native kernels as XLA foreign functions on the CPU, Pallas' on a GPU."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import importlib
+from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.custom_batching import custom_vmap
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import NamedSharding, PartitionSpec
 
 from keras_mvn._rows import Targets
 from keras_mvn.kernels import _native
+from keras_mvn.kernels._jax import Call, by_rows, foreign_function, platform
 from keras_mvn.kernels.elliptical.types import STRUCTURES, Elliptical, Request
 
-__all__ = ["elliptical", "supports"]
+__all__ = ["elliptical", "made_by", "supports"]
 
-FORWARD, BACKWARD = "keras_mvn_elliptical", "keras_mvn_elliptical_backward"
+FORWARD, BACKWARD = "elliptical_forward", "elliptical_backward"
 
 
-def supports(packed: jax.Array) -> str | None:
-    """Why there is no fast path for this array; None if there is."""
+def supports(packed: jax.Array, gaps: bool = False) -> str | None:
+    """Why there is no fast path for this array, and for rows with gaps; None if there is."""
     if packed.dtype not in (jnp.float32, jnp.float64):
         return f"the arrays are {packed.dtype}."
-    platform = _platform(packed)
-    if platform != "cpu":
-        return f"the arrays are on {platform}."
-    return _native.library().reason
+    where = platform(packed)
+    if where == "cpu":
+        return _native.library().reason
+    if where != "gpu":
+        return f"the arrays are on {where}."
+    if _pallas() is None:
+        return "the arrays are on gpu and this JAX has no Pallas for Triton."
+    return 'the kernel for gpu has no missing="marginalize".' if gaps else None
 
 
-def _platform(packed: jax.Array) -> str:
-    """Of the array, or of what is traced: the default device's."""
-    if not isinstance(packed, jax.core.Tracer):
-        return next(iter(packed.devices())).platform
-    default = jax.config.jax_default_device
-    if default is None:
-        return jax.default_backend()
-    return default if isinstance(default, str) else default.platform
+def made_by(packed: jax.Array) -> str:
+    """What the fast path for this array is made of."""
+    return _native.library().made_by if platform(packed) == "cpu" else "pallas"
+
+
+@functools.cache
+def _pallas() -> ModuleType | None:
+    """Pallas' kernels, imported where there is a GPU; None: this JAX has no Pallas for Triton."""
+    try:
+        return importlib.import_module("keras_mvn.kernels.elliptical.pallas")
+    except ImportError:
+        return None
 
 
 def elliptical(request: Request, packed: jax.Array, targets: Targets) -> Elliptical:
@@ -125,84 +126,48 @@ def _call_backward(request: Request, *arrays: jax.Array) -> jax.Array:
 
 @functools.cache
 def _by_rows(
-    target: str,
+    name: str,
     settings: tuple[tuple[str, int], ...],
     arguments: tuple[str, ...],
     results: tuple[str, ...],
-) -> Callable[..., Any]:
-    """The foreign function, for arrays whose axes are named: b rows, w columns of y_pred, d."""
-    _register()
-
-    def call(*arrays: jax.Array) -> list[jax.Array]:
-        sizes = {
-            name: size
-            for array, axes in zip(arrays, arguments, strict=True)
-            for name, size in zip(axes.split(), array.shape, strict=True)
-        }
-        shapes = [
-            jax.ShapeDtypeStruct([sizes[name] for name in axes.split()], arrays[0].dtype)
-            for axes in results
-        ]
-        return list(
-            jax.ffi.ffi_call(target, shapes)(*arrays, **{k: np.int32(v) for k, v in settings})
-        )
-
-    return _with_more_rows(_partitioned(call, arguments, results))
-
-
-@functools.cache
-def _register() -> None:
-    handle = _native.library().handle
-    assert handle is not None  # `supports` was asked
-    for name, symbol in (
-        (FORWARD, handle.kmvn_xla_elliptical_forward),
-        (BACKWARD, handle.kmvn_xla_elliptical_backward),
-    ):
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(symbol), platform="cpu")
-
-
-def _partitioned(
-    call: Callable[..., Any], arguments: tuple[str, ...], results: tuple[str, ...]
-) -> Callable[..., Any]:
-    """`call`, each device having some of the rows and all of their columns."""
-    partitioned = custom_partitioning(call)
-
-    def shardings(mesh: Any, axes: tuple[str, ...], rows: Any) -> tuple[NamedSharding, ...]:
-        return tuple(
-            NamedSharding(mesh, PartitionSpec(rows, *[None] * (len(names.split()) - 1)))
-            for names in axes
-        )
-
-    def rows_of(shapes: Any) -> Any:
-        spec = shapes[0].sharding.spec
-        return spec[0] if len(spec) else None
-
-    def infer(mesh: Any, shapes: Any, _: Any) -> list[NamedSharding]:
-        return list(shardings(mesh, results, rows_of(shapes)))
-
-    def partition(mesh: Any, shapes: Any, _: Any) -> Any:
-        rows = rows_of(shapes)
-        return mesh, call, list(shardings(mesh, results, rows)), shardings(mesh, arguments, rows)
-
-    partitioned.def_partition(
-        partition=partition,
-        infer_sharding_from_operands=infer,
-        sharding_rule=f"{', '.join(arguments)} -> {', '.join(results)}",
+) -> Call:
+    """The kernel, for arrays whose axes are named: b rows, w columns of y_pred, d."""
+    choose = functools.partial(
+        _by_platform,
+        foreign_function(name, arguments, results, {}, dict(settings)),
+        functools.partial(_pallas_call, name, dict(settings), len(results)),
+        arguments.count("b d") > GAPLESS[name],
     )
-    return partitioned
+    return by_rows(choose, arguments, results)
 
 
-def _with_more_rows(call: Callable[..., Any]) -> Callable[..., Any]:
-    """`call`, which under vmap has the rows of all batches."""
-    batched = custom_vmap(call)
+GAPLESS = {FORWARD: 1, BACKWARD: 4}
+"""How many arrays of d columns there are if every target was observed: y; y, z, v, mean_bar."""
 
-    @batched.def_vmap
-    def rule(size: int, has_axis: Any, *arrays: jax.Array) -> Any:
-        rows = [
-            (array if there else jnp.broadcast_to(array, (size, *array.shape)))
-            for array, there in zip(arrays, has_axis, strict=True)
-        ]
-        found = batched(*(array.reshape(-1, *array.shape[2:]) for array in rows))
-        return [x.reshape(size, -1, *x.shape[1:]) for x in found], [True] * len(found)
 
-    return batched
+def _by_platform(native: Call, pallas: Call, gaps: bool, *arrays: jax.Array) -> list[jax.Array]:
+    """The kernel of the platform for which a function is lowered, which is known no sooner.
+
+    Where there are no GPUs, nothing of theirs is traced.
+    """
+    if gaps or jax.default_backend() != "gpu":
+        return native(*arrays)
+    branches = {"cuda": pallas, "rocm": pallas}
+    if _native.library().reason is None:
+        branches["cpu"] = native
+    return jax.lax.platform_dependent(*arrays, **branches)
+
+
+def _pallas_call(
+    name: str, settings: dict[str, int], results: int, *arrays: jax.Array
+) -> list[jax.Array]:
+    """As the foreign function of this name."""
+    pallas = _pallas()
+    assert pallas is not None  # `supports` was asked
+    cholesky = settings["structure"] == STRUCTURES["cholesky"]
+    if name == BACKWARD:
+        fixed_mean = bool(settings["fixed_mean"])
+        return [pallas.backward(*arrays, cholesky=cholesky, fixed_mean=fixed_mean)]
+    variance = bool(settings["variance"])
+    keeps = results > 2 + variance
+    return pallas.forward(*arrays, cholesky=cholesky, variance=variance, keeps=keeps)

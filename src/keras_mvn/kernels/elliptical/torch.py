@@ -1,4 +1,4 @@
-"""PyTorch on the CPU: the native kernels as operators of `torch.library`.
+"""PyTorch: the native kernels on the CPU, Triton's on a GPU, as operators of `torch.library`.
 
 Operators, so that `torch.compile` and `torch.export` see through them; the C interface gets the
 addresses of the tensors, so that no PyTorch is needed to build the library.
@@ -6,25 +6,52 @@ addresses of the tensors, so that no PyTorch is needed to build the library.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+from types import ModuleType
 from typing import Any
 
 import torch
 
 from keras_mvn._rows import Targets
 from keras_mvn.kernels import _native
+from keras_mvn.kernels._torch import (
+    address,
+    native_reason,
+    rows_contiguous,
+    unsupported_dtype,
+)
 from keras_mvn.kernels.elliptical import _calling
 from keras_mvn.kernels.elliptical.types import STRUCTURES, Elliptical, Request
 
-__all__ = ["elliptical", "supports"]
+__all__ = ["elliptical", "made_by", "supports"]
 
 
-def supports(packed: torch.Tensor) -> str | None:
-    """Why there is no fast path for this tensor; None if there is."""
-    if packed.device.type != "cpu":
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def supports(packed: torch.Tensor, gaps: bool = False) -> str | None:
+    """Why there is no fast path for this tensor, and for rows with gaps; None if there is."""
+    unsupported = unsupported_dtype(packed)
+    if unsupported is not None:
+        return unsupported
+    if packed.device.type == "cpu":
+        return native_reason()
+    if packed.device.type != "cuda":
         return f"the tensors are on {packed.device.type}."
-    if packed.dtype not in (torch.float32, torch.float64):
-        return f"the tensors are {packed.dtype}."
-    return _native.library().reason
+    if not HAS_TRITON:
+        return "the tensors are on cuda and there is no Triton; `pip install triton`."
+    return 'the kernel for cuda has no missing="marginalize".' if gaps else None
+
+
+def made_by(packed: torch.Tensor) -> str:
+    """What the fast path for this tensor is made of."""
+    return _native.library().made_by if packed.device.type == "cpu" else "triton"
+
+
+def _triton() -> ModuleType:
+    """Triton's kernels: imported by the first call on a GPU."""
+    return importlib.import_module("keras_mvn.kernels.elliptical.triton")
 
 
 def elliptical(request: Request, packed: torch.Tensor, targets: Targets) -> Elliptical:
@@ -60,7 +87,7 @@ def _forward(
     variance: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(mean, mahalanobis, log_scale, variance, z, v); mean and variance empty if not wanted."""
-    y_pred = y_pred if y_pred.stride(1) == 1 else y_pred.contiguous()
+    y_pred = rows_contiguous(y_pred)
     y, observed = y.contiguous(), None if observed is None else observed.contiguous()
     made = _outputs(y_pred, y, observed, structure, fixed_mean, variance)
     mean, mahalanobis, log_scale, variances, z, v = made
@@ -72,8 +99,31 @@ def _forward(
         structure,
         *y.shape,
         y_pred.stride(0),
-        *(_address(x) for x in (y_pred, y, observed, mahalanobis, log_scale, variances, z, v)),
+        *(address(x) for x in (y_pred, y, observed, mahalanobis, log_scale, variances, z, v)),
     )
+    return made
+
+
+@_forward.register_kernel("cuda")
+def _forward_on_gpu(
+    y_pred: torch.Tensor,
+    y: torch.Tensor,
+    observed: torch.Tensor | None,
+    structure: int,
+    fixed_mean: bool,
+    variance: bool,
+) -> _Outputs:
+    assert observed is None  # `supports` was asked
+    y_pred = rows_contiguous(y_pred)
+    made = _outputs(y_pred, y, observed, structure, fixed_mean, variance)
+    mean, mahalanobis, log_scale, variances, z, v = made
+    if fixed_mean:
+        mean.copy_(y_pred[:, : y.shape[1]])
+    with torch.cuda.device_of(y_pred):
+        _triton().forward(
+            structure, y_pred, y.contiguous(), mahalanobis, log_scale,
+            variances if variance else None, z, v,
+        )  # fmt: skip
     return made
 
 
@@ -111,7 +161,7 @@ def _backward(
     fixed_mean: bool,
 ) -> torch.Tensor:
     """y_pred_bar."""
-    y_pred = y_pred if y_pred.stride(1) == 1 else y_pred.contiguous()
+    y_pred = rows_contiguous(y_pred)
     kept = [
         None if x is None else x.contiguous()
         for x in (y, observed, z, v, mahalanobis_bar, log_scale_bar, mean_bar)
@@ -124,8 +174,33 @@ def _backward(
         int(fixed_mean),
         *y.shape,
         y_pred.stride(0),
-        *(_address(x) for x in (y_pred, *kept, y_pred_bar)),
+        *(address(x) for x in (y_pred, *kept, y_pred_bar)),
     )
+    return y_pred_bar
+
+
+@_backward.register_kernel("cuda")
+def _backward_on_gpu(
+    y_pred: torch.Tensor,
+    y: torch.Tensor,
+    observed: torch.Tensor | None,
+    z: torch.Tensor,
+    v: torch.Tensor,
+    mahalanobis_bar: torch.Tensor,
+    log_scale_bar: torch.Tensor,
+    mean_bar: torch.Tensor | None,
+    structure: int,
+    fixed_mean: bool,
+) -> torch.Tensor:
+    assert observed is None  # `supports` was asked
+    y_pred = rows_contiguous(y_pred)
+    kept = [
+        None if x is None else x.contiguous()
+        for x in (y, z, v, mahalanobis_bar, log_scale_bar, mean_bar)
+    ]
+    y_pred_bar = torch.empty_like(y_pred, memory_format=torch.contiguous_format)
+    with torch.cuda.device_of(y_pred):
+        _triton().backward(structure, fixed_mean, y_pred, *kept, y_pred_bar)
     return y_pred_bar
 
 
@@ -134,17 +209,13 @@ def _(y_pred: torch.Tensor, *_: object) -> torch.Tensor:
     return torch.empty_like(y_pred, memory_format=torch.contiguous_format)
 
 
-def _address(x: torch.Tensor | None) -> int:
-    """0 for nothing and for empty tensors."""
-    return 0 if x is None else x.data_ptr()
-
-
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
     y_pred, y, observed, ctx.structure, ctx.fixed_mean, _ = inputs
     ctx.mark_non_differentiable(output[3])
     ctx.save_for_backward(y_pred, y, observed, *output[4:])
 
 
+@torch.autograd.function.once_differentiable  # v is no function of y_pred to autograd
 def _differentiate(ctx: Any, *bars: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     mean_bar, mahalanobis_bar, log_scale_bar = bars[:3]
     y_pred, y, observed, z, v = ctx.saved_tensors

@@ -1,70 +1,306 @@
-"""The two passes over y_pred on a GPU, in Triton: the formulas of native/core/kernel.h.
+"""The two passes over y_pred on a GPU, in Triton: the formulas of native/core/elliptical_kernel.h.
 
-On the CPU a vector has a row in each lane; here the lanes of a warp are the columns of N, because
-they stand side by side in memory and are then fetched together. Forward, a program has one warp
-and a few rows, whose u, z and v stay in registers; it goes through N row by row, with one sum over
-lanes for each. Substituting back needs N once more, which the caches still have. Backward there is
-nothing to sum: every number of the gradient is a product, and programs write them as they stand.
+On the CPU a vector has a row in each lane. Here the lanes of a warp are the columns of N, which
+stand side by side in memory and are thus fetched together. Forward, a program is a warp with a few
+rows, whose u, z and v stay in registers; it takes N row by row, with one sum over the lanes for
+each. Substituting back needs N a second time, and finds it in the caches. Backward there is
+nothing to sum: every number of the gradient is a product, written where it belongs.
 
-Complete rows only. Run in Triton's interpreter and compiled for sm_80 and sm_90 without a GPU;
-on a GPU it has been neither run nor timed.
+Complete rows only. Run in Triton's interpreter, and compiled for GPUs where there was none: on a
+GPU it was neither run nor timed.
 """
+
+# Triton reads the annotations of kernels, and takes no others than its own.
+# mypy: allow-untyped-defs, allow-incomplete-defs
 
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
+import triton  # type: ignore[import-not-found,unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 
 from keras_mvn.kernels.elliptical.types import STRUCTURES
 
 __all__ = ["backward", "forward"]
 
-WARP = 32
+NUMBERS_OF_A_WARP = 256
+"""Of a row of N, for all rows that a warp has: 8 in each lane, so that u, z, v fit beside them."""
 
-FORWARD_NUMBERS = 256
-"""Of a row of N, for all rows of a forward program: 8 in each lane leave registers for the rest."""
+STAGES = tl.constexpr(2)
+"""Rows of N in a program: one that is worked on, the others on their way from memory."""
 
-FORWARD_STAGES = 3
-"""Rows of N on their way from memory while one is worked on."""
+NUMBERS_WRITTEN = 1024
+"""Of the gradient at once, by a program of the backward pass."""
 
-BACKWARD_NUMBERS = 1024
-"""Of the gradient, that a backward program writes at once."""
-
-BACKWARD_WARPS = 4
+WARPS_THAT_WRITE = 4
 
 
-# --- N, whose rows stand one behind the other ----------------------------------------------------
+# --- N, strictly lower triangular, row by row ----------------------------------------------------
 
 
 @triton.jit
-def _row(shape, i, column, there):  # type: ignore[no-untyped-def]
-    """Row i of N (ROWS, COLUMNS); 0 on and above the diagonal."""
-    return tl.load(shape + i * (i - 1) // 2 + column, mask=there & (column < i), other=0.0)
+def _row(shape, i, column, here):
+    """Row i of N: (rows, columns), 0 from the diagonal on."""
+    return tl.load(shape + i * (i - 1) // 2 + column, mask=here & (column < i), other=0.0)
 
 
 @triton.jit
-def _place(position):  # type: ignore[no-untyped-def]
-    """Row and column of what stands at a position of N."""
-    i = ((1.0 + tl.sqrt(8.0 * position.to(tl.float32) + 1.0)) * 0.5).to(tl.int32)
-    i = tl.where(i * (i - 1) // 2 > position, i - 1, i)  # the root was rounded
-    i = tl.where(i * (i + 1) // 2 <= position, i + 1, i)
-    return i, position - i * (i - 1) // 2
+def _row_and_column(place):
+    """(i, j) of the entry of N that stands at this place: place = i (i - 1)/2 + j."""
+    i = ((1.0 + tl.sqrt(8.0 * place.to(tl.float32) + 1.0)) * 0.5).to(tl.int32)
+    i = tl.where(i * (i - 1) // 2 > place, i - 1, i)  # the root is rounded
+    i = tl.where(i * (i + 1) // 2 <= place, i + 1, i)
+    return i, place - i * (i - 1) // 2
 
 
 # --- products and substitutions with I + N, as in native/core/unit_lower.h -----------------------
-# What is 0 in N is left out, not multiplied: 0 · inf is NaN, in columns that nothing happened to.
+#
+# Lanes from the diagonal on are left out and not multiplied by 0: 0 · ∞ is NaN.
 
 
 @triton.jit
-def _solve(shape, u, column, there, D: tl.constexpr, SQUARES: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
-    """(I + N) z = u; with SQUARES also 1 + Σ_j N_ij², else something."""
+def _sum(x):
+    """Over the columns: (rows, 1)."""
+    return tl.sum(x, axis=1)[:, None]
+
+
+@triton.jit
+def _solve(shape, u, column, here, d: tl.constexpr, squares: tl.constexpr):
+    """z with (I + N) z = u; and 1 + Σ_j N_ij², the diagonal of R, if it is wanted."""
     z = tl.where(column == 0, u, 0.0)
-    squares = u * 0.0 + 1.0
-    for i in tl.range(1, D, num_stages=FORWARD_STAGES):
-        n = _row(shape, i, column, there)
-        terms = tl.where(column == i, u, tl.where(column < i, -n * z, 0.0))
-        z = tl.where(column == i, tl.sum(terms, axis=1, keep_dims=True), z)
-        if SQUARES:
-            squares = tl.where(column == i, 1.0 + tl.sum(n * n, axis=1, keep_dims=True), squares)
-    return z, squares
+    diagonal = tl.full(u.shape, 1.0, u.dtype)
+    for i in tl.range(1, d, num_stages=STAGES):
+        n = _row(shape, i, column, here)
+        z_i = _sum(tl.where(column == i, u, tl.where(column < i, -n * z, 0.0)))
+        z = tl.where(column == i, z_i, z)
+        if squares:
+            diagonal = tl.where(column == i, 1.0 + _sum(n * n), diagonal)
+    return z, diagonal
+
+
+@triton.jit
+def _solve_transposed(shape, z, column, here, d: tl.constexpr):
+    """v with (I + N)ᵀ v = z, from the last row of N: what v_j takes off the entries before it."""
+    v = z
+    for after in tl.range(1, d, num_stages=STAGES):
+        j = d - after
+        n = _row(shape, j, column, here)
+        v_j = _sum(tl.where(column == j, v, 0.0))
+        v = tl.where(column < j, v - n * v_j, v)
+    return v
+
+
+@triton.jit
+def _multiply(shape, u, column, here, d: tl.constexpr):
+    """z = (I + N) u and v = (I + N)ᵀ z: N is read once for both."""
+    z = u
+    v = tl.where(column == 0, u, 0.0)
+    for i in tl.range(1, d, num_stages=STAGES):
+        n = _row(shape, i, column, here)
+        z_i = _sum(tl.where(column == i, u, tl.where(column < i, n * u, 0.0)))
+        z = tl.where(column == i, z_i, z)
+        v = tl.where(column == i, z_i, tl.where(column < i, v + n * z_i, v))
+    return z, v
+
+
+# --- forward -------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _forward_kernel(
+    y_pred,
+    y,
+    mahalanobis,
+    log_scale,
+    variance,
+    z_to,
+    v_to,
+    rows,
+    stride,
+    cholesky: tl.constexpr,
+    d: tl.constexpr,
+    columns: tl.constexpr,
+    tile: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * tile + tl.arange(0, tile)
+    here = (row < rows)[:, None]
+    column = tl.arange(0, columns)[None, :]
+    inside = here & (column < d)
+    of_row = row[:, None] * d + column  # in what has d columns
+    packed = y_pred + row[:, None] * stride
+    scale = tl.load(packed + d + column, mask=inside, other=1.0)
+    mean = tl.load(packed + column, mask=inside, other=0.0)
+    u = (tl.load(y + of_row, mask=inside, other=0.0) - mean) / scale
+    shape = packed + 2 * d
+    if cholesky:
+        z, diagonal = _solve(shape, u, column, here, d, variance is not None)
+        v = _solve_transposed(shape, z, column, here, d)
+        if variance is not None:
+            tl.store(variance + of_row, scale * scale * diagonal, mask=inside)
+    else:
+        z, v = _multiply(shape, u, column, here, d)
+    tl.store(mahalanobis + row, tl.sum(z * z, axis=1), mask=row < rows)
+    tl.store(log_scale + row, tl.sum(tl.log(scale), axis=1), mask=row < rows)
+    tl.store(z_to + of_row, z, mask=inside)
+    tl.store(v_to + of_row, v, mask=inside)
+
+
+def forward(
+    structure: int,
+    y_pred: torch.Tensor,
+    y: torch.Tensor,
+    mahalanobis: torch.Tensor,
+    log_scale: torch.Tensor,
+    variance: torch.Tensor | None,
+    z: torch.Tensor,
+    v: torch.Tensor,
+) -> None:
+    """Fill the last five: `kmvn_forward` of native/core/elliptical.h.
+
+    Args:
+        structure: one of `STRUCTURES`.
+        y_pred: (rows, 2 d + k), whose rows may be apart.
+        y: (rows, d), contiguous as all that follow.
+        mahalanobis: (rows,)
+        log_scale: (rows,)
+        variance: (rows, d), for Cholesky; None: not wanted.
+        z: (rows, d)
+        v: (rows, d)
+
+    """
+    rows, d = y.shape
+    if rows == 0:
+        return
+    columns = triton.next_power_of_2(d)
+    tile = max(NUMBERS_OF_A_WARP // columns, 1)
+    _forward_kernel[(triton.cdiv(rows, tile),)](
+        y_pred,
+        y,
+        mahalanobis,
+        log_scale,
+        variance,
+        z,
+        v,
+        rows,
+        y_pred.stride(0),
+        cholesky=structure == STRUCTURES["cholesky"],
+        d=d,
+        columns=columns,
+        tile=tile,
+        # One: with more, each sum over the columns of a long row would wait for other warps.
+        num_warps=1,
+        enable_fp_fusion=True,
+    )
+
+
+# --- backward ------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _backward_kernel(
+    y_pred,
+    y,
+    z,
+    v,
+    mahalanobis_bar,
+    log_scale_bar,
+    mean_bar,
+    y_pred_bar,
+    rows,
+    stride,
+    cholesky: tl.constexpr,
+    fixed_mean: tl.constexpr,
+    d: tl.constexpr,
+    columns: tl.constexpr,
+    places: tl.constexpr,
+    tile: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)[None, None] * tile + tl.arange(0, tile)[:, None]
+    here = row < rows
+    k: tl.constexpr = d * (d - 1) // 2
+    packed = y_pred + row * stride
+    to = y_pred_bar + row * (2 * d + k)
+    twice = 2.0 * tl.load(mahalanobis_bar + row, mask=here, other=0.0)
+
+    column = tl.arange(0, columns)[None, :]
+    inside = here & (column < d)
+    of_row = row * d + column
+    scale = tl.load(packed + d + column, mask=inside, other=1.0)
+    mean = tl.load(packed + column, mask=inside, other=0.0)
+    u = (tl.load(y + of_row, mask=inside, other=0.0) - mean) / scale
+    along = twice * tl.load(v + of_row, mask=inside, other=0.0)
+    log_bar = tl.load(log_scale_bar + row, mask=here, other=0.0)
+    of_mean = tl.zeros(u.shape, u.dtype) if fixed_mean else -along / scale
+    if mean_bar is not None:
+        of_mean += tl.load(mean_bar + of_row, mask=inside, other=0.0)
+    tl.store(to + column, of_mean, mask=inside)
+    tl.store(to + d + column, (log_bar - u * along) / scale, mask=inside)
+
+    # N_bar_ij = ∓2 mahalanobis_bar left_i right_j
+    for begin in range(0, k, places):
+        place = begin + tl.arange(0, places)[None, :]
+        written = here & (place < k)
+        i, j = _row_and_column(place)
+        left = tl.load((v if cholesky else z) + row * d + i, mask=written, other=0.0)
+        if cholesky:
+            right = -tl.load(z + row * d + j, mask=written, other=0.0)
+        else:
+            scale_j = tl.load(packed + d + j, mask=written, other=1.0)
+            mean_j = tl.load(packed + j, mask=written, other=0.0)
+            right = (tl.load(y + row * d + j, mask=written, other=0.0) - mean_j) / scale_j
+        tl.store(to + 2 * d + place, twice * left * right, mask=written)
+
+
+def backward(
+    structure: int,
+    fixed_mean: bool,
+    y_pred: torch.Tensor,
+    y: torch.Tensor,
+    z: torch.Tensor,
+    v: torch.Tensor,
+    mahalanobis_bar: torch.Tensor,
+    log_scale_bar: torch.Tensor,
+    mean_bar: torch.Tensor | None,
+    y_pred_bar: torch.Tensor,
+) -> None:
+    """Fill the last: `kmvn_backward` of native/core/elliptical.h.
+
+    Args:
+        structure: one of `STRUCTURES`.
+        fixed_mean: mahalanobis counts as independent of the mean.
+        y_pred: (rows, 2 d + k), whose rows may be apart.
+        y: (rows, d), contiguous as all that follow.
+        z: (rows, d), of the forward pass.
+        v: (rows, d), of the forward pass.
+        mahalanobis_bar: (rows,)
+        log_scale_bar: (rows,)
+        mean_bar: (rows, d), of the mean itself; None: none.
+        y_pred_bar: (rows, 2 d + k)
+
+    """
+    rows, d = y.shape
+    if rows == 0:
+        return
+    columns = triton.next_power_of_2(d)
+    places = min(triton.next_power_of_2(max(d * (d - 1) // 2, 1)), NUMBERS_WRITTEN)
+    tile = max(NUMBERS_WRITTEN // max(columns, places), 1)
+    _backward_kernel[(triton.cdiv(rows, tile),)](
+        y_pred,
+        y,
+        z,
+        v,
+        mahalanobis_bar,
+        log_scale_bar,
+        mean_bar,
+        y_pred_bar,
+        rows,
+        y_pred.stride(0),
+        cholesky=structure == STRUCTURES["cholesky"],
+        fixed_mean=fixed_mean,
+        d=d,
+        columns=columns,
+        places=places,
+        tile=tile,
+        num_warps=WARPS_THAT_WRITE,
+        enable_fp_fusion=True,
+    )

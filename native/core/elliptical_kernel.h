@@ -1,4 +1,4 @@
-// The two passes over a range of rows. Included once for each set of instructions.
+// The two passes of elliptical.h over a range of rows.
 #pragma once
 
 #include <algorithm>
@@ -194,12 +194,12 @@ class Backward {
 // --- entry ---------------------------------------------------------------------------------------
 
 template <class T>
-void forward(void* arguments, int64_t begin, int64_t end) {
+void elliptical_forward(void* arguments, int64_t begin, int64_t end) {
   Forward<T>(*static_cast<const kmvn_forward*>(arguments)).rows(begin, end);
 }
 
 template <class T>
-void backward(void* arguments, int64_t begin, int64_t end) {
+void elliptical_backward(void* arguments, int64_t begin, int64_t end) {
   Backward<T>(*static_cast<const kmvn_backward*>(arguments)).rows(begin, end);
 }
 

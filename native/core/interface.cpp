@@ -1,11 +1,13 @@
 // The C interface: which instructions, in which parts.
-#include "elliptical.h"
+#include "interface.h"
 
 #include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <vector>
 
+#include "elliptical.h"
+#include "parameters.h"
 #include "target.h"
 #include "threads.h"
 
@@ -34,39 +36,47 @@ const Target& chosen() { return *current().load(std::memory_order_relaxed); }
 constexpr int64_t bytes_of_a_part = 1 << 17;  // less is not worth waking another thread for
 constexpr int64_t tile = 16;                  // parts end where tiles of any instructions do
 
-int64_t grain_for(int64_t d, int64_t bytes_of_a_number) {
-  const int64_t row_bytes = (2 * d + d * (d - 1) / 2) * bytes_of_a_number;
-  const int64_t least = std::max<int64_t>(bytes_of_a_part / std::max<int64_t>(row_bytes, 1), 1);
+int64_t grain_for(int64_t row_bytes) {
+  const int64_t least = bytes_of_a_part / std::max<int64_t>(row_bytes, 1);
   return std::max<int64_t>((least + tile - 1) / tile * tile, tile);
 }
 
 template <class Arguments>
-int run(kmvn_body body, const Arguments& a, int64_t bytes, const kmvn_threads& threads) {
-  if (a.rows <= 0) return 0;
+int run(kmvn_body body, const Arguments& a, int64_t row_bytes, const kmvn_threads& threads) {
+  if (a.rows > 0)
+    run_in_parts(threads, a.rows, grain_for(row_bytes), body, const_cast<Arguments*>(&a));
+  return 0;
+}
+
+template <class Arguments>
+int elliptical(kmvn_body body, const Arguments& a, int64_t bytes, const kmvn_threads& threads) {
   const bool known = a.structure == KMVN_CHOLESKY || a.structure == KMVN_PRECISION_CHOLESKY;
   if (!known || a.d < 1) return 1;
-  run_in_parts(threads, a.rows, grain_for(a.d, bytes), body, const_cast<Arguments*>(&a));
-  return 0;
+  return run(body, a, (2 * a.d + a.d * (a.d - 1) / 2) * bytes, threads);
+}
+
+template <class Arguments>
+int parameters(kmvn_body body, const Arguments& a, int64_t bytes, const kmvn_threads& threads) {
+  if (a.d < 1 || a.k < 0) return 1;
+  return run(body, a, (2 * a.d + a.k) * bytes, threads);
 }
 
 }  // namespace
 }  // namespace kmvn
 
 using kmvn::chosen;
-using kmvn::run;
 
-int kmvn_elliptical_forward_f32(const kmvn_forward* a, kmvn_threads t) {
-  return run(chosen().forward_f32, *a, 4, t);
-}
-int kmvn_elliptical_forward_f64(const kmvn_forward* a, kmvn_threads t) {
-  return run(chosen().forward_f64, *a, 8, t);
-}
-int kmvn_elliptical_backward_f32(const kmvn_backward* a, kmvn_threads t) {
-  return run(chosen().backward_f32, *a, 4, t);
-}
-int kmvn_elliptical_backward_f64(const kmvn_backward* a, kmvn_threads t) {
-  return run(chosen().backward_f64, *a, 8, t);
-}
+#define KMVN_ENTRY(op, pass, arguments)                                                  \
+  int kmvn_##op##_##pass##_f32(const arguments* a, kmvn_threads t) {                     \
+    return kmvn::op(chosen().op##_##pass##_f32, *a, 4, t);                               \
+  }                                                                                      \
+  int kmvn_##op##_##pass##_f64(const arguments* a, kmvn_threads t) {                     \
+    return kmvn::op(chosen().op##_##pass##_f64, *a, 8, t);                               \
+  }
+KMVN_ENTRY(elliptical, forward, kmvn_forward)
+KMVN_ENTRY(elliptical, backward, kmvn_backward)
+KMVN_ENTRY(parameters, forward, kmvn_parameters_forward)
+KMVN_ENTRY(parameters, backward, kmvn_parameters_backward)
 
 const char* kmvn_instructions(void) { return chosen().name; }
 

@@ -1,0 +1,47 @@
+// What a network emits becomes valid packed parameters, written once.
+//
+//     mean  = origin_mean  + origin_stddev · raw_mean
+//     scale = origin_scale · link(raw scale)
+//     shape = origin_shape + raw shape / √(1 + ‖raw shape‖²/radius²)
+//
+// link is exp(x) for |x| ≤ 3, above it e³ (x - 2), and link(-x) = 1/link(x).
+#pragma once
+
+#include "interface.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Everything is contiguous.
+typedef struct {
+  int64_t rows, d, k;
+  double radius;              // of the ball that holds the shape; 0: no bound
+  const void* raw_mean;       // (rows, d)
+  const void* raw;            // (rows, d + k): scale, shape
+  const void* origin_mean;    // (d,)
+  const void* origin_stddev;  // (d,)
+  const void* origin_scale;   // (d,)
+  const void* origin_shape;   // (k,)
+  void* y_pred;               // (rows, 2 d + k)
+} kmvn_parameters_forward;
+
+typedef struct {
+  int64_t rows, d, k;
+  double radius;
+  const void* raw;            // (rows, d + k)
+  const void* origin_stddev;  // (d,)
+  const void* origin_scale;   // (d,)
+  const void* y_pred_bar;     // (rows, 2 d + k)
+  void* raw_mean_bar;         // (rows, d)
+  void* raw_bar;              // (rows, d + k)
+} kmvn_parameters_backward;
+
+KMVN_API int kmvn_parameters_forward_f32(const kmvn_parameters_forward*, kmvn_threads);
+KMVN_API int kmvn_parameters_forward_f64(const kmvn_parameters_forward*, kmvn_threads);
+KMVN_API int kmvn_parameters_backward_f32(const kmvn_parameters_backward*, kmvn_threads);
+KMVN_API int kmvn_parameters_backward_f64(const kmvn_parameters_backward*, kmvn_threads);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,610 @@
+// The C interface against a dense computation in long double that shares nothing with it: Σ is
+// formed and factorized, gradients are complex steps. For both types and structures, every set
+// of instructions of this machine, gaps, strides, any threads, and memory that nobody may touch.
+#include "elliptical.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <complex>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace {
+
+// --- what a failure says -------------------------------------------------------------------------
+
+std::string context;  // what is being tested
+int failures = 0, checks = 0;
+
+void check(bool good, const std::string& message) {
+  ++checks;
+  if (good) return;
+  if (++failures <= 20) std::fprintf(stderr, "FAILED %s: %s\n", context.c_str(), message.c_str());
+}
+
+using Real = long double;
+
+// Both NaN, the same infinity, or closer than `bound` times the larger of `unit` and `expected`.
+void check_close(Real found, Real expected, Real bound, const char* what, int64_t row,
+                 Real unit = 1) {
+  const double narrow = double(expected);  // Valgrind knows no infinite long double
+  const bool close = std::isfinite(narrow)
+                         ? std::abs(found - expected) <= bound * std::max(unit, std::abs(expected))
+                         : double(found) == narrow || (found != found && expected != expected);
+  if (close) {
+    ++checks;
+    return;
+  }
+  char numbers[200];
+  std::snprintf(numbers, sizeof numbers, "%s of row %ld is %.17Lg, not %.17Lg, bound %.2Lg", what,
+                long(row), found, expected, bound * std::max(unit, std::abs(expected)));
+  check(false, numbers);
+}
+
+// --- memory --------------------------------------------------------------------------------------
+
+enum class Edge { End, Begin };  // which edge of the numbers lies on memory that can't be touched
+
+// Numbers between two pages that crash whoever touches them; the rest of their pages is watched.
+template <class T>
+class Guarded {
+ public:
+  Guarded(size_t count, Edge edge) : count_(count) {
+    const size_t page = size_t(sysconf(_SC_PAGESIZE)), bytes = count * sizeof(T);
+    inner_ = (bytes + page - 1) / page * page;
+    whole_ = inner_ + 2 * page;
+    void* const found =
+        mmap(nullptr, whole_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (found == MAP_FAILED) std::abort();
+    base_ = static_cast<unsigned char*>(found);
+    begin_ = base_ + page;
+    if (inner_ && mprotect(begin_, inner_, PROT_READ | PROT_WRITE) != 0) std::abort();
+    std::memset(begin_, mark, inner_);
+    numbers_ = reinterpret_cast<T*>(edge == Edge::End ? begin_ + inner_ - bytes : begin_);
+    std::fill(numbers_, numbers_ + count, std::numeric_limits<T>::quiet_NaN());
+  }
+  ~Guarded() { munmap(base_, whole_); }
+  Guarded(const Guarded&) = delete;
+  Guarded& operator=(const Guarded&) = delete;
+
+  T* data() { return numbers_; }
+  const T* data() const { return numbers_; }
+  T& operator[](size_t i) { return numbers_[i]; }
+  const T& operator[](size_t i) const { return numbers_[i]; }
+  size_t size() const { return count_; }
+
+  bool untouched_around() const {
+    const auto* const from = reinterpret_cast<const unsigned char*>(numbers_);
+    const auto marked = [](unsigned char byte) { return byte == mark; };
+    return std::all_of(static_cast<const unsigned char*>(begin_), from, marked) &&
+           std::all_of(from + count_ * sizeof(T),
+                       static_cast<const unsigned char*>(begin_) + inner_, marked);
+  }
+
+ private:
+  static constexpr unsigned char mark = 0xa5;
+  size_t count_, inner_ = 0, whole_ = 0;
+  unsigned char *base_ = nullptr, *begin_ = nullptr;
+  T* numbers_ = nullptr;
+};
+
+// --- the truth -----------------------------------------------------------------------------------
+
+template <class S>
+struct Truth {
+  S mahalanobis, log_scale;
+  std::vector<S> v, z;  // z only if nothing is missing
+};
+
+template <class S>
+using Matrix = std::vector<std::vector<S>>;
+
+template <class S>
+Matrix<S> matrix(int64_t rows, int64_t columns) {
+  return Matrix<S>(size_t(rows), std::vector<S>(size_t(columns), S(0)));
+}
+
+// R of [mean | scale | N], by its definition.
+template <class S>
+Matrix<S> shape_matrix(int structure, const std::vector<S>& row, int64_t d) {
+  Matrix<S> a = matrix<S>(d, d), r = matrix<S>(d, d);
+  size_t at = size_t(2 * d);
+  for (int64_t i = 0; i < d; ++i) {
+    for (int64_t j = 0; j < i; ++j) a[i][j] = row[at++];
+    a[i][i] = S(1);
+  }
+  if (structure == KMVN_PRECISION_CHOLESKY) {
+    Matrix<S> inverse = matrix<S>(d, d);
+    for (int64_t c = 0; c < d; ++c)
+      for (int64_t i = c; i < d; ++i) {
+        inverse[i][c] = S(i == c);
+        for (int64_t j = c; j < i; ++j) inverse[i][c] -= a[i][j] * inverse[j][c];
+      }
+    a = inverse;
+  }
+  for (int64_t i = 0; i < d; ++i)
+    for (int64_t j = 0; j < d; ++j)
+      for (int64_t l = 0; l <= std::min(i, j); ++l) r[i][j] += a[i][l] * a[j][l];
+  return r;
+}
+
+// The marginal of what was observed, from Σ_oo; analytic, so that complex steps work.
+template <class S>
+Truth<S> truth(int structure, const std::vector<S>& row, const std::vector<Real>& y,
+               const std::vector<Real>& observed) {
+  const int64_t d = int64_t(y.size());
+  const Matrix<S> r = shape_matrix<S>(structure, row, d);
+  std::vector<int64_t> kept;
+  for (int64_t i = 0; i < d; ++i)
+    if (observed[size_t(i)] > 0) kept.push_back(i);
+  const int64_t m = int64_t(kept.size());
+  Matrix<S> factor = matrix<S>(m, m);
+  std::vector<S> w(size_t(m), S(0)), x(size_t(m), S(0));
+  Truth<S> found{S(0), S(0), std::vector<S>(size_t(d), S(0)), {}};
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j <= i; ++j) {
+      S sum = r[kept[i]][kept[j]];
+      for (int64_t l = 0; l < j; ++l) sum -= factor[i][l] * factor[j][l];
+      factor[i][j] = i == j ? std::sqrt(sum) : sum / factor[j][j];
+    }
+    const size_t at = size_t(kept[i]);
+    w[i] = (S(y[at]) - row[at]) / row[size_t(d) + at];
+    for (int64_t l = 0; l < i; ++l) w[i] -= factor[i][l] * w[l];
+    w[i] /= factor[i][i];
+    found.mahalanobis += w[i] * w[i];
+    found.log_scale += std::log(row[size_t(d) + at]) + std::log(factor[i][i]);
+  }
+  for (int64_t i = m - 1; i >= 0; --i) {
+    x[i] = w[i];
+    for (int64_t l = i + 1; l < m; ++l) x[i] -= factor[l][i] * x[l];
+    x[i] /= factor[i][i];
+    found.v[kept[i]] = x[i];
+  }
+  if (m == d && structure == KMVN_CHOLESKY) found.z = w;
+  return found;
+}
+
+// --- calls ---------------------------------------------------------------------------------------
+
+int forward(const kmvn_forward& a, kmvn_threads threads, float) {
+  return kmvn_elliptical_forward_f32(&a, threads);
+}
+int forward(const kmvn_forward& a, kmvn_threads threads, double) {
+  return kmvn_elliptical_forward_f64(&a, threads);
+}
+int backward(const kmvn_backward& a, kmvn_threads threads, float) {
+  return kmvn_elliptical_backward_f32(&a, threads);
+}
+int backward(const kmvn_backward& a, kmvn_threads threads, double) {
+  return kmvn_elliptical_backward_f64(&a, threads);
+}
+
+struct Shape {
+  int structure;
+  int64_t rows, d;
+  bool gaps = false, fixed_mean = false, with_mean_bar = false;
+  int64_t padding = 0;  // between the rows of y_pred
+  Edge edge = Edge::End;
+
+  int64_t width() const { return 2 * d + d * (d - 1) / 2; }
+  int64_t stride() const { return width() + padding; }
+  // A view's last row need not have anything behind it.
+  size_t y_pred_size() const { return rows ? size_t((rows - 1) * stride() + width()) : 0; }
+};
+
+// Arguments and results of both passes.
+template <class T>
+struct Batch {
+  explicit Batch(const Shape& s, unsigned seed = 0)
+      : shape(s), y_pred(s.y_pred_size(), s.edge), y(numbers(s), s.edge),
+        observed(s.gaps ? numbers(s) : 0, s.edge), mahalanobis_bar(size_t(s.rows), s.edge),
+        log_scale_bar(size_t(s.rows), s.edge), mean_bar(s.with_mean_bar ? numbers(s) : 0, s.edge),
+        mahalanobis(size_t(s.rows), s.edge), log_scale(size_t(s.rows), s.edge),
+        variance(s.structure == KMVN_CHOLESKY ? numbers(s) : 0, s.edge), z(numbers(s), s.edge),
+        v(numbers(s), s.edge), y_pred_bar(size_t(s.rows * s.width()), s.edge) {
+    std::mt19937 random(seed);
+    std::normal_distribution<double> normal;
+    std::uniform_real_distribution<double> uniform(0.0, 1.0);
+    const auto fill = [](Guarded<T>& to, const std::function<double()>& from) {
+      for (size_t i = 0; i < to.size(); ++i) to[i] = T(from());
+    };
+    const double spread = 0.5 / std::sqrt(double(s.d));
+    fill(y_pred, [&] { return spread * normal(random); });
+    for (int64_t row = 0; row < s.rows; ++row)
+      for (int64_t i = 0; i < s.d; ++i) {
+        y_pred[size_t(row * s.stride() + i)] = T(normal(random));
+        y_pred[size_t(row * s.stride() + s.d + i)] = T(std::exp(normal(random)));
+      }
+    fill(y, [&] { return normal(random); });
+    fill(observed, [&] { return double(uniform(random) < 0.6); });
+    for (int64_t i = 0; s.gaps && i < s.d; ++i) {  // a row with all of them, a row with none
+      if (s.rows > 0) observed[size_t(i)] = T(1);
+      if (s.rows > 1) observed[size_t(s.d + i)] = T(0);
+    }
+    fill(mahalanobis_bar, [&] { return normal(random); });
+    fill(log_scale_bar, [&] { return normal(random); });
+    fill(mean_bar, [&] { return normal(random); });
+  }
+
+  static size_t numbers(const Shape& s) { return size_t(s.rows * s.d); }
+
+  kmvn_forward forward_arguments() {
+    kmvn_forward a{};
+    a.structure = shape.structure;
+    a.rows = shape.rows;
+    a.d = shape.d;
+    a.stride = shape.stride();
+    a.y_pred = y_pred.data();
+    a.y = y.data();
+    a.observed = shape.gaps ? observed.data() : nullptr;
+    a.mahalanobis = mahalanobis.data();
+    a.log_scale = log_scale.data();
+    a.variance = variance.size() ? variance.data() : nullptr;
+    a.z = z.data();
+    a.v = v.data();
+    return a;
+  }
+
+  kmvn_backward backward_arguments() {
+    kmvn_backward a{};
+    a.structure = shape.structure;
+    a.fixed_mean = shape.fixed_mean;
+    a.rows = shape.rows;
+    a.d = shape.d;
+    a.stride = shape.stride();
+    a.y_pred = y_pred.data();
+    a.y = y.data();
+    a.observed = shape.gaps ? observed.data() : nullptr;
+    a.z = z.data();
+    a.v = v.data();
+    a.mahalanobis_bar = mahalanobis_bar.data();
+    a.log_scale_bar = log_scale_bar.data();
+    a.mean_bar = shape.with_mean_bar ? mean_bar.data() : nullptr;
+    a.y_pred_bar = y_pred_bar.data();
+    return a;
+  }
+
+  void run(kmvn_threads threads = {1, nullptr, nullptr}) {
+    check(forward(forward_arguments(), threads, T()) == 0, "the forward pass refuses");
+    check(backward(backward_arguments(), threads, T()) == 0, "the backward pass refuses");
+  }
+
+  std::vector<const Guarded<T>*> results() const {
+    return {&mahalanobis, &log_scale, &variance, &z, &v, &y_pred_bar};
+  }
+  bool untouched_around() const {
+    const auto good = [](const Guarded<T>* x) { return x->untouched_around(); };
+    const auto outputs = results();
+    return std::all_of(outputs.begin(), outputs.end(), good);
+  }
+
+  Shape shape;
+  Guarded<T> y_pred, y, observed, mahalanobis_bar, log_scale_bar, mean_bar;
+  Guarded<T> mahalanobis, log_scale, variance, z, v, y_pred_bar;
+};
+
+template <class T>
+bool same_bits(const Guarded<T>& a, const Guarded<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+template <class T>
+bool same_results(const Batch<T>& a, const Batch<T>& b) {
+  const auto of_a = a.results(), of_b = b.results();
+  return std::equal(of_a.begin(), of_a.end(), of_b.begin(),
+                    [](const auto* x, const auto* y) { return same_bits(*x, *y); });
+}
+
+// --- values and gradients ------------------------------------------------------------------------
+
+template <class T>
+std::vector<Real> reals(const Guarded<T>& from, int64_t begin, int64_t count) {
+  return std::vector<Real>(from.data() + begin, from.data() + begin + count);
+}
+
+// Row `row` of a batch as the truth gets it.
+template <class T>
+struct Row {
+  Row(const Batch<T>& b, int64_t row)
+      : y_pred(reals(b.y_pred, row * b.shape.stride(), b.shape.width())),
+        y(reals(b.y, row * b.shape.d, b.shape.d)),
+        observed(b.shape.gaps ? reals(b.observed, row * b.shape.d, b.shape.d)
+                              : std::vector<Real>(size_t(b.shape.d), 1)) {}
+  std::vector<Real> y_pred, y, observed;
+};
+
+template <class T>
+constexpr Real bound = 300 * Real(std::numeric_limits<T>::epsilon());
+
+template <class T>
+void check_values(const Batch<T>& b, int64_t row) {
+  const Shape& s = b.shape;
+  const Row<T> from(b, row);
+  const auto expected = truth<Real>(s.structure, from.y_pred, from.y, from.observed);
+  check_close(b.mahalanobis[row], expected.mahalanobis, bound<T>, "mahalanobis", row);
+  check_close(b.log_scale[row], expected.log_scale, bound<T>, "log_scale", row);
+  const Real unit = std::sqrt(expected.mahalanobis);  // z and v are not small where it is large
+  for (int64_t i = 0; i < s.d; ++i) {
+    check_close(b.v[row * s.d + i], expected.v[i], bound<T>, "v", row, unit);
+    if (!expected.z.empty())
+      check_close(b.z[row * s.d + i], expected.z[i], bound<T>, "z", row, unit);
+  }
+  if (!b.variance.size()) return;
+  const auto r = shape_matrix<Real>(s.structure, from.y_pred, s.d);
+  for (int64_t i = 0; i < s.d; ++i) {
+    const Real scale = from.y_pred[size_t(s.d + i)];
+    check_close(b.variance[row * s.d + i], scale * scale * r[i][i], bound<T>, "variance", row);
+  }
+}
+
+// All columns of few targets; of many, some that differ from row to row, and the last ones.
+bool is_sampled(const Shape& s, int64_t row, int64_t column) {
+  return s.d <= 9 || s.width() - column <= 3 || (column + 5 * row + s.rows) % 29 == 0;
+}
+
+template <class T>
+void check_gradient(const Batch<T>& b, int64_t row) {
+  const Shape& s = b.shape;
+  const Row<T> from(b, row);
+  const Real step = 1e-30L;
+  Real unit = 1;  // the largest entry
+  for (int64_t i = 0; i < s.width(); ++i)
+    unit = std::max(unit, std::abs(Real(b.y_pred_bar[row * s.width() + i])));
+  std::vector<std::complex<Real>> moved(from.y_pred.begin(), from.y_pred.end());
+  for (int64_t i = 0; i < s.width(); ++i) {
+    if (!is_sampled(s, row, i)) continue;
+    moved[size_t(i)] += std::complex<Real>(0, step);
+    const auto found = truth<std::complex<Real>>(s.structure, moved, from.y, from.observed);
+    moved[size_t(i)] = from.y_pred[size_t(i)];
+    Real slope = (Real(b.mahalanobis_bar[row]) * found.mahalanobis.imag() +
+                  Real(b.log_scale_bar[row]) * found.log_scale.imag()) / step;
+    if (i < s.d && s.fixed_mean) slope = 0;
+    if (i < s.d && s.with_mean_bar) slope += Real(b.mean_bar[row * s.d + i]);
+    const Real got = b.y_pred_bar[row * s.width() + i];
+    check_close(got, slope, bound<T>, ("gradient by column " + std::to_string(i)).c_str(), row,
+                unit);
+  }
+}
+
+template <class T>
+void check_batch(const Shape& shape) {
+  context = std::string(kmvn_instructions()) + (sizeof(T) == 4 ? " float" : " double") +
+            (shape.structure == KMVN_CHOLESKY ? " cholesky" : " precision_cholesky") +
+            " rows=" + std::to_string(shape.rows) + " d=" + std::to_string(shape.d) +
+            (shape.gaps ? " gaps" : "") + (shape.fixed_mean ? " fixed_mean" : "") +
+            " padding=" + std::to_string(shape.padding);
+  Batch<T> batch(shape, unsigned(shape.rows * 100 + shape.d));
+  batch.run();
+  check(batch.untouched_around(), "something was written outside");
+  for (int64_t row = 0; row < shape.rows; ++row) {
+    const bool at_an_edge = row % 16 == 0 || row % 16 == 15 || row + 1 == shape.rows;
+    if (shape.d <= 9 || at_an_edge || row % 7 == 0) check_values(batch, row);
+    if (row + 1 == shape.rows || (shape.d <= 9 && at_an_edge)) check_gradient(batch, row);
+  }
+  if (shape.rows < 1) return;
+
+  // The values alone are the same but for how the compiler contracts; a row by itself is the same.
+  Batch<T> values(shape, unsigned(shape.rows * 100 + shape.d));
+  auto only_values = values.forward_arguments();
+  only_values.z = only_values.v = nullptr;
+  forward(only_values, {1, nullptr, nullptr}, T());
+  const Real rounding = 4 * Real(std::numeric_limits<T>::epsilon());
+  for (int64_t row = 0; row < shape.rows; ++row) {
+    check_close(values.mahalanobis[row], batch.mahalanobis[row], rounding, "distance alone", row);
+    check_close(values.log_scale[row], batch.log_scale[row], rounding, "log_scale alone", row);
+  }
+  const int64_t last = shape.rows - 1;
+  auto one = values.forward_arguments();
+  one.rows = 1;
+  one.y_pred = batch.y_pred.data() + last * shape.stride();
+  one.y = batch.y.data() + last * shape.d;
+  one.observed = shape.gaps ? batch.observed.data() + last * shape.d : nullptr;
+  forward(one, {1, nullptr, nullptr}, T());
+  check(std::memcmp(values.v.data(), &batch.v[size_t(last * shape.d)],
+                    size_t(shape.d) * sizeof(T)) == 0,
+        "a row by itself differs");
+}
+
+template <class T>
+void check_all_shapes() {
+  const int64_t sizes[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 32, 33};
+  for (int structure : {KMVN_CHOLESKY, KMVN_PRECISION_CHOLESKY})
+    for (int64_t d : sizes)
+      for (int64_t rows : {0, 1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 33, 100}) {
+        if (d > 9 && rows % 8 > 1) continue;
+        const bool odd = (rows + d) % 2;
+        check_batch<T>({structure, rows, d, false, odd, odd, 0, Edge::End});
+        check_batch<T>({structure, rows, d, true, !odd, true, odd ? 3 : 0, Edge::Begin});
+        if (odd) check_batch<T>({structure, rows, d, false, false, false, 5, Edge::End});
+      }
+}
+
+// --- what is not a number ------------------------------------------------------------------------
+
+// A row that is spoiled keeps it to itself.
+template <class T>
+void check_spoiled_rows() {
+  context = std::string(kmvn_instructions()) + " spoiled rows";
+  for (int structure : {KMVN_CHOLESKY, KMVN_PRECISION_CHOLESKY})
+    for (bool gaps : {false, true})
+      for (T spoil : {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity()}) {
+        const Shape shape{structure, 37, 5, gaps, false, true};
+        Batch<T> clean(shape), spoiled(shape);
+        for (int64_t row : {5, 36}) {
+          spoiled.y[size_t(row * 5 + 2)] = spoil;
+          if (gaps) spoiled.observed[size_t(row * 5 + 2)] = T(1);
+        }
+        clean.run();
+        spoiled.run();
+        for (int64_t row = 0; row < shape.rows; ++row) {
+          const bool hit = row == 5 || row == 36;
+          check(!hit || !std::isfinite(spoiled.mahalanobis[row]), "NaN or infinity is swallowed");
+          if (hit) continue;
+          check(spoiled.mahalanobis[row] == clean.mahalanobis[row], "another row's distance");
+          check(std::memcmp(&spoiled.y_pred_bar[row * shape.width()],
+                            &clean.y_pred_bar[row * shape.width()],
+                            size_t(shape.width()) * sizeof(T)) == 0,
+                "another row's gradient");
+        }
+      }
+}
+
+// ½ log det Σ of extreme scales, of which some have no logarithm.
+template <class T>
+void check_scales() {
+  context = std::string(kmvn_instructions()) + (sizeof(T) == 4 ? " float" : " double") + " scales";
+  using Limits = std::numeric_limits<T>;
+  const std::vector<T> scales = {T(1e-30), T(1e30), Limits::min(), Limits::max(),
+                                 Limits::denorm_min(), T(0), T(-2), Limits::infinity(),
+                                 Limits::quiet_NaN(), T(1), Limits::min() / 2};
+  for (int64_t d : {1, 3, 64, 65, 200}) {
+    const Shape shape{KMVN_PRECISION_CHOLESKY, int64_t(scales.size()), d};
+    Batch<T> batch(shape);
+    for (int64_t row = 0; row < shape.rows; ++row)
+      for (int64_t i = 0; i < d; ++i)
+        if (i % 3 == 0) batch.y_pred[size_t(row * shape.stride() + d + i)] = scales[size_t(row)];
+    forward(batch.forward_arguments(), {1, nullptr, nullptr}, T());
+    for (int64_t row = 0; row < shape.rows; ++row) {
+      Real expected = 0;
+      for (int64_t i = 0; i < d; ++i)
+        expected += std::log(Real(batch.y_pred[size_t(row * shape.stride() + d + i)]));
+      check_close(batch.log_scale[row], expected, bound<T>, "log_scale", row);
+    }
+  }
+}
+
+// --- threads -------------------------------------------------------------------------------------
+
+// Hands every task to a new thread, which comes late.
+struct Late {
+  std::vector<std::thread> threads;
+  ~Late() {
+    for (auto& thread : threads) thread.join();
+  }
+  static int submit(void* self, void (*task)(void*), void* data) {
+    static_cast<Late*>(self)->threads.emplace_back([task, data] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      task(data);
+    });
+    return 0;
+  }
+};
+
+int refuse(void*, void (*)(void*), void*) { return 1; }
+
+int at_once(void*, void (*task)(void*), void* data) {
+  task(data);
+  return 0;
+}
+
+const Shape large{KMVN_CHOLESKY, 5003, 8, true, false, true};  // several parts
+
+template <class T>
+void check_threads() {
+  context = "threads";
+  for (int structure : {KMVN_CHOLESKY, KMVN_PRECISION_CHOLESKY})
+    for (bool gaps : {false, true}) {
+      Shape shape = large;
+      shape.structure = structure;
+      shape.gaps = gaps;
+      Batch<T> alone(shape);
+      alone.run();
+      Late late;
+      for (kmvn_threads threads : {kmvn_threads{2, nullptr, nullptr}, {7, nullptr, nullptr},
+                                   {3, Late::submit, &late}, {3, refuse, nullptr},
+                                   {4, at_once, nullptr}, {0, nullptr, nullptr}}) {
+        Batch<T> shared(shape);
+        shared.run(threads);
+        check(same_results(alone, shared), "threads change the result");
+        check(shared.untouched_around(), "something was written outside");
+      }
+    }
+}
+
+// Callers that know nothing of each other, each with helpers.
+void check_callers() {
+  context = "many callers";
+  Batch<float> single(large);
+  Batch<double> twice(large);
+  single.run();
+  twice.run();
+  std::vector<std::thread> callers;
+  std::vector<int> good(6, 0);
+  for (size_t i = 0; i < good.size(); ++i)
+    callers.emplace_back([&, i] {
+      bool same = true;
+      for (int repetition = 0; repetition < 4; ++repetition) {
+        const kmvn_threads threads{3, nullptr, nullptr};
+        if (i % 2) {
+          Batch<float> batch(large);
+          forward(batch.forward_arguments(), threads, 0.0f);
+          backward(batch.backward_arguments(), threads, 0.0f);
+          same = same && same_results(batch, single);
+        } else {
+          Batch<double> batch(large);
+          forward(batch.forward_arguments(), threads, 0.0);
+          backward(batch.backward_arguments(), threads, 0.0);
+          same = same && same_results(batch, twice);
+        }
+      }
+      good[i] = same;
+    });
+  for (auto& caller : callers) caller.join();
+  for (int one : good) check(one, "callers disturb each other");
+}
+
+// --- refusals ------------------------------------------------------------------------------------
+
+void check_refusals() {
+  context = "refusals";
+  Batch<float> batch({KMVN_CHOLESKY, 3, 2});
+  auto unknown = batch.forward_arguments();
+  unknown.structure = 2;
+  check(kmvn_elliptical_forward_f32(&unknown, {1, nullptr, nullptr}) == 1, "another structure");
+  auto no_targets = batch.backward_arguments();
+  no_targets.d = 0;
+  check(kmvn_elliptical_backward_f64(&no_targets, {1, nullptr, nullptr}) == 1, "d = 0");
+  const std::string before = kmvn_instructions();
+  check(kmvn_use_instructions("mmx") == 1, "instructions that don't exist");
+  check(before == kmvn_instructions(), "a refusal that changes the instructions");
+  check(kmvn_abi() == KMVN_ABI, "the interface's number");
+}
+
+}  // namespace
+
+// With the argument "threads", only what several threads do, which is what their sanitizer is for.
+int main(int count, char** arguments) {
+  const bool only_threads = count > 1 && std::strcmp(arguments[1], "threads") == 0;
+  check_refusals();
+  const std::string best = kmvn_instructions();
+  for (const char* instructions : {"avx512", "avx2", "baseline"}) {
+    if (kmvn_use_instructions(instructions) != 0) continue;
+    check(std::strcmp(kmvn_instructions(), instructions) == 0, "the instructions were not taken");
+    if (!only_threads) {
+      check_all_shapes<float>();
+      check_all_shapes<double>();
+      check_spoiled_rows<float>();
+      check_spoiled_rows<double>();
+      check_scales<float>();
+      check_scales<double>();
+    }
+    check_threads<float>();
+    check_threads<double>();
+    check_callers();
+    std::printf("%s: %d checks, %d failures\n", instructions, checks, failures);
+  }
+  kmvn_use_instructions(best.c_str());
+  return failures != 0;
+}

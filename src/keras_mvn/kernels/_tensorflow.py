@@ -1,0 +1,49 @@
+"""Calling the native library from TensorFlow: operations of a file that registers itself."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.ops import control_flow_util  # it has no public name
+
+from keras_mvn.kernels import _native
+
+__all__ = ["operations", "threads", "unsupported"]
+
+
+def unsupported(tensor: tf.Tensor) -> str | None:
+    """Why an operation cannot take this tensor here; None if it can."""
+    if tensor.dtype not in (tf.float32, tf.float64):
+        return f"the tensors are {tensor.dtype.name}."
+    if tensor.shape.rank is None:
+        return "the tensors have an unknown number of axes."
+    if _inside_xla():
+        return "XLA compiles this function (jit_compile=True), and it takes no operations of ours."
+    if _accelerators():
+        return "there is a GPU, and the operation runs on the CPU."
+    return _native.library().reason
+
+
+def _inside_xla() -> bool:
+    return not tf.executing_eagerly() and bool(
+        control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    )
+
+
+@functools.cache
+def _accelerators() -> bool:
+    return bool(tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU"))
+
+
+@functools.cache
+def operations() -> Any:
+    """The operations, as functions."""
+    return tf.load_op_library(str(_native.tensorflow_library()))
+
+
+def threads() -> int:
+    """As many as TensorFlow's own operations take."""
+    return tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1

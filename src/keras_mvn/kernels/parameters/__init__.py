@@ -1,0 +1,73 @@
+"""From what a network emits to packed parameters in the units of y, written once.
+
+    mean  = origin.mean  + origin.stddev · raw_mean
+    scale = origin.scale · link(raw scale)
+    shape = origin.shape + raw shape, in the ball of `Covariance.shape_bound`
+
+The fast path is for training: it reads the raw numbers once and writes y_pred once, and its
+gradient likewise. Inference and export take the reference, operations that every format knows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_mvn._keras import in_symbolic_scope
+from keras_mvn.kernels._dispatch import choose, module_of_backend
+from keras_mvn.kernels.parameters import reference
+from keras_mvn.kernels.parameters.types import Origin
+from keras_mvn.types import Tensor
+
+__all__ = ["NAME", "Origin", "made_by", "parameters", "supports"]
+
+NAME = "parameters"
+
+_BACKEND = module_of_backend(__name__)
+
+
+def parameters(
+    covariance: Any, raw_mean: Tensor, raw: Tensor, origin: Origin, *, training: bool
+) -> Tensor:
+    """`[mean | scale | shape_params]`: (..., d), (..., raw_size) → (..., 2 d + k).
+
+    Args:
+        covariance: the structure.
+        raw_mean: (..., d).
+        raw: (..., raw_size), what `Covariance.constrain` takes.
+        origin: what raw zeros stand for.
+        training: whether the result is going to be differentiated.
+
+    """
+    reason = _unsupported(covariance, raw_mean, raw) if training else "it is not training."
+    if not choose(NAME, None, reason):
+        return reference.parameters(covariance, raw_mean, raw, origin)
+    radius = covariance.shape_bound(raw_mean.shape[-1]) or 0.0
+    y_pred: Tensor = _BACKEND.parameters(raw_mean, raw, origin, radius)
+    return y_pred
+
+
+def _unsupported(covariance: Any, raw_mean: Tensor, raw: Tensor) -> str | None:
+    """Why the fast path cannot be taken; None if it can."""
+    if not covariance.links_separately:
+        return "there is no kernel for this structure."
+    if raw_mean.dtype != raw.dtype:
+        return "mean and covariance have different dtypes."
+    if in_symbolic_scope():
+        return "nothing is computed: Keras asks for shapes."
+    return supports(raw)
+
+
+def supports(raw: Tensor) -> str | None:
+    """Why the active backend has no fast path for this tensor; None if it has."""
+    if _BACKEND is None:
+        return f"there are no kernels for the backend {keras.backend.backend()}."
+    reason: str | None = _BACKEND.supports(raw)
+    return reason
+
+
+def made_by(raw: Tensor) -> str:
+    """What the fast path for this tensor is made of, where `supports` has no reason."""
+    found: str = _BACKEND.made_by(raw)
+    return found

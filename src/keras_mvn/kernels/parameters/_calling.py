@@ -1,0 +1,38 @@
+"""The C interface of native/core/parameters.h."""
+
+from __future__ import annotations
+
+import ctypes
+
+from keras_mvn.kernels._calling import addresses, call, sizes
+
+__all__ = ["backward", "forward"]
+
+
+class _Forward(ctypes.Structure):
+    _fields_ = [
+        *sizes("rows", "d", "k"),
+        ("radius", ctypes.c_double),
+        *addresses("raw_mean", "raw"),
+        *addresses("origin_mean", "origin_stddev", "origin_scale", "origin_shape"),
+        *addresses("y_pred"),
+    ]
+
+
+class _Backward(ctypes.Structure):
+    _fields_ = [
+        *sizes("rows", "d", "k"),
+        ("radius", ctypes.c_double),
+        *addresses("raw", "origin_stddev", "origin_scale", "y_pred_bar"),
+        *addresses("raw_mean_bar", "raw_bar"),
+    ]
+
+
+def forward(bytes_of_a_number: int, threads: int, *fields: float) -> None:
+    """`fields` are those of `kmvn_parameters_forward` in their order."""
+    call("parameters_forward", bytes_of_a_number, threads, _Forward(*fields))
+
+
+def backward(bytes_of_a_number: int, threads: int, *fields: float) -> None:
+    """`fields` are those of `kmvn_parameters_backward` in their order."""
+    call("parameters_backward", bytes_of_a_number, threads, _Backward(*fields))

@@ -1,0 +1,213 @@
+"""From raw numbers to packed parameters in one kernel: against the formula in float64."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mvn as kmvn
+from differentiation import EPSILON, numpy, precision, tensor, value_and_gradients
+from keras_mvn import covariances, kernels
+from keras_mvn.kernels import Origin, _native, parameters
+from keras_mvn.layers import MultivariateNormalHead
+
+BACKEND = keras.backend.backend()
+STRUCTURES = [covariances.Cholesky(), covariances.PrecisionCholesky(), covariances.Correlation()]
+SIZES = [1, 2, 5, 9, 17, 33] if BACKEND == "torch" else [1, 9]
+
+native = pytest.mark.skipif(
+    _native.library().handle is None, reason="the native library was not built here"
+)
+
+
+def made(structure, rows, d, rng, size=1.0):
+    """raw_mean, raw, and an origin in units of very different sizes."""
+    k = structure.shape_size(d)
+    unit = 10.0 ** rng.integers(-3, 4, size=d)
+    arrays = (
+        size * rng.normal(size=(rows, d)),
+        size * rng.normal(size=(rows, d + k)),
+        unit * rng.normal(size=d),
+        unit * rng.uniform(0.5, 2.0, size=d),
+        unit * rng.uniform(0.5, 2.0, size=d),
+        rng.normal(size=k),
+    )
+    return [a.astype("float32").astype(float) for a in arrays]
+
+
+def link(x):
+    """exp to |x| = 3, then straight; downwards the reciprocal. Analytic but at the joints."""
+    size = np.where(x.real >= 0, x, -x)
+    beyond = np.where(size.real > 3.0, size - 3.0, 0.0)
+    grown = np.exp(size - beyond) * (1.0 + beyond)
+    return np.where(x.real >= 0, grown, 1.0 / grown)
+
+
+def formula(structure, raw_mean, raw, mean, stddev, scale, shape):
+    """y_pred, in the precision of the arguments; complex ones give derivatives."""
+    d = raw_mean.shape[-1]
+    x = raw[..., d:]
+    radius = {"cholesky": None, "correlation": np.sqrt(2.0 * np.log(1e10))}.get(structure.name, 0.0)
+    if radius is None:
+        rows = max(d - 1, 1)
+        radius = np.sqrt(rows * (1e10 ** (2.0 / rows) - 1.0))
+    if radius:
+        radius = float(np.float32(radius))
+        x = x / np.sqrt(1.0 + np.sum((x / radius) ** 2, axis=-1, keepdims=True))
+    return np.concatenate(
+        [mean + stddev * raw_mean, scale * link(raw[..., :d]), shape + x], axis=-1
+    )
+
+
+def derivative(structure, arrays, bar, which):
+    """Σ bar · ∂y_pred/∂(argument `which`), by complex steps."""
+    arrays = [a.astype(complex) for a in arrays]
+    found = np.zeros(arrays[which].shape)
+    for column in range(found.shape[-1]):
+        moved = list(arrays)
+        moved[which] = arrays[which].copy()
+        moved[which][..., column] += 1e-30j
+        found[..., column] = (bar * formula(structure, *moved).imag / 1e-30).sum(axis=-1)
+    return found
+
+
+def of(structure, arrays, training=True):
+    raw_mean, raw, *origin = arrays
+    return parameters(structure, raw_mean, raw, Origin(*origin), training=training)
+
+
+@native
+class TestValuesAndGradients:
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("structure", STRUCTURES, ids=lambda s: s.name)
+    @pytest.mark.parametrize("d", SIZES)
+    def test_are_those_of_the_formula(self, structure, d, dtype, rng):
+        for rows, size in itertools.product((1, 40), (0.3, 6.0)):
+            arrays = made(structure, rows, d, rng, size)
+            width = 2 * d + structure.shape_size(d)
+            bar = rng.normal(size=(rows, width)).astype("float32").astype(float)
+            with precision(dtype), kernels.recording() as ran:
+                y_pred = numpy(of(structure, [tensor(a, dtype) for a in arrays]))
+                constants = [tensor(a, dtype) for a in arrays[2:]]
+                _, gradients = value_and_gradients(
+                    lambda raw_mean, raw, constants=constants, bar=bar: keras.ops.sum(
+                        tensor(bar, dtype) * of(structure, [raw_mean, raw, *constants])
+                    ),
+                    *arrays[:2],
+                    dtype=dtype,
+                )
+            assert {one.path for one in ran if one.op == "parameters"} == {"fast"}
+            expected = formula(structure, *arrays)
+            tolerance = 40 * EPSILON[dtype]
+            unit = np.concatenate([arrays[3], arrays[4], np.ones(width - 2 * d)])
+            error = (y_pred - expected) / (np.abs(expected) + unit)
+            assert np.abs(error).max() < tolerance
+            for which in (0, 1):
+                true = derivative(structure, arrays, bar, which)
+                error = np.abs(gradients[which] - true).max() / (1.0 + np.abs(true).max())
+                assert error < tolerance, which
+
+    def test_batch_axes_and_many_rows(self, rng):
+        structure = covariances.Cholesky()
+        raw_mean, raw, *origin = made(structure, 6000, 9, rng)
+        whole = numpy(of(structure, [tensor(a) for a in (raw_mean, raw, *origin)]))
+        assert np.abs(whole - formula(structure, raw_mean, raw, *origin)).max() < 0.05
+        parts = (raw_mean.reshape(20, 300, 9), raw.reshape(20, 300, -1), *origin)
+        again = numpy(of(structure, [tensor(a) for a in parts]))
+        np.testing.assert_array_equal(again, whole.reshape(20, 300, -1))
+
+    @pytest.mark.parametrize("size", [1e2, 1e6, 1e30])
+    def test_what_is_far_out_stays_valid(self, size, rng):
+        structure = covariances.Cholesky()
+        raw_mean, raw, *origin = made(structure, 20, 5, rng)
+        raw = np.clip(size * raw, -1e6, 1e6) if size < 1e20 else np.concatenate(
+            [raw[:, :5], size * raw[:, 5:]], axis=1
+        )  # fmt: skip
+        arrays = [tensor(a) for a in (raw_mean, raw, *origin)]
+        for fused in (True, False):  # the reference says the same
+            y_pred = numpy(of(structure, arrays, training=fused))
+            assert np.isfinite(y_pred).all()
+            assert (y_pred[:, 5:10] > 0).all()
+        _, (_, gradient) = value_and_gradients(
+            lambda a, b: keras.ops.sum(of(structure, [a, b, *arrays[2:]])), raw_mean, raw
+        )
+        assert np.isfinite(gradient).all()
+
+    def test_what_is_not_a_number_stays_in_its_row(self, rng):
+        structure = covariances.Cholesky()
+        raw_mean, raw, *origin = made(structure, 20, 5, rng)
+        raw[3, 2], raw[4, 7] = np.nan, np.nan
+        y_pred = numpy(of(structure, [tensor(a) for a in (raw_mean, raw, *origin)]))
+        assert np.isnan(y_pred[3, 7])
+        assert np.isnan(y_pred[4, 10:]).all()
+        assert np.isnan(y_pred).any(axis=1).sum() == 2
+
+
+@native
+class TestDispatch:
+    def head(self, covariance="cholesky", **options):
+        head = MultivariateNormalHead(3, covariance, **options)
+        head.adapt(np.random.default_rng(0).normal(size=(50, 3)))
+        return head
+
+    def ran(self, head, training):
+        x = np.zeros((4, 2), "float32")
+        with kernels.recording() as ran:
+            head(tensor(x), training=training)
+        return [(one.path, one.reason) for one in ran if one.op == "parameters"][-1]
+
+    def test_training_takes_it_and_inference_does_not(self):
+        assert self.ran(self.head(), True) == ("fast", None)
+        assert self.ran(self.head("precision_cholesky"), True) == ("fast", None)
+        assert self.ran(self.head(constant="shape"), True) == ("fast", None)
+        assert self.ran(self.head(), False) == ("reference", "it is not training.")
+
+    def test_structures_with_links_of_their_own_do_not(self):
+        for name in ("symmetric", "isotropic"):
+            path, reason = self.ran(self.head(name), True)
+            assert path == "reference"
+            assert "structure" in reason
+
+    def test_both_paths_say_the_same(self, rng):
+        x = rng.normal(size=(30, 2)).astype("float32")
+        for options in ({}, {"constant": "covariance"}, {"learn_degrees_of_freedom": True}):
+            head = self.head(**options)
+            fast, slow = (numpy(head(tensor(x), training=t)) for t in (True, False))
+            np.testing.assert_allclose(fast, slow, rtol=1e-5, atol=1e-6)
+
+    def test_a_model_is_trained_alike(self, rng, monkeypatch):
+        x, y = rng.normal(size=(64, 2)), rng.normal(size=(64, 3))
+
+        def trained():
+            keras.utils.set_random_seed(0)
+            model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(8), self.head()])
+            model.compile("sgd", loss=kmvn.losses.NegativeLogLikelihood(), jit_compile=False)
+            model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+            return model.get_weights()
+
+        fast = trained()
+        monkeypatch.setattr(_native, "library", lambda: _native.Library(None, "for a test"))
+        for a, b in zip(fast, trained(), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="JAX's own")
+@native
+def test_origins_that_differ_under_vmap(rng):
+    """An ensemble in one pass has an origin for every member."""
+    import jax
+
+    structure = covariances.Cholesky()
+    members = [[tensor(a) for a in made(structure, 7, 4, rng)] for _ in range(3)]
+    stacked = [jax.numpy.stack(arrays) for arrays in zip(*members, strict=True)]
+
+    def total(raw_mean, raw, *origin):
+        return (of(structure, [raw_mean, raw, *origin]) ** 2).sum()
+
+    whole = jax.vmap(jax.value_and_grad(total, argnums=(0, 1)))(*stacked)
+    for i, arrays in enumerate(members):
+        value, gradients = jax.value_and_grad(total, argnums=(0, 1))(*arrays)
+        np.testing.assert_allclose(whole[0][i], value, rtol=1e-5)
+        for ours, expected in zip(whole[1], gradients, strict=True):
+            np.testing.assert_allclose(ours[i], expected, rtol=1e-5)
