@@ -17,8 +17,7 @@ extern "C" {
 typedef struct {
   int64_t rows, d, k;
   double radius;              // of the ball that holds the shape; 0: no bound
-  const void* raw_mean;       // (rows, d)
-  const void* raw;            // (rows, d + k): scale, shape
+  const void* raw;            // (rows, 2 d + k): mean, scale, shape
   const void* origin_mean;    // (d,)
   const void* origin_stddev;  // (d,)
   const void* origin_scale;   // (d,)
@@ -29,12 +28,11 @@ typedef struct {
 typedef struct {
   int64_t rows, d, k;
   double radius;
-  const void* raw;            // (rows, d + k)
+  const void* raw;            // (rows, 2 d + k)
   const void* origin_stddev;  // (d,)
   const void* origin_scale;   // (d,)
   const void* y_pred_bar;     // (rows, 2 d + k)
-  void* raw_mean_bar;         // (rows, d)
-  void* raw_bar;              // (rows, d + k)
+  void* raw_bar;              // (rows, 2 d + k)
 } kmvn_parameters_backward;
 
 KMVN_API int kmvn_parameters_forward_f32(const kmvn_parameters_forward*, kmvn_threads);

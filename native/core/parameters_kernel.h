@@ -59,9 +59,8 @@ void parameters_forward(void* arguments, int64_t begin, int64_t end) {
           *const scale = static_cast<const T*>(a.origin_scale),
           *const shape = static_cast<const T*>(a.origin_shape);
   for (int64_t row = begin; row < end; ++row) {
-    const T* const raw_mean = static_cast<const T*>(a.raw_mean) + row * d;
-    const T* const raw_scale = static_cast<const T*>(a.raw) + row * (d + k);
-    const T* const raw_shape = raw_scale + d;
+    const T* const raw_mean = static_cast<const T*>(a.raw) + row * (2 * d + k);
+    const T *const raw_scale = raw_mean + d, *const raw_shape = raw_scale + d;
     T* const to = static_cast<T*>(a.y_pred) + row * (2 * d + k);
     for_each_vector<T>(d, [&](int64_t i, int count) {
       const Vector<T> x = load_up_to(raw_mean + i, count), t = load_up_to(stddev + i, count);
@@ -85,17 +84,16 @@ void parameters_backward(void* arguments, int64_t begin, int64_t end) {
   const T *const stddev = static_cast<const T*>(a.origin_stddev),
           *const scale = static_cast<const T*>(a.origin_scale);
   for (int64_t row = begin; row < end; ++row) {
-    const T* const raw = static_cast<const T*>(a.raw) + row * (d + k);
+    const T* const raw = static_cast<const T*>(a.raw) + row * (2 * d + k);
     const T* const bar = static_cast<const T*>(a.y_pred_bar) + row * (2 * d + k);
-    T* const mean_bar = static_cast<T*>(a.raw_mean_bar) + row * d;
-    T* const raw_bar = static_cast<T*>(a.raw_bar) + row * (d + k);
+    T* const raw_bar = static_cast<T*>(a.raw_bar) + row * (2 * d + k);
     for_each_vector<T>(d, [&](int64_t i, int count) {
       const Vector<T> t = load_up_to(stddev + i, count), s = load_up_to(scale + i, count);
-      store_up_to<T>(mean_bar + i, t * load_up_to(bar + i, count), count);
-      const Vector<T> slope = link<T>(load_up_to(raw + i, count)).slope;
-      store_up_to<T>(raw_bar + i, s * slope * load_up_to(bar + d + i, count), count);
+      store_up_to<T>(raw_bar + i, t * load_up_to(bar + i, count), count);
+      const Vector<T> slope = link<T>(load_up_to(raw + d + i, count)).slope;
+      store_up_to<T>(raw_bar + d + i, s * slope * load_up_to(bar + d + i, count), count);
     });
-    const T *const x = raw + d, *const g = bar + 2 * d;
+    const T *const x = raw + 2 * d, *const g = bar + 2 * d;
     const T factor = ball_factor(x, k, a.radius);
     const T shorter = a.radius == 0 ? T(0) : factor / T(a.radius);
     Vector<T> along{};
@@ -106,7 +104,7 @@ void parameters_backward(void* arguments, int64_t begin, int64_t end) {
     const T projected = sum<T>(along);
     for_each_vector<T>(k, [&](int64_t i, int count) {
       const Vector<T> w = load_up_to(x + i, count) * shorter;
-      store_up_to<T>(raw_bar + d + i, factor * (load_up_to(g + i, count) - w * projected), count);
+      store_up_to<T>(raw_bar + 2 * d + i, factor * (load_up_to(g + i, count) - w * projected), count);
     });
   }
 }

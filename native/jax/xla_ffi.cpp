@@ -70,13 +70,13 @@ bool read_sizes(const XLA_FFI_Buffer& y_pred, const XLA_FFI_Buffer& y, Arguments
   return y.dtype == y_pred.dtype && to.stride == 2 * to.d + to.d * (to.d - 1) / 2;
 }
 
-// Of the covariance's raw numbers (rows, d + k) and of something that has d.
+// Of the raw numbers (rows, 2 d + k) and of something that has d.
 template <class Arguments>
 bool read_sizes_of_raw(const XLA_FFI_Buffer& raw, const XLA_FFI_Buffer& origin, Arguments& to) {
   if (raw.rank != 2 || origin.rank != 1) return false;
   to.rows = raw.dims[0];
   to.d = origin.dims[0];
-  to.k = raw.dims[1] - to.d;
+  to.k = raw.dims[1] - 2 * to.d;
   to.raw = raw.data;
   return to.k >= 0;
 }
@@ -170,35 +170,33 @@ extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_backward(XLA_FFI_CallFram
   return call(frame, arguments, kmvn_elliptical_backward_f32, kmvn_elliptical_backward_f64);
 }
 
-// (raw_mean, raw, origin mean, stddev, scale, shape) → y_pred
+// (raw, origin mean, stddev, scale, shape) → y_pred
 extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_parameters_forward(XLA_FFI_CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
   kmvn_parameters_forward arguments{};
   arguments.radius = attribute<double>(frame, "radius");
-  if (frame->args.size != 6 || frame->rets.size != 1 ||
-      !read_sizes_of_raw(argument(frame, 1), argument(frame, 2), arguments))
+  if (frame->args.size != 5 || frame->rets.size != 1 ||
+      !read_sizes_of_raw(argument(frame, 0), argument(frame, 1), arguments))
     return fail(frame->api, "keras_mvn: buffers that don't belong together");
-  arguments.raw_mean = argument(frame, 0).data;
-  arguments.origin_mean = argument(frame, 2).data;
-  arguments.origin_stddev = argument(frame, 3).data;
-  arguments.origin_scale = argument(frame, 4).data;
-  arguments.origin_shape = argument(frame, 5).data;
+  arguments.origin_mean = argument(frame, 1).data;
+  arguments.origin_stddev = argument(frame, 2).data;
+  arguments.origin_scale = argument(frame, 3).data;
+  arguments.origin_shape = argument(frame, 4).data;
   arguments.y_pred = result(frame, 0);
   return call(frame, arguments, kmvn_parameters_forward_f32, kmvn_parameters_forward_f64);
 }
 
-// (y_pred_bar, raw, origin stddev, scale) → (raw_mean_bar, raw_bar)
+// (y_pred_bar, raw, origin stddev, scale) → raw_bar
 extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_parameters_backward(XLA_FFI_CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
   kmvn_parameters_backward arguments{};
   arguments.radius = attribute<double>(frame, "radius");
-  if (frame->args.size != 4 || frame->rets.size != 2 ||
+  if (frame->args.size != 4 || frame->rets.size != 1 ||
       !read_sizes_of_raw(argument(frame, 1), argument(frame, 2), arguments))
     return fail(frame->api, "keras_mvn: buffers that don't belong together");
   arguments.y_pred_bar = argument(frame, 0).data;
   arguments.origin_stddev = argument(frame, 2).data;
   arguments.origin_scale = argument(frame, 3).data;
-  arguments.raw_mean_bar = result(frame, 0);
-  arguments.raw_bar = result(frame, 1);
+  arguments.raw_bar = result(frame, 0);
   return call(frame, arguments, kmvn_parameters_backward_f32, kmvn_parameters_backward_f64);
 }

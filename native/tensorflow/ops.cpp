@@ -80,7 +80,6 @@ TF_FUNCTION(NewShapeHandle, TF_ShapeHandle*());
 TF_FUNCTION(DeleteShapeHandle, void(TF_ShapeHandle*));
 TF_FUNCTION(ShapeInferenceContextGetInput,
             void(TF_ShapeInferenceContext*, int, TF_ShapeHandle*, TF_Status*));
-TF_FUNCTION(ShapeInferenceContextSetUnknownShape, void(TF_ShapeInferenceContext*, TF_Status*));
 TF_FUNCTION(ShapeInferenceContextSubshape,
             void(TF_ShapeInferenceContext*, TF_ShapeHandle*, int64_t, int64_t, TF_ShapeHandle*,
                  TF_Status*));
@@ -196,13 +195,13 @@ class Call {
     return false;
   }
 
-  // Sizes of the covariance's raw numbers, input `raw`, and of an origin, which has d.
+  // Sizes of the raw numbers, input `raw`, and of an origin, which has d.
   template <class Arguments>
   bool read_sizes_of_raw(int raw, int origin, Arguments& to) {
     if (count_ > origin && NumDims(tensors_[raw]) == 2 && NumDims(tensors_[origin]) == 1) {
       to.rows = Dim(tensors_[raw], 0);
       to.d = Dim(tensors_[origin], 0);
-      to.k = Dim(tensors_[raw], 1) - to.d;
+      to.k = Dim(tensors_[raw], 1) - 2 * to.d;
       to.raw = input(raw);
       if (to.k >= 0) return true;
     }
@@ -275,13 +274,12 @@ void parameters_forward(void* kernel, TF_OpKernelContext* context) {
   const auto& settings = *static_cast<Settings*>(kernel);
   Call call(context);
   kmvn_parameters_forward a{};
-  if (!call.ok() || !call.read_sizes_of_raw(1, 2, a)) return;
+  if (!call.ok() || !call.read_sizes_of_raw(0, 1, a)) return;
   a.radius = settings.radius;
-  a.raw_mean = call.input(0);
-  a.origin_mean = call.input(2);
-  a.origin_stddev = call.input(3);
-  a.origin_scale = call.input(4);
-  a.origin_shape = call.input(5);
+  a.origin_mean = call.input(1);
+  a.origin_stddev = call.input(2);
+  a.origin_scale = call.input(3);
+  a.origin_shape = call.input(4);
   a.y_pred = call.output(a.rows, 2 * a.d + a.k);
   if (!call.ok()) return;
   const auto run = call.type() == Float ? kmvn_parameters_forward_f32 : kmvn_parameters_forward_f64;
@@ -297,8 +295,7 @@ void parameters_backward(void* kernel, TF_OpKernelContext* context) {
   a.y_pred_bar = call.input(0);
   a.origin_stddev = call.input(2);
   a.origin_scale = call.input(3);
-  a.raw_mean_bar = call.output(a.rows, a.d);
-  a.raw_bar = call.output(a.rows, a.d + a.k);
+  a.raw_bar = call.output(a.rows, 2 * a.d + a.k);
   if (!call.ok()) return;
   const auto run =
       call.type() == Float ? kmvn_parameters_backward_f32 : kmvn_parameters_backward_f64;
@@ -325,12 +322,9 @@ void forward_shapes(TF_ShapeInferenceContext* context, TF_Status* status) {
   same_shape(context, 1, 2, 4, there_is_none);
 }
 
-void backward_shape(TF_ShapeInferenceContext* context, TF_Status* status) {
+// Of y_pred, of its cotangent or of the raw numbers: all of one shape.
+void shape_of_y_pred(TF_ShapeInferenceContext* context, TF_Status* status) {
   same_shape(context, 0, 2, 0, status);
-}
-
-void unknown_shape(TF_ShapeInferenceContext* context, TF_Status* status) {
-  ShapeInferenceContextSetUnknownShape(context, status);
 }
 
 bool done(const Status& status) {
@@ -379,21 +373,20 @@ bool register_all() {
   const char* const backward_outputs[] = {"y_pred_bar: T"};
   const char* const parameters_attributes[] = {"T: {float, double}", "radius: float",
                                                "threads: int"};
-  const char* const parameters_inputs[] = {"raw_mean: T", "raw: T", "origin_mean: T",
-                                           "origin_stddev: T", "origin_scale: T",
-                                           "origin_shape: T"};
+  const char* const parameters_inputs[] = {"raw: T", "origin_mean: T", "origin_stddev: T",
+                                           "origin_scale: T", "origin_shape: T"};
   const char* const parameters_outputs[] = {"y_pred: T"};
   const char* const parameters_backward_inputs[] = {"y_pred_bar: T", "raw: T", "origin_stddev: T",
                                                     "origin_scale: T"};
-  const char* const parameters_backward_outputs[] = {"raw_mean_bar: T", "raw_bar: T"};
+  const char* const parameters_backward_outputs[] = {"raw_bar: T"};
   return define("KerasMvnElliptical", forward_attributes, forward_inputs, forward_outputs,
                 forward_shapes) &&
          define("KerasMvnEllipticalBackward", backward_attributes, backward_inputs,
-                backward_outputs, backward_shape) &&
+                backward_outputs, shape_of_y_pred) &&
          define("KerasMvnParameters", parameters_attributes, parameters_inputs, parameters_outputs,
-                unknown_shape) &&
+                shape_of_y_pred) &&
          define("KerasMvnParametersBackward", parameters_attributes, parameters_backward_inputs,
-                parameters_backward_outputs, unknown_shape) &&
+                parameters_backward_outputs, shape_of_y_pred) &&
          implement("KerasMvnElliptical", create_forward, forward) &&
          implement("KerasMvnEllipticalBackward", create_backward, backward) &&
          implement("KerasMvnParameters", create_parameters, parameters_forward) &&

@@ -61,7 +61,8 @@ def as_events(y_true: Tensor, mean: Tensor) -> Tensor:
             "as 0 and 1.",
             stacklevel=4,
         )
-    y_true = ops.cast(y_true, mean.dtype)
+    if y_true.dtype != mean.dtype:  # Keras' cast is not free where nothing is compiled
+        y_true = ops.cast(y_true, mean.dtype)
     return y_true if len(y_true.shape) == len(mean.shape) else y_true[..., None]
 
 

@@ -273,13 +273,12 @@ class MultivariateNormalHead(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: bool = False, mask: Tensor | None = None) -> Tensor:
         """(..., features) → (..., 2 d + k)."""
-        # Keras' matmul turns float64 into float32 on PyTorch.
-        raw_mean = ops.cast(self.mean_dense(inputs), self.compute_dtype)
-        one = ops.ones_like(raw_mean[..., :1])
-        raw = self._raw_covariance(inputs, one, mask if training else None, training)
-        y_pred = parameters(self.covariance, raw_mean, raw, self._origin(), training=training)
+        raw = self._raw(inputs, training)
+        if training and self.covariance_dense is not None and max(self.shrinkage_strengths) > 0:
+            self.add_loss(self._shrinkage_loss(inputs, mask))
+        y_pred = parameters(self.covariance, raw, self._origin(), training=training)
         if self.raw_degrees_of_freedom is not None:
-            nu = degrees_of_freedom_from(one * self.raw_degrees_of_freedom)
+            nu = degrees_of_freedom_from(ops.ones_like(raw[..., :1]) * self.raw_degrees_of_freedom)
             y_pred = ops.concatenate([y_pred, nu], axis=-1)
         written = _tagging.Written(self.covariance, self.layout, self.origin_stddev)
         return _tagging.tag(y_pred, written)
@@ -298,35 +297,48 @@ class MultivariateNormalHead(keras.layers.Layer):
             shape_params,
         )
 
-    def _raw_covariance(
-        self, inputs: Tensor, one: Tensor, mask: Tensor | None, training: bool
-    ) -> Tensor:
-        """The raw numbers that `Covariance.constrain` takes: (..., features) → (..., m)."""
-        parts = []
-        if self.covariance_dense is not None:
-            trunk = ops.stop_gradient(inputs) if self.stop_trunk else inputs
-            of_x = ops.cast(self.covariance_dense(trunk), self.compute_dtype)
-            if training and max(self.shrinkage_strengths) > 0:
-                self.add_loss(self._shrinkage_loss(trunk, mask))
-            parts.append(of_x)
+    def _raw(self, inputs: Tensor, training: bool) -> Tensor:
+        """Raw mean, then what `Covariance.constrain` takes: (..., features) → (..., d + m)."""
+        if training and self.covariance_dense is not None and not self.stop_trunk:
+            # One product for both while training; inference, which may be quantized, asks each.
+            raw = self._product(inputs, [self.mean_dense, self.covariance_dense])
+            parts = [raw]
+        else:
+            # Keras' matmul turns float64 into float32 on PyTorch.
+            parts = [ops.cast(self.mean_dense(inputs), self.compute_dtype)]
+            if self.covariance_dense is not None:
+                trunk = ops.stop_gradient(inputs) if self.stop_trunk else inputs
+                parts.append(ops.cast(self.covariance_dense(trunk), self.compute_dtype))
         if self.constant_raw is not None:
-            parts.append(one * self.constant_raw)
+            parts.append(ops.ones_like(parts[0][..., :1]) * self.constant_raw)
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+
+    def _product(self, inputs: Tensor, layers: list[keras.layers.Dense]) -> Tensor:
+        """What these layers give, side by side."""
+        product = inputs @ self._joined([layer.kernel for layer in layers])
+        return (
+            product + self._joined([layer.bias for layer in layers]) if self.use_bias else product
+        )
+
+    def _joined(self, weights: list[Any]) -> Tensor:
+        return ops.concatenate(
+            [ops.cast(ops.convert_to_tensor(w), self.compute_dtype) for w in weights], axis=-1
+        )
 
     def _shrinkage_loss(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
         """½ Σⱼ λⱼ (x·kⱼ)², averaged over rows: one strength for any batch size; kⱼ the kernel."""
         assert self.covariance_dense is not None
-        kernel = ops.cast(self.covariance_dense.kernel, self.compute_dtype)
-        x = ops.reshape(ops.cast(inputs, self.compute_dtype), (-1, kernel.shape[0]))
-        weight = ops.ones_like(x[:, :1])
+        x = ops.stop_gradient(inputs) if self.stop_trunk else inputs
+        weight = None
+        if len(x.shape) > 2:
+            x = ops.reshape(x, (-1, x.shape[-1]))
         if mask is not None:
             weight = ops.cast(ops.reshape(mask, (-1, 1)), x.dtype)
+        kernel = self._joined([self.covariance_dense.kernel])
         of_scales, of_others = self.shrinkage_strengths
-        scales = self.covariance.scale_raw_size(self.event_size) or 0
-        strengths = np.full(kernel.shape[1], of_others)
-        strengths[:scales] = of_scales
-        squares = _mean_squares(x, weight, kernel)
-        return 0.5 * ops.sum(squares * constant_like(strengths, squares))
+        strengths = np.full(kernel.shape[1], 0.5 * of_others)
+        strengths[: self.covariance.scale_raw_size(self.event_size) or 0] = 0.5 * of_scales
+        return _weighted_mean_squares(x, weight, kernel, constant_like(strengths, kernel))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(..., features) → (..., 2 d + k)."""
@@ -403,19 +415,23 @@ def _checked_shrinkage(shrinkage: float | str | None) -> float | str | None:
     return float(shrinkage)
 
 
-def _mean_squares(x: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:
-    """Of x·kⱼ over the rows: (n, m), (n, 1), (m, k) → (k,).
+def _weighted_mean_squares(
+    x: Tensor, weight: Tensor | None, kernel: Tensor, strengths: Tensor
+) -> Tensor:
+    """Σⱼ λⱼ mean (x·kⱼ)² over the rows: (n, m), (n, 1), (m, k), (k,) → ().
 
-    kⱼᵀ M kⱼ with M the second moments of x touches nothing of size n × k. With fewer rows than
-    features, the products themselves are less work.
+    Σⱼ λⱼ kⱼᵀ M kⱼ with M the second moments of x touches nothing of size n × k. With fewer rows
+    than features, the products themselves are less work.
     """
-    total = ops.sum(weight)
+    weighted = x if weight is None else x * weight
+    total = ops.shape(x)[0] if weight is None else ops.sum(weight)
     rows = x.shape[0]
     if x.shape[1] <= (FEW_FEATURES if rows is None else rows):
-        moments = ops.divide_no_nan(ops.transpose(x * weight) @ x, total)
-        return ops.sum(kernel * (moments @ kernel), axis=0)
-    products = x @ kernel
-    return ops.divide_no_nan(ops.sum(products * products * weight, axis=0), total)
+        moments = ops.transpose(weighted) @ x
+        summed = ops.sum((moments @ kernel) * (kernel * strengths))
+    else:
+        summed = ops.sum((weighted @ kernel) * ((x @ kernel) * strengths))
+    return ops.divide_no_nan(summed, ops.cast(total, summed.dtype))
 
 
 def _auto_strength(numbers: int, rows: int) -> float:

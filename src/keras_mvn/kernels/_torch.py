@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import torch
 
 from keras_mvn.kernels import _native
 
-__all__ = ["address", "native_reason", "rows_contiguous", "unsupported_dtype"]
+__all__ = [
+    "Pass",
+    "address",
+    "differentiated",
+    "native_reason",
+    "rows_contiguous",
+    "unsupported_dtype",
+]
 
 
 @torch.compiler.assume_constant_result
@@ -25,6 +36,56 @@ def unsupported_dtype(tensor: torch.Tensor) -> str | None:
 def rows_contiguous(matrix: torch.Tensor) -> torch.Tensor:
     """Itself, if what stands in a row is contiguous; else a copy."""
     return matrix if matrix.stride(1) == 1 else matrix.contiguous()
+
+
+class Pass(NamedTuple):
+    """One direction of an operation: its operator, and the function that this calls on the CPU."""
+
+    operator: Callable[..., Any]
+    compute: Callable[..., Any]
+
+
+def differentiated(
+    forward: Pass,
+    backward: Pass,
+    keep: Callable[..., None],
+    differentiate: Callable[..., Any],
+) -> Callable[..., Any]:
+    """The operation with its gradient: the operator, or what it calls where nothing looks on.
+
+    The detours of `torch.library` cost more than the arithmetic of a small batch.
+
+    Args:
+        forward: from inputs to outputs.
+        backward: called by `differentiate`.
+        keep: `setup_context` of PyTorch.
+        differentiate: (function of the backward pass, ctx, *cotangents) → gradients.
+
+    """
+    operator: Any = forward.operator
+    once = torch.autograd.function.once_differentiable
+    operator.register_autograd(
+        once(functools.partial(differentiate, backward.operator)), setup_context=keep
+    )
+
+    class Direct(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            output = forward.compute(*inputs)
+            keep(ctx, inputs, output)
+            return output
+
+        @staticmethod
+        @once
+        def backward(ctx: Any, *bars: Any) -> Any:
+            return differentiate(backward.compute, ctx, *bars)
+
+    def call(*inputs: Any) -> Any:
+        first = inputs[0]
+        plain = type(first) in (torch.Tensor, torch.nn.Parameter) and first.device.type == "cpu"
+        return (operator if torch.compiler.is_compiling() or not plain else Direct.apply)(*inputs)
+
+    return call
 
 
 def address(x: torch.Tensor | None) -> int:

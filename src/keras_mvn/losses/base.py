@@ -184,11 +184,12 @@ def _checked_scale(target_scale: Any) -> float | list[float] | None:
 
 def _cast_with_attributes(y_pred: Tensor, dtype: str) -> Tensor:
     """y_pred in this dtype, with the mask and the tag that Keras' own cast would lose."""
+    if keras.backend.standardize_dtype(y_pred.dtype) == dtype:
+        return y_pred
     cast = ops.cast(y_pred, dtype)
-    if cast is not y_pred:
-        mask, written = get_keras_mask(y_pred), _tagging.read(y_pred)
-        if mask is not None:
-            set_keras_mask(cast, mask)
-        if written is not None:
-            _tagging.tag(cast, written)
+    mask, written = get_keras_mask(y_pred), _tagging.read(y_pred)
+    if mask is not None:
+        set_keras_mask(cast, mask)
+    if written is not None:
+        _tagging.tag(cast, written)
     return cast

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +17,9 @@ import torch
 from keras_mvn._rows import Targets
 from keras_mvn.kernels import _native
 from keras_mvn.kernels._torch import (
+    Pass,
     address,
+    differentiated,
     native_reason,
     rows_contiguous,
     unsupported_dtype,
@@ -63,7 +66,7 @@ def elliptical(request: Request, packed: torch.Tensor, targets: Targets) -> Elli
     observed = None if targets.observed is None else targets.observed.reshape(-1, d)
     assert request.structure is not None
     structure = STRUCTURES[request.structure]
-    mean, mahalanobis, log_scale, variance, _, _ = _forward(
+    mean, mahalanobis, log_scale, variance, _, _ = _with_gradient(
         rows, values, observed, structure, request.fixed_mean, request.variance_in_kernel
     )
     return Elliptical(
@@ -77,8 +80,7 @@ def elliptical(request: Request, packed: torch.Tensor, targets: Targets) -> Elli
 _Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-@torch.library.custom_op("keras_mvn::elliptical", mutates_args=(), device_types="cpu")
-def _forward(
+def _compute_forward(
     y_pred: torch.Tensor,
     y: torch.Tensor,
     observed: torch.Tensor | None,
@@ -102,6 +104,11 @@ def _forward(
         *(address(x) for x in (y_pred, y, observed, mahalanobis, log_scale, variances, z, v)),
     )
     return made
+
+
+_forward = torch.library.custom_op(
+    "keras_mvn::elliptical", _compute_forward, mutates_args=(), device_types="cpu"
+)
 
 
 @_forward.register_kernel("cuda")
@@ -147,8 +154,7 @@ def _outputs(
     )
 
 
-@torch.library.custom_op("keras_mvn::elliptical_backward", mutates_args=(), device_types="cpu")
-def _backward(
+def _compute_backward(
     y_pred: torch.Tensor,
     y: torch.Tensor,
     observed: torch.Tensor | None,
@@ -177,6 +183,11 @@ def _backward(
         *(address(x) for x in (y_pred, *kept, y_pred_bar)),
     )
     return y_pred_bar
+
+
+_backward = torch.library.custom_op(
+    "keras_mvn::elliptical_backward", _compute_backward, mutates_args=(), device_types="cpu"
+)
 
 
 @_backward.register_kernel("cuda")
@@ -215,13 +226,14 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
     ctx.save_for_backward(y_pred, y, observed, *output[4:])
 
 
-@torch.autograd.function.once_differentiable  # v is no function of y_pred to autograd
-def _differentiate(ctx: Any, *bars: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+def _differentiate(
+    backward: Callable[..., torch.Tensor], ctx: Any, *bars: torch.Tensor
+) -> tuple[torch.Tensor | None, ...]:
     mean_bar, mahalanobis_bar, log_scale_bar = bars[:3]
     y_pred, y, observed, z, v = ctx.saved_tensors
     y_pred_bar = y_bar = None
     if ctx.needs_input_grad[0]:
-        y_pred_bar = _backward(
+        y_pred_bar = backward(
             y_pred, y, observed, z, v, mahalanobis_bar, log_scale_bar,
             mean_bar if ctx.fixed_mean else None, ctx.structure, ctx.fixed_mean,
         )  # fmt: skip
@@ -230,4 +242,6 @@ def _differentiate(ctx: Any, *bars: torch.Tensor) -> tuple[torch.Tensor | None, 
     return y_pred_bar, y_bar, None, None, None, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
+_with_gradient = differentiated(
+    Pass(_forward, _compute_forward), Pass(_backward, _compute_backward), _keep, _differentiate
+)

@@ -1,6 +1,6 @@
 """From what a network emits to packed parameters in the units of y, written once.
 
-    mean  = origin.mean  + origin.stddev · raw_mean
+    mean  = origin.mean  + origin.stddev · raw mean
     scale = origin.scale · link(raw scale)
     shape = origin.shape + raw shape, in the ball of `Covariance.shape_bound`
 
@@ -27,33 +27,28 @@ NAME = "parameters"
 _BACKEND = module_of_backend(__name__)
 
 
-def parameters(
-    covariance: Any, raw_mean: Tensor, raw: Tensor, origin: Origin, *, training: bool
-) -> Tensor:
-    """`[mean | scale | shape_params]`: (..., d), (..., raw_size) → (..., 2 d + k).
+def parameters(covariance: Any, raw: Tensor, origin: Origin, *, training: bool) -> Tensor:
+    """`[mean | scale | shape_params]`: (..., d + raw_size) → (..., 2 d + k).
 
     Args:
         covariance: the structure.
-        raw_mean: (..., d).
-        raw: (..., raw_size), what `Covariance.constrain` takes.
+        raw: the mean, then what `Covariance.constrain` takes: (..., d + raw_size).
         origin: what raw zeros stand for.
         training: whether the result is going to be differentiated.
 
     """
-    reason = _unsupported(covariance, raw_mean, raw) if training else "it is not training."
+    reason = _unsupported(covariance, raw) if training else "it is not training."
     if not choose(NAME, None, reason):
-        return reference.parameters(covariance, raw_mean, raw, origin)
-    radius = covariance.shape_bound(raw_mean.shape[-1]) or 0.0
-    y_pred: Tensor = _BACKEND.parameters(raw_mean, raw, origin, radius)
+        return reference.parameters(covariance, raw, origin)
+    radius = covariance.shape_bound(origin.mean.shape[0]) or 0.0
+    y_pred: Tensor = _BACKEND.parameters(raw, origin, radius)
     return y_pred
 
 
-def _unsupported(covariance: Any, raw_mean: Tensor, raw: Tensor) -> str | None:
+def _unsupported(covariance: Any, raw: Tensor) -> str | None:
     """Why the fast path cannot be taken; None if it can."""
     if not covariance.links_separately:
         return "there is no kernel for this structure."
-    if raw_mean.dtype != raw.dtype:
-        return "mean and covariance have different dtypes."
     if in_symbolic_scope():
         return "nothing is computed: Keras asks for shapes."
     return supports(raw)

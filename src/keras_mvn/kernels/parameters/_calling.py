@@ -13,8 +13,7 @@ class _Forward(ctypes.Structure):
     _fields_ = [
         *sizes("rows", "d", "k"),
         ("radius", ctypes.c_double),
-        *addresses("raw_mean", "raw"),
-        *addresses("origin_mean", "origin_stddev", "origin_scale", "origin_shape"),
+        *addresses("raw", "origin_mean", "origin_stddev", "origin_scale", "origin_shape"),
         *addresses("y_pred"),
     ]
 
@@ -24,7 +23,7 @@ class _Backward(ctypes.Structure):
         *sizes("rows", "d", "k"),
         ("radius", ctypes.c_double),
         *addresses("raw", "origin_stddev", "origin_scale", "y_pred_bar"),
-        *addresses("raw_mean_bar", "raw_bar"),
+        *addresses("raw_bar"),
     ]
 
 

@@ -28,44 +28,39 @@ def made_by(raw: jax.Array) -> str:
     return _native.library().made_by
 
 
-def parameters(raw_mean: jax.Array, raw: jax.Array, origin: Origin, radius: float) -> jax.Array:
+def parameters(raw: jax.Array, origin: Origin, radius: float) -> jax.Array:
     """As `kernels.parameters.parameters`."""
-    batch = raw.shape[:-1]
-    rows = (x.reshape(-1, x.shape[-1]) for x in (raw_mean, raw))
     constants = (jnp.asarray(x, raw.dtype) for x in origin)
-    return _differentiable(radius, *rows, *constants).reshape(*batch, -1)
+    rows = raw.reshape(-1, raw.shape[-1])
+    return _differentiable(radius, rows, *constants).reshape(raw.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _differentiable(radius: float, raw_mean: jax.Array, raw: jax.Array, *origin: Any) -> jax.Array:
+def _differentiable(radius: float, raw: jax.Array, *origin: jax.Array) -> jax.Array:
     """y_pred."""
-    width = raw_mean.shape[-1] + raw.shape[-1]
-    return _calls(radius, width)[0](raw_mean, raw, *origin)[0]
+    axes = ("b w", "d", "d", "d", "k")
+    return _call("parameters_forward", radius, axes)(raw, *origin)[0]
 
 
-def _forward(radius: float, raw_mean: jax.Array, raw: jax.Array, *origin: Any) -> Any:
-    return _differentiable(radius, raw_mean, raw, *origin), (raw, origin)
+def _forward(radius: float, raw: jax.Array, *origin: jax.Array) -> Any:
+    return _differentiable(radius, raw, *origin), (raw, origin)
 
 
 def _backward(radius: float, kept: Any, y_pred_bar: jax.Array) -> tuple[jax.Array, ...]:
     raw, origin = kept
     _, stddev, scale, _ = origin
-    raw_mean_bar, raw_bar = _calls(radius, y_pred_bar.shape[-1])[1](y_pred_bar, raw, stddev, scale)
-    return raw_mean_bar, raw_bar, *(jnp.zeros_like(x) for x in origin)  # the origin is no weight
+    call = _call("parameters_backward", radius, ("b w", "b w", "d", "d"))
+    (raw_bar,) = call(y_pred_bar, raw, stddev, scale)
+    return raw_bar, *(jnp.zeros_like(x) for x in origin)  # the origin is no weight
 
 
 _differentiable.defvjp(_forward, _backward)
 
 
 @functools.cache
-def _calls(radius: float, width: int) -> tuple[Call, Call]:
-    """Forward and backward."""
-
-    def call(name: str, arguments: tuple[str, ...], results: tuple[str, ...]) -> Call:
-        function = foreign_function(name, arguments, results, {"w": width}, {"radius": radius})
-        return by_rows(function, arguments, results)
-
-    return (
-        call("parameters_forward", ("b d", "b r", "d", "d", "d", "k"), ("b w",)),
-        call("parameters_backward", ("b w", "b r", "d", "d"), ("b d", "b r")),
+def _call(name: str, radius: float, arguments: tuple[str, ...]) -> Call:
+    """The foreign function, for arrays whose axes are named: b rows, w columns, d, k."""
+    results = ("b w",)
+    return by_rows(
+        foreign_function(name, arguments, results, {}, {"radius": radius}), arguments, results
     )

@@ -12,10 +12,11 @@ from keras_mvn.types import Tensor
 __all__ = ["parameters"]
 
 
-def parameters(covariance: Any, raw_mean: Tensor, raw: Tensor, origin: Origin) -> Tensor:
+def parameters(covariance: Any, raw: Tensor, origin: Origin) -> Tensor:
     """As `kernels.parameters.parameters`, for any structure."""
-    mean = origin.mean + origin.stddev * raw_mean
-    scale, shape_params = covariance.constrain(raw, raw_mean.shape[-1])
+    d = origin.mean.shape[0]
+    mean = origin.mean + origin.stddev * raw[..., :d]
+    scale, shape_params = covariance.constrain(raw[..., d:], d)
     scale, shape_params = covariance.relocate(
         scale, shape_params, origin.scale, origin.shape_params
     )

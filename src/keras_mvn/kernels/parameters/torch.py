@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from keras_mvn.kernels import _native
-from keras_mvn.kernels._torch import address, native_reason, unsupported_dtype
+from keras_mvn.kernels._torch import (
+    Pass,
+    address,
+    differentiated,
+    native_reason,
+    unsupported_dtype,
+)
 from keras_mvn.kernels.parameters import _calling
 from keras_mvn.kernels.parameters.types import Origin
 
@@ -27,19 +33,13 @@ def made_by(raw: torch.Tensor) -> str:
     return _native.library().made_by
 
 
-def parameters(
-    raw_mean: torch.Tensor, raw: torch.Tensor, origin: Origin, radius: float
-) -> torch.Tensor:
+def parameters(raw: torch.Tensor, origin: Origin, radius: float) -> torch.Tensor:
     """As `kernels.parameters.parameters`."""
-    batch = raw.shape[:-1]
-    rows = (x.reshape(-1, x.shape[-1]) for x in (raw_mean, raw))
-    y_pred = _forward(*rows, *(x.to(raw.dtype) for x in origin), radius)
-    return y_pred.reshape(*batch, -1)
+    rows = raw.reshape(-1, raw.shape[-1])
+    return _with_gradient(rows, *(x.to(raw.dtype) for x in origin), radius).reshape(raw.shape)
 
 
-@torch.library.custom_op("keras_mvn::parameters", mutates_args=(), device_types="cpu")
-def _forward(
-    raw_mean: torch.Tensor,
+def _compute_forward(
     raw: torch.Tensor,
     origin_mean: torch.Tensor,
     origin_stddev: torch.Tensor,
@@ -48,61 +48,63 @@ def _forward(
     radius: float,
 ) -> torch.Tensor:
     """y_pred."""
-    given = [
-        x.contiguous()
-        for x in (raw_mean, raw, origin_mean, origin_stddev, origin_scale, origin_shape)
-    ]
-    y_pred = _y_pred(*given, radius)
-    _call(_calling.forward, raw, raw_mean.shape[1], radius, [*given, y_pred])
+    given = (raw, origin_mean, origin_stddev, origin_scale, origin_shape)
+    y_pred = _empty_like(raw)
+    _call(_calling.forward, raw, origin_mean, radius, (*given, y_pred))
     return y_pred
 
 
-@_forward.register_fake
-def _y_pred(raw_mean: torch.Tensor, raw: torch.Tensor, *_: object) -> torch.Tensor:
-    return raw.new_empty((raw.shape[0], raw_mean.shape[1] + raw.shape[1]))
+_forward = torch.library.custom_op(
+    "keras_mvn::parameters", _compute_forward, mutates_args=(), device_types="cpu"
+)
 
 
-@torch.library.custom_op("keras_mvn::parameters_backward", mutates_args=(), device_types="cpu")
-def _backward(
+def _compute_backward(
     y_pred_bar: torch.Tensor,
     raw: torch.Tensor,
     origin_stddev: torch.Tensor,
     origin_scale: torch.Tensor,
     radius: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(raw_mean_bar, raw_bar)."""
-    given = [x.contiguous() for x in (raw, origin_stddev, origin_scale, y_pred_bar)]
-    raw_mean_bar, raw_bar = bars = _bars(y_pred_bar, raw, origin_stddev)
-    _call(_calling.backward, raw, raw_mean_bar.shape[1], radius, [*given, raw_mean_bar, raw_bar])
-    return bars
+) -> torch.Tensor:
+    """raw_bar."""
+    raw_bar = _empty_like(raw)
+    given = (raw, origin_stddev, origin_scale, y_pred_bar)
+    _call(_calling.backward, raw, origin_scale, radius, (*given, raw_bar))
+    return raw_bar
 
 
+_backward = torch.library.custom_op(
+    "keras_mvn::parameters_backward", _compute_backward, mutates_args=(), device_types="cpu"
+)
+
+
+@_forward.register_fake
 @_backward.register_fake
-def _bars(
-    y_pred_bar: torch.Tensor, raw: torch.Tensor, origin_stddev: torch.Tensor, *_: object
-) -> tuple[torch.Tensor, torch.Tensor]:
-    rows, width = raw.shape
-    return raw.new_empty((rows, origin_stddev.shape[0])), raw.new_empty((rows, width))
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    _, raw, _, origin_stddev, origin_scale, _, ctx.radius = inputs
-    ctx.save_for_backward(raw, origin_stddev, origin_scale)
-
-
-@torch.autograd.function.once_differentiable
-def _differentiate(ctx: Any, y_pred_bar: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    bars = _backward(y_pred_bar, *ctx.saved_tensors, ctx.radius)
-    return *bars, None, None, None, None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_keep)
+def _empty_like(x: torch.Tensor, *_: object) -> torch.Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def _call(
-    kernel: Any, raw: torch.Tensor, d: int, radius: float, tensors: Sequence[torch.Tensor]
+    kernel: Any, raw: torch.Tensor, origin: torch.Tensor, radius: float, tensors: Any
 ) -> None:
-    rows, width = raw.shape
+    d, width = len(origin), raw.shape[1]
+    contiguous = [x.contiguous() for x in tensors]  # the last one, which is written, is so already
+    addresses = (address(x) for x in contiguous)
     threads = torch.get_num_threads()
-    addresses = (address(x) for x in tensors)
-    kernel(raw.element_size(), threads, rows, d, width - d, radius, *addresses)
+    kernel(raw.element_size(), threads, len(raw), d, width - 2 * d, radius, *addresses)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    raw, _, origin_stddev, origin_scale, _, ctx.radius = inputs
+    ctx.save_for_backward(raw, origin_stddev, origin_scale)
+
+
+def _differentiate(
+    backward: Callable[..., torch.Tensor], ctx: Any, y_pred_bar: torch.Tensor
+) -> tuple[torch.Tensor | None, ...]:
+    return backward(y_pred_bar, *ctx.saved_tensors, ctx.radius), *[None] * 5
+
+
+_with_gradient = differentiated(
+    Pass(_forward, _compute_forward), Pass(_backward, _compute_backward), _keep, _differentiate
+)
