@@ -64,8 +64,11 @@ types: $(STAMPS)/lint  ## mypy, strict
 docs: $(STAMPS)/docs  ## HTML in docs/_build/html
 	KERAS_BACKEND=jax $(BIN)/sphinx-build -q -W -b html docs docs/_build/html
 
-bench: $(STAMPS)/bench  ## known-truth benchmark against published results, into benchmarks/results
+bench: $(STAMPS)/test $(STAMPS)/bench  ## known truth against published results; speed: benchmarks/results
 	KERAS_BACKEND=jax $(BIN)/python benchmarks/known_truth.py
+	$(BIN)/python benchmarks/loss_speed.py
+	$(BIN)/python benchmarks/epoch_speed.py
+	$(BIN)/python benchmarks/memory_and_growth.py
 
 clean:  ## remove .venv and everything built
 	rm -rf $(VENV) build dist docs/_build keras-mvn-demo

@@ -34,7 +34,7 @@ RESULTS = Path(__file__).parent / "results"
 SIZES = (2, 4, 8, 16, 32, 64, 128)
 BATCHES = (256, 1024, 4096)
 BACKENDS = ("jax", "torch", "tensorflow")
-SECONDS = 3.0
+SECONDS = 1.5
 """For each cell, all contenders together."""
 
 FEWEST, MOST = 5, 200

@@ -16,12 +16,15 @@ extern "C" {
 // Work on rows [begin, end).
 typedef void (*kmvn_body)(void* context, int64_t begin, int64_t end);
 
-// Whose threads do the work. `submit` hands a task to another thread, now or later, and returns 0,
-// or refuses it with anything else; `scheduler` is its first argument. NULL: threads of our own.
+// Whose threads do the work: a team, a scheduler, or, if both are NULL, threads of our own.
 typedef struct {
   int threads;  // that may work at the same time, the calling one among them
+  // Hands a task to another thread, now or later, and returns 0, or refuses it with anything else.
   int (*submit)(void* scheduler, void (*task)(void*), void* data);
   void* scheduler;
+  // Runs the task in so many threads at once and returns when all are done: `GOMP_parallel` of a
+  // caller whose OpenMP threads spin while they wait, and would be in the way of any others.
+  void (*team)(void (*task)(void*), void* data, unsigned threads, unsigned flags);
 } kmvn_threads;
 
 // The instructions that were chosen on this machine: "avx512", "avx2", "baseline".
@@ -31,7 +34,7 @@ KMVN_API const char* kmvn_instructions(void);
 KMVN_API int kmvn_use_instructions(const char* name);
 
 // Changes whenever a struct or a meaning above does; bindings compare.
-#define KMVN_ABI 1
+#define KMVN_ABI 2
 KMVN_API int kmvn_abi(void);
 
 #ifdef __cplusplus

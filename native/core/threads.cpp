@@ -140,6 +140,12 @@ void run_in_parts(const kmvn_threads& threads, int64_t n, int64_t grain, kmvn_bo
     body(context, 0, n);
     return;
   }
+  if (threads.team) {
+    Work work(n, grain, body, context);
+    threads.team([](void* data) { static_cast<Work*>(data)->help(); }, &work, unsigned(helpers + 1),
+                 0);
+    return;
+  }
   const auto submit = threads.submit ? threads.submit : submit_to_pool;
   void* const scheduler = threads.submit ? threads.scheduler : &pool();
   const Share work = std::make_shared<Work>(n, grain, body, context);

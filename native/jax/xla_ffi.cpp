@@ -113,7 +113,7 @@ kmvn_threads threads_of(Caller& caller) {
   args.ctx = caller.context;
   args.num_threads = &threads;
   if (settled(caller.api, caller.api->XLA_FFI_ThreadPool_NumThreads(&args))) threads = 1;
-  return {int(threads), submit, &caller};
+  return {int(threads), submit, &caller, nullptr};
 }
 
 template <class Arguments>

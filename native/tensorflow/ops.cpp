@@ -247,7 +247,7 @@ void forward(void* kernel, TF_OpKernelContext* context) {
   a.variance = settings.variance ? call.output(a.rows, a.d) : nullptr;
   if (!call.ok()) return;
   const auto run = call.type() == Float ? kmvn_elliptical_forward_f32 : kmvn_elliptical_forward_f64;
-  if (run(&a, {settings.threads, nullptr, nullptr}) != 0) call.refuse("keras_mvn: structure");
+  if (run(&a, {settings.threads, nullptr, nullptr, nullptr}) != 0) call.refuse("keras_mvn: structure");
 }
 
 void backward(void* kernel, TF_OpKernelContext* context) {
@@ -267,7 +267,7 @@ void backward(void* kernel, TF_OpKernelContext* context) {
   if (!call.ok()) return;
   const auto run =
       call.type() == Float ? kmvn_elliptical_backward_f32 : kmvn_elliptical_backward_f64;
-  if (run(&a, {settings.threads, nullptr, nullptr}) != 0) call.refuse("keras_mvn: structure");
+  if (run(&a, {settings.threads, nullptr, nullptr, nullptr}) != 0) call.refuse("keras_mvn: structure");
 }
 
 void parameters_forward(void* kernel, TF_OpKernelContext* context) {
@@ -283,7 +283,7 @@ void parameters_forward(void* kernel, TF_OpKernelContext* context) {
   a.y_pred = call.output(a.rows, 2 * a.d + a.k);
   if (!call.ok()) return;
   const auto run = call.type() == Float ? kmvn_parameters_forward_f32 : kmvn_parameters_forward_f64;
-  if (run(&a, {settings.threads, nullptr, nullptr}) != 0) call.refuse("keras_mvn: sizes");
+  if (run(&a, {settings.threads, nullptr, nullptr, nullptr}) != 0) call.refuse("keras_mvn: sizes");
 }
 
 void parameters_backward(void* kernel, TF_OpKernelContext* context) {
@@ -299,7 +299,7 @@ void parameters_backward(void* kernel, TF_OpKernelContext* context) {
   if (!call.ok()) return;
   const auto run =
       call.type() == Float ? kmvn_parameters_backward_f32 : kmvn_parameters_backward_f64;
-  if (run(&a, {settings.threads, nullptr, nullptr}) != 0) call.refuse("keras_mvn: sizes");
+  if (run(&a, {settings.threads, nullptr, nullptr, nullptr}) != 0) call.refuse("keras_mvn: sizes");
 }
 
 // --- registration --------------------------------------------------------------------------------

@@ -511,6 +511,14 @@ int at_once(void*, void (*task)(void*), void* data) {
 
 const Shape large{KMVN_CHOLESKY, 5003, 8, true, false, true};  // several parts
 
+// What OpenMP does: the task in so many threads at once.
+void in_a_team(void (*task)(void*), void* data, unsigned threads, unsigned) {
+  std::vector<std::thread> others;
+  for (unsigned i = 1; i < threads; ++i) others.emplace_back(task, data);
+  task(data);
+  for (std::thread& other : others) other.join();
+}
+
 template <class T>
 void check_threads() {
   context = "threads";
@@ -524,7 +532,8 @@ void check_threads() {
       Late late;
       for (kmvn_threads threads : {kmvn_threads{2, nullptr, nullptr}, {7, nullptr, nullptr},
                                    {3, Late::submit, &late}, {3, refuse, nullptr},
-                                   {4, at_once, nullptr}, {0, nullptr, nullptr}}) {
+                                   {4, at_once, nullptr}, {0, nullptr, nullptr},
+                                   {3, nullptr, nullptr, in_a_team}}) {
         Batch<T> shared(shape);
         shared.run(threads);
         check(same_results(alone, shared), "threads change the result");

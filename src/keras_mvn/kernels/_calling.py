@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import os
+import sys
 
 from keras_mvn.kernels import _native
 
@@ -16,7 +19,25 @@ class _Threads(ctypes.Structure):
         ("threads", ctypes.c_int),
         ("submit", ctypes.c_void_p),
         ("scheduler", ctypes.c_void_p),
+        ("team", ctypes.c_void_p),
     ]
+
+
+@functools.cache
+def _team(process: int) -> int | None:
+    """`GOMP_parallel`, if the process has GNU's OpenMP for all to see, as PyTorch brings it.
+
+    Not in a forked child, where OpenMP's threads are gone and it does not know.
+    """
+    if process != _PROCESS or sys.platform == "win32":
+        return None
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value
+    except AttributeError:
+        return None
+
+
+_PROCESS = os.getpid()
 
 
 def sizes(*names: str) -> list[Field]:
@@ -34,5 +55,6 @@ def call(function: str, bytes_of_a_number: int, threads: int, arguments: ctypes.
     handle = _native.library().handle
     assert handle is not None  # `supports` was asked
     symbol = getattr(handle, f"kmvn_{function}_f{8 * bytes_of_a_number}")
-    failure = symbol(ctypes.byref(arguments), _Threads(threads))
+    team = _team(os.getpid()) if threads > 1 else None
+    failure = symbol(ctypes.byref(arguments), _Threads(threads, None, None, team))
     assert failure == 0, f"{function}: arguments that the library does not know"

@@ -6,6 +6,7 @@ addresses of the tensors, so that no PyTorch is needed to build the library.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from collections.abc import Callable
@@ -222,15 +223,18 @@ def _(y_pred: torch.Tensor, *_: object) -> torch.Tensor:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
     y_pred, y, observed, ctx.structure, ctx.fixed_mean, _ = inputs
-    ctx.mark_non_differentiable(output[3])
+    ctx.mark_non_differentiable(*output[3:])
+    ctx.set_materialize_grads(False)  # zeros for what was not used are not free
     ctx.save_for_backward(y_pred, y, observed, *output[4:])
 
 
 def _differentiate(
-    backward: Callable[..., torch.Tensor], ctx: Any, *bars: torch.Tensor
+    backward: Callable[..., torch.Tensor], ctx: Any, *bars: torch.Tensor | None
 ) -> tuple[torch.Tensor | None, ...]:
-    mean_bar, mahalanobis_bar, log_scale_bar = bars[:3]
     y_pred, y, observed, z, v = ctx.saved_tensors
+    zeros = functools.partial(y_pred.new_zeros, len(y))
+    mean_bar = bars[0]
+    mahalanobis_bar, log_scale_bar = (zeros() if bar is None else bar for bar in bars[1:3])
     y_pred_bar = y_bar = None
     if ctx.needs_input_grad[0]:
         y_pred_bar = backward(
