@@ -654,6 +654,7 @@ ALLOWED = 300
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' /proc")
+@pytest.mark.once  # pandas and NumPy; minutes elsewhere
 def test_a_table_need_not_fit_in_memory(tmp_path, rng):
     import pyarrow
     from pyarrow import csv

@@ -33,7 +33,10 @@ from keras_mvn.layouts import PackedParameters
 from structures import STRUCTURES, named
 
 BACKEND = keras.backend.backend()
+# As `oracle` names them. With rank 1, three targets have as many parameters as with a triangle.
 TRIANGULAR = ["cholesky", "precision_cholesky"]
+FUSED = [*TRIANGULAR, ("low_rank", 3)]
+NARROW = [*TRIANGULAR, ("low_rank", 1)]
 NAN = float("nan")
 UNIT = 1.7  # the standard deviation of y that the faithful loss is told
 NU = 4.0
@@ -52,9 +55,21 @@ on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's
 # --- rows, and what is true of them --------------------------------------------------------------
 
 
-def batch(rows, d, rng, dtype="float64"):
-    """y and a well-conditioned y_pred of a triangular structure; numbers that `dtype` has."""
-    k = d * (d - 1) // 2
+def structure_of(name):
+    return covariances.LowRank(name[1]) if name[0] == "low_rank" else covariances.get(name)
+
+
+def id_of(name):
+    return name if isinstance(name, str) else f"{name[0]}_{name[1]}"
+
+
+def each(names):
+    return pytest.mark.parametrize("name", names, ids=id_of)
+
+
+def batch(rows, d, rng, dtype="float64", name="cholesky"):
+    """y and a well-conditioned y_pred of a structure; numbers that `dtype` has."""
+    k = oracle.shape_size(name, d)
     y_pred = np.concatenate(
         [
             rng.normal(size=(rows, d)),
@@ -150,9 +165,15 @@ LOSSES = {
 }  # fmt: skip
 
 
+WITH_KERNEL = {
+    *(case.cls.__name__ for case in LOSSES.values()),
+    "NaturalGradientNegativeLogLikelihood",
+}
+
+
 def make(loss, name, **options):
     options = {"reduction": None, "missing": "marginalize", **options}
-    return LOSSES[loss].cls(covariance=name, **LOSSES[loss].arguments, **options)
+    return LOSSES[loss].cls(covariance=structure_of(name), **LOSSES[loss].arguments, **options)
 
 
 def rows_and_gradients(loss, y, y_pred, weight, dtype="float32"):
@@ -215,12 +236,12 @@ def check(loss, name, y, y_pred, rng, dtype, rows=None):
 
 
 @native
-@pytest.mark.parametrize("name", TRIANGULAR)
+@each(FUSED)
 class TestValuesAndGradients:
     @pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
     @pytest.mark.parametrize("d", SIZES)
     def test_sizes(self, name, d, gaps, dtype, rng):
-        y, y_pred = batch(5, d, rng, dtype)
+        y, y_pred = batch(5, d, rng, dtype, name)
         y = with_gaps(y, rng) if gaps else y
         check("normal", name, y, y_pred, rng, dtype, rows=[0, 1, 4] if d < 9 else [4])
 
@@ -228,20 +249,20 @@ class TestValuesAndGradients:
     @pytest.mark.parametrize("rows", ROWS)
     @pytest.mark.parametrize("loss", LOSSES)
     def test_losses(self, name, loss, rows, gaps, dtype, rng):
-        y, y_pred = batch(rows, 5, rng, dtype)
+        y, y_pred = batch(rows, 5, rng, dtype, name)
         y = with_gaps(y, rng) if gaps else y
         check(loss, name, y, y_pred, rng, dtype, rows={0, min(1, rows - 1), rows // 2, rows - 1})
 
     @pytest.mark.parametrize("loss", LOSSES)
     def test_batches_of_several_parts(self, name, loss, rng):
-        y, y_pred = batch(3001, 8, rng, "float32")
+        y, y_pred = batch(3001, 8, rng, "float32", name)
         y[::7] = with_gaps(y[::7], rng)
         with Threads(3):
             check(loss, name, y, y_pred, rng, "float32", rows=[0, 1, 751, 752, 3000])
 
     @pytest.mark.parametrize("loss", LOSSES)
     def test_batch_axes_are_rows(self, name, loss, rng):
-        y, y_pred = batch(24, 3, rng, "float32")
+        y, y_pred = batch(24, 3, rng, "float32", name)
         y = with_gaps(y, rng)
         weight = rng.normal(size=24)
         fused = make(loss, name, fused=True)
@@ -256,7 +277,7 @@ class TestValuesAndGradients:
 
     @pytest.mark.parametrize("loss", LOSSES)
     def test_sample_weights_and_reduction(self, name, loss, rng):
-        y, y_pred = batch(6, 3, rng, "float32")
+        y, y_pred = batch(6, 3, rng, "float32", name)
         weight = np.array([0.5, 0.0, 2.0, 1.0, 0.0, 3.0])
         y[1] = NAN
         found = []
@@ -273,15 +294,15 @@ class TestValuesAndGradients:
         np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
         assert not gradient[1].any()
 
-    def test_zero_rows(self, name):
+    def test_zero_rows(self, name, rng):
         loss = make("normal", name, fused=True)
-        values, gradient = rows_and_gradients(loss, np.zeros((0, 3)), np.zeros((0, 9)), np.ones(0))
+        values, gradient = rows_and_gradients(loss, *batch(0, 3, rng, name=name), np.ones(0))
         assert values.shape == (0,)
-        assert gradient.shape == (0, 9)
+        assert gradient.shape == (0, 6 + oracle.shape_size(name, 3))
 
     @pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
     def test_nan_in_y_spoils_its_own_row(self, name, gaps, rng):
-        y, y_pred = batch(37, 5, rng, "float32")
+        y, y_pred = batch(37, 5, rng, "float32", name)
         missing = "marginalize" if gaps else "propagate"
         found = []
         for spoiled in (False, True):
@@ -303,7 +324,7 @@ class TestValuesAndGradients:
     @pytest.mark.parametrize("every", [True, False], ids=["all", "one"])
     def test_extreme_scales(self, name, scale, every, rng):
         d = 3
-        y, y_pred = batch(18, d, rng)
+        y, y_pred = batch(18, d, rng, name=name)
         y_pred[:, :d] = y  # a distance that no scale makes infinite
         y_pred[:, d : 2 * d if every else d + 1] = scale
         with np.errstate(all="ignore"):
@@ -318,7 +339,7 @@ class TestValuesAndGradients:
 
     @pytest.mark.parametrize("unit", [1e-30, 1e30])
     def test_units_at_the_ends_of_float32(self, name, unit, rng):
-        y, y_pred = batch(18, 3, rng)
+        y, y_pred = batch(18, 3, rng, name=name)
         expected = np.array([normal_nll(name, *row) for row in zip(y, y_pred, strict=True)])
         y_pred[:, :6] *= unit
         values, gradient = rows_and_gradients(
@@ -330,7 +351,7 @@ class TestValuesAndGradients:
 
 
 @native
-@pytest.mark.parametrize("name", TRIANGULAR)
+@each(FUSED)
 @pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
 class TestElliptical:
     """The operation itself, for any cotangents."""
@@ -339,7 +360,7 @@ class TestElliptical:
     @pytest.mark.parametrize("used", ["all", "mahalanobis", "log_scale", "mean"])
     def test_cotangents(self, name, gaps, fixed_mean, used, dtype, rng):
         d = 4
-        y, y_pred = batch(19, d, rng, dtype)
+        y, y_pred = batch(19, d, rng, dtype, name)
         y = with_gaps(y, rng) if gaps else y
         bars = {
             "mahalanobis": rng.normal(size=19),
@@ -351,7 +372,7 @@ class TestElliptical:
         def total(y_pred):
             observed = tensor(~np.isnan(y), dtype) if gaps else None
             found = kernels.elliptical(
-                covariances.get(name),
+                structure_of(name),
                 Targets(tensor(values, dtype), observed),
                 PackedParameters.of(y_pred, d),
                 fixed_mean=fixed_mean,
@@ -384,14 +405,14 @@ class TestElliptical:
 
     def test_gradient_by_y(self, name, gaps, dtype, rng):
         d = 4
-        y, y_pred = batch(19, d, rng, dtype)
+        y, y_pred = batch(19, d, rng, dtype, name)
         y = with_gaps(y, rng) if gaps else y
         observed = ~np.isnan(y)
         bar = rng.normal(size=19)
 
         def total(values):
             found = kernels.elliptical(
-                covariances.get(name),
+                structure_of(name),
                 Targets(values, tensor(observed, dtype) if gaps else None),
                 PackedParameters.of(tensor(y_pred, dtype), d),
                 fused=True,
@@ -411,9 +432,9 @@ class TestElliptical:
 
     def test_variances(self, name, gaps, dtype, rng):
         d = 5
-        y, y_pred = batch(18, d, rng, dtype)
+        y, y_pred = batch(18, d, rng, dtype, name)
         found = kernels.elliptical(
-            covariances.get(name),
+            structure_of(name),
             Targets(tensor(y, dtype), tensor(np.ones_like(y), dtype) if gaps else None),
             PackedParameters.of(tensor(y_pred, dtype), d),
             variance=True,
@@ -424,38 +445,56 @@ class TestElliptical:
 
 
 def mp_marginal(name, y, scale, shape_params, digits=60):
-    """−log p and its gradient by the mean, of what was observed around 0, in mpmath, as floats."""
+    """−log p, ‖z‖² and the gradient by the mean, of what was observed around 0: by mpmath."""
     with mpmath.workdps(digits):
         d = len(scale)
-        n = oracle.strict_lower(shape_params, d)
-        a = mpmath.matrix([[mpmath.mpf(float(n[i, j])) + (i == j) for j in range(d)]
-                           for i in range(d)])  # fmt: skip
-        factor = a if name == "cholesky" else a**-1
-        r = factor * factor.T
+        if name[0] == "low_rank":
+            v = mpmath.matrix(np.reshape(shape_params, (d, name[1])).tolist())
+            r = mpmath.eye(d) + v * v.T
+        else:
+            a = mpmath.matrix((oracle.strict_lower(shape_params, d) + np.eye(d)).tolist())
+            factor = a if name == "cholesky" else a**-1
+            r = factor * factor.T
         here = [i for i in range(d) if not np.isnan(y[i])]
         s = [mpmath.mpf(float(scale[i])) for i in here]
         marginal = mpmath.matrix([[r[i, j] for j in here] for i in here])
         u = mpmath.matrix([mpmath.mpf(float(y[i])) / v for i, v in zip(here, s, strict=True)])
         v = mpmath.lu_solve(marginal, u)
-        value = sum(a * b for a, b in zip(u, v, strict=True)) + mpmath.log(mpmath.det(marginal))
-        value = value / 2 + sum(map(mpmath.log, s)) + len(here) * mpmath.log(2 * mpmath.pi) / 2
+        distance = sum(a * b for a, b in zip(u, v, strict=True))
+        value = (
+            (distance + mpmath.log(mpmath.det(marginal))) / 2
+            + sum(map(mpmath.log, s))
+            + len(here) * mpmath.log(2 * mpmath.pi) / 2
+        )
         gradient = np.zeros(d)
         gradient[here] = [float(-a / b) for a, b in zip(v, s, strict=True)]
-        return float(value), gradient
+        return float(value), float(distance), gradient
+
+
+def ill_conditioned_parameters(name, rows, d, condition, rng):
+    """scale and shape_params of this condition: of Σ, or of R = I + V Vᵀ."""
+    if name[0] == "low_rank":
+        v = rng.normal(size=(rows, d, name[1])) * np.geomspace(1.0, 1e-3, name[1])
+        v *= np.sqrt(condition) / np.linalg.norm(v, 2, axis=(1, 2), keepdims=True)
+        return np.exp(rng.normal(size=(rows, d))), v.reshape(rows, -1)
+    q, _ = np.linalg.qr(rng.normal(size=(rows, d, d)))
+    sigma = (q * np.geomspace(1.0, 1.0 / condition, d)) @ np.swapaxes(q, -1, -2)
+    return structure_of(name).from_covariance(sigma)
 
 
 @native
-@pytest.mark.parametrize("name", TRIANGULAR)
+@each(FUSED)
 @pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
 @pytest.mark.parametrize("d", [2, 5, 20] if BACKEND == "torch" else [5])
 @pytest.mark.parametrize("condition", [1e2, 1e4, 1e6, 1e8])
 def test_ill_conditioned_rows(name, gaps, d, condition, rng):
     """numerics.md's bounds; with gaps too, which are worked out in double precision."""
     rows = 3
-    q, _ = np.linalg.qr(rng.normal(size=(rows, d, d)))
-    sigma = (q * np.geomspace(1.0, 1.0 / condition, d)) @ np.swapaxes(q, -1, -2)
-    parameters = covariances.get(name).from_covariance(sigma)
+    parameters = ill_conditioned_parameters(name, rows, d, condition, rng)
     scale, shape_params = (x.astype(np.float32).astype(float) for x in parameters)
+    sigma = np.array(
+        [oracle.covariance(name, *row) for row in zip(scale, shape_params, strict=True)]
+    )
     y = np.einsum("nij,nj->ni", np.linalg.cholesky(sigma), rng.normal(size=(rows, d)))
     y = y.astype(np.float32).astype(float)
     if gaps:
@@ -466,11 +505,14 @@ def test_ill_conditioned_rows(name, gaps, d, condition, rng):
     )
     rounding = EPSILON["float32"] * np.sqrt(condition)
     for i in range(rows):
-        value, mean_gradient = mp_marginal(name, y[i], scale[i], shape_params[i])
+        value, distance, mean_gradient = mp_marginal(name, y[i], scale[i], shape_params[i])
         size = abs(value) + 2 * np.abs(np.log(scale[i])).sum() + d  # terms that may cancel
         assert abs(values[i] - value) <= (5e-6 + 0.03 * rounding) * size
         error = np.abs(gradient[i, :d] - mean_gradient).max()
-        assert error <= max(4 * rounding, 5e-7) * np.abs(mean_gradient).max()
+        unit = np.abs(mean_gradient).max()
+        if name[0] == "low_rank":  # v is of the size of z, or next to nothing without noise
+            unit = max(unit, np.sqrt(distance) / scale[i].max())
+        assert error <= max(4 * rounding, 5e-7) * unit
 
 
 # --- which path ----------------------------------------------------------------------------------
@@ -494,22 +536,22 @@ def status_of_elliptical():
 
 
 class TestPath:
-    fast = ("cholesky", "precision_cholesky", "symmetric")
+    fast = ("cholesky", "precision_cholesky", "low_rank")  # as wires
 
     @native
     @pytest.mark.parametrize("structure", STRUCTURES, ids=named)
     def test_structures(self, structure):
         (ran,) = paths(losses.NegativeLogLikelihood(structure), prediction(structure))
-        if structure.wire.name in ("cholesky", "precision_cholesky"):
+        if structure.wire.name in self.fast:
             assert ran == kernels.Ran("elliptical", "fast", None)
         else:
             assert ran[:2] == ("elliptical", "reference")
             assert "no kernel for this structure" in ran.reason
 
-    def test_three_structures_of_one_wire_are_fast(self):
+    def test_structures_of_these_wires_are_there(self):
         """So that the test above can't pass with nothing on the fast path."""
-        wires = [s.wire.name for s in STRUCTURES if s.name in self.fast]
-        assert sorted(wires) == ["cholesky", "cholesky", "precision_cholesky"]
+        wires = [s.wire.name for s in STRUCTURES if s.wire.name in self.fast]
+        assert sorted(wires) == ["cholesky", "cholesky", "low_rank", "precision_cholesky"]
 
     @native
     @pytest.mark.parametrize("loss", LOSSES)
@@ -545,6 +587,27 @@ class TestPath:
         loss = losses.NegativeLogLikelihood("diagonal", fused=True)
         with pytest.raises(ValueError, match="no kernel for this structure.*fused=None"):
             loss(np.zeros((3, 4)), prediction(covariances.get("diagonal")))
+
+    @native
+    @pytest.mark.parametrize("structure", ["cholesky", covariances.LowRank(2)], ids=str)
+    def test_the_natural_gradient(self, structure):
+        loss = losses.NaturalGradientNegativeLogLikelihood(
+            covariance=structure, target_scale=1.0, fused=True
+        )
+        (ran,) = paths(loss, prediction(covariances.get(structure)))
+        assert ran.path == "fast"
+
+    @pytest.mark.parametrize(
+        "name", sorted(set(losses.__all__) - {"CovarianceLoss", "UnitFreeLoss"})
+    )
+    def test_a_loss_without_a_kernel_refuses_to_be_fused(self, name):
+        cls = getattr(losses, name)
+        if name in WITH_KERNEL:
+            assert cls(fused=True).fused is True
+        else:
+            with pytest.raises(ValueError, match=rf"fused=True.*no kernel for {name}"):
+                cls(fused=True)
+        assert cls(fused=False).fused is False
 
     @pytest.mark.parametrize("loss", LOSSES)
     @pytest.mark.parametrize("fused", [None, True, False])
@@ -582,16 +645,17 @@ class TestPath:
 class TestFit:
     def fit(self, rng, fused, name):
         keras.utils.set_random_seed(1)
-        y = rng.normal(size=(48, 3)) @ rng.normal(size=(3, 3))
+        y = rng.normal(size=(48, 1)) + rng.normal(size=(48, 3))
         x = rng.normal(size=(48, 2))
         y[::5, 1] = NAN
-        head = kmvn.layers.MultivariateNormalHead(3, name)
+        structure = structure_of(name)
+        head = kmvn.layers.MultivariateNormalHead(3, structure)
         head.adapt(y)
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(8, "tanh"), head])
-        loss = losses.NegativeLogLikelihood(name, missing="marginalize", fused=fused)
+        loss = losses.NegativeLogLikelihood(structure, missing="marginalize", fused=fused)
         metrics = [
-            kmvn.metrics.NegativeLogLikelihood(name, missing="marginalize"),
-            kmvn.metrics.Coverage(0.9, name, missing="marginalize"),
+            kmvn.metrics.NegativeLogLikelihood(structure, missing="marginalize"),
+            kmvn.metrics.Coverage(0.9, structure, missing="marginalize"),
         ]
         model.compile(keras.optimizers.SGD(0.01), loss=loss, metrics=metrics)
         with kernels.recording() as ran:
@@ -602,7 +666,7 @@ class TestFit:
             {(r.path, r.reason) for r in ran if r.op == "elliptical"},
         )
 
-    @pytest.mark.parametrize("name", TRIANGULAR)
+    @each(NARROW)
     def test_the_same_weights_by_either_path(self, name):
         results = [self.fit(np.random.default_rng(0), fused, name) for fused in (None, False)]
         (weights, history, ran), (expected, expected_history, ran_reference) = results
@@ -626,13 +690,13 @@ def rows_of(name, **options):
 
 @native
 @on_jax
-@pytest.mark.parametrize("name", TRIANGULAR)
+@each(NARROW)
 @pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
 class TestJax:
     @pytest.fixture
     def case(self, name, gaps, rng):
         """y (2, 3, 5, d), y_pred (2, 3, 5, ·), the loss and its gradient one row at a time."""
-        y, y_pred = batch(30, 3, rng, "float32")
+        y, y_pred = batch(30, 3, rng, "float32", name)
         y = with_gaps(y, rng) if gaps else y
         rows, gradient = rows_and_gradients(
             make("normal", name, fused=False), y, y_pred, np.ones(30)
@@ -727,6 +791,7 @@ import keras_mvn as kmvn
 
 assert len(jax.devices()) == 4
 name, missing = sys.argv[1:]
+structure = kmvn.covariances.LowRank(1) if name == "low_rank" else name
 rng = np.random.default_rng(0)
 d, rows = 3, 64
 y_pred = np.concatenate(
@@ -737,7 +802,7 @@ if missing == "marginalize":
     y[::3, 1] = np.nan
 
 def mean(fused):
-    loss = kmvn.losses.NegativeLogLikelihood(name, fused=fused, missing=missing)
+    loss = kmvn.losses.NegativeLogLikelihood(structure, fused=fused, missing=missing)
     return jax.value_and_grad(lambda p, y: loss(y, p))
 
 split = NamedSharding(Mesh(np.array(jax.devices()), ("rows",)), PartitionSpec("rows"))
@@ -754,10 +819,10 @@ assert "all-gather" not in text and "all-to-all" not in text, text
 
 def fit(fused):
     keras.utils.set_random_seed(0)
-    head = kmvn.layers.MultivariateNormalHead(d, name)
+    head = kmvn.layers.MultivariateNormalHead(d, structure)
     head.adapt(y)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(4, "tanh"), head])
-    loss = kmvn.losses.NegativeLogLikelihood(name, fused=fused, missing=missing)
+    loss = kmvn.losses.NegativeLogLikelihood(structure, fused=fused, missing=missing)
     model.compile(keras.optimizers.SGD(0.01), loss=loss)
     with kmvn.kernels.recording() as ran:
         model.fit(y_pred[:, :2], y, batch_size=32, epochs=2, shuffle=False, verbose=0)
@@ -774,7 +839,7 @@ for one, other in zip(fit(None), expected, strict=True):
 @native
 @on_jax
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRIANGULAR)
+@pytest.mark.parametrize("name", [*TRIANGULAR, "low_rank"])
 @pytest.mark.parametrize("missing", ["propagate", "marginalize"])
 def test_rows_on_four_devices(name, missing):
     run_script(SHARDED, name, missing, XLA_FLAGS="--xla_force_host_platform_device_count=4")
@@ -807,12 +872,12 @@ def test_on_threads_of_xla():
 
 @native
 @on_torch
-@pytest.mark.parametrize("name", TRIANGULAR)
+@each(NARROW)
 @pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
 class TestTorch:
     @pytest.fixture
     def case(self, name, gaps, rng):
-        y, y_pred = batch(20, 3, rng, "float32")
+        y, y_pred = batch(20, 3, rng, "float32", name)
         y = with_gaps(y, rng) if gaps else y
         rows, gradient = rows_and_gradients(
             make("normal", name, fused=False), y, y_pred, np.ones(20)
@@ -857,10 +922,10 @@ class TestTorch:
     def test_the_operators_keep_to_their_contract(self, name, gaps, variance, dtype, rng):
         import torch
 
-        y, y_pred = (tensor(x, dtype) for x in batch(5, 3, rng))
+        y, y_pred = (tensor(x, dtype) for x in batch(5, 3, rng, name=name))
         observed = tensor(rng.random((5, 3)) < 0.6, dtype) if gaps else None
-        structure = TRIANGULAR.index(name)
-        variance = variance and name == "cholesky"
+        structure = NARROW.index(name)
+        variance = variance and name != "precision_cholesky"
         operators = torch.ops.keras_mvn
         for fixed_mean in (False, True):
             arguments = (y, observed, structure, fixed_mean, variance)
@@ -969,12 +1034,12 @@ def test_a_forked_process_has_threads_of_its_own():
 
 @native
 @on_tensorflow
-@pytest.mark.parametrize("name", TRIANGULAR)
+@each(NARROW)
 @pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
 class TestTensorFlow:
     @pytest.fixture
     def case(self, name, gaps, rng):
-        y, y_pred = batch(20, 3, rng, "float32")
+        y, y_pred = batch(20, 3, rng, "float32", name)
         y = with_gaps(y, rng) if gaps else y
         rows, gradient = rows_and_gradients(
             make("normal", name, fused=False), y, y_pred, np.ones(20)
@@ -1056,10 +1121,10 @@ class TestTensorFlow:
     def test_saved_model_of_a_compiled_model(self, name, gaps, tmp_path, rng):
         import tensorflow as tf
 
-        head = kmvn.layers.MultivariateNormalHead(3, name)
+        head = kmvn.layers.MultivariateNormalHead(3, structure_of(name))
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(4, "tanh"), head])
         missing = "marginalize" if gaps else "propagate"
-        loss = losses.NegativeLogLikelihood(name, missing=missing, fused=True)
+        loss = losses.NegativeLogLikelihood(structure_of(name), missing=missing, fused=True)
         model.compile(keras.optimizers.SGD(0.01), loss=loss)
         x = rng.normal(size=(20, 2)).astype("float32")
         model.fit(x, rng.normal(size=(20, 3)), verbose=0)
@@ -1115,9 +1180,9 @@ class TestLibrary:
             _native.library.cache_clear()
 
     @native
-    @pytest.mark.parametrize("name", TRIANGULAR)
+    @each(NARROW)
     def test_every_set_of_instructions(self, name, rng):
-        y, y_pred = batch(37, 9, rng, "float32")
+        y, y_pred = batch(37, 9, rng, "float32", name)
         y[::3] = with_gaps(y[::3], rng)
         weight = rng.normal(size=37)
         handle = _loaded()

@@ -10,8 +10,12 @@
 //     KMVN_CHOLESKY            R = (I + N)(I + N)ᵀ,         (I + N) z = u,   (I + N)ᵀ v = z
 //     KMVN_PRECISION_CHOLESKY  R⁻¹ = (I + N)ᵀ(I + N),       z = (I + N) u,   v = (I + N)ᵀ z
 //
-// The forward pass keeps z and v; with them the backward pass needs mean and scale of y_pred, and
-// writes its gradient once.
+// One of which V, d × r, is the shape, row by row, k = d r:
+//
+//     KMVN_LOW_RANK            R = I + V Vᵀ,   C = I + Vᵀ V,   v = u - V a,   C a = Vᵀ u
+//
+// The forward pass keeps v and z, in the place of which a low rank has a and C⁻¹. With them the
+// backward pass needs mean and scale of y_pred, and V, and writes its gradient once.
 #pragma once
 
 #include "interface.h"
@@ -20,19 +24,24 @@
 extern "C" {
 #endif
 
-enum { KMVN_CHOLESKY = 0, KMVN_PRECISION_CHOLESKY = 1 };
+enum { KMVN_CHOLESKY = 0, KMVN_PRECISION_CHOLESKY = 1, KMVN_LOW_RANK = 2 };
+
+// How many numbers of a row stand in z: d; of a low rank r (1 + r).
+static inline int64_t kmvn_kept(int32_t structure, int64_t d, int64_t k) {
+  return structure == KMVN_LOW_RANK ? k / d * (1 + k / d) : d;
+}
 
 // Of the forward pass. Rows are contiguous but for those of y_pred, which are `stride` apart.
 typedef struct {
   int32_t structure;
-  int64_t rows, d, stride;
+  int64_t rows, d, k, stride;
   const void* y_pred;
   const void* y;         // (rows, d)
   const void* observed;  // (rows, d), 1 or 0; NULL: all
   void* mahalanobis;     // (rows,)
   void* log_scale;       // (rows,)
-  void* variance;        // (rows, d), the diagonal of Σ; NULL: not wanted (KMVN_CHOLESKY only)
-  void* z;               // (rows, d); NULL with v: only the values are wanted
+  void* variance;        // (rows, d), the diagonal of Σ; NULL: not wanted (and not of a precision)
+  void* z;               // (rows, kmvn_kept); NULL with v: only the values are wanted
   void* v;               // (rows, d)
 } kmvn_forward;
 
@@ -40,7 +49,7 @@ typedef struct {
 typedef struct {
   int32_t structure;
   int32_t fixed_mean;  // not zero: mahalanobis counts as independent of the mean
-  int64_t rows, d, stride;
+  int64_t rows, d, k, stride;
   const void* y_pred;
   const void* y;
   const void* observed;
@@ -52,7 +61,7 @@ typedef struct {
   void* y_pred_bar;             // (rows, 2 d + k), contiguous
 } kmvn_backward;
 
-// 0 is success; 1, a structure or a d that is not known.
+// 0 is success; 1, a structure that is not known, or a d or a k that it cannot have.
 KMVN_API int kmvn_elliptical_forward_f32(const kmvn_forward*, kmvn_threads);
 KMVN_API int kmvn_elliptical_forward_f64(const kmvn_forward*, kmvn_threads);
 KMVN_API int kmvn_elliptical_backward_f32(const kmvn_backward*, kmvn_threads);

@@ -1,206 +1,28 @@
 // The two passes of elliptical.h over a range of rows.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <vector>
-
-#include "elliptical.h"
-#include "gaps.h"
-#include "log_product.h"
-#include "simd.h"
-#include "unit_lower.h"
+#include "low_rank_kernel.h"
+#include "triangular_kernel.h"
 
 namespace kmvn {
 namespace KMVN_TARGET {
 
 template <class T>
-inline bool has_gaps(const T* observed, int64_t d) {
-  for (int64_t i = 0; i < d; ++i)
-    if (!(observed[i] > 0)) return true;
-  return false;
-}
-
-// Memory of a thread, kept from call to call: fresh pages cost more than the arithmetic.
-template <class T>
-inline Vector<T>* workspace(size_t vectors) {
-  static thread_local std::vector<Vector<T>> kept;
-  if (kept.size() < vectors) kept.resize(vectors);
-  return kept.data();
-}
-
-// --- forward -------------------------------------------------------------------------------------
-
-template <class T>
-class Forward {
- public:
-  explicit Forward(const kmvn_forward& a)
-      : a_(a), d_(a.d), k_(a.d * (a.d - 1) / 2), y_pred_(static_cast<const T*>(a.y_pred)),
-        y_(static_cast<const T*>(a.y)), observed_(static_cast<const T*>(a.observed)),
-        mahalanobis_(static_cast<T*>(a.mahalanobis)), log_scale_(static_cast<T*>(a.log_scale)),
-        variance_(static_cast<T*>(a.variance)), z_(static_cast<T*>(a.z)), v_(static_cast<T*>(a.v)) {}
-
-  void rows(int64_t begin, int64_t end) const {
-    for (int64_t row = begin; row < end; row += lanes<T>)
-      tile(row, int(std::min<int64_t>(lanes<T>, end - row)), end);
-    if (observed_) rows_with_gaps(begin, end);
-  }
-
- private:
-  void tile(int64_t row, int count, int64_t end) const {
-    Vector<T>* const packed = workspace<T>(size_t(2 * d_ + k_ + 4 * d_));
-    Vector<T>* const u = packed + 2 * d_ + k_;
-    Vector<T>*const z = u + d_, *const v = z + d_, *const spare = v + d_;
-    const T* const from = y_pred_ + row * a_.stride;
-    const T* const last = y_pred_ + (a_.rows - 1) * a_.stride + 2 * d_ + k_;
-    rows_to_lanes<T>(from, a_.stride, count, 2 * d_ + k_, last, packed);
-    rows_to_lanes<T>(y_ + row * d_, d_, count, d_, y_ + a_.rows * d_, u);
-    const Vector<T>*const mean = packed, *const scale = packed + d_, *const n = packed + 2 * d_;
-    LogProduct<T> scales;
-    for (int64_t i = 0; i < d_; ++i) {
-      u[i] = (u[i] - mean[i]) / scale[i];
-      scales.multiply(scale[i]);
-    }
-    whiten(n, u, z, v);
-    Vector<T> q{};
-    for (int64_t i = 0; i < d_; ++i) q += z[i] * z[i];
-    const Vector<T> log_scale = scales.log();
-    for (int l = 0; l < count; ++l) {
-      mahalanobis_[row + l] = q[l];
-      log_scale_[row + l] =
-          scales.ordinary(l) ? log_scale[l] : sum_of_logs(from + l * a_.stride + d_);
-    }
-    if (z_) lanes_to_rows<T>(z, d_, count, z_ + end * d_, z_ + row * d_);
-    if (v_) lanes_to_rows<T>(v, d_, count, v_ + end * d_, v_ + row * d_);
-    if (variance_) {
-      row_squares<T>(n, spare, d_);
-      for (int64_t i = 0; i < d_; ++i) spare[i] *= scale[i] * scale[i];
-      lanes_to_rows<T>(spare, d_, count, variance_ + end * d_, variance_ + row * d_);
-    }
-  }
-
-  void whiten(const Vector<T>* n, const Vector<T>* u, Vector<T>* z, Vector<T>* v) const {
-    if (a_.structure == KMVN_CHOLESKY) {
-      solve<T>(n, u, z, d_);
-      if (v_) solve_transposed<T>(n, z, v, d_);
-    } else {
-      multiply<T>(n, u, z, d_);
-      if (v_) multiply_transposed<T>(n, z, v, d_);
-    }
-  }
-
-  // Where a scale is 0, negative, denormal or not finite.
-  T sum_of_logs(const T* scale) const {
-    double sum = 0;
-    for (int64_t i = 0; i < d_; ++i) sum += std::log(double(scale[i]));
-    return T(sum);
-  }
-
-  void rows_with_gaps(int64_t begin, int64_t end) const {
-    RowWithGaps<T> marginal(a_.structure, d_);
-    for (int64_t row = begin; row < end; ++row) {
-      const T* const observed = observed_ + row * d_;
-      if (!has_gaps(observed, d_)) continue;
-      marginal.read(y_pred_ + row * a_.stride, y_ + row * d_, observed);
-      mahalanobis_[row] = T(marginal.mahalanobis());
-      log_scale_[row] = T(marginal.log_scale());
-      for (int64_t i = 0; z_ && i < d_; ++i) z_[row * d_ + i] = T(marginal.z()[size_t(i)]);
-      for (int64_t i = 0; v_ && i < d_; ++i) v_[row * d_ + i] = T(marginal.v()[size_t(i)]);
-    }
-  }
-
-  const kmvn_forward& a_;
-  int64_t d_, k_;
-  const T *y_pred_, *y_, *observed_;
-  T *mahalanobis_, *log_scale_, *variance_, *z_, *v_;
-};
-
-// --- backward ------------------------------------------------------------------------------------
-
-template <class T>
-class Backward {
- public:
-  explicit Backward(const kmvn_backward& a)
-      : a_(a), d_(a.d), width_(2 * a.d + a.d * (a.d - 1) / 2),
-        y_pred_(static_cast<const T*>(a.y_pred)), y_(static_cast<const T*>(a.y)),
-        observed_(static_cast<const T*>(a.observed)), z_(static_cast<const T*>(a.z)),
-        v_(static_cast<const T*>(a.v)), mahalanobis_bar_(static_cast<const T*>(a.mahalanobis_bar)),
-        log_scale_bar_(static_cast<const T*>(a.log_scale_bar)),
-        mean_bar_(static_cast<const T*>(a.mean_bar)), to_(static_cast<T*>(a.y_pred_bar)) {}
-
-  void rows(int64_t begin, int64_t end) const {
-    // What the outer product multiplies, padded so that whole vectors can be read.
-    T* const right = reinterpret_cast<T*>(workspace<T>(size_t(d_ / lanes<T> + 2)));
-    for (int64_t row = begin; row < end; ++row) {
-      mean_and_scale(row, right);
-      outer_product(row, right, row + 1 < end);
-    }
-    if (observed_) rows_with_gaps(begin, end);
-  }
-
- private:
-  void mean_and_scale(int64_t row, T* right) const {
-    const T *const mean = y_pred_ + row * a_.stride, *const scale = mean + d_;
-    const T *const y = y_ + row * d_, *const v = v_ + row * d_;
-    const T* const observed = observed_ ? observed_ + row * d_ : nullptr;
-    const T* const outer = a_.structure == KMVN_CHOLESKY ? z_ + row * d_ : nullptr;
-    T *const mean_bar = to_ + row * width_, *const scale_bar = mean_bar + d_;
-    const T twice = 2 * mahalanobis_bar_[row], log_bar = log_scale_bar_[row];
-    for (int64_t i = 0; i < d_; ++i) {
-      const T u = (y[i] - mean[i]) / scale[i], along = twice * v[i];
-      const T here = observed ? observed[i] : T(1);
-      const T scale_bar_i = (log_bar - u * along) / scale[i];
-      scale_bar[i] = here > 0 ? scale_bar_i : T(0);
-      mean_bar[i] = (a_.fixed_mean ? T(0) : -along / scale[i]) +
-                    (mean_bar_ ? mean_bar_[row * d_ + i] : T(0));
-      right[i] = outer ? outer[i] : u;
-    }
-  }
-
-  // N_bar_ij = ∓2 mahalanobis_bar left_i right_j. Rows of N are written in whole vectors where what
-  // stands behind them is still to be written.
-  void outer_product(int64_t row, const T* right, bool another) const {
-    const bool cholesky = a_.structure == KMVN_CHOLESKY;
-    const T* const left = (cholesky ? v_ : z_) + row * d_;
-    const T factor = (cholesky ? T(-2) : T(2)) * mahalanobis_bar_[row];
-    T* to = to_ + row * width_ + 2 * d_;
-    const T* const end = to_ + row * width_ + width_ + (another ? width_ : 0);
-    for (int64_t i = 1; i < d_; to += i, ++i) {
-      const T along = factor * left[i];
-      int64_t j = 0;
-      for (; j < i && to + j + lanes<T> <= end; j += lanes<T>)
-        store<T>(to + j, load(right + j) * along);
-      for (; j < i; ++j) to[j] = along * right[j];
-    }
-  }
-
-  void rows_with_gaps(int64_t begin, int64_t end) const {
-    RowWithGaps<T> marginal(a_.structure, d_);
-    for (int64_t row = begin; row < end; ++row) {
-      const T* const observed = observed_ + row * d_;
-      if (!has_gaps(observed, d_)) continue;
-      marginal.read(y_pred_ + row * a_.stride, y_ + row * d_, observed);
-      marginal.shape_bar(double(mahalanobis_bar_[row]), double(log_scale_bar_[row]),
-                         to_ + row * width_ + 2 * d_);
-    }
-  }
-
-  const kmvn_backward& a_;
-  int64_t d_, width_;
-  const T *y_pred_, *y_, *observed_, *z_, *v_, *mahalanobis_bar_, *log_scale_bar_, *mean_bar_;
-  T* to_;
-};
-
-// --- entry ---------------------------------------------------------------------------------------
-
-template <class T>
 void elliptical_forward(void* arguments, int64_t begin, int64_t end) {
-  Forward<T>(*static_cast<const kmvn_forward*>(arguments)).rows(begin, end);
+  const auto& a = *static_cast<const kmvn_forward*>(arguments);
+  if (a.structure == KMVN_LOW_RANK)
+    LowRankForward<T>(a).rows(begin, end);
+  else
+    TriangularForward<T>(a).rows(begin, end);
 }
 
 template <class T>
 void elliptical_backward(void* arguments, int64_t begin, int64_t end) {
-  Backward<T>(*static_cast<const kmvn_backward*>(arguments)).rows(begin, end);
+  const auto& a = *static_cast<const kmvn_backward*>(arguments);
+  if (a.structure == KMVN_LOW_RANK)
+    LowRankBackward<T>(a).rows(begin, end);
+  else
+    TriangularBackward<T>(a).rows(begin, end);
 }
 
 }  // namespace KMVN_TARGET

@@ -36,29 +36,36 @@ const Target& chosen() { return *current().load(std::memory_order_relaxed); }
 constexpr int64_t bytes_of_a_part = 1 << 17;  // less is not worth waking another thread for
 constexpr int64_t tile = 16;                  // parts end where tiles of any instructions do
 
-int64_t grain_for(int64_t row_bytes) {
+int64_t grain_for(int64_t row_bytes, int64_t unit) {
   const int64_t least = bytes_of_a_part / std::max<int64_t>(row_bytes, 1);
-  return std::max<int64_t>((least + tile - 1) / tile * tile, tile);
+  return std::max<int64_t>((least + unit - 1) / unit * unit, unit);
 }
 
 template <class Arguments>
-int run(kmvn_body body, const Arguments& a, int64_t row_bytes, const kmvn_threads& threads) {
-  if (a.rows > 0)
-    run_in_parts(threads, a.rows, grain_for(row_bytes), body, const_cast<Arguments*>(&a));
+int run(kmvn_body body, const Arguments& a, int64_t bytes, const kmvn_threads& threads,
+        int64_t unit = tile) {
+  const int64_t grain = grain_for((2 * a.d + a.k) * bytes, unit);
+  if (a.rows > 0) run_in_parts(threads, a.rows, grain, body, const_cast<Arguments*>(&a));
   return 0;
+}
+
+bool is_known(int32_t structure, int64_t d, int64_t k) {
+  if (d < 1 || k < 0) return false;
+  if (structure == KMVN_LOW_RANK) return k % d == 0;
+  return (structure == KMVN_CHOLESKY || structure == KMVN_PRECISION_CHOLESKY) &&
+         k == d * (d - 1) / 2;
 }
 
 template <class Arguments>
 int elliptical(kmvn_body body, const Arguments& a, int64_t bytes, const kmvn_threads& threads) {
-  const bool known = a.structure == KMVN_CHOLESKY || a.structure == KMVN_PRECISION_CHOLESKY;
-  if (!known || a.d < 1) return 1;
-  return run(body, a, (2 * a.d + a.d * (a.d - 1) / 2) * bytes, threads);
+  if (!is_known(a.structure, a.d, a.k)) return 1;
+  return run(body, a, bytes, threads, a.structure == KMVN_LOW_RANK ? 1 : tile);
 }
 
 template <class Arguments>
 int parameters(kmvn_body body, const Arguments& a, int64_t bytes, const kmvn_threads& threads) {
   if (a.d < 1 || a.k < 0) return 1;
-  return run(body, a, (2 * a.d + a.k) * bytes, threads);
+  return run(body, a, bytes, threads);
 }
 
 }  // namespace

@@ -10,33 +10,6 @@
 namespace kmvn {
 namespace KMVN_TARGET {
 
-// f(x) for [0, n) in whole vectors; the last, shorter one is padded.
-template <class T, class F>
-inline void for_each_vector(int64_t n, const F& f) {
-  for (int64_t i = 0; i < n; i += lanes<T>)
-    f(i, n - i < lanes<T> ? int(n - i) : lanes<T>);
-}
-
-template <class T>
-inline Vector<T> load_up_to(const T* from, int count) {
-  return count == lanes<T> ? load(from) : load_part(from, count);
-}
-
-template <class T>
-inline void store_up_to(T* to, const Vector<T>& x, int count) {
-  if (count == lanes<T>)
-    store<T>(to, x);
-  else
-    std::memcpy(to, &x, size_t(count) * sizeof(T));
-}
-
-template <class T>
-inline T sum(const Vector<T>& x) {
-  T total = 0;
-  for (int l = 0; l < lanes<T>; ++l) total += x[l];
-  return total;
-}
-
 // 1/√(1 + ‖x‖²/radius²); x is divided before it is squared, so that a long one gives 0.
 template <class T>
 inline T ball_factor(const T* x, int64_t k, double radius) {

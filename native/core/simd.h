@@ -49,6 +49,20 @@ inline Vector<T> broadcast(T x) {
   return Vector<T>{} + x;
 }
 
+// Adds up the lanes, half by half.
+template <class T, int S, size_t... I>
+inline Vector<T> fold(const Vector<T>& x, std::index_sequence<I...>) {
+  return x + __builtin_shufflevector(x, x, (int(I) ^ S)...);
+}
+
+template <class T, int S = lanes<T> / 2>
+inline T sum(const Vector<T>& x) {
+  if constexpr (S == 0)
+    return x[0];
+  else
+    return sum<T, S / 2>(fold<T, S>(x, std::make_index_sequence<lanes<T>>{}));
+}
+
 // Swaps blocks of S lanes between vectors that are S apart: log2(lanes) such steps transpose.
 template <class T, int S, size_t... I>
 inline void exchange(Vector<T>& a, Vector<T>& b, std::index_sequence<I...>) {
@@ -79,6 +93,26 @@ inline Vector<T> load_part(const T* from, int count) {
   Vector<T> x{};
   std::memcpy(&x, from, size_t(count) * sizeof(T));
   return x;
+}
+
+// f(i, count) for [0, n) in whole vectors; the last, shorter one is padded.
+template <class T, class F>
+inline void for_each_vector(int64_t n, const F& f) {
+  for (int64_t i = 0; i < n; i += lanes<T>)
+    f(i, n - i < lanes<T> ? int(n - i) : lanes<T>);
+}
+
+template <class T>
+inline Vector<T> load_up_to(const T* from, int count) {
+  return count == lanes<T> ? load(from) : load_part(from, count);
+}
+
+template <class T>
+inline void store_up_to(T* to, const Vector<T>& x, int count) {
+  if (count == lanes<T>)
+    store<T>(to, x);
+  else
+    std::memcpy(to, &x, size_t(count) * sizeof(T));
 }
 
 // Columns [0, width) of `count` rows into lanes: to[c] = column c of the rows; absent rows are 0.

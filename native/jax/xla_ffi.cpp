@@ -35,8 +35,16 @@ const XLA_FFI_Buffer& argument(const XLA_FFI_CallFrame* frame, int64_t i) {
   return *static_cast<XLA_FFI_Buffer*>(frame->args.args[i]);
 }
 
-void* result(const XLA_FFI_CallFrame* frame, int64_t i) {
-  return static_cast<XLA_FFI_Buffer*>(frame->rets.rets[i])->data;
+const XLA_FFI_Buffer& result_buffer(const XLA_FFI_CallFrame* frame, int64_t i) {
+  return *static_cast<XLA_FFI_Buffer*>(frame->rets.rets[i]);
+}
+
+void* result(const XLA_FFI_CallFrame* frame, int64_t i) { return result_buffer(frame, i).data; }
+
+// Whether a buffer of z has the columns that the structure fills.
+template <class Arguments>
+bool holds_kept(const XLA_FFI_Buffer& z, const Arguments& of) {
+  return z.rank > 0 && z.dims[z.rank - 1] == kmvn_kept(of.structure, of.d, of.k);
 }
 
 // An attribute, int32 or float64; 0 if it is not there.
@@ -67,7 +75,8 @@ bool read_sizes(const XLA_FFI_Buffer& y_pred, const XLA_FFI_Buffer& y, Arguments
   }
   to.y_pred = y_pred.data;
   to.y = y.data;
-  return y.dtype == y_pred.dtype && to.stride == 2 * to.d + to.d * (to.d - 1) / 2;
+  to.k = to.stride - 2 * to.d;
+  return y.dtype == y_pred.dtype && to.d > 0;
 }
 
 // Of the raw numbers (rows, 2 d + k) and of something that has d.
@@ -125,7 +134,7 @@ XLA_FFI_Error* call(XLA_FFI_CallFrame* frame, const Arguments& arguments,
   const auto run = dtype == XLA_FFI_DataType_F32 ? f32 : dtype == XLA_FFI_DataType_F64 ? f64 : nullptr;
   if (!run) return fail(frame->api, "keras_mvn: expected float32 or float64");
   if (run(&arguments, threads_of(caller)) != 0)
-    return fail(frame->api, "keras_mvn: a structure that this library does not know");
+    return fail(frame->api, "keras_mvn: a structure that this library does not know, or sizes");
   return nullptr;
 }
 
@@ -140,7 +149,8 @@ extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_forward(XLA_FFI_CallFrame
   const bool variance = attribute<int32_t>(frame, "variance") != 0;
   const int64_t values = variance ? 3 : 2;
   if (frame->args.size < 2 || (results != values && results != values + 2) ||
-      !read_sizes(argument(frame, 0), argument(frame, 1), arguments))
+      !read_sizes(argument(frame, 0), argument(frame, 1), arguments) ||
+      (results > values && !holds_kept(result_buffer(frame, values), arguments)))
     return fail(frame->api, "keras_mvn: buffers that don't belong together");
   arguments.observed = frame->args.size > 2 ? argument(frame, 2).data : nullptr;
   arguments.mahalanobis = result(frame, 0);
@@ -158,7 +168,8 @@ extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_backward(XLA_FFI_CallFram
   arguments.structure = attribute<int32_t>(frame, "structure");
   arguments.fixed_mean = attribute<int32_t>(frame, "fixed_mean");
   if (frame->args.size < 7 || frame->rets.size != 1 ||
-      !read_sizes(argument(frame, 0), argument(frame, 1), arguments))
+      !read_sizes(argument(frame, 0), argument(frame, 1), arguments) ||
+      !holds_kept(argument(frame, 2), arguments))
     return fail(frame->api, "keras_mvn: buffers that don't belong together");
   arguments.z = argument(frame, 2).data;
   arguments.v = argument(frame, 3).data;

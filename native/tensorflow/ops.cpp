@@ -80,6 +80,7 @@ TF_FUNCTION(NewShapeHandle, TF_ShapeHandle*());
 TF_FUNCTION(DeleteShapeHandle, void(TF_ShapeHandle*));
 TF_FUNCTION(ShapeInferenceContextGetInput,
             void(TF_ShapeInferenceContext*, int, TF_ShapeHandle*, TF_Status*));
+TF_FUNCTION(ShapeInferenceContextSetUnknownShape, void(TF_ShapeInferenceContext*, TF_Status*));
 TF_FUNCTION(ShapeInferenceContextSubshape,
             void(TF_ShapeInferenceContext*, TF_ShapeHandle*, int64_t, int64_t, TF_ShapeHandle*,
                  TF_Status*));
@@ -186,10 +187,10 @@ class Call {
       to.rows = Dim(tensors_[1], 0);
       to.d = Dim(tensors_[1], 1);
       to.stride = Dim(tensors_[0], 1);
+      to.k = to.stride - 2 * to.d;
       to.y_pred = input(0);
       to.y = input(1);
-      if (Dim(tensors_[0], 0) == to.rows && to.stride == 2 * to.d + to.d * (to.d - 1) / 2)
-        return true;
+      if (Dim(tensors_[0], 0) == to.rows && to.d > 0) return true;
     }
     refuse("keras_mvn: y_pred and y don't belong together");
     return false;
@@ -242,7 +243,7 @@ void forward(void* kernel, TF_OpKernelContext* context) {
   a.observed = call.input(2);
   a.mahalanobis = call.output(a.rows, vector);
   a.log_scale = call.output(a.rows, vector);
-  a.z = call.output(a.rows, a.d);
+  a.z = call.output(a.rows, kmvn_kept(a.structure, a.d, a.k));
   a.v = call.output(a.rows, a.d);
   a.variance = settings.variance ? call.output(a.rows, a.d) : nullptr;
   if (!call.ok()) return;
@@ -315,8 +316,10 @@ void same_shape(TF_ShapeInferenceContext* context, int from, int64_t end, int to
   DeleteShapeHandle(part);
 }
 
+// z, output 2, has columns that only the structure knows.
 void forward_shapes(TF_ShapeInferenceContext* context, TF_Status* status) {
-  for (int output : {0, 1, 2, 3})
+  ShapeInferenceContextSetUnknownShape(context, status);
+  for (int output : {0, 1, 3})
     if (GetCode(status) == Ok) same_shape(context, 1, output < 2 ? 1 : 2, output, status);
   Status there_is_none;  // of variances
   same_shape(context, 1, 2, 4, there_is_none);

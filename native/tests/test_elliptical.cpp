@@ -121,6 +121,16 @@ template <class S>
 Matrix<S> shape_matrix(int structure, const std::vector<S>& row, int64_t d) {
   Matrix<S> a = matrix<S>(d, d), r = matrix<S>(d, d);
   size_t at = size_t(2 * d);
+  if (structure == KMVN_LOW_RANK) {
+    const int64_t rank = int64_t(row.size()) / d - 2;
+    for (int64_t i = 0; i < d; ++i)
+      for (int64_t j = 0; j < d; ++j) {
+        r[i][j] = S(i == j);
+        for (int64_t l = 0; l < rank; ++l)
+          r[i][j] += row[size_t(2 * d + i * rank + l)] * row[size_t(2 * d + j * rank + l)];
+      }
+    return r;
+  }
   for (int64_t i = 0; i < d; ++i) {
     for (int64_t j = 0; j < i; ++j) a[i][j] = row[at++];
     a[i][i] = S(1);
@@ -198,7 +208,11 @@ struct Shape {
   int64_t padding = 0;  // between the rows of y_pred
   Edge edge = Edge::End;
 
-  int64_t width() const { return 2 * d + d * (d - 1) / 2; }
+  int64_t k() const {
+    return structure == KMVN_LOW_RANK ? d * ((rows + 7 * d) % 19) : d * (d - 1) / 2;
+  }
+  int64_t width() const { return 2 * d + k(); }
+  int64_t kept() const { return kmvn_kept(structure, d, k()); }
   int64_t stride() const { return width() + padding; }
   // A view's last row need not have anything behind it.
   size_t y_pred_size() const { return rows ? size_t((rows - 1) * stride() + width()) : 0; }
@@ -212,7 +226,8 @@ struct Batch {
         observed(s.gaps ? numbers(s) : 0, s.edge), mahalanobis_bar(size_t(s.rows), s.edge),
         log_scale_bar(size_t(s.rows), s.edge), mean_bar(s.with_mean_bar ? numbers(s) : 0, s.edge),
         mahalanobis(size_t(s.rows), s.edge), log_scale(size_t(s.rows), s.edge),
-        variance(s.structure == KMVN_CHOLESKY ? numbers(s) : 0, s.edge), z(numbers(s), s.edge),
+        variance(s.structure != KMVN_PRECISION_CHOLESKY ? numbers(s) : 0, s.edge),
+        z(size_t(s.rows * s.kept()), s.edge),
         v(numbers(s), s.edge), y_pred_bar(size_t(s.rows * s.width()), s.edge) {
     std::mt19937 random(seed);
     std::normal_distribution<double> normal;
@@ -245,6 +260,7 @@ struct Batch {
     a.structure = shape.structure;
     a.rows = shape.rows;
     a.d = shape.d;
+    a.k = shape.k();
     a.stride = shape.stride();
     a.y_pred = y_pred.data();
     a.y = y.data();
@@ -263,6 +279,7 @@ struct Batch {
     a.fixed_mean = shape.fixed_mean;
     a.rows = shape.rows;
     a.d = shape.d;
+    a.k = shape.k();
     a.stride = shape.stride();
     a.y_pred = y_pred.data();
     a.y = y.data();
@@ -378,10 +395,12 @@ void check_gradient(const Batch<T>& b, int64_t row) {
   }
 }
 
+const char* const names[] = {" cholesky", " precision_cholesky", " low_rank"};
+
 template <class T>
 void check_batch(const Shape& shape) {
   context = std::string(kmvn_instructions()) + (sizeof(T) == 4 ? " float" : " double") +
-            (shape.structure == KMVN_CHOLESKY ? " cholesky" : " precision_cholesky") +
+            names[shape.structure] +
             " rows=" + std::to_string(shape.rows) + " d=" + std::to_string(shape.d) +
             (shape.gaps ? " gaps" : "") + (shape.fixed_mean ? " fixed_mean" : "") +
             " padding=" + std::to_string(shape.padding);
@@ -420,7 +439,7 @@ void check_batch(const Shape& shape) {
 template <class T>
 void check_all_shapes() {
   const int64_t sizes[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 32, 33};
-  for (int structure : {KMVN_CHOLESKY, KMVN_PRECISION_CHOLESKY})
+  for (int structure : {KMVN_CHOLESKY, KMVN_PRECISION_CHOLESKY, KMVN_LOW_RANK})
     for (int64_t d : sizes)
       for (int64_t rows : {0, 1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 33, 100}) {
         if (d > 9 && rows % 8 > 1) continue;
@@ -437,7 +456,7 @@ void check_all_shapes() {
 template <class T>
 void check_spoiled_rows() {
   context = std::string(kmvn_instructions()) + " spoiled rows";
-  for (int structure : {KMVN_CHOLESKY, KMVN_PRECISION_CHOLESKY})
+  for (int structure : {KMVN_CHOLESKY, KMVN_PRECISION_CHOLESKY, KMVN_LOW_RANK})
     for (bool gaps : {false, true})
       for (T spoil : {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity()}) {
         const Shape shape{structure, 37, 5, gaps, false, true};
@@ -522,7 +541,7 @@ void in_a_team(void (*task)(void*), void* data, unsigned threads, unsigned) {
 template <class T>
 void check_threads() {
   context = "threads";
-  for (int structure : {KMVN_CHOLESKY, KMVN_PRECISION_CHOLESKY})
+  for (int structure : {KMVN_CHOLESKY, KMVN_PRECISION_CHOLESKY, KMVN_LOW_RANK})
     for (bool gaps : {false, true}) {
       Shape shape = large;
       shape.structure = structure;
@@ -580,8 +599,14 @@ void check_refusals() {
   context = "refusals";
   Batch<float> batch({KMVN_CHOLESKY, 3, 2});
   auto unknown = batch.forward_arguments();
-  unknown.structure = 2;
+  unknown.structure = 3;
   check(kmvn_elliptical_forward_f32(&unknown, {1, nullptr, nullptr}) == 1, "another structure");
+  auto too_wide = batch.forward_arguments();
+  ++too_wide.k;
+  check(kmvn_elliptical_forward_f32(&too_wide, {1, nullptr, nullptr}) == 1, "another triangle");
+  too_wide.structure = KMVN_LOW_RANK;
+  too_wide.k = 3;
+  check(kmvn_elliptical_forward_f32(&too_wide, {1, nullptr, nullptr}) == 1, "half a column");
   auto no_targets = batch.backward_arguments();
   no_targets.d = 0;
   check(kmvn_elliptical_backward_f64(&no_targets, {1, nullptr, nullptr}) == 1, "d = 0");

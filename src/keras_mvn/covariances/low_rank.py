@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -58,6 +58,8 @@ class LowRank(Covariance):
     (array([1., 2., 3., 1.]), array([1.    , 1.    , 0.1667, 1.    ]))
 
     """
+
+    fused_form: ClassVar[str | None] = "low_rank"
 
     rank: int
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import keras
 from keras import ops
@@ -51,6 +51,8 @@ class BalancedNegativeLogLikelihood(CovarianceLoss):
     1.7371
 
     """
+
+    has_kernel: ClassVar[bool] = True
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
         """−log p of each row (...), with the balanced gradient of the mean."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import keras
 from keras import ops
@@ -38,6 +38,9 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
 
     """
 
+    has_kernel: ClassVar[bool] = False
+    """Whether `row_loss` can take a kernel of `keras_mvn.kernels`; else fused=True is refused."""
+
     def __init__(
         self,
         covariance: CovarianceLike = DEFAULT,
@@ -55,7 +58,15 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
         self.reader = Reader(covariance, from_raw, layout)
         self.missing = checked_missing(missing)
         self.regularizer = regularizers.get(regularizer)
-        self.fused = fused
+        self.fused = self._checked_fused(fused)
+
+    def _checked_fused(self, fused: bool | None) -> bool | None:
+        if fused is True and not self.has_kernel:
+            raise ValueError(
+                f"fused=True: there is no kernel for {type(self).__name__}, only the reference. "
+                "Leave fused=None."
+            )
+        return fused
 
     @abc.abstractmethod
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import keras
 
@@ -47,6 +47,8 @@ class FaithfulNegativeLogLikelihood(UnitFreeLoss):
     1.7371
 
     """
+
+    has_kernel: ClassVar[bool] = True
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
         """−log p of each row (...), whose gradient by the mean is that of the squared error."""

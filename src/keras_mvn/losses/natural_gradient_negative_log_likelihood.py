@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import keras
 from keras import ops
@@ -10,10 +10,11 @@ from keras import ops
 from keras_mvn._numeric import differentiable
 from keras_mvn._rows import Targets
 from keras_mvn.covariances import Covariance
-from keras_mvn.layouts import Parameters
+from keras_mvn.kernels import elliptical
+from keras_mvn.layouts import PackedParameters, Parameters
 from keras_mvn.losses._gradients import gradient_only, squared_error
 from keras_mvn.losses.base import UnitFreeLoss
-from keras_mvn.losses.negative_log_likelihood import row_negative_log_likelihood
+from keras_mvn.losses.negative_log_likelihood import from_elliptical
 from keras_mvn.types import Tensor
 
 __all__ = ["NaturalGradientNegativeLogLikelihood"]
@@ -56,34 +57,34 @@ class NaturalGradientNegativeLogLikelihood(UnitFreeLoss):
 
     """
 
+    has_kernel: ClassVar[bool] = True
+
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
         """−log p of each row (...), with the natural gradient."""
-        mean, scale, shape_params = parameters
         structure = self.reader.covariance.wire
-        scale, shape_params = _with_natural_gradient(structure, scale, shape_params)
-        fixed = Parameters(ops.stop_gradient(mean), scale, shape_params)
-        nll = row_negative_log_likelihood(structure, targets, fixed)
-        return nll + gradient_only(squared_error(targets, mean))
+        natural = _with_natural_gradient(structure, parameters)
+        found = elliptical(structure, targets, natural, fixed_mean=True, fused=self.fused)
+        nll = from_elliptical(found, targets)
+        return nll + gradient_only(squared_error(targets, parameters.mean))
 
 
-def _with_natural_gradient(
-    structure: Covariance, scale: Tensor, shape_params: Tensor
-) -> tuple[Tensor, Tensor]:
+def _with_natural_gradient(structure: Covariance, parameters: Parameters) -> PackedParameters:
     """The same numbers, whose cotangents are those of raw outputs premultiplied by F⁻¹.
 
     Backpropagation multiplies the cotangent by Jᵀ of the map raw → (scale, shape_params) where
     J⁻¹ F⁻¹ is wanted, so that J⁻ᵀ J⁻¹ F⁻¹ has to be handed over: with an exponential link
-    J = diag(scale) for the scales, and 1 for the shape.
+    J = diag(scale) for the scales, and 1 for the shape. The mean gets nothing.
     """
-    d = scale.shape[-1]
+    d = parameters.mean.shape[-1]
 
     def vjp(bar: Tensor, _: Tensor, packed: Tensor) -> Tensor:
-        scale, shape_params = packed[..., :d], packed[..., d:]
-        scale_dot, shape_dot = structure.inverse_fisher(
-            scale, shape_params, bar[..., :d], bar[..., d:]
-        )
-        return ops.concatenate([scale_dot / scale / scale, shape_dot], axis=-1)
+        _, scale, shape_params = PackedParameters.of(packed, d)
+        mean_bar, scale_bar, shape_bar = PackedParameters.of(bar, d)
+        scale_dot, shape_dot = structure.inverse_fisher(scale, shape_params, scale_bar, shape_bar)
+        natural = [ops.zeros_like(mean_bar), scale_dot / scale / scale, shape_dot]
+        return ops.concatenate(natural, axis=-1)
 
-    packed = ops.concatenate([scale, shape_params], axis=-1)
-    packed = differentiable(lambda packed: packed + 0.0, vjp, packed)
-    return packed[..., :d], packed[..., d:]
+    packed = parameters.packed
+    if packed is None:
+        packed = ops.concatenate(list(parameters), axis=-1)
+    return PackedParameters.of(differentiable(lambda packed: packed + 0.0, vjp, packed), d)

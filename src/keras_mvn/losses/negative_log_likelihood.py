@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import ClassVar, final
 
 import keras
 
@@ -54,6 +54,8 @@ class NegativeLogLikelihood(CovarianceLoss):
     4.2546
 
     """
+
+    has_kernel: ClassVar[bool] = True
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
         """−log p of each row (...)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import keras
 from keras import ops
@@ -75,6 +75,8 @@ class StudentT(CovarianceLoss):
     2.7897
 
     """
+
+    has_kernel: ClassVar[bool] = True
 
     def __init__(
         self,

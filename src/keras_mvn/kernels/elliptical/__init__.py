@@ -72,14 +72,17 @@ def _unsupported(request: Request, targets: Targets, parameters: Any) -> str | N
         return "y_pred does not have the form [mean | scale | shape_params]."
     if in_symbolic_scope():
         return "nothing is computed: Keras asks for shapes."
-    return supports(parameters.packed, targets.observed is not None)
+    return supports(parameters.packed, request.structure, targets.observed is not None)
 
 
-def supports(packed: Tensor, gaps: bool = False) -> str | None:
-    """Why the active backend has no fast path for this tensor, and for rows with gaps; or None."""
+def supports(packed: Tensor, structure: str = "cholesky", gaps: bool = False) -> str | None:
+    """Why the active backend has no fast path for this tensor, structure and rows with gaps.
+
+    None: it has.
+    """
     if _BACKEND is None:
         return f"there are no kernels for the backend {keras.backend.backend()}."
-    reason: str | None = _BACKEND.supports(packed, gaps)
+    reason: str | None = _BACKEND.supports(packed, structure, gaps)
     return reason
 
 

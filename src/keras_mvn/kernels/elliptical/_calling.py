@@ -12,7 +12,7 @@ __all__ = ["backward", "forward"]
 class _Forward(ctypes.Structure):
     _fields_ = [
         ("structure", ctypes.c_int32),
-        *sizes("rows", "d", "stride"),
+        *sizes("rows", "d", "k", "stride"),
         *addresses("y_pred", "y", "observed", "mahalanobis", "log_scale", "variance", "z", "v"),
     ]
 
@@ -21,7 +21,7 @@ class _Backward(ctypes.Structure):
     _fields_ = [
         ("structure", ctypes.c_int32),
         ("fixed_mean", ctypes.c_int32),
-        *sizes("rows", "d", "stride"),
+        *sizes("rows", "d", "k", "stride"),
         *addresses("y_pred", "y", "observed", "z", "v"),
         *addresses("mahalanobis_bar", "log_scale_bar", "mean_bar", "y_pred_bar"),
     ]

@@ -13,15 +13,22 @@ import jax.numpy as jnp
 from keras_mvn._rows import Targets
 from keras_mvn.kernels import _native
 from keras_mvn.kernels._jax import Call, by_rows, foreign_function, platform
-from keras_mvn.kernels.elliptical.types import STRUCTURES, Elliptical, Request
+from keras_mvn.kernels.elliptical.types import (
+    GPU_STRUCTURES,
+    STRUCTURES,
+    Elliptical,
+    Request,
+    kept_columns,
+    not_on_gpu,
+)
 
 __all__ = ["elliptical", "made_by", "supports"]
 
 FORWARD, BACKWARD = "elliptical_forward", "elliptical_backward"
 
 
-def supports(packed: jax.Array, gaps: bool = False) -> str | None:
-    """Why there is no fast path for this array, and for rows with gaps; None if there is."""
+def supports(packed: jax.Array, structure: str, gaps: bool) -> str | None:
+    """Why there is no fast path for this array, structure and rows with gaps; or None."""
     if packed.dtype not in (jnp.float32, jnp.float64):
         return f"the arrays are {packed.dtype}."
     where = platform(packed)
@@ -31,7 +38,7 @@ def supports(packed: jax.Array, gaps: bool = False) -> str | None:
         return f"the arrays are on {where}."
     if _pallas() is None:
         return "the arrays are on gpu and this JAX has no Pallas for Triton."
-    return 'the kernel for gpu has no missing="marginalize".' if gaps else None
+    return not_on_gpu(structure, gaps, "gpu")
 
 
 def made_by(packed: jax.Array) -> str:
@@ -104,13 +111,13 @@ def _call_forward(
     request: Request, keeps: bool, y_pred: jax.Array, y: jax.Array, *observed: jax.Array
 ) -> tuple[jax.Array, ...]:
     """(mahalanobis, log_scale[, variance][, z, v]); z and v are kept for the backward pass."""
-    results = ["b", "b", *["b d"] * request.variance_in_kernel, *["b d", "b d"] * keeps]
-    settings = (
-        ("structure", STRUCTURES[request.structure or ""]),
-        ("variance", int(request.variance_in_kernel)),
-    )
+    results = ["b", "b", *["b d"] * request.variance_in_kernel, *["b z", "b d"] * keeps]
+    structure = STRUCTURES[request.structure or ""]
+    settings = (("structure", structure), ("variance", int(request.variance_in_kernel)))
     arguments = ("b w", "b d", *["b d"] * len(observed))
-    return tuple(_by_rows(FORWARD, settings, arguments, tuple(results))(y_pred, y, *observed))
+    kept = kept_columns(structure, y.shape[-1], y_pred.shape[-1])
+    call = _by_rows(FORWARD, settings, arguments, tuple(results), kept)
+    return tuple(call(y_pred, y, *observed))
 
 
 def _call_backward(request: Request, *arrays: jax.Array) -> jax.Array:
@@ -119,8 +126,9 @@ def _call_backward(request: Request, *arrays: jax.Array) -> jax.Array:
         ("structure", STRUCTURES[request.structure or ""]),
         ("fixed_mean", int(request.fixed_mean)),
     )
-    arguments = tuple("b" if array.ndim == 1 else "b d" for array in arrays[1:])
-    (y_pred_bar,) = _by_rows(BACKWARD, settings, ("b w", *arguments), ("b w",))(*arrays)
+    observed = arrays[len(GAPLESS[BACKWARD]) :]
+    arguments = (*GAPLESS[BACKWARD], *["b d"] * len(observed))
+    (y_pred_bar,) = _by_rows(BACKWARD, settings, arguments, ("b w",))(*arrays)
     return y_pred_bar
 
 
@@ -130,27 +138,34 @@ def _by_rows(
     settings: tuple[tuple[str, int], ...],
     arguments: tuple[str, ...],
     results: tuple[str, ...],
+    kept: int = 0,
 ) -> Call:
-    """The kernel, for arrays whose axes are named: b rows, w columns of y_pred, d."""
+    """The kernel, for arrays whose axes are named: b rows, w columns of y_pred, d, z those kept."""
+    known = [STRUCTURES[name] for name in GPU_STRUCTURES]
     choose = functools.partial(
         _by_platform,
-        foreign_function(name, arguments, results, {}, dict(settings)),
+        foreign_function(name, arguments, results, {"z": kept}, dict(settings)),
         functools.partial(_pallas_call, name, dict(settings), len(results)),
-        arguments.count("b d") > GAPLESS[name],
+        arguments == GAPLESS[name] and dict(settings)["structure"] in known,
     )
     return by_rows(choose, arguments, results)
 
 
-GAPLESS = {FORWARD: 1, BACKWARD: 4}
-"""How many arrays of d columns there are if every target was observed: y; y, z, v, mean_bar."""
+GAPLESS = {
+    FORWARD: ("b w", "b d"),
+    BACKWARD: ("b w", "b d", "b z", "b d", "b", "b", "b d"),
+}
+"""The arguments if every target was observed: y_pred, y; and z, v and the cotangents."""
 
 
-def _by_platform(native: Call, pallas: Call, gaps: bool, *arrays: jax.Array) -> list[jax.Array]:
+def _by_platform(
+    native: Call, pallas: Call, pallas_has_it: bool, *arrays: jax.Array
+) -> list[jax.Array]:
     """The kernel of the platform for which a function is lowered, which is known no sooner.
 
     Where there are no GPUs, nothing of theirs is traced.
     """
-    if gaps or jax.default_backend() != "gpu":
+    if not pallas_has_it or jax.default_backend() != "gpu":
         return native(*arrays)
     branches = {"cuda": pallas, "rocm": pallas}
     if _native.library().reason is None:

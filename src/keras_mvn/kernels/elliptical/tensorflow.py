@@ -14,8 +14,8 @@ from keras_mvn.kernels.elliptical.types import STRUCTURES, Elliptical, Request
 __all__ = ["elliptical", "made_by", "supports"]
 
 
-def supports(packed: tf.Tensor, gaps: bool = False) -> str | None:
-    """Why there is no fast path for this tensor, with gaps or without; None if there is."""
+def supports(packed: tf.Tensor, structure: str, gaps: bool) -> str | None:
+    """Why there is no fast path for this tensor; None if there is, then for all structures."""
     return unsupported(packed)
 
 

@@ -26,7 +26,13 @@ from keras_mvn.kernels._torch import (
     unsupported_dtype,
 )
 from keras_mvn.kernels.elliptical import _calling
-from keras_mvn.kernels.elliptical.types import STRUCTURES, Elliptical, Request
+from keras_mvn.kernels.elliptical.types import (
+    STRUCTURES,
+    Elliptical,
+    Request,
+    kept_columns,
+    not_on_gpu,
+)
 
 __all__ = ["elliptical", "made_by", "supports"]
 
@@ -34,8 +40,8 @@ __all__ = ["elliptical", "made_by", "supports"]
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
-def supports(packed: torch.Tensor, gaps: bool = False) -> str | None:
-    """Why there is no fast path for this tensor, and for rows with gaps; None if there is."""
+def supports(packed: torch.Tensor, structure: str, gaps: bool) -> str | None:
+    """Why there is no fast path for this tensor, structure and rows with gaps; or None."""
     unsupported = unsupported_dtype(packed)
     if unsupported is not None:
         return unsupported
@@ -45,7 +51,7 @@ def supports(packed: torch.Tensor, gaps: bool = False) -> str | None:
         return f"the tensors are on {packed.device.type}."
     if not HAS_TRITON:
         return "the tensors are on cuda and there is no Triton; `pip install triton`."
-    return 'the kernel for cuda has no missing="marginalize".' if gaps else None
+    return not_on_gpu(structure, gaps, "cuda")
 
 
 def made_by(packed: torch.Tensor) -> str:
@@ -101,6 +107,7 @@ def _compute_forward(
         torch.get_num_threads(),
         structure,
         *y.shape,
+        y_pred.shape[1] - 2 * y.shape[1],
         y_pred.stride(0),
         *(address(x) for x in (y_pred, y, observed, mahalanobis, log_scale, variances, z, v)),
     )
@@ -145,12 +152,13 @@ def _outputs(
     variance: bool,
 ) -> _Outputs:
     rows, d = y.shape
+    kept = kept_columns(structure, d, y_pred.shape[1])
     return (
         y_pred.new_empty((rows, d) if fixed_mean else (0, d)),
         y_pred.new_empty((rows,)),
         y_pred.new_empty((rows,)),
         y_pred.new_empty((rows, d) if variance else (0, d)),
-        y_pred.new_empty((rows, d)),
+        y_pred.new_empty((rows, kept)),
         y_pred.new_empty((rows, d)),
     )
 
@@ -180,6 +188,7 @@ def _compute_backward(
         structure,
         int(fixed_mean),
         *y.shape,
+        y_pred.shape[1] - 2 * y.shape[1],
         y_pred.stride(0),
         *(address(x) for x in (y_pred, *kept, y_pred_bar)),
     )

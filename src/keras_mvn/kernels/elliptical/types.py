@@ -6,10 +6,33 @@ from typing import NamedTuple
 
 from keras_mvn.types import Tensor
 
-__all__ = ["STRUCTURES", "Elliptical", "Request"]
+__all__ = ["GPU_STRUCTURES", "STRUCTURES", "Elliptical", "Request", "kept_columns", "not_on_gpu"]
 
-STRUCTURES = {"cholesky": 0, "precision_cholesky": 1}
+STRUCTURES = {"cholesky": 0, "precision_cholesky": 1, "low_rank": 2}
 """`Covariance.fused_form` → the numbers of native/core/elliptical.h."""
+
+GPU_STRUCTURES = ("cholesky", "precision_cholesky")
+"""Those that the kernels of triton.py and pallas.py know."""
+
+
+def kept_columns(structure: int, d: int, width: int) -> int:
+    """Columns of z, which the forward pass keeps: `kmvn_kept` of native/core/elliptical.h.
+
+    Args:
+        structure: one of the numbers in `STRUCTURES`.
+        d: how many targets.
+        width: columns of y_pred.
+
+    """
+    rank = width // d - 2
+    return rank * (1 + rank) if structure == STRUCTURES["low_rank"] else d
+
+
+def not_on_gpu(structure: str, gaps: bool, device: str) -> str | None:
+    """Why there is no kernel on a GPU for this structure, or for rows with gaps; or None."""
+    if structure not in GPU_STRUCTURES:
+        return f"the kernel for {device} has no {structure}."
+    return f'the kernel for {device} has no missing="marginalize".' if gaps else None
 
 
 class Elliptical(NamedTuple):
@@ -35,5 +58,5 @@ class Request(NamedTuple):
 
     @property
     def variance_in_kernel(self) -> bool:
-        """Row sums of I + N; those of its inverse are not a matter of one pass."""
-        return self.variance and self.structure == "cholesky"
+        """Sums along rows of the factor; those of an inverse are not a matter of one pass."""
+        return self.variance and self.structure != "precision_cholesky"

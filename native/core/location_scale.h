@@ -1,0 +1,44 @@
+// What mean and scale have to do with, whatever the shape is.
+#pragma once
+
+#include <cmath>
+
+#include "elliptical.h"
+
+namespace kmvn {
+namespace KMVN_TARGET {
+
+// Σ log scale where one is 0, negative, denormal or not finite.
+template <class T>
+T sum_of_logs(const T* scale, int64_t d, const T* observed = nullptr) {
+  double sum = 0;
+  for (int64_t i = 0; i < d; ++i)
+    if (!observed || observed[i] > 0) sum += std::log(double(scale[i]));
+  return T(sum);
+}
+
+// The first 2 d columns of a row of y_pred_bar; also its u.
+template <class T>
+void location_scale_bars(const kmvn_backward& a, int64_t row, T* u) {
+  const int64_t d = a.d;
+  const T *const mean = static_cast<const T*>(a.y_pred) + row * a.stride, *const scale = mean + d;
+  const T *const y = static_cast<const T*>(a.y) + row * d,
+          *const v = static_cast<const T*>(a.v) + row * d;
+  const T* const observed = a.observed ? static_cast<const T*>(a.observed) + row * d : nullptr;
+  const T* const of_mean = a.mean_bar ? static_cast<const T*>(a.mean_bar) + row * d : nullptr;
+  T *const mean_bar = static_cast<T*>(a.y_pred_bar) + row * (2 * d + a.k),
+    *const scale_bar = mean_bar + d;
+  const T twice = 2 * static_cast<const T*>(a.mahalanobis_bar)[row],
+          log_bar = static_cast<const T*>(a.log_scale_bar)[row];
+  for (int64_t i = 0; i < d; ++i) {
+    const T u_i = (y[i] - mean[i]) / scale[i], along = twice * v[i];
+    const T here = observed ? observed[i] : T(1);
+    const T scale_bar_i = (log_bar - u_i * along) / scale[i];
+    scale_bar[i] = here > 0 ? scale_bar_i : T(0);
+    mean_bar[i] = (a.fixed_mean ? T(0) : -along / scale[i]) + (of_mean ? of_mean[i] : T(0));
+    u[i] = u_i;
+  }
+}
+
+}  // namespace KMVN_TARGET
+}  // namespace kmvn
