@@ -73,7 +73,7 @@ def elliptical(request: Request, packed: torch.Tensor, targets: Targets) -> Elli
     observed = None if targets.observed is None else targets.observed.reshape(-1, d)
     assert request.structure is not None
     structure = STRUCTURES[request.structure]
-    mean, mahalanobis, log_scale, variance, _, _ = _with_gradient(
+    mean, mahalanobis, log_scale, variance, *_ = _with_gradient(
         rows, values, observed, structure, request.fixed_mean, request.variance_in_kernel
     )
     return Elliptical(
@@ -255,6 +255,16 @@ def _differentiate(
     return y_pred_bar, y_bar, None, None, None, None
 
 
+def _shown(inputs: tuple[Any, ...], output: _Outputs) -> tuple[torch.Tensor | None, ...]:
+    *_, fixed_mean, variance = inputs
+    mean, mahalanobis, log_scale, variances = output[:4]
+    return mean if fixed_mean else None, mahalanobis, log_scale, variances if variance else None
+
+
 _with_gradient = differentiated(
-    Pass(_forward, _compute_forward), Pass(_backward, _compute_backward), _keep, _differentiate
+    Pass(_forward, _compute_forward),
+    Pass(_backward, _compute_backward),
+    _keep,
+    _differentiate,
+    _shown,
 )
