@@ -58,6 +58,8 @@ def _pallas() -> ModuleType | None:
 def elliptical(request: Request, packed: jax.Array, targets: Targets) -> Elliptical:
     """As `kernels.elliptical.elliptical`."""
     d = targets.values.shape[-1]
+    if packed.shape[-1] == 2:
+        return _one_target(request, packed, targets)
     batch = packed.shape[:-1]
     observed = () if targets.observed is None else (targets.observed.reshape(-1, d),)
     rows = packed.reshape(-1, packed.shape[-1])
@@ -70,6 +72,17 @@ def elliptical(request: Request, packed: jax.Array, targets: Targets) -> Ellipti
         log_scale.reshape(batch),
         variance[0].reshape(*batch, d) if variance else None,
     )
+
+
+def _one_target(request: Request, packed: jax.Array, targets: Targets) -> Elliptical:
+    """What XLA fuses with what stands around it, which no kernel can be part of."""
+    mean, scale = packed[..., :1], packed[..., 1:]
+    located = jax.lax.stop_gradient(mean) if request.fixed_mean else mean
+    u, log_scale = (targets.values - located) / scale, jnp.log(scale)
+    if targets.observed is not None:
+        u, log_scale = (jnp.where(targets.observed > 0, x, 0.0) for x in (u, log_scale))
+    variance = jax.lax.stop_gradient(scale * scale) if request.variance_in_kernel else None
+    return Elliptical(mean, (u * u)[..., 0], log_scale[..., 0], variance)
 
 
 # --- the gradient --------------------------------------------------------------------------------
