@@ -433,6 +433,20 @@ def test_a_factor_is_found_where_a_target_is_never_observed_in_the_calibration_r
     assert np.isfinite(estimator.score(x, y))
 
 
+def test_factors_per_target_are_left_out_where_a_target_is_never_observed():
+    """Before that the error came after the training, and took it with it."""
+    x, y, _ = draw(120)
+    y[80:, 1] = np.nan
+    split = {"train": np.arange(60), "calibration": np.arange(80, 120)}
+    estimator = MultivariateNormalRegressor(calibration="per_target", **SMALL)
+    with pytest.warns(
+        UserWarning, match=r"'per_target' was left out: none of the rows.*\['target 1'\]"
+    ):
+        estimator.fit(x, y, split=split)
+    assert estimator.calibration_ is None
+    assert np.isfinite(estimator.score(x, y))
+
+
 @pytest.mark.parametrize("takes_gaps", [False, True])
 def test_a_recalibration_of_ones_own_says_whether_it_takes_rows_with_gaps(takes_gaps):
     class Own(kmvn.calibration.Recalibration):

@@ -26,6 +26,7 @@ class CalibrationKind(NamedTuple):
     conformal: bool
     """Covariances stay; regions and intervals change."""
     takes_gaps: bool
+    needs_every_target: bool
     fit: Callable[[MultivariateNormal, Array], Any]
 
 
@@ -39,7 +40,7 @@ def calibration_kind(calibration: Any) -> CalibrationKind | None:
     if calibration is None:
         return None
     if calibration is SplitConformal or calibration == "conformal":
-        return CalibrationKind(True, False, ConformalScores.fit)
+        return CalibrationKind(True, False, False, ConformalScores.fit)
     if isinstance(calibration, str) and calibration in _NAMED:
         return _NAMED[calibration]
     if isinstance(calibration, type) and issubclass(calibration, Recalibration):
@@ -53,7 +54,7 @@ def calibration_kind(calibration: Any) -> CalibrationKind | None:
 def _recalibration(cls: type[Recalibration], **options: Any) -> CalibrationKind:
     missing = "marginalize" if cls.takes_gaps else "propagate"
     fit = functools.partial(cls.fit, missing=missing, **options)
-    return CalibrationKind(False, cls.takes_gaps, fit)
+    return CalibrationKind(False, cls.takes_gaps, cls.needs_every_target, fit)
 
 
 _NAMED = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "require_observed",
     "ridge_residuals",
     "targets",
+    "too_little_to_calibrate",
     "usable_rows",
 ]
 
@@ -163,6 +164,19 @@ def _numbers(given: Any, name: str, usable: np.ndarray) -> np.ndarray:
     if rows.size and (rows.min() < 0 or rows.max() >= len(usable)):
         raise ValueError(f"split[{name!r}] has row numbers outside 0 … {len(usable) - 1}.")
     return np.sort(rows[usable[rows]])
+
+
+def too_little_to_calibrate(
+    y: Array, every_target: bool, target_names: Sequence[str] | None
+) -> str | None:
+    """Why these calibration rows don't do; None if they do."""
+    if len(y) < SMALLEST_CALIBRATION:
+        return f"{len(y)} rows for it are too few, it takes {SMALLEST_CALIBRATION}"
+    unseen = np.flatnonzero(np.isnan(y).all(axis=0))
+    if every_target and len(unseen):
+        names = target_names_of(target_names, y.shape[1])
+        return f"none of the rows for it has a value of {[names[i] for i in unseen]}"
+    return None
 
 
 def ridge_residuals(training: Table) -> Array | None:

@@ -375,13 +375,13 @@ class MultivariateNormalRegressor(
         if not kind.takes_gaps:
             complete = ~np.isnan(y).any(axis=1)
             rows, y = rows[complete], y[complete]
-        if len(rows) < rows_of.SMALLEST_CALIBRATION:
+        why_not = rows_of.too_little_to_calibrate(y, kind.needs_every_target, self.target_names_)
+        if why_not is not None:
             self._conformal = False
             warnings.warn(
-                f"calibration={self.calibration!r} was left out: {len(rows)} rows for it are too "
-                f"few, it takes {rows_of.SMALLEST_CALIBRATION}. Predictions that nobody "
-                "recalibrated are usually overconfident. Pass more rows, a larger "
-                "calibration_fraction, or calibration=None.",
+                f"calibration={self.calibration!r} was left out: {why_not}. Predictions that "
+                "nobody recalibrated are usually overconfident. Pass more rows, a larger "
+                "calibration_fraction, or another calibration (None: none).",
                 stacklevel=3,
             )
             return

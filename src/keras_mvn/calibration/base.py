@@ -47,6 +47,10 @@ class Recalibration(Calibration, abc.ABC):
     """Whether `fit` uses rows of which only some targets were observed (missing="marginalize");
     where not, the estimator fits it to the complete rows."""
 
+    needs_every_target: ClassVar[bool] = False
+    """Whether `fit` fails where no row has a value of some target; the estimator then warns and
+    leaves the recalibration out."""
+
     @classmethod
     @abc.abstractmethod
     def fit(cls, normal: MultivariateNormal, y: Any, missing: str = "propagate") -> Self:

@@ -59,6 +59,7 @@ class PerTarget(Recalibration):
     """
 
     takes_gaps: ClassVar[bool] = True
+    needs_every_target: ClassVar[bool] = True
 
     factors: tuple[float, ...]
 
