@@ -339,7 +339,7 @@ class TestSlices:
         wind[:10] = np.nan
         columns = {"wind": wind, "rain": np.arange(100) % 2 == 0, "constant": np.ones(100)}
         names = {one.name: one.rows for one in found.worst_slices(columns, n=None)}
-        assert names["wind is NaN"] == 10
+        assert names["wind is missing"] == 10
         assert names["rain = True"] == names["rain = False"] == 50
         assert names["constant = 1.0"] == 100
         assert sum(rows for name, rows in names.items() if name.startswith("wind")) == 100

@@ -109,7 +109,7 @@ def quantile_bins(name: str, column: np.ndarray, bins: int) -> Iterator[tuple[st
     numeric = np.issubdtype(column.dtype, np.number) and not np.issubdtype(column.dtype, np.bool_)
     known = ~np.isnan(column.astype(np.float64)) if numeric else np.ones(len(column), bool)
     if not known.all():
-        yield f"{name} is NaN", ~known
+        yield f"{name} is missing", ~known
     values = np.unique(column[known] if numeric else column.astype(str))
     if not numeric or len(values) <= bins:
         texts = column if numeric else column.astype(str)
