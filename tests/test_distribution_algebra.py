@@ -390,6 +390,16 @@ class TestProbability:
         close(quantiles, frozen.ppf(levels[:, None, None]))
         close(normal.quantile(0.3), frozen.ppf(0.3))
 
+    def test_limits_by_target(self, normal):
+        upper = normal.mean[:, 1]
+        close(normal.probability(upper={1: upper}), np.full(ROWS, 0.5))
+        limits = np.full((ROWS, D), np.inf)
+        limits[:, 1], limits[:, -1] = upper, 0.3
+        expected = normal.probability(upper=limits)
+        np.testing.assert_array_equal(normal.probability(upper={1: upper, D - 1: 0.3}), expected)
+        with pytest.raises(ValueError, match="no target 'wind'"):
+            normal.probability(lower={"wind": 1.0})
+
     def test_boxes(self, normal):
         lower, upper = normal.mean - 1.2 * normal.stddev, normal.mean + 0.7 * normal.stddev
         lower[0, 1], upper[1, 2] = -np.inf, np.inf
@@ -763,6 +773,9 @@ class TestElsewhere:
         np.testing.assert_array_equal(loaded.mean, normal.mean)
         np.testing.assert_array_equal(loaded.covariance, normal.covariance)
         assert [p.name for p in tmp_path.iterdir()] == [path.name]
+        beside = tmp_path / "beside"
+        beside.touch()  # with the permissions that the umask gives
+        assert path.stat().st_mode == beside.stat().st_mode
 
     def test_one_without_batch_and_names(self, tmp_path):
         one = MultivariateNormal([1.0, 2.0], covariance=np.eye(2))

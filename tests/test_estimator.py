@@ -737,6 +737,56 @@ def test_transformed_moments_agree_with_draws(identifier):
     np.testing.assert_allclose(distribution.cdf(lower), 0.05, atol=1e-6)
 
 
+@pytest.mark.parametrize("identifier", TRANSFORMS, ids=str)
+def test_a_transformed_normal_is_conditioned_and_asked_in_units_of_y(identifier):
+    transform = made(identifier)
+    t = transform.forward(np.quantile(Y, [0.3, 0.6], axis=0))
+    sd = 0.3 * transform.forward(Y).std(axis=0)
+    covariance = sd[:, None] * np.array([[1.0, -0.7], [-0.7, 1.0]]) * sd
+    normal = kmvn.MultivariateNormal(
+        t, covariance=np.stack([covariance] * 2), target_names=["a", "b"]
+    )
+    distribution = TransformedNormal(normal, transform)
+    draws = distribution.sample(50_000, seed=1)
+    y = draws[0]
+    b, a = distribution.condition({"a": y[:, 0]}), distribution.marginal("a")
+    assert (a.target_names, b.target_names) == (("a",), ("b",))
+    # p(a, b) = p(a) p(b | a)
+    np.testing.assert_allclose(
+        a.log_prob(y[:, :1]) + b.log_prob(y[:, 1:]), distribution.log_prob(y), rtol=1e-6
+    )
+    near = np.abs(draws[:, 0, 0] - y[0, 0]) < 0.05 * distribution.stddev[0, 0]
+    assert abs(b.mean[0, 0] - draws[near, 0, 1].mean()) < 0.1 * distribution.stddev[0, 1]
+    lower, upper = distribution.quantile(0.3), distribution.quantile(0.9)
+    inside = ((draws >= lower) & (draws <= upper)).all(axis=-1).mean(axis=0)
+    np.testing.assert_allclose(distribution.probability(lower, upper), inside, atol=0.012)
+    np.testing.assert_allclose(distribution.probability(upper={"b": upper[:, 1]}), 0.9, atol=1e-5)
+    np.testing.assert_allclose(distribution.probability(), 1.0)
+    np.testing.assert_allclose(distribution.correlation[0], np.corrcoef(draws[:, 0].T), atol=0.03)
+
+
+def test_limits_that_no_logarithm_has():
+    distribution = TransformedNormal(
+        kmvn.MultivariateNormal([0.0, 1.0], covariance=np.eye(2)), made("log")
+    )
+    assert distribution.probability(lower=-5.0) == 1.0
+    assert distribution.probability(upper=0.0) == 0.0
+    assert distribution.probability(lower=0.0, upper=[1.0, np.inf]) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="takes positive targets"):
+        distribution.condition({0: -1.0})
+
+
+@pytest.mark.parametrize(
+    "ask", [kmvn.evaluate, kmvn.calibration.diagnose], ids=lambda f: f.__name__
+)
+def test_scores_of_a_transformed_normal_say_what_to_pass(ask):
+    distribution = TransformedNormal(
+        kmvn.MultivariateNormal(np.zeros((5, 2)), covariance=np.stack([np.eye(2)] * 5)), made("log")
+    )
+    with pytest.raises(TypeError, match=r"received TransformedNormal.*\.transform\.forward\(y\)"):
+        ask(distribution, np.ones((5, 2)))
+
+
 def test_log_is_exactly_the_log_normal():
     normal = kmvn.MultivariateNormal([[0.3, -1.0]], covariance=[[[0.5, 0.2], [0.2, 1.5]]])
     distribution = TransformedNormal(normal, made("log"))

@@ -8,7 +8,6 @@ written for a low-rank structure.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -42,13 +41,11 @@ def save(normal: Gaussian, target_names: Names, path: Any) -> None:
             "event_size": normal.event_size,
         }
     )
-    handle, temporary = tempfile.mkstemp(suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    try:
-        writer(normal, target_names, header, Path(temporary))
-        Path(temporary).replace(target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    # A folder, whose files get the permissions that the umask gives: mkstemp's are its owner's.
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        temporary = Path(folder) / target.name
+        writer(normal, target_names, header, temporary)
+        temporary.replace(target)
 
 
 def load(path: Any) -> tuple[Gaussian, Names]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import warnings
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
@@ -32,6 +32,9 @@ class TargetTransform(abc.ABC):
     increasing: np.ndarray
     """(d,), boolean."""
 
+    lowest: ClassVar[float] = -np.inf
+    """No target is below this."""
+
     @abc.abstractmethod
     def forward(self, y: Array) -> Array:
         """T(y); NaN stays NaN."""
@@ -43,6 +46,23 @@ class TargetTransform(abc.ABC):
     @abc.abstractmethod
     def log_derivative(self, y: Array) -> Array:
         """log |T'(y)| of each target; NaN stays NaN."""
+
+    @abc.abstractmethod
+    def of(self, index: np.ndarray) -> TargetTransform:
+        """That of these targets alone."""
+
+    def of_limits(self, lower: Array, upper: Array) -> tuple[Array, Array]:
+        """The box of t that is the box lower ≤ y ≤ upper; limits may be infinite."""
+        a = np.where(lower <= self.lowest, -np.inf, lower)
+        b = np.where(upper < self.lowest, -np.inf, upper)
+        ends = [self._of_limit(a), self._of_limit(b)]
+        return np.where(self.increasing, *ends), np.where(self.increasing, *ends[::-1])
+
+    def _of_limit(self, y: Array) -> Array:
+        infinite = np.isinf(y)
+        with np.errstate(divide="ignore"):
+            t = self.forward(np.where(infinite, np.nan, y))
+        return np.where(infinite, np.where(self.increasing, y, -y), t)
 
     def check(self, y: Array, names: list[str]) -> None:
         """Refuse values outside the domain.
@@ -104,8 +124,13 @@ class Log(TargetTransform):
     Mean m = exp(μ + σ²/2), covariance mᵢ mⱼ (exp(Σᵢⱼ) − 1).
     """
 
+    lowest: ClassVar[float] = 0.0
+
     def __init__(self, event_size: int) -> None:
         self.increasing = np.ones(event_size, dtype=bool)
+
+    def of(self, index: np.ndarray) -> TargetTransform:
+        return Log(len(index))
 
     def forward(self, y: Array) -> Array:
         return np.log(y)
@@ -136,9 +161,14 @@ class BoxCox(TargetTransform):
     Source: Box & Cox, "An analysis of transformations", JRSS B 26 (1964).
     """
 
+    lowest: ClassVar[float] = 0.0
+
     def __init__(self, power: Array, unit: Array) -> None:
         self.power, self.unit = power, unit
         self.increasing = np.ones(len(power), dtype=bool)
+
+    def of(self, index: np.ndarray) -> TargetTransform:
+        return BoxCox(self.power[index], self.unit[index])
 
     def forward(self, y: Array) -> Array:
         return _power(np.log(y / self.unit), self.power)
@@ -166,6 +196,9 @@ class YeoJohnson(TargetTransform):
     def __init__(self, power: Array, unit: Array) -> None:
         self.power, self.unit = power, unit
         self.increasing = np.ones(len(power), dtype=bool)
+
+    def of(self, index: np.ndarray) -> TargetTransform:
+        return YeoJohnson(self.power[index], self.unit[index])
 
     def forward(self, y: Array) -> Array:
         return np.sign(y) * _power(np.log1p(np.abs(y) / self.unit), self._power_at(y))
@@ -218,6 +251,14 @@ class Fitted(TargetTransform):
         self.increasing = np.ones(y.shape[1], dtype=bool)
         self._require_elementwise(sample, t)
         self._require_monotone(sample, t, names)
+
+    def of(self, index: np.ndarray) -> TargetTransform:
+        return _Part(self, index)
+
+    @property
+    def typical(self) -> Array:
+        """A value of each target that the transformer takes: (d,)."""
+        return self._typical
 
     def forward(self, y: Array) -> Array:
         seen = ~np.isnan(y)
@@ -278,6 +319,39 @@ class Fitted(TargetTransform):
                     f"target {name!r} back."
                 )
             self.increasing[j] = not (steps < 0).any()
+
+
+@final
+class _Part(TargetTransform):
+    """Some targets of a transformer that wants all of them: the others are what is typical."""
+
+    def __init__(self, whole: Fitted, index: np.ndarray) -> None:
+        self.whole, self.index = whole, index
+        self.increasing = whole.increasing[index]
+
+    def of(self, index: np.ndarray) -> TargetTransform:
+        return _Part(self.whole, self.index[index])
+
+    def forward(self, y: Array) -> Array:
+        return self.whole.forward(self._among(y, self.whole.typical))[..., self.index]
+
+    def inverse(self, t: Array) -> Array:
+        others = self.whole.forward(self.whole.typical)
+        return self.whole.inverse(self._among(t, others))[..., self.index]
+
+    def log_derivative(self, y: Array) -> Array:
+        return self.whole.log_derivative(self._among(y, self.whole.typical))[..., self.index]
+
+    def check(self, y: Array, names: list[str]) -> None:
+        all_names = [""] * len(self.whole.typical)
+        for place, name in zip(self.index, names, strict=True):
+            all_names[place] = name
+        self.whole.check(self._among(y, self.whole.typical), all_names)
+
+    def _among(self, values: Array, others: Array) -> Array:
+        whole = np.broadcast_to(others, (*values.shape[:-1], len(others))).copy()
+        whole[..., self.index] = values
+        return whole
 
 
 def _require_positive(y: Array, names: list[str], what: str) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["named", "position", "positions"]
+from keras_mvn._checks import fitting, limit
+from keras_mvn.types import Array
+
+__all__ = ["limits", "named", "position", "positions"]
 
 
 def position(target: Any, names: Sequence[str] | None, event_size: int) -> int:
@@ -49,6 +52,27 @@ def positions(targets: Any, names: Sequence[str] | None, event_size: int) -> np.
     if not index or len(set(index)) < len(index):
         raise ValueError(f"targets={targets!r} must name at least one target, and each only once.")
     return np.array(index, dtype=np.intp)
+
+
+def limits(
+    lower: Any, upper: Any, names: Sequence[str] | None, event_size: int
+) -> tuple[Array, Array]:
+    """Ends of a box (..., d): of arrays, of one number for all, or of target → number or (...).
+
+    Raises:
+        ValueError: an unknown target; NaN; another number of columns.
+
+    """
+    ends = []
+    for given, name, none in ((lower, "lower", -np.inf), (upper, "upper", np.inf)):
+        if isinstance(given, Mapping):
+            index = positions(list(given), names, event_size)
+            columns = np.broadcast_arrays(*(limit(value, name) for value in given.values()))
+            ends.append(np.full((*columns[0].shape, event_size), none))
+            ends[-1][..., index] = np.stack(columns, axis=-1)
+        else:
+            ends.append(fitting(limit(given, name), (event_size,), name))
+    return ends[0], ends[1]
 
 
 def named(names: Sequence[str] | None, index: np.ndarray) -> tuple[str, ...] | None:

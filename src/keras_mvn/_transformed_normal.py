@@ -7,6 +7,7 @@ t = T(y), target by target, and t ~ N(μ, Σ). With T' the derivative,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, final
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from keras_mvn._checks import finite, fitting, observed_targets, probability
 from keras_mvn._names import target_names_of
 from keras_mvn._target_transform import TargetTransform
+from keras_mvn._targets import limits, positions
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.regions import Ellipsoid
 from keras_mvn.types import Array
@@ -61,6 +63,40 @@ class TransformedNormal:
         """In squared units of y: (..., d, d)."""
         return self.transform.moments(self.normal, dense=True)[1]
 
+    @property
+    def correlation(self) -> Array:
+        """Of y: (..., d, d)."""
+        stddev = self.stddev
+        return self.covariance / (stddev[..., :, None] * stddev[..., None, :])
+
+    # --- of some targets ---
+
+    def marginal(self, targets: Any) -> TransformedNormal:
+        """The joint distribution of some targets, as `MultivariateNormal.marginal`."""
+        index = positions(targets, self.target_names, self.event_size)
+        return TransformedNormal(self.normal.marginal(index), self.transform.of(index))
+
+    def condition(self, values: Mapping[Any, Any]) -> TransformedNormal:
+        """What the other targets are, given that some were measured exactly.
+
+        Args:
+            values: target (name or index) → measured value, in the units of y: one number, or
+                one per distribution (...).
+
+        Raises:
+            ValueError: values outside the domain of T; as `MultivariateNormal.condition`.
+
+        """
+        index = positions(list(values), self.target_names, self.event_size)
+        measured = np.broadcast_arrays(*(finite(v, "values") for v in values.values()))
+        part, y = self.transform.of(index), np.stack(measured, axis=-1)
+        names = target_names_of(self.target_names, self.event_size)
+        part.check(y, [names[i] for i in index])
+        t = part.forward(y)
+        left = np.setdiff1d(np.arange(self.event_size), index)
+        posterior = self.normal.condition({int(i): t[..., j] for j, i in enumerate(index)})
+        return TransformedNormal(posterior, self.transform.of(left))
+
     # --- density, quantiles and draws ---
 
     def log_prob(self, y: Any, missing: str = "propagate") -> Array:
@@ -104,6 +140,18 @@ class TransformedNormal:
     def ellipsoid(self, level: float = 0.9) -> TransformedRegion:
         """The region that holds all targets at once with probability `level`."""
         return TransformedRegion(self.normal.ellipsoid(probability(level, "level")), self.transform)
+
+    def probability(self, lower: Any = -np.inf, upper: Any = np.inf, **options: Any) -> Any:
+        """P(lower ≤ Y ≤ upper), all targets at once, as `MultivariateNormal.probability`.
+
+        Args:
+            lower: in the units of y; −inf for no limit.
+            upper: the same; inf for no limit.
+            **options: as there.
+
+        """
+        box = limits(lower, upper, self.target_names, self.event_size)
+        return self.normal.probability(*self.transform.of_limits(*box), **options)
 
     def sample(self, n: int | None = None, seed: Any = None) -> Array:
         """Random draws: (n, ..., d), or (..., d) for n=None."""

@@ -30,7 +30,7 @@ from keras_mvn._gaussian import Gaussian
 from keras_mvn._names import target_names_of
 from keras_mvn._optional import require
 from keras_mvn._simultaneous import simultaneous_multiple
-from keras_mvn._targets import named, position, positions
+from keras_mvn._targets import limits, named, position, positions
 from keras_mvn.covariances import DEFAULT, Cholesky, Covariance, CovarianceLike, PrecisionCholesky
 from keras_mvn.covariances._cholesky_of import cholesky
 from keras_mvn.layouts import Reader
@@ -574,7 +574,8 @@ class MultivariateNormal:
         integration (Genz 1992), for a low-rank structure over its factors alone.
 
         Args:
-            lower: (..., d), one number per target, or a number for all; −inf for no limit.
+            lower: (..., d), one number per target, a number for all, or target → number or (...);
+                −inf, and a target that is left out, for no limit.
             upper: the same; inf for no limit.
             return_error: return (probability, error), the error about two standard errors
                 of the estimate.
@@ -590,14 +591,11 @@ class MultivariateNormal:
         np.float64(0.333333)
 
         """
-        limits = [
-            fitting(limit(value, name), (self.event_size,), name)
-            for value, name in ((lower, "lower"), (upper, "upper"))
-        ]
-        with explained_shapes("lower and upper", [a.shape for a in limits], self.batch_shape):
-            batch = np.broadcast_shapes(self.batch_shape, *(a.shape[:-1] for a in limits))
+        box = limits(lower, upper, self.target_names, self.event_size)
+        with explained_shapes("lower and upper", [a.shape for a in box], self.batch_shape):
+            batch = np.broadcast_shapes(self.batch_shape, *(a.shape[:-1] for a in box))
         value, error = box_probability(
-            self._gaussian.on_batch(batch), limits[0], limits[1], samples, seed
+            self._gaussian.on_batch(batch), box[0], box[1], samples, seed
         )
         return (value, error) if return_error else value
 
@@ -953,3 +951,18 @@ _READ = {
     "scale_tril": _from_scale_tril,
     "precision": _from_precision,
 }
+
+
+def require_normal(given: Any) -> None:
+    """Scores and calibration are of normal distributions.
+
+    Raises:
+        TypeError: it is something else, as what an estimator with a target_transform predicts.
+
+    """
+    if not isinstance(given, MultivariateNormal):
+        raise TypeError(
+            f"Expected a MultivariateNormal, received {type(given).__name__}. What is normal after "
+            "a transform T of the targets has it as `.normal`: pass that, and T(y) = "
+            "`.transform.forward(y)` in the place of y."
+        )

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_mvn._checks import as_numpy, checked_missing, observed_targets
 from keras_mvn._names import target_names_of
-from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.distribution import MultivariateNormal, require_normal
 from keras_mvn.types import Array
 
 __all__ = ["Rows", "calibration_rows", "complete_rows"]
@@ -69,6 +69,7 @@ def calibration_rows(
             was never observed.
 
     """
+    require_normal(normal)
     values, observed = observed_targets(y, missing)
     if values.shape != normal.mean.shape:
         raise ValueError(

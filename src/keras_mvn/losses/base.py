@@ -61,6 +61,8 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
         self.fused = self._checked_fused(fused)
 
     def _checked_fused(self, fused: bool | None) -> bool | None:
+        if fused is not None and not isinstance(fused, bool):
+            raise ValueError(f"fused={fused!r} must be None, True or False.")
         if fused is True and not self.has_kernel:
             raise ValueError(
                 f"fused=True: there is no kernel for {type(self).__name__}, only the reference. "

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_mvn._checks import fitting, observed_targets, positive
 from keras_mvn._gaussian import Gaussian
-from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.distribution import MultivariateNormal, require_normal
 from keras_mvn.types import Array
 
 __all__ = ["Observations", "target_units"]
@@ -57,6 +57,7 @@ class Observations:
             ValueError: as `MultivariateNormal.log_prob`.
 
         """
+        require_normal(normal)
         values, observed = observed_targets(y, missing)
         shape = normal._residual(values).shape  # refuses what does not fit
         rows, d = int(np.prod(shape[:-1])), shape[-1]

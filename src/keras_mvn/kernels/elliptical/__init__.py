@@ -53,6 +53,8 @@ def elliptical(
 
     """
     request = Request(covariance.wire.fused_form, fixed_mean, variance)
+    if in_symbolic_scope():  # Keras asks for shapes: nothing is computed, and nothing chosen
+        return reference.elliptical(covariance, targets, parameters, request)
     reason = _unsupported(request, targets, parameters)
     if not choose(NAME, fused, reason):
         return reference.elliptical(covariance, targets, parameters, request)
@@ -70,8 +72,6 @@ def _unsupported(request: Request, targets: Targets, parameters: Any) -> str | N
         return "there is no kernel for this structure."
     if parameters.packed is None:
         return "y_pred does not have the form [mean | scale | shape_params]."
-    if in_symbolic_scope():
-        return "nothing is computed: Keras asks for shapes."
     return supports(parameters.packed, request.structure, targets.observed is not None)
 
 

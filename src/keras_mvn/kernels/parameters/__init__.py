@@ -37,6 +37,8 @@ def parameters(covariance: Any, raw: Tensor, origin: Origin, *, training: bool) 
         training: whether the result is going to be differentiated.
 
     """
+    if in_symbolic_scope():  # Keras asks for shapes: nothing is computed, and nothing chosen
+        return reference.parameters(covariance, raw, origin)
     reason = _unsupported(covariance, raw) if training else "it is not training."
     if not choose(NAME, None, reason):
         return reference.parameters(covariance, raw, origin)
@@ -49,8 +51,6 @@ def _unsupported(covariance: Any, raw: Tensor) -> str | None:
     """Why the fast path cannot be taken; None if it can."""
     if not covariance.links_separately:
         return "there is no kernel for this structure."
-    if in_symbolic_scope():
-        return "nothing is computed: Keras asks for shapes."
     return supports(raw)
 
 
