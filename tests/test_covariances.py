@@ -984,6 +984,11 @@ class TestComposed:
         with pytest.raises(ValueError, match="exactly one block"):
             covariances.BlockDiagonal(blocks)
 
+    @pytest.mark.parametrize("blocks", [[1, 1], 3, [([0, 1], "cholesky", 2)]])
+    def test_blocks_are_pairs(self, blocks):
+        with pytest.raises(ValueError, match=r"must be pairs \(indices of targets, structure\)"):
+            covariances.BlockDiagonal(blocks)
+
     @pytest.mark.parametrize("index", [-1, 0.5, "a"])
     def test_indices_are_positions(self, index):
         with pytest.raises(ValueError, match="index in blocks"):

@@ -276,6 +276,8 @@ class TestLinearFunctions:
         moved = 1.0 + (normal * factor - shift)
         sigma = normal.covariance * factor[:, None] * factor
         assert_normal(moved, normal.mean * factor - shift + 1.0, sigma, UNITS)
+        halved = normal / 2.0
+        assert_normal(halved, normal.mean / 2.0, 0.25 * normal.covariance, UNITS)
         mirrored = shift - normal * 2.0
         assert_normal(mirrored, shift - 2.0 * normal.mean, 4.0 * normal.covariance, UNITS)
         assert_normal(-normal, -normal.mean, normal.covariance, UNITS)

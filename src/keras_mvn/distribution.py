@@ -435,6 +435,11 @@ class MultivariateNormal:
         return self._moved(factor, 0.0)
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> Self:
+        """Y in other units, as `*`."""
+        return self._moved(1.0 / _constant(divisor), 0.0)
+
     __array_ufunc__ = None  # array + normal comes here, too
 
     def _moved(self, factor: Any, offset: Any) -> Self:

@@ -49,7 +49,14 @@ class BlockDiagonal(Covariance):
     blocks: Blocks
 
     def __post_init__(self) -> None:
-        blocks = tuple((_indices(indices), get(structure)) for indices, structure in self.blocks)
+        try:
+            pairs = [(indices, structure) for indices, structure in self.blocks]
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"blocks={self.blocks!r} must be pairs (indices of targets, structure), as in "
+                "[([0, 2], 'cholesky'), ([1], 'diagonal')]."
+            ) from error
+        blocks = tuple((_indices(indices), get(structure)) for indices, structure in pairs)
         covered = [i for indices, _ in blocks for i in indices]
         complete = blocks and sorted(covered) == list(range(len(covered)))
         if not complete or not all(indices for indices, _ in blocks):
