@@ -18,6 +18,7 @@ from keras_mvn import MultivariateNormal, cli
 from keras_mvn.cli import command
 from keras_mvn.commands import _fit, _model, _networks
 from keras_mvn.commands._batches import concatenated
+from keras_mvn.commands._conditioning import parsed
 from keras_mvn.commands._console import Output
 from keras_mvn.tables import open_table, reading
 
@@ -216,6 +217,70 @@ class TestFit:
         assert {"cholesky", "diagonal"} <= {one["name"] for one in tried}
         assert tried == sorted(tried, key=lambda one: one["validation_nll"])
 
+    @pytest.mark.parametrize("members", [1, 2])
+    def test_one_target_by_default(self, members, tmp_path):
+        make_table().drop(columns=["b", "c"]).to_csv(tmp_path / "t.csv", index=False)
+        out = tmp_path / "fit"
+        run("fit", tmp_path / "t.csv", "--targets", "a", "--out", out, "--epochs", 3,
+            "--members", members, "--hidden", 8)  # fmt: skip
+        constant = MultivariateNormal.load(out / "test/constant_covariance.npz")
+        if members == 1:  # of the means of an ensemble the spread is added
+            np.testing.assert_allclose(constant.variance, np.full((36, 1), constant.variance[0]))
+        metrics = json.loads((out / "metrics.json").read_text())["test"]
+        assert {"diagonal", "constant Σ"} < set(metrics)
+        make_table().iloc[test_rows_of(out)[0]].to_csv(tmp_path / "test.csv", index=False)
+        found = json.loads(run("evaluate", out, tmp_path / "test.csv", "--json").stdout)
+        nll = metrics["model"]["scores"]["nll"]["mean"]
+        assert found["scores"]["nll"]["mean"] == pytest.approx(nll, rel=1e-4)
+        header = run("predict", out, tmp_path / "test.csv").stdout.splitlines()[0]
+        assert header == "a_mean,a_stddev,a_lower,a_upper"
+        run("report", out)
+
+    def test_a_network_that_was_compared_is_not_trained_again(self, table, tmp_path, monkeypatch):
+        kept, reuse = [], _fit.reuse
+        monkeypatch.setattr(_fit, "reuse", lambda *a: (reuse(*a), kept.append(a[2].exists())))
+        run("fit", table, "--targets", "a,b", "--out", tmp_path / "fit", "--epochs", 1,
+            "--members", 1, "--hidden", 4)  # fmt: skip
+        assert kept == [True, True]
+
+    def test_what_is_compared_is_per_target(self, table, tmp_path):
+        out = tmp_path / "fit"
+        result = run("fit", table, "--targets", "a,b,c", "--out", out, "--epochs", 1, "--members",
+                     1, "--hidden", 4, "--no-baselines")  # fmt: skip
+        line = next(x for x in result.stdout.splitlines() if "NLL per target, of the valid" in x)
+        first = json.loads((out / "fit.json").read_text())["selection"][0]
+        y = make_table()[TARGETS].to_numpy()[split_of(out)["validation"]]
+        expected = first["validation_nll"] * len(y) / (~np.isnan(y)).sum()
+        assert f": {first['name']} {expected:.3f}" in line
+        assert "RMSE/sd" in result.stdout
+        assert "sd: of each target in the training rows" in result.stdout
+
+    def test_notes_name_the_targets_and_come_once(self, table, tmp_path):
+        make_table().assign(b=lambda t: 2 * t["a"]).to_csv(tmp_path / "t.csv", index=False)
+        few = ["--group", "g", "--calibration", "matrix"]
+        frame = pandas.read_csv(tmp_path / "t.csv").drop(columns="c")
+        frame["g"] = np.where(np.arange(240) < 8, "tiny", np.arange(240) % 4)
+        frame.to_csv(tmp_path / "t.csv", index=False)
+        result = run("fit", tmp_path / "t.csv", "--targets", "a,b", "--out", tmp_path / "fit",
+                     *QUICK, *few)  # fmt: skip
+        assert result.output.count("collinear: a, b (") == 1
+        assert "target 0" not in result.output
+        assert result.output.count("was left out") == 1
+
+    def test_too_few_groups_and_too_many_numbers_are_warned_of(self, tmp_path):
+        frame = make_table().assign(site=np.repeat(["n", "s", "e", "w"], [70, 70, 70, 30]))
+        frame.to_csv(tmp_path / "t.csv", index=False)
+        arguments = ["fit", tmp_path / "t.csv", "--targets", "a,b", "--out", tmp_path / "fit",
+                     "--no-baselines"]  # fmt: skip
+        result = run(*arguments, *QUICK, "--group", "site")
+        assert "70 of 240 rows are for training, not 60 %" in result.stderr
+        assert "are for training" in (tmp_path / "fit/report.html").read_text()
+        quick = ["low_rank:5" if word == "cholesky" else word for word in QUICK]
+        result = run(*arguments, *quick, "--overwrite")
+        assert len(result.stderr.strip().splitlines()) == 1
+        assert "low_rank:5: 14 numbers a row for 2 targets" in result.stderr
+        assert "warning" not in run(*arguments, *QUICK, "--overwrite").output
+
     def test_missing_values_are_declared(self, tmp_path):
         frame = make_table().fillna({"b": -200, "size": -200.0})
         frame.to_csv(tmp_path / "t.tsv", index=False, sep="\t")
@@ -330,7 +395,53 @@ class TestPredict:
     def test_an_unknown_category_is_predicted_and_told(self, fitted, tmp_path):
         make_table().assign(color="violet").to_csv(tmp_path / "new.csv", index=False)
         result = run("predict", fitted[0], tmp_path / "new.csv", "--out", tmp_path / "p.csv")
-        assert "'violet'" in result.output
+        assert "'violet' and such were not seen, or too rare, in training" in result.output
+
+    @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+    def test_no_rows_give_a_header(self, suffix, fitted, tmp_path):
+        empty, full = (tmp_path / f"{name}{suffix}" for name in ("empty", "full"))
+        for path, frame in ((empty, make_table()[:0]), (full, make_table()[:2])):
+            frame.to_parquet(path) if suffix == ".parquet" else frame.to_csv(path, index=False)
+        for arguments in (["predict", "--keep", "id"], ["condition", "--given", "a=@a"]):
+            command, *options = arguments
+            one, other = (run(command, fitted[0], p, *options).stdout for p in (empty, full))
+            assert one == other.splitlines(keepends=True)[0]
+            for path in (empty, full):
+                run(command, fitted[0], path, *options, "--out", path.with_suffix(".feather"))
+            one, other = (pandas.read_feather(p.with_suffix(".feather")) for p in (empty, full))
+            assert list(one.columns) == list(other.columns)
+            assert len(one) == 0
+        assert "no row in which a target" in refused("evaluate", fitted[0], empty)
+
+    @pytest.mark.parametrize("name", ["predict", "evaluate"])
+    def test_the_table_of_the_fit_is_told(self, name, fitted, table, tmp_path):
+        copy = tmp_path / "copy.csv"
+        copy.write_bytes(table.read_bytes())
+        for path in (table, copy):
+            (line,) = run(name, fitted[0], path).stderr.strip().splitlines()
+            assert "144 of its 240 rows were trained on" in line
+        text = table.read_text()
+        copy.write_text(text[:-2] + ("1" if text[-2] != "1" else "2") + "\n")  # as long
+        assert copy.stat().st_size == table.stat().st_size
+        assert run(name, fitted[0], copy).stderr == ""
+
+    @pytest.mark.skipif(os.name != "posix", reason="pipes of Unix")
+    @pytest.mark.parametrize(
+        ("name", "rows"), [("predict", 2), ("predict", 3000), ("evaluate", 240), ("report", 0)]
+    )
+    def test_a_reader_that_ends_is_no_error(self, name, rows, fitted, tmp_path):
+        pandas.concat([make_table()] * (rows // 240 + 1))[:rows].to_csv(tmp_path / "t.csv")
+        reader, writer = os.pipe()
+        os.close(reader)  # as `| head -0`, and there is no race
+        table = [] if name == "report" else [tmp_path / "t.csv"]
+        arguments = [str(argument) for argument in (name, fitted[0], *table)]
+        code = "import keras_mvn_launcher; keras_mvn_launcher.main()"
+        result = subprocess.run(
+            [sys.executable, "-c", code, *arguments], stdout=writer, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+        os.close(writer)
+        assert (result.returncode, result.stderr) == (141, "")
 
     def test_other_refusals(self, fitted, table, tmp_path):
         assert "no fit.json" in refused("predict", tmp_path, table)
@@ -396,11 +507,27 @@ class TestCondition:
             (["a=@zzz"], "no column 'zzz'"),
             (["a=1", "a=2"], "given before"),
             (["a=1", "b=2", "c=3"], "nothing is left"),
+            (["a=1,b=2,c=3"], "nothing is left"),
+            (["a=1,d=2"], "repeat --given"),
+            (["d=2,a=1"], "repeat --given"),
+            (["a=1,5"], "'1,5' is no number"),
         ],
     )
     def test_refusals(self, fitted, table, given, match):
         options = [word for entry in given for word in ("--given", entry)]
         assert match in refused("condition", fitted[0], table, *options)
+
+    def test_commas_are_as_good(self, fitted, table):
+        one = run("condition", fitted[0], table, "--given", "a=0.3,b=@b").stdout
+        assert (
+            one == run("condition", fitted[0], table, "--given", "a=0.3", "--given", "b=@b").stdout
+        )
+
+    def test_names_with_commas(self, table):
+        opened = open_table(table)
+        assert parsed(["x,a=1"], ["a", "x,a"], opened).numbers == {"x,a": 1.0}
+        known = parsed(["x,a=1, a=@size"], ["a", "x,a", "c"], opened)
+        assert (known.numbers, known.sources) == ({"x,a": 1.0}, {"a": "size"})
 
 
 class TestReportAndExport:
@@ -681,7 +808,7 @@ def test_a_table_need_not_fit_in_memory(tmp_path, rng):
 class TestHelp:
     def test_exit_codes_are_documented(self):
         text = run("--help").output
-        for code in ("0 ", "1 ", "2 ", "130"):
+        for code in ("0 ", "1 ", "2 ", "130", "141"):
             assert f"\n    {code}" in text
         for name in ("fit", "predict", "evaluate", "condition", "report", "export", "demo", "info"):
             assert name in text

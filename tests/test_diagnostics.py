@@ -97,6 +97,30 @@ class TestHypotheses:
         assert np.isnan(_hypotheses.covariance(z))
         assert np.isnan(_hypotheses.tails(np.ones(1), np.ones(1)))
 
+    def test_corrected_for_their_number(self, rng):
+        """By the definition of Holm; NaN, of too few rows, is no test."""
+        normal = predictions(rng, 60)
+        found = diagnose(normal.rescale(1.15), normal.sample(seed=0))
+        p = np.sort(list(found.p_values.values()))
+        expected = np.minimum(np.maximum.accumulate(p * np.arange(5, 0, -1)), 1.0)
+        np.testing.assert_allclose(np.sort(list(found.adjusted_p_values.values())), expected)
+        few = diagnose(normal[:3], normal[:3].sample(seed=0))
+        known = [name for name in TESTS if not np.isnan(few.p_values[name])]
+        assert len(known) < 5
+        smallest = min(known, key=few.p_values.get)
+        expected = min(len(known) * few.p_values[smallest], 1.0)
+        assert few.adjusted_p_values[smallest] == pytest.approx(expected)
+        assert "so few rows tell little" in str(few)
+
+    def test_a_deviation_at_the_edge_is_none_among_five(self, rng):
+        """p just below 0.01 in one of five tests is what chance gives in one report of twenty."""
+        for seed in range(200):
+            normal = predictions(np.random.default_rng(seed), 100)
+            found = diagnose(normal, normal.sample(seed=seed))
+            smallest = min(found.p_values.values())
+            assert bool(found.deviations) == (smallest < 0.01 / 5)
+            assert ("Deviations beyond chance" in str(found)) == bool(found.deviations)
+
     def test_holm(self, rng):
         """Against its definition: reject in order of p while p ≤ α/(m − i)."""
         p = rng.uniform(size=12) ** 3

@@ -1,5 +1,6 @@
 """The report: its numbers by SciPy, its rules on planted faults, and the page in a real browser."""
 
+import inspect
 import itertools
 import json
 import re
@@ -11,8 +12,11 @@ import pytest
 import scipy.stats
 from markdown_it import MarkdownIt
 
-from keras_mvn import MultivariateNormal, report
-from keras_mvn.report import _figures, _render, _svg
+from keras_mvn import MultivariateNormal, calibration, report
+from keras_mvn.calibration import diagnose
+from keras_mvn.commands.fit import fit
+from keras_mvn.estimator import MultivariateNormalRegressor
+from keras_mvn.report import _advice, _figures, _format, _render, _svg
 from keras_mvn.report._learning import learning_of
 from structures import STRUCTURES, named
 
@@ -269,6 +273,136 @@ class TestAdvice:
         text = " ".join(found["To do"])
         assert "A constant covariance does better" in text
         assert "The diagonal model does better" in text
+
+    @pytest.mark.parametrize(
+        ("covariance", "alternative", "words"),
+        [
+            ("diagonal", "diagonal", "The chosen covariance is diagonal"),
+            ("cholesky, the same for all rows", "constant Σ", "is the same for all rows"),
+        ],
+    )
+    def test_no_comparison_with_itself(self, covariance, alternative, words, rng):
+        model = normals(rng, 400, 2)
+        twin = MultivariateNormal(model.mean + 1e-3, covariance=model.covariance)
+        data = report_data(rng, model=model, others={alternative: twin}, covariance=covariance)
+        text = report.to_markdown(data)
+        assert any(words in note for note in advice(data)["Note"])
+        assert "does as well" not in text
+        assert "does better" not in text
+        assert alternative not in text.split("| score |")[1].split("\n")[0]
+
+    def test_equal_predictions_are_not_compared(self, rng):
+        """Whatever the structure is called: an ensemble has no name for it."""
+        model = normals(rng, 400, 2)
+        text = report.to_markdown(report_data(rng, model=model, others={"diagonal": model}))
+        assert "The model gains" not in text
+        assert "The chosen covariance is diagonal" in text
+
+    def test_a_constant_covariance_that_other_scores_contradict(self, rng):
+        """Copies: the likelihood is that of the noise between them, CRPS and energy are not."""
+        n = 600
+        a = rng.normal(size=n)
+        y = np.stack([a, 2.0 * a], axis=1)
+        model = MultivariateNormal(0.9 * y, covariance=np.stack([[[0.05, 0.0], [0.0, 0.2]]] * n))
+        narrow = 9.0 * (np.outer([1.0, 2.0], [1.0, 2.0]) + 1e-9 * np.eye(2))
+        constant = MultivariateNormal(np.zeros((n, 2)), covariance=np.stack([narrow] * n))
+        data = report_data(rng, model=model, y=y, others={"constant Σ": constant})
+        found = advice(data)
+        assert not any("Use the constant" in text for text in found["To do"])
+        assert any(text.startswith("t1 is (nearly) a copy of t0") for text in found["To do"])
+        (note,) = [text for text in found["Note"] if "A constant covariance" in text]
+        assert "does better" in note
+        assert "but the model is better by CRPS" in note
+        assert "energy score" in note
+        assert "nearly singular" in note
+
+    @pytest.mark.parametrize("n", [4, 30])
+    def test_with_few_rows_nothing_is_chosen_by_them(self, n, rng):
+        mean = rng.normal(size=(n, 2))
+        constant = MultivariateNormal(mean, covariance=np.stack([np.eye(2)] * n))
+        model = constant.rescale(np.exp(0.7 * rng.normal(size=n)))
+        others = {"constant Σ": constant, "diagonal": constant, "uncalibrated": constant}
+        data = report_data(rng, model=model, y=constant.sample(seed=6), others=others)
+        first = report.to_markdown(data).split("## What to do next")[1].split("\n- ")[1]
+        assert f"{n} test rows tell little" in first
+        acts = " ".join(advice(data).get("To do", []))
+        assert not re.search("constant|diagonal|likelihood", acts)
+        assert "Good" not in advice(data)
+
+    def test_calibration_with_few_rows(self):
+        """Several tests at once: of 300 models that are right about 1 % are called wrong."""
+        called = 0
+        for seed in range(300):
+            rng = np.random.default_rng(seed)
+            found = diagnose(model := normals(rng, 12, 2), model.sample(seed=seed))
+            called += bool(found.deviations)
+        assert called <= 10  # 3 expected; p = 1e-3
+
+    def test_verdicts_do_not_contradict(self, rng):
+        """Of the right size on average, but heavy-tailed: not "good"."""
+        model = normals(rng, 2000, 3)
+        t = rng.normal(size=(2000, 3)) / np.sqrt(rng.chisquare(4, size=(2000, 1)) / 4)
+        y = model.mean + (model.scale_tril @ t[..., None])[..., 0]
+        t = np.sqrt((model.mahalanobis(y) ** 2).mean() / 3)
+        data = report_data(rng, model=model.rescale(t), y=y, others={"uncalibrated": model})
+        assert not any("nothing speaks" in text for text in advice(data).get("Good", []))
+        assert any("but not calibrated (" in text for text in advice(data)["Note"])
+        before = report.to_markdown(data).split("**Before.**")[1].split("\n")[0]
+        assert "Deviations beyond chance" in before
+
+    def test_recalibration_that_changes_no_coverage(self, rng):
+        model = normals(rng, 400, 2)
+        data = report_data(rng, model=model, others={"uncalibrated": model.rescale(1.0 + 1e-9)})
+        (note,) = [text for text in advice(data)["Note"] if "Recalibration" in text]
+        assert re.search(r"left the coverage of the 90 % region at \d\d\.\d %, and changed", note)
+
+    def test_recalibration_in_words(self, rng):
+        noted = {
+            "coverage 0.991, from 30 rows": "multiplied by 0.991, the factor with which 90 %",
+            "temperature 1.200, from 30 rows": "multiplied by 1.200, the likeliest factor on 30",
+            "matrix, from 30 rows": "Recalibration: matrix, from 30 rows",
+        }
+        for text, words in noted.items():
+            assert words in report.to_markdown(report_data(rng, n=20, calibration=text))
+
+    @pytest.mark.parametrize("missing", ["", None])
+    def test_missing_categories(self, missing, rng):
+        model = normals(rng, 1200, 2)
+        kind = rng.choice(np.array(["p", "q", missing], dtype=object), size=1200)
+        gone = np.array([value == missing for value in kind])
+        y = model.mean + np.where(gone, 2.0, 1.0)[:, None] * (model.sample(seed=5) - model.mean)
+        data = report_data(rng, model=model, y=y, x={"kind": kind})
+        shown = table(report.to_markdown(data), "| rows where |")
+        assert set(shown) == {"all rows", "kind is missing", "kind = p", "kind = q"}
+        assert int(shown["kind is missing"][0]) == gone.sum()
+        assert any(t.startswith("Where kind is missing, the") for t in advice(data)["To do"])
+
+    def test_no_negative_zeros(self):
+        cells = [
+            _format.number(-0.0),
+            _format.estimate(-0.0, 0.0),
+            _format.estimate(-1e-4, 0.012),
+            _format.estimate(-1e-9, 1e-3),
+            _format.signed(-1e-9),
+        ]
+        assert not any("−" in cell for cell in cells), cells
+
+    def test_actions_can_be_taken(self):
+        """Every option is one of `keras-mvn fit`, every parameter one of the estimator."""
+        source = inspect.getsource(_advice)
+        options = {name for one in fit.params for name in one.opts}
+        assert (found := set(re.findall(r"--[a-z][a-z-]+", source))) <= options
+        assert {"--covariance", "--calibration", "--epochs", "--seed"} <= found
+        parameters = inspect.signature(MultivariateNormalRegressor).parameters
+        calls = re.findall(r"\{PYTHON\}\((\w+)=|or \((\w+)=", source)
+        named_parameters = {one or other for one, other in calls}
+        assert {"calibration", "target_transform", "constant"} <= named_parameters
+        assert named_parameters <= set(parameters)
+        for name in re.findall(r"keras_mvn\.calibration\.([A-Z]\w+)", source):
+            assert hasattr(calibration, name)
+        choices = next(one for one in fit.params if one.name == "calibration").type.choices
+        values = re.findall(r'--calibration (\w+)|calibration="(\w+)"', source)
+        assert {one or other for one, other in values} <= set(choices)
 
     def test_on_targets_that_the_inputs_do_not_explain(self, rng):
         model = MultivariateNormal(
@@ -857,6 +991,15 @@ class TestBrowser:
         assert not open_page(data).get_by_text("needs JavaScript").is_visible()
         assert page.locator("table:visible").count() >= 5
         assert page.locator("svg:visible").count() >= 5
+
+    def test_tables_that_go_on_to_the_right_show_it(self, open_page, rng):
+        page = open_page(report_data(rng, d=8), 400)
+        heat = page.locator(".scroll:has(.heat)")
+        assert "more" in heat.get_attribute("class")
+        heat.evaluate("one => one.scrollTo(one.scrollWidth, 0)")
+        page.wait_for_function("!document.querySelector('.scroll:has(.heat)').matches('.more')")
+        page.set_viewport_size({"width": 1600, "height": 900})
+        page.wait_for_function("document.querySelectorAll('.scroll.more').length === 0")
 
     def test_prints(self, open_page, rng):
         page = open_page(report_data(rng))

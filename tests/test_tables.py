@@ -394,6 +394,7 @@ class TestQuestions:
         [
             ({"features": ("size", "colour")}, "--features.*'colour'.*Did you mean 'color'"),
             ({"features": ("a", "size")}, "'a' is a target too"),
+            ({"features": ("size", "color"), "drop": ("color",)}, "--features: 'color' .* --drop"),
             ({"drop": ("what",)}, "--drop"),
             ({"group": "what"}, "--group"),
             ({"group": "open"}, "2 groups; at least 4"),
@@ -465,6 +466,55 @@ class TestSplits:
     def test_four_groups_fill_four_parts(self):
         split = by_groups(np.repeat(np.arange(4), 10), shares(True), seed=0)
         assert [len(part) for part in split] == [10] * 4
+
+    @pytest.mark.parametrize("seed", range(10))
+    def test_few_groups_do_not_starve_training(self, seed):
+        sizes = np.array([35, 120, 120, 120])
+        split = by_groups(np.repeat(np.arange(4), sizes), shares(True), seed)
+        self.parts_are_a_partition(split, 395)
+        assert len(split.train) == 120
+        assert sorted(map(len, split)) == [35, 120, 120, 120]
+
+    @pytest.mark.parametrize("sizes", [(300, 20, 20, 30, 30), (90, 80, 70, 20, 20, 10, 10, 5)])
+    def test_few_groups_come_as_near_to_the_shares_as_any_deal(self, sizes):
+        """Against all assignments: no more rows are misplaced than half as many again."""
+        wanted = np.array(shares(True)) * sum(sizes)
+
+        def misplaced(part_of):
+            return np.abs(np.bincount(part_of, sizes, minlength=4) - wanted).sum()
+
+        deals = (np.array(d) for d in itertools.product(range(4), repeat=len(sizes)))
+        best = min(misplaced(deal) for deal in deals if len(set(deal)) == 4)
+        for seed in range(5):
+            split = by_groups(np.repeat(np.arange(len(sizes)), sizes), shares(True), seed)
+            found = np.abs(np.array(list(map(len, split))) - wanted).sum()
+            assert found <= max(1.5 * best, 0.06 * sum(sizes))
+            assert len(split.train) == max(map(len, split))
+
+    def test_the_largest_groups_are_not_always_trained_on(self):
+        sizes = np.repeat([4, 5, 6, 7], 50)
+        groups = np.repeat(np.arange(200), sizes)
+        splits = [by_groups(groups, shares(True), seed) for seed in range(30)]
+        means = [[sizes[np.unique(groups[part])].mean() for part in split] for split in splits]
+        np.testing.assert_allclose(np.mean(means, axis=0), 5.5, atol=0.2)
+
+    def test_groups_are_reproducible_and_depend_on_the_seed(self):
+        for sizes in ([10] * 8, [7] * 50):
+            groups = np.repeat(np.arange(len(sizes)), sizes)
+            first, again, other = (by_groups(groups, shares(True), seed) for seed in (1, 1, 2))
+            for a, b in zip(first, again, strict=True):
+                np.testing.assert_array_equal(a, b)
+            assert not np.array_equal(first.train, other.train)
+
+    def test_rows_without_a_group_are_one_group_and_told(self, tmp_path, rng):
+        frame = table_of(rng)
+        frame["who"] = [None if i % 10 == 0 else f"p{i % 37}" for i in range(400)]
+        frame.to_csv(tmp_path / "t.csv", index=False)
+        planned, *_ = prepared(tmp_path / "t.csv", tmp_path / "w", group="who")
+        alone = frame["who"].isna().to_numpy()[planned.rows]
+        assert sum(alone[part].any() for part in planned.split) == 1
+        told = f"group who: {alone.sum()} rows have none, and count as one group"
+        assert told in planned.notes
 
     def test_the_last_rows_test(self, rng):
         times = rng.permutation(np.repeat(np.arange(250.0), 4))

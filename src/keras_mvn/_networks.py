@@ -18,7 +18,16 @@ from keras_mvn.ensemble import DeepEnsemble
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.types import Array
 
-__all__ = ["Candidate", "Fitter", "Tried", "candidates", "ensemble_of", "thinned"]
+__all__ = [
+    "Candidate",
+    "Fitter",
+    "Tried",
+    "candidates",
+    "constant_covariance",
+    "ensemble_of",
+    "independent",
+    "thinned",
+]
 
 DENSE_UP_TO = 100
 """Targets, above which d(d + 1)/2 numbers a row are too many (docs/choosing.md)."""
@@ -37,13 +46,29 @@ class Candidate(NamedTuple):
     covariance: Covariance
     constant: str | None
 
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its network, when structures are compared."""
+        return f"{self.name.replace(' ', '_')}-member_0"
+
+
+def independent() -> Candidate:
+    """Targets that do not move together."""
+    return Candidate("diagonal", covariances.Diagonal(), None)
+
+
+def constant_covariance(event_size: int) -> Candidate:
+    """The same covariance for all rows, a full one; of one target that is its variance."""
+    one = event_size == 1
+    full: Covariance = covariances.Diagonal() if one else covariances.Cholesky()
+    return Candidate("constant covariance", full, "covariance")
+
 
 def candidates(event_size: int) -> list[Candidate]:
     """What "auto" tries for d targets, the likeliest first: the time may not suffice for all."""
-    independent = Candidate("diagonal", covariances.Diagonal(), None)
     if event_size == 1:
-        return [independent, Candidate("constant covariance", covariances.Diagonal(), "covariance")]
-    found = [independent]
+        return [independent(), constant_covariance(event_size)]
+    found = [independent()]
     if event_size >= LOW_RANK_FROM:
         rank = min(10, event_size // 4)
         found.insert(0, Candidate("low_rank", covariances.LowRank(rank=rank), None))
@@ -54,7 +79,7 @@ def candidates(event_size: int) -> list[Candidate]:
             Candidate("constant shape", full, "shape"),
             *found,
             Candidate("precision_cholesky", covariances.PrecisionCholesky(), None),
-            Candidate("constant covariance", full, "covariance"),
+            constant_covariance(event_size),
         ]
     return found
 
@@ -150,8 +175,7 @@ class Fitter:
             if tried and (self.interrupted or late):
                 break
             own = replace(recipe, covariance=choice.covariance, constant=choice.constant)
-            folder = f"{choice.name.replace(' ', '_')}-member_0"
-            trained = self._train(own, 0, folder, len(choices) - i + others)
+            trained = self._train(own, 0, choice.folder, len(choices) - i + others)
             nll = _mean_nll(trained, self._validation)
             tried.append(Tried(choice, nll, own, trained))
             self._say(f"{choice.name}: validation NLL {nll:.4f}, {trained.summary()}")

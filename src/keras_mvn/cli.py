@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import click
 
 import keras_mvn
-from keras_mvn.commands._console import INTERRUPTED, RefusalError
+from keras_mvn.commands._console import INTERRUPTED, NOBODY_READS, RefusalError, silence
 from keras_mvn.commands.condition import condition
 from keras_mvn.commands.demo import demo
 from keras_mvn.commands.evaluate import evaluate
@@ -28,6 +29,10 @@ class _Group(click.Group):
 
         try:
             super().invoke(ctx)
+            sys.stdout.flush()  # here, where it can still be said that nobody reads it
+        except BrokenPipeError:
+            silence(sys.stdout)
+            ctx.exit(NOBODY_READS)
         except TableError as error:
             raise RefusalError(str(error)) from error
         except ImportError as error:
@@ -56,6 +61,7 @@ def command() -> None:
       1    an error of the program
       2    bad usage or a bad table: one line on stderr says what, and nothing is left half-written
       130  interrupted by ^C; `fit` has saved the best so far
+      141  whoever read stdout has ended, such as `head`: as of any filter, without a word
 
     The backend is Keras' own choice (KERAS_BACKEND, or keras.json); if that one is not installed
     and KERAS_BACKEND is not set, the command takes one that is.

@@ -956,18 +956,3 @@ _READ = {
     "scale_tril": _from_scale_tril,
     "precision": _from_precision,
 }
-
-
-def require_normal(given: Any) -> None:
-    """Scores and calibration are of normal distributions.
-
-    Raises:
-        TypeError: it is something else, as what an estimator with a target_transform predicts.
-
-    """
-    if not isinstance(given, MultivariateNormal):
-        raise TypeError(
-            f"Expected a MultivariateNormal, received {type(given).__name__}. What is normal after "
-            "a transform T of the targets has it as `.normal`: pass that, and T(y) = "
-            "`.transform.forward(y)` in the place of y."
-        )

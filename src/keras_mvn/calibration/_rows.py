@@ -9,7 +9,8 @@ import numpy as np
 
 from keras_mvn._checks import as_numpy, checked_missing, observed_targets
 from keras_mvn._names import target_names_of
-from keras_mvn.distribution import MultivariateNormal, require_normal
+from keras_mvn._normals import require_normal
+from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.types import Array
 
 __all__ = ["Rows", "calibration_rows", "complete_rows"]

@@ -27,8 +27,11 @@ LEVELS = (*(i / 20 for i in range(1, 20)), 0.99)
 HEADLINE = 0.9
 """The level that the report names."""
 
+FEW_ROWS = 50
+"""Below which it says that they tell little."""
+
 SIGNIFICANT = 0.01
-"""p-values below this are called a deviation in the report."""
+"""Adjusted p-values below this are called a deviation in the report."""
 
 
 @final
@@ -99,6 +102,21 @@ class Diagnosis:
         """The factor on all standard deviations that would mend their size."""
         return float(np.sqrt(self.squared_distances.sum() / self.observed_counts.sum()))
 
+    @property
+    def adjusted_p_values(self) -> dict[str, float]:
+        """`p_values` corrected for the number of tests (Holm 1979); those that are NaN stay so.
+
+        Of a calibrated model, any of them is below α with probability α at most.
+        """
+        known = [name for name, p in self.p_values.items() if not np.isnan(p)]
+        adjusted = _hypotheses.holm(np.array([self.p_values[name] for name in known]))
+        return {**self.p_values, **dict(zip(known, adjusted.tolist(), strict=True))}
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """Names of the tests that find a deviation beyond chance: adjusted p-values < 0.01."""
+        return tuple(name for name, p in self.adjusted_p_values.items() if p < SIGNIFICANT)
+
     def histogram(self, bins: int = 10) -> np.ndarray:
         """Rows in equally wide bins of the PIT, n/bins in each if calibrated: (bins,)."""
         return np.histogram(self.pit, bins=bins, range=(0.0, 1.0))[0]
@@ -146,6 +164,7 @@ class Diagnosis:
             "second_moment_error": self.second_moment_error,
             "expected_second_moment_error": self.expected_second_moment_error,
             "p_values": dict(self.p_values),
+            "adjusted_p_values": self.adjusted_p_values,
             "groups": [asdict(one) for one in self.groups],
         }
 
@@ -188,7 +207,7 @@ def diagnose(
 87.2–92.6 %): overconfident.
     One temperature of 1.17 would mend the size of the regions.
     Standard deviations should be 1.19 (target 0) and 1.16 (target 1) times as large.
-    Deviations beyond chance (p < 0.01): size, radial, covariance.
+    Deviations beyond chance (p < 0.01, corrected for 5 tests): size, radial, covariance.
 
     """
     chosen = np.array([probability(float(level), "levels") for level in levels])
@@ -264,7 +283,7 @@ def _directions(rows: Rows) -> tuple[Direction, ...]:
 
 
 def _sentences(found: Diagnosis) -> list[str]:
-    deviations = [name for name, p in found.p_values.items() if p < SIGNIFICANT]
+    deviations = found.deviations
     sentences = [_headline(found, deviations)]
     if "size" in deviations:
         sentences.append(
@@ -283,19 +302,25 @@ def _sentences(found: Diagnosis) -> list[str]:
         sentences.append("Distances scatter more, or less, than those of a normal distribution.")
     sentences.extend(str(one) + "." for one in found.groups if one.adjusted_p_value < SIGNIFICANT)
     if deviations:
-        sentences.append(f"Deviations beyond chance (p < {SIGNIFICANT}): {', '.join(deviations)}.")
+        tests = sum(not np.isnan(p) for p in found.p_values.values())
+        sentences.append(
+            f"Deviations beyond chance (p < {SIGNIFICANT}, corrected for {tests} tests): "
+            f"{', '.join(deviations)}."
+        )
     return sentences
 
 
-def _headline(found: Diagnosis, deviations: list[str]) -> str:
+def _headline(found: Diagnosis, deviations: Sequence[str]) -> str:
     coverage = Coverage.of_pit(found.pit, np.array([HEADLINE]))
     ends = (*coverage.band(), *coverage.expected_band())
     low, high, expected_low, expected_high = (100.0 * float(end[0]) for end in ends)
     verdict = "nothing speaks against its calibration"
     if "size" in deviations:
         verdict = "overconfident" if found.temperature > 1.0 else "underconfident"
+    elif found.rows < FEW_ROWS and not deviations:
+        verdict += ", but so few rows tell little"
     elif deviations:
-        verdict = "of the right size on average, but not calibrated"
+        verdict = f"of the right size on average, but not calibrated ({', '.join(deviations)})"
     return (
         f"The {100 * HEADLINE:.0f} % region holds {100 * float(coverage.fraction[0]):.1f} % of "
         f"{found.rows} rows (95 % confidence: {low:.1f}–{high:.1f} %; of a calibrated model "
@@ -320,7 +345,8 @@ def _widest(found: Diagnosis) -> list[str]:
     if abs(np.log(max(worst.dispersion, 1e-300))) < single + np.log(1.2):
         return []
     order = np.argsort(-np.abs(worst.weights))[:3]
-    text = " ".join(f"{worst.weights[i]:+.2f} {found.target_names[i]}" for i in order)
+    rounded = np.round(worst.weights, 2) + 0.0  # −0 becomes 0
+    text = " ".join(f"{rounded[i]:+.2f} {found.target_names[i]}" for i in order)
     return [
         f"Together, {text} scatters {np.sqrt(worst.dispersion):.2f} times as far as predicted "
         "(in standard deviations of each): correlations are off."

@@ -112,12 +112,18 @@ def comparison(metrics: Mapping[str, Any]) -> Any:
 
     columns = {
         "NLL/target": ("nll_per_target", "{:.3f}", 1.0),
-        "RMSE": ("rmse", "{:.3f}", 1.0),
-        "energy": ("energy_score", "{:.3f}", 1.0),
+        "RMSE/sd": ("rmse", "{:.3f}", 1.0),
+        "energy/sd": ("energy_score", "{:.3f}", 1.0),
         "joint 90 %": ("coverage_90", "{:.1f} %", 100.0),
         "marginal 90 %": ("marginal_coverage_90", "{:.1f} %", 100.0),
     }
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+        caption="sd: of each target in the training rows (in the report: in the test rows)",
+        caption_justify="left",
+    )
     table.add_column("test rows", no_wrap=True)
     for title in columns:
         table.add_column(title, justify="right", no_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -39,7 +40,7 @@ class Known:
 
 
 def parsed(given: Sequence[str], targets: Sequence[str], table: Table) -> Known:
-    """Of `--given a=1.2 --given b=@column`.
+    """Of `--given a=1.2 --given b=@column`, also `--given a=1.2,b=@column`.
 
     Raises:
         RefusalError: an unknown target or column, one given twice, all of them, or no number.
@@ -47,12 +48,12 @@ def parsed(given: Sequence[str], targets: Sequence[str], table: Table) -> Known:
     """
     numbers: dict[str, float] = {}
     sources: dict[str, str] = {}
-    for entry in given:
+    for entry in (part for text in given for part in _entries(text, targets)):
         target, _, value = entry.rpartition("=")
         if target not in targets:
             raise RefusalError(
                 f"--given {entry}: expected TARGET=VALUE with one of the targets "
-                f"{', '.join(targets)}."
+                f"{', '.join(targets)}; repeat --given for several."
             )
         if target in numbers or target in sources:
             raise RefusalError(f"--given {entry}: {target} was given before.")
@@ -72,6 +73,14 @@ def parsed(given: Sequence[str], targets: Sequence[str], table: Table) -> Known:
     if len(numbers) + len(sources) == len(targets):
         raise RefusalError("--given names every target: nothing is left to predict.")
     return Known(numbers, sources)
+
+
+def _entries(text: str, targets: Sequence[str]) -> list[str]:
+    """Of `a=1.2,b=@column` the entries; names of targets and columns may have commas in them."""
+    names = "|".join(map(re.escape, sorted(targets, key=len, reverse=True)))
+    if text.rpartition("=")[0] in targets or not re.match(rf"(?:{names})=", text):
+        return [text]
+    return re.findall(rf"(?:{names})=.*?(?=,\s*(?:{names})=|$)", text)
 
 
 def conditioned(normal: MultivariateNormal, values: Mapping[str, Array]) -> MultivariateNormal:

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import IO, Any, final
 
 import click
 
-__all__ = ["INTERRUPTED", "Output", "RefusalError"]
+__all__ = ["INTERRUPTED", "NOBODY_READS", "Output", "RefusalError", "silence"]
 
 INTERRUPTED = 130
 """Exit code after ^C, as shells have it: 128 + SIGINT."""
+
+NOBODY_READS = 141
+"""Exit code when the reader of stdout has ended, such as `head`: 128 + SIGPIPE."""
+
+
+def silence(stream: IO[Any]) -> None:
+    """Let nothing more be written to it, not what is buffered either."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 class RefusalError(click.ClickException):
@@ -42,12 +53,28 @@ class Output:
     def __init__(self, json: bool = False, quiet: bool = False) -> None:
         from rich.console import Console
 
+        class Words(Console):
+            def on_broken_pipe(self) -> None:
+                """As for everything else on stdout: `cli` ends the command."""
+                raise  # the `BrokenPipeError` that is being handled
+
         self.json = json
-        self.console = Console(stderr=json or quiet, highlight=False, soft_wrap=True)
+        self.console = Words(stderr=json or quiet, highlight=False, soft_wrap=True)
+        self._noted: set[str] = set()
 
     def say(self, text: Any = "") -> None:
         """Words, or a table of `rich`."""
         self.console.print(text, markup=False)
+
+    def note(self, text: str) -> None:
+        """Something to know, once, however often it comes up."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self.say(f"note: {text}")
+
+    def warn(self, text: str) -> None:
+        """A line on stderr, wherever the words go."""
+        click.echo(f"warning: {text}", err=True)
 
     def result(self, values: dict[str, Any]) -> None:
         """The JSON object, where one was asked for."""

@@ -16,12 +16,13 @@ import numpy as np
 
 from keras_mvn import _fitting_data
 from keras_mvn._fitting import predict_normal
+from keras_mvn._networks import Candidate, constant_covariance, independent
 from keras_mvn._optional import require
 from keras_mvn._streaming import StreamingMoments
 from keras_mvn.calibration import Recalibration
 from keras_mvn.commands import _assessing, _options
 from keras_mvn.commands._console import INTERRUPTED, Output, RefusalError
-from keras_mvn.commands._folder import FIT, FORMAT, FitFolder, read_json, write_json
+from keras_mvn.commands._folder import FIT, FORMAT, FitFolder, identity, read_json, write_json
 from keras_mvn.commands._model import (
     MEMBERS,
     MODEL,
@@ -31,7 +32,7 @@ from keras_mvn.commands._model import (
 )
 from keras_mvn.commands._networks import Arrays, Network, Settings, reuse, train
 from keras_mvn.commands._reporting import write_history, write_report
-from keras_mvn.commands._structures import structure_of
+from keras_mvn.commands._structures import structure_of, wasteful
 from keras_mvn.commands._versions import versions
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.tables import (
@@ -43,6 +44,7 @@ from keras_mvn.tables import (
     columns_named,
     open_table,
     plan,
+    shares,
     survey,
     write_arrays,
 )
@@ -143,6 +145,12 @@ def _prepared(given: dict[str, Any], folder: FitFolder, output: Output) -> Prepa
     decided = [_words(d.column, d.kind, d.why) for d in planned.decisions]
     _tell(output, table, found.rows, decided, planned.notes)
     _tell_split(output, planned.split, given)
+    warned = [
+        *_starved(planned.split, given),
+        *wasteful(given["covariance"], len(question.targets)),
+    ]
+    for text in warned:
+        output.warn(text)
     folder.begin()
     try:
         write_json(folder.work / REQUEST, request)
@@ -152,7 +160,8 @@ def _prepared(given: dict[str, Any], folder: FitFolder, output: Output) -> Prepa
         _keep(folder, planned.split._replace(test=test), planned.rows, raw)
         planned.preprocessing.save(folder.partial / PREPROCESSING)
         about = {
-            "decisions": [*table.notes, *decided, *planned.notes],
+            "decisions": [*table.notes, *decided, *planned.notes, *warned],
+            "file": identity(table.path),
             "rows_in_file": found.rows,
             "test_rows": len(planned.split.test),
         }
@@ -258,6 +267,20 @@ def _tell_split(output: Output, split: Split, given: Mapping[str, Any]) -> None:
     output.say(f"  rows {how}: {parts}")
 
 
+def _starved(split: Split, given: Mapping[str, Any]) -> list[str]:
+    """That training has far fewer rows than it should, as with few groups."""
+    rows, train = sum(map(len, split)), len(split.train)
+    wanted = shares(given["calibration"] != "none")[0]
+    if train >= FEW * wanted * rows:
+        return []
+    why = f"groups of {given['group']} are few, and stay whole" if given["group"] else "of times"
+    return [f"{train} of {rows} rows are for training, not {100 * wanted:.0f} %: {why}"]
+
+
+FEW = 2 / 3
+"""Of the rows that training should have: fewer are worth a warning."""
+
+
 # --- training ------------------------------------------------------------------------------------
 
 
@@ -270,10 +293,10 @@ def _networks(
     trained = {"model": train(model, prepared.arrays, folder.work / "model", output, "the model")}
     if trained["model"].interrupted:
         return trained, True
-    _tell_selection(output, trained["model"])
+    _tell_selection(output, trained["model"], prepared.arrays)
     if not baselines:
         return trained, False
-    for name, settings, candidate in _baselines(given, model):
+    for name, settings, candidate in _baselines(given, model, len(prepared.arrays.targets)):
         place = folder.work / name.replace(" ", "_")
         reuse(folder.work / "model", candidate, place)
         try:
@@ -306,22 +329,24 @@ def _settings(given: Mapping[str, Any], share: float) -> Settings:
     )
 
 
-def _baselines(given: Mapping[str, Any], model: Settings) -> Iterator[tuple[str, Settings, str]]:
+def _baselines(
+    given: Mapping[str, Any], model: Settings, event_size: int
+) -> Iterator[tuple[str, Settings, Candidate]]:
     """Name, settings, and the candidate of "auto" that is the same network."""
     budget = given["time_budget"]
     share = None if budget is None else 0.5 * (1.0 - SHARE_OF_MODEL) * budget
     structures = {
-        _assessing.DIAGONAL: ("diagonal", None, "diagonal"),
-        _assessing.CONSTANT: ("cholesky", "covariance", "constant_covariance"),
+        _assessing.DIAGONAL: independent(),
+        _assessing.CONSTANT: constant_covariance(event_size),
     }
-    for name, (covariance, constant, candidate) in structures.items():
+    for name, candidate in structures.items():
         yield (
             name,
             Settings(
-                covariance,
+                candidate.covariance,
                 model.calibration,
                 model.seed,
-                constant,
+                candidate.constant,
                 members=model.members,
                 time_budget=share,
                 options=model.options,
@@ -330,10 +355,13 @@ def _baselines(given: Mapping[str, Any], model: Settings) -> Iterator[tuple[str,
         )
 
 
-def _tell_selection(output: Output, network: Network) -> None:
+def _tell_selection(output: Output, network: Network, arrays: Arrays) -> None:
     if network.selection:
-        tried = ", ".join(f"{one['name']} {one['validation_nll']:.3f}" for one in network.selection)
-        output.say(f"  structures by validation NLL: {tried}")
+        d = arrays.targets_in_a_row("validation")
+        tried = ", ".join(
+            f"{one['name']} {one['validation_nll'] / d:.3f}" for one in network.selection
+        )
+        output.say(f"  structures by NLL per target, of the validation rows: {tried}")
 
 
 # --- afterwards ----------------------------------------------------------------------------------
@@ -415,6 +443,7 @@ def _about(
         "interrupted": interrupted,
         "resumed": bool(given["resume"]),
         "source": Path(given["data"]).name,
+        "file": prepared.about.get("file"),
         "rows_in_file": prepared.about["rows_in_file"],
         "rows": rows,
         "targets": list(prepared.preprocessing.targets),

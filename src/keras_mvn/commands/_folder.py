@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -14,7 +15,17 @@ from typing import Any, final
 
 from keras_mvn.commands._console import RefusalError
 
-__all__ = ["FIT", "FORMAT", "FitFolder", "fitted", "read_json", "replaced_at_the_end", "write_json"]
+__all__ = [
+    "FIT",
+    "FORMAT",
+    "FitFolder",
+    "fitted",
+    "identity",
+    "is_same",
+    "read_json",
+    "replaced_at_the_end",
+    "write_json",
+]
 
 FORMAT = 1
 """Version of what a fit directory holds."""
@@ -107,6 +118,22 @@ def _require_writable(target: Path) -> None:
         raise RefusalError(f"--out {target}: {above} is not a directory.")
     if not os.access(above, os.W_OK | os.X_OK):
         raise RefusalError(f"--out {target}: permission denied in {above}.")
+
+
+def identity(path: Path) -> dict[str, Any]:
+    """What a file is known by, wherever it lies: its size in bytes, and a hash."""
+    with path.open("rb") as file:
+        return {
+            "size": path.stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }
+
+
+def is_same(path: Path, known: dict[str, Any] | None) -> bool:
+    """Whether it is a file whose `identity` is known; the hash is taken only if it may be."""
+    if known is None or path.stat().st_size != known["size"]:
+        return False
+    return identity(path) == known
 
 
 def write_json(path: Path, values: Any) -> None:

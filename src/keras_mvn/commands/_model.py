@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import keras
+import numpy as np
 
 from keras_mvn import _fitting
 from keras_mvn.calibration import Recalibration
 from keras_mvn.commands._console import Output, RefusalError
-from keras_mvn.commands._folder import fitted, read_json, write_json
+from keras_mvn.commands._folder import fitted, is_same, read_json, write_json
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.tables import Preprocessing, Table
 
@@ -111,14 +112,36 @@ class FittedModel:
         extra = [*columns, *(self.targets if targets else ())]
         wanted = list(dict.fromkeys([*self.preprocessing.columns, *extra]))
         told: set[str] = set()
+        empty = True
         for batch in table.batches(wanted):
             if not batch.num_rows:
                 continue
+            if empty:
+                self._warn_of_training_rows(table, output)
             for column, texts in self.preprocessing.unknown_categories(batch).items():
                 if column not in told:
                     told.add(column)
-                    output.say(f"{column}: {texts[0]!r} and such were too rare in training to know")
+                    output.say(
+                        f"{column}: {texts[0]!r} and such were not seen, or too rare, in training"
+                    )
             yield Rows(batch, self.predict(self.preprocessing.inputs(batch)))
+            empty = False
+        if empty:
+            yield self._no_rows(table, wanted)
+
+    def _warn_of_training_rows(self, table: Table, output: Output) -> None:
+        if is_same(table.path, self.about.get("file")):
+            rows = self.about["rows"]
+            output.warn(
+                f"the model was fitted to {table.path.name}: {rows['train']} of its "
+                f"{self.about['rows_in_file']} rows were trained on, so scores of all of them are "
+                "optimistic; those of the test rows alone are in metrics.json."
+            )
+
+    def _no_rows(self, table: Table, columns: Sequence[str]) -> Rows:
+        """Of a table without any: what is written has its columns all the same."""
+        any_row = np.zeros((1, len(self.preprocessing.names)), np.float32)
+        return Rows(table.no_rows(columns), self.predict(any_row)[:0])
 
 
 def recalibrated(

@@ -14,9 +14,12 @@ import keras
 import numpy as np
 
 from keras_mvn._heads import heads
+from keras_mvn._networks import Candidate
+from keras_mvn._optional import require
 from keras_mvn.calibration import Recalibration
 from keras_mvn.commands._console import Output
 from keras_mvn.commands._structures import structure_of
+from keras_mvn.covariances import Covariance
 from keras_mvn.estimator import MultivariateNormalRegressor
 from keras_mvn.tables import Split
 
@@ -33,6 +36,16 @@ class Arrays:
     split: Split
     targets: tuple[str, ...]
 
+    def named(self) -> Any:
+        """The targets as a data frame, without a copy: what is wrong with one, says its name."""
+        pandas = require("pandas", "keras-mvn fit")
+        return pandas.DataFrame(self.y, columns=list(self.targets), copy=False)
+
+    def targets_in_a_row(self, part: str) -> float:
+        """How many are observed, on average over the rows of a part of the split."""
+        y = self.y[getattr(self.split, part)]
+        return float(np.count_nonzero(~np.isnan(y)) / max(1, len(y)))
+
     @classmethod
     def open(cls, folder: Path, split: Split, targets: Sequence[str]) -> Arrays:
         """As `tables.write_arrays` wrote them, not read into memory."""
@@ -45,7 +58,8 @@ class Arrays:
 class Settings:
     """Of a network and its training; names and units are those of the command line."""
 
-    covariance: str
+    covariance: str | Covariance
+    """A structure, or its name on the command line."""
     calibration: str | None
     seed: int
     constant: str | None = None
@@ -88,7 +102,7 @@ def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what
 
     """
     estimator = MultivariateNormalRegressor(
-        structure_of(settings.covariance),
+        _structure(settings.covariance),
         constant=settings.constant,
         n_members=settings.members,
         calibration=settings.calibration,
@@ -102,7 +116,7 @@ def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what
         try:
             estimator.fit(
                 arrays.x,
-                arrays.y,
+                arrays.named(),
                 split=rows,
                 backup_dir=folder,
                 callbacks=lambda: [_Progress(progress, output)],
@@ -123,9 +137,13 @@ def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what
     )
 
 
-def reuse(selection: Path, candidate: str, folder: Path) -> None:
+def _structure(covariance: str | Covariance) -> str | Covariance:
+    return structure_of(covariance) if isinstance(covariance, str) else covariance
+
+
+def reuse(selection: Path, candidate: Candidate, folder: Path) -> None:
     """Let a baseline take the network that was trained when structures were compared."""
-    trained = selection / f"{candidate}-member_0"
+    trained = selection / candidate.folder
     if trained.is_dir() and not folder.exists():
         shutil.copytree(trained, folder / "member_0")
 
@@ -159,5 +177,5 @@ def warnings_said(output: Output) -> Iterator[None]:
             yield
         finally:
             texts = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-            for text in dict.fromkeys(texts):
-                output.say(f"note: {text}")
+            for text in texts:
+                output.note(text)

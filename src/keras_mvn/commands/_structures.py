@@ -7,7 +7,7 @@ import click
 from keras_mvn import covariances
 from keras_mvn.covariances import Covariance
 
-__all__ = ["structure_of"]
+__all__ = ["structure_of", "wasteful"]
 
 _WITH_NUMBER = {"low_rank": covariances.LowRank, "banded": covariances.Banded}
 
@@ -31,3 +31,17 @@ def structure_of(text: str) -> str | Covariance:
             f"{text!r}: expected auto, cholesky, precision_cholesky, correlation, symmetric, "
             "diagonal, isotropic, low_rank:RANK or banded:BANDWIDTH."
         ) from error
+
+
+def wasteful(text: str, event_size: int) -> list[str]:
+    """That a structure has more numbers than a full covariance has, in a line; or nothing."""
+    structure = structure_of(text)
+    if isinstance(structure, str):
+        return []
+    own, full = (s.packed_size(event_size) for s in (structure, covariances.Cholesky()))
+    if own <= full:
+        return []
+    return [
+        f"--covariance {text}: {own} numbers a row for {event_size} targets, where cholesky, which "
+        f"can be every covariance, has {full}"
+    ]

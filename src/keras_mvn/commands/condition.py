@@ -20,7 +20,8 @@ __all__ = ["condition"]
     multiple=True,
     required=True,
     metavar="TARGET=VALUE",
-    help="A target that was measured: its value, or @COLUMN to take each row's from DATA. Repeat.",
+    help="A target that was measured: its value, or @COLUMN to take each row's from DATA. Repeat "
+    "for several, or separate them by commas.",
 )
 @_options.out_option
 @_options.level_option

@@ -11,14 +11,15 @@ import numpy as np
 from keras_mvn._optional import require
 from keras_mvn.report._calibration import BEFORE, OUTER, SIGNIFICANT, Calibration
 from keras_mvn.report._comparison import LEVEL, Comparison
+from keras_mvn.report._data import CONSTANT, DIAGONAL
 from keras_mvn.report._format import estimate, joined, number, percent, plural, signed
 from keras_mvn.report._learning import Learning
 from keras_mvn.report._weak_spots import WeakSpots
 
-__all__ = ["CONSTANT", "DIAGONAL", "Advice", "Evidence", "advise"]
+__all__ = ["Advice", "Evidence", "advise"]
 
-CONSTANT, DIAGONAL = "constant Σ", "diagonal"
-"""Names of predictions that the rules know."""
+PYTHON = "in Python: MultivariateNormalRegressor"
+"""Every action says how it is done, on the command line and in Python."""
 
 TINY = 1e-300
 """Instead of 0, where predictions hit exactly."""
@@ -28,6 +29,12 @@ STANDARD_ERRORS = 2.0
 
 FEW_ROWS = 200
 """Test rows below which the report says how little they tell."""
+
+TOO_FEW = 50
+"""Test rows below which no model is chosen by them."""
+
+SINGULAR = 1e-3
+"""Smallest eigenvalue of a correlation matrix, below which it is called nearly singular."""
 
 MATERIAL = 0.1
 """Mean error, in predicted standard deviations, from which it asks for action."""
@@ -49,6 +56,8 @@ class Advice:
     """A sentence with its numbers."""
     action: str
     """What to do; may be empty."""
+    first: bool = False
+    """Before all others, whatever its kind."""
 
 
 @final
@@ -62,6 +71,17 @@ class Evidence:
     weak_spots: WeakSpots
     calibration_rows: int | None
     """None: not known."""
+    itself: frozenset[str]
+    """What the model is not compared with, because it is one of them."""
+    copies: tuple[int, int] | None
+    """Two targets, one a linear function of the other."""
+    smallest_eigenvalue: float
+    """Of the correlations of the constant covariance."""
+
+    @property
+    def too_few(self) -> bool:
+        """Whether there are too few test rows to choose a model by."""
+        return self.calibration.after.rows < TOO_FEW
 
     @property
     def recalibrated(self) -> bool:
@@ -72,10 +92,18 @@ class Evidence:
 def advise(evidence: Evidence) -> tuple[Advice, ...]:
     """All rules, what asks for action first."""
     found = [advice for rule in _RULES for advice in rule(evidence)]
-    if not any(advice.kind == "act" for advice in found):
+    if not evidence.too_few and not any(advice.kind == "act" for advice in found):
         found.append(Advice("good", "Nothing in these numbers asks for a change.", ""))
     order = ("act", "note", "good")
-    return tuple(sorted(found, key=lambda advice: order.index(advice.kind)))
+    return tuple(sorted(found, key=lambda one: (not one.first, order.index(one.kind))))
+
+
+def _of_models(e: Evidence, kind: Literal["act", "note"], finding: str, action: str = "") -> Advice:
+    """What asks for another model: with too few test rows only a note."""
+    if not e.too_few:
+        return Advice(kind, finding, action)
+    rows = plural(e.calibration.after.rows, "test row")
+    return Advice("note", finding, f"But {rows} are too few to choose a model by.")
 
 
 # --- rules ---------------------------------------------------------------------------------------
@@ -87,8 +115,8 @@ def _not_finite(e: Evidence) -> Iterator[Advice]:
             "act",
             f"The loss was not finite in {plural(len(epochs), 'epoch')}, the first being "
             f"epoch {epochs[0]}.",
-            "Look at the inputs of that epoch for extreme values, and lower the learning rate; "
-            "keras_mvn's guard callback names batch, rows and cause.",
+            "Look at the inputs of that epoch for extreme values, and lower the learning rate "
+            f"(--learning-rate 0.001; {PYTHON}(learning_rate=0.001)).",
         )
 
 
@@ -100,8 +128,15 @@ def _size(e: Evidence) -> Iterator[Advice]:
         f"The 90 % region covers {percent(float(coverage.fraction[0]), 1)} of "
         f"{plural(found.rows, 'test row')} (95 % confidence: {low:.1f} to {high:.1f} %)"
     )
-    if not found.p_values["size"] < SIGNIFICANT:
-        yield Advice("good", f"{held}; nothing speaks against the size of the regions.", "")
+    if "size" not in found.deviations:
+        if e.too_few:
+            yield Advice("note", f"{held}: too few rows to judge the size of the regions by.", "")
+        elif found.deviations:
+            told = joined(found.deviations)
+            finding = f"{held}: of the right size on average, but not calibrated ({told})."
+            yield Advice("note", finding, "")
+        else:
+            yield Advice("good", f"{held}; nothing speaks against the size of the regions.", "")
         return
     t = found.temperature
     direction = "too small" if t > 1 else "too large"
@@ -113,11 +148,16 @@ def _size(e: Evidence) -> Iterator[Advice]:
         rows = "" if e.calibration_rows is None else f" on {plural(e.calibration_rows, 'row')}"
         action = (
             f"The model was recalibrated already{rows}: those are too few, or hold outliers, or "
-            "the test rows differ from them. Take more calibration rows, look at those furthest "
-            "off, and check how the rows were split."
+            "the test rows differ from them. Look at those furthest off, below; if rows depend on "
+            f"each other, split by --group or --time ({PYTHON}().fit(…, groups=…)); take a larger "
+            "table, of which keras-mvn fit keeps one row in ten for calibration "
+            f"({PYTHON}(calibration_fraction=0.25))."
         )
     else:
-        action = f"Recalibrate on rows that were not trained on; here one temperature is {t:.2f}."
+        action = (
+            "Recalibrate on rows that were not trained on (--calibration coverage; "
+            f'{PYTHON}(calibration="coverage")); here one temperature is {t:.2f}.'
+        )
     yield Advice("act", finding, action)
 
 
@@ -127,15 +167,19 @@ def _recalibration(e: Evidence) -> Iterator[Advice]:
         return
     gain, error = e.comparison.gains[BEFORE]
     shares = [percent(float(one.joint.at(LEVEL).fraction[0]), 1) for one in (before, after)]
-    text = (
-        f"Recalibration changed the coverage of the 90 % region from {shares[0]} to {shares[1]}, "
-        f"and the NLL per target by {estimate(-gain, error)} nats"
-    )
+    what = "the coverage of the 90 % region"
+    if shares[0] == shares[1]:
+        text = f"Recalibration left {what} at {shares[0]}, and changed"
+    else:
+        text = f"Recalibration changed {what} from {shares[0]} to {shares[1]}, and"
+    text += f" the NLL per target by {estimate(-gain, error)} nats"
     if gain < -STANDARD_ERRORS * error:
-        yield Advice(
+        yield _of_models(
+            e,
             "act",
             text + ": the likelihood got worse.",
-            "Compare with less flexible recalibration, or none.",
+            "Compare with the likeliest factor, or none (--calibration temperature or none; "
+            f'{PYTHON}(calibration="temperature") or None).',
         )
     else:
         yield Advice("note", text + ".", "")
@@ -151,7 +195,7 @@ def _intervals(e: Evidence) -> Iterator[Advice]:
     off = np.flatnonzero(2.0 * tail * d < SIGNIFICANT)
     if d == 1 or not len(off):
         return
-    if found.p_values["size"] < SIGNIFICANT and len(off) == d:
+    if "size" in found.deviations and len(off) == d:
         small = found.temperature > 1.0
         if (small == (fraction < LEVEL)).all():
             return  # said by the size of the regions
@@ -168,20 +212,22 @@ def _intervals(e: Evidence) -> Iterator[Advice]:
         )
     else:
         action = (
-            "Recalibrate target by target (PerTarget), or with a matrix (MatrixScaling) if there "
-            "are enough calibration rows."
+            "Recalibrate target by target (--calibration per_target; "
+            f'{PYTHON}(calibration="per_target")), or, with hundreds of calibration rows, with a '
+            "matrix (matrix in place of per_target)."
         )
     yield Advice("act", finding, action)
 
 
 def _bias(e: Evidence) -> Iterator[Advice]:
     found = e.calibration.after
-    if not found.p_values["bias"] < SIGNIFICANT:
+    if "bias" not in found.deviations:
         return
     order = np.argsort(-np.abs(found.bias))[:3]
     told = joined([f"{signed(found.bias[j])} ({found.target_names[j]})" for j in order])
     finding = (
-        f"Errors are not zero on average (Hotelling's test, p = {found.p_values['bias']:.1g}); in "
+        f"Errors are not zero on average (Hotelling's test, "
+        f"p = {found.adjusted_p_values['bias']:.1g}, corrected for the number of tests); in "
         f"predicted standard deviations: {told}"
     )
     if np.abs(found.bias).max() < MATERIAL:
@@ -191,7 +237,7 @@ def _bias(e: Evidence) -> Iterator[Advice]:
             "act",
             finding + ".",
             "Check whether test rows come from another time, place or population than training "
-            "rows.",
+            "rows; an input that tells them apart may help.",
         )
 
 
@@ -204,8 +250,10 @@ def _tails(e: Evidence) -> Iterator[Advice]:
         f"Tails are heavier than a normal's: with the size of the regions put right, "
         f"{percent(outside, 1)} of the rows are outside the 99 % region "
         f"({percent(1 - OUTER, 1)} expected).",
-        "Look at the rows that are furthest off, below; transform skewed targets (log, "
-        "Yeo–Johnson); conformal regions keep their coverage whatever the tails.",
+        "Look at the rows that are furthest off, below. For 90 % regions that hold 90 % all the "
+        f'same: --calibration coverage ({PYTHON}(calibration="coverage"), or "conformal" for every '
+        "level). Where targets are skewed: take the logarithm of their columns, or, "
+        f'{PYTHON}(target_transform="yeo-johnson").',
     )
 
 
@@ -226,52 +274,115 @@ def _unexplained(e: Evidence) -> Iterator[Advice]:
         "note",
         f"The predicted means of {told}{more} are hardly better than one mean for all rows, or "
         "worse (RMSE in standard deviations of the target; 1 is that mean).",
-        "Other inputs, or more rows, if these targets matter.",
+        "Add inputs to the table, or rows, if these targets matter.",
+    )
+
+
+def _copies(e: Evidence) -> Iterator[Advice]:
+    if e.copies is None:
+        return
+    names = e.calibration.after.target_names
+    kept, copy = (names[j] for j in e.copies)
+    yield Advice(
+        "act",
+        f"{copy} is (nearly) a copy of {kept}: in the test rows one is a linear function of the "
+        "other. Their covariance is singular but for noise, and likelihoods depend on that noise.",
+        f"Leave one of them out of the targets, and compute {copy} from the predicted {kept}.",
     )
 
 
 def _constant(e: Evidence) -> Iterator[Advice]:
+    if CONSTANT in e.itself:
+        yield Advice(
+            "note",
+            "The chosen covariance is the same for all rows, so there is no constant one to "
+            "compare it with. --covariance auto, the default, chooses it where a covariance that "
+            "changes with the inputs did not help on the validation rows.",
+            "",
+        )
     if CONSTANT not in e.comparison.gains:
         return
     gain, error = e.comparison.gains[CONSTANT]
     if gain > STANDARD_ERRORS * error:
         yield Advice(
-            "good",
+            "note" if e.too_few else "good",
             f"The model beats one constant covariance by {estimate(gain, error)} nats per target: "
             "that the uncertainty changes with the inputs matters.",
             "",
         )
-    else:
-        better = gain < -STANDARD_ERRORS * error
-        yield Advice(
-            "act",
-            f"A constant covariance does {'better' if better else 'as well'}: the model "
-            f"{'loses' if better else 'gains'} {estimate(abs(gain) if better else gain, error)} "
-            "nats per target against it.",
-            "Use the constant covariance, which is simpler, or shrink towards it (a covariance "
-            "penalty), or train on more rows.",
+        return
+    better = gain < -STANDARD_ERRORS * error
+    finding = (
+        f"A constant covariance does {'better' if better else 'as well'}: the model "
+        f"{'loses' if better else 'gains'} {estimate(abs(gain) if better else gain, error)} "
+        "nats per target against it"
+    )
+    if against := _better_scores(e):
+        yield _of_models(
+            e, "note", f"{finding}; but the model is better by {against}.", _disagreement(e)
         )
+        return
+    yield _of_models(
+        e,
+        "act",
+        f"{finding}.",
+        "Use the constant covariance, which is simpler, or constant correlations (--covariance "
+        "auto tries both, of up to 100 targets, on the validation rows; "
+        f'{PYTHON}(constant="covariance") or "shape"), or train on more rows.',
+    )
+
+
+def _better_scores(e: Evidence) -> str:
+    """Proper scores that contradict the likelihood of the constant covariance, in words."""
+    names = {"crps": "CRPS", "energy_score": "energy score"}
+    return joined([
+        f"{names[score]} ({estimate(gain, error)} sd of y lower)"
+        for score, (gain, error) in e.comparison.other_gains[CONSTANT].items()
+        if gain > STANDARD_ERRORS * error
+    ])  # fmt: skip
+
+
+def _disagreement(e: Evidence) -> str:
+    if e.smallest_eigenvalue < SINGULAR:
+        return (
+            "The constant covariance is nearly singular (smallest eigenvalue of its correlations "
+            f"{number(e.smallest_eigenvalue, 1)}), and its likelihood that of one direction. Leave "
+            "out a target that the others determine."
+        )
+    return "Do not choose by the likelihood alone: samples and intervals of the model are better."
 
 
 def _diagonal(e: Evidence) -> Iterator[Advice]:
-    if DIAGONAL not in e.comparison.gains or len(e.calibration.after.target_names) == 1:
+    if len(e.calibration.after.target_names) == 1:
+        return
+    if DIAGONAL in e.itself:
+        yield Advice(
+            "note",
+            "The chosen covariance is diagonal: targets are predicted as independent given the "
+            "inputs. --covariance auto, the default, chooses it where correlations did not help on "
+            "the validation rows.",
+            "",
+        )
+    if DIAGONAL not in e.comparison.gains:
         return
     gain, error = e.comparison.gains[DIAGONAL]
     if gain > STANDARD_ERRORS * error:
         yield Advice(
-            "good",
+            "note" if e.too_few else "good",
             f"The model beats the diagonal one by {estimate(gain, error)} nats per target: "
             "correlations matter.",
             "",
         )
-    else:
-        better = gain < -STANDARD_ERRORS * error
-        yield Advice(
-            "act" if better else "note",
-            f"The diagonal model does {'better' if better else 'as well'}: the difference is "
-            f"{estimate(-gain, error)} nats per target.",
-            "If the joint distribution is not needed, covariance='diagonal' is simpler.",
-        )
+        return
+    better = gain < -STANDARD_ERRORS * error
+    yield _of_models(
+        e,
+        "act" if better else "note",
+        f"The diagonal model does {'better' if better else 'as well'}: the difference is "
+        f"{estimate(-gain, error)} nats per target.",
+        "If the joint distribution is not needed, a diagonal covariance is simpler "
+        f'(--covariance diagonal; {PYTHON}("diagonal")).',
+    )
 
 
 def _overfitting(e: Evidence) -> Iterator[Advice]:
@@ -285,15 +396,17 @@ def _overfitting(e: Evidence) -> Iterator[Advice]:
             f"validation loss rose from {number(curve.val_loss[best])} to "
             f"{number(curve.at_end(curve.val_loss))} (ends: medians of the last 5 epochs): "
             "overfitting.",
-            f"Keep the weights of epoch {best + 1} (early stopping with restored weights does); "
-            "to go further: more rows, a smaller network, dropout or a covariance penalty.",
+            f"keras-mvn keeps the weights of the best epoch, so nothing is lost. To go further: "
+            "more rows, a smaller network or dropout (--hidden 32,32 or --dropout 0.1; "
+            f"{PYTHON}(hidden=(32, 32)) or (dropout=0.1)).",
         )
     elif curve.cut_short:
         yield Advice(
             "act",
             f"The validation loss was at its best in epoch {curve.best + 1} of "
             f"{len(curve.loss)}: training may have been cut short.",
-            "Train for more epochs.",
+            f"Train for more epochs (--epochs {2 * len(curve.loss)}; "
+            f"{PYTHON}(epochs={2 * len(curve.loss)})).",
         )
 
 
@@ -306,20 +419,30 @@ def _slices(e: Evidence) -> Iterator[Advice]:
         f"Where {worst.slice.name}, the 90 % region covers {percent(worst.coverage, 1)} of "
         f"{plural(worst.slice.rows, 'row')}, and errors are {number(worst.slice.temperature)} "
         "times as large as predicted.",
-        "Recalibrate by groups (MondrianConformal) along that input, or add rows or inputs there.",
+        "Add rows or inputs there; or, in Python, take regions whose coverage holds in each part "
+        "of that input: keras_mvn.calibration.MondrianConformal.",
     )
 
 
 def _few_rows(e: Evidence) -> Iterator[Advice]:
     n = e.calibration.after.rows
-    if n < FEW_ROWS:
+    if e.too_few:
+        yield Advice(
+            "note",
+            f"{plural(n, 'test row')} tell{'s' if n == 1 else ''} little: take what follows as "
+            "hints.",
+            "Take a larger table, or repeat the fit with other test rows (--seed 1, --seed 2, …; "
+            "in Python: with other rows held out) and see what stays.",
+            first=True,
+        )
+    elif n < FEW_ROWS:
         error = np.sqrt(LEVEL * (1 - LEVEL) / n)
         yield Advice(
             "note",
             f"With {plural(n, 'test row')} the coverage of a 90 % region is only known to about "
             f"±{100 * STANDARD_ERRORS * error:.0f} points.",
-            "Take more test rows, or repeat over several splits, before choosing between close "
-            "models.",
+            "Before choosing between close models, take a larger table, or repeat the fit with "
+            "other test rows (--seed 1, --seed 2, …; in Python: with other rows held out).",
         )
 
 
@@ -330,6 +453,7 @@ _RULES: tuple[Callable[[Evidence], Iterator[Advice]], ...] = (
     _intervals,
     _bias,
     _slices,
+    _copies,
     _constant,
     _diagonal,
     _recalibration,

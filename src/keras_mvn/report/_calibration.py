@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import final
 
@@ -21,6 +22,7 @@ __all__ = [
     "TargetRow",
     "calibration_of",
     "furthest_first",
+    "recalibration_in_words",
     "target_rows",
 ]
 
@@ -32,6 +34,16 @@ SIGNIFICANT = 0.01
 
 OUTER = 0.99
 """The region beyond which the tails are counted."""
+
+_NOTED = re.compile(
+    r"(?:(?P<method>coverage|temperature) (?P<factor>[\d.]+)), from (?P<rows>\d+) rows"
+)
+_DONE = {
+    "coverage": "All standard deviations were multiplied by {factor}, the factor with which 90 % "
+    "regions hold 90 % of {rows} calibration rows.",
+    "temperature": "All standard deviations were multiplied by {factor}, the likeliest factor on "
+    "{rows} calibration rows.",
+}
 
 LISTED = 40
 """Targets in the table; of more, those whose intervals are furthest from what they promise."""
@@ -52,8 +64,11 @@ class Calibration:
 
     @property
     def before_sentence(self) -> str:
-        """The first sentence on the model before recalibration."""
-        return "" if self.before is None else str(self.before).split("\n")[0]
+        """On the model before recalibration: the first sentence, and which tests deviate."""
+        if self.before is None:
+            return ""
+        first, *others = str(self.before).split("\n")
+        return f"{first} {others[-1]}" if self.before.deviations else first
 
     @property
     def heavy_tails(self) -> float | None:
@@ -62,7 +77,7 @@ class Calibration:
         With all standard deviations put right on average: what is left is the shape.
         """
         found = self.after
-        if not found.p_values["tails"] < SIGNIFICANT:
+        if "tails" not in found.deviations:
             return None
         seen = found.observed_counts > 0
         squared = found.squared_distances[seen] / found.temperature**2
@@ -93,6 +108,18 @@ def calibration_of(assessed: Assessed) -> Calibration:
         diagnose(assessed.model, assessed.y, missing="marginalize"),
         None if before is None else diagnose(before, assessed.y, missing="marginalize"),
     )
+
+
+def recalibration_in_words(text: str) -> str:
+    """What `keras-mvn fit` noted of a recalibration, as a sentence; other texts as they are.
+
+    >>> recalibration_in_words("temperature 1.250, from 77 rows")
+    'All standard deviations were multiplied by 1.250, the likeliest factor on 77 calibration rows.'
+    """
+    noted = _NOTED.fullmatch(text)
+    if noted is None:
+        return text
+    return _DONE[noted["method"]].format(factor=noted["factor"], rows=noted["rows"])
 
 
 def furthest_first(found: Diagnosis) -> np.ndarray:

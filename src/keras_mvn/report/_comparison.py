@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 
 from keras_mvn import scores
-from keras_mvn.report._data import MODEL, Assessed
+from keras_mvn.report._data import CONSTANT, MODEL, Assessed
 from keras_mvn.report._format import estimate
 from keras_mvn.types import Array
 
@@ -19,6 +19,9 @@ LEVEL = 0.9
 
 MANY_TARGETS = 200
 """Beyond, the variogram score with its d(d − 1)/2 pairs is left out."""
+
+OTHER_SCORES = ["crps", "energy_score"]
+"""Proper, too: where they contradict the likelihood, it alone must not decide."""
 
 _LABELS = {
     "nll": ("NLL", "nats per row"),
@@ -55,6 +58,8 @@ class Comparison:
     """Other prediction → NLL per target that the model gains, and its standard error (paired)."""
     units: Array
     """In which targets are compared: (d,)."""
+    other_gains: dict[str, dict[str, tuple[float, float]]]
+    """Other prediction → CRPS and energy score → what the model gains, and its standard error."""
 
 
 def compare(assessed: Assessed) -> Comparison:
@@ -66,23 +71,28 @@ def compare(assessed: Assessed) -> Comparison:
         name: scores.evaluate(normal, y, "marginalize", LEVEL, None, units, wanted)
         for name, normal in assessed.predictions.items()
     }
-    gains = {}
+    gains, other_gains = {}, {}
     for name, normal in assessed.predictions.items():
         if name == MODEL:
             continue
-        paired = scores.evaluate(model, y, "marginalize", LEVEL, normal, units, ["nll_per_target"])[
-            "nll_per_target"
-        ]
-        gains[name] = (
-            -float(paired.difference or 0.0),
-            float(paired.difference_standard_error or 0.0),
+        # The energy score takes long; it is only asked where it may contradict.
+        others = OTHER_SCORES if name == CONSTANT else []
+        paired = scores.evaluate(
+            model, y, "marginalize", LEVEL, normal, units, ["nll_per_target", *others]
         )
+        gains[name] = _gain(paired["nll_per_target"])
+        other_gains[name] = {score: _gain(paired[score]) for score in others}
     table = [_row(name, found) for name in wanted]
     if gains:
         cells = ("–", *(estimate(*gain) for gain in gains.values()))
         note = "nats per target, row by row"
         table.insert(2, ScoreRow("The model gains", note, cells))
-    return Comparison(tuple(found), tuple(table), found[MODEL], gains, units)
+    return Comparison(tuple(found), tuple(table), found[MODEL], gains, units, other_gains)
+
+
+def _gain(paired: scores.Score) -> tuple[float, float]:
+    """What the model gains, and its standard error."""
+    return -float(paired.difference or 0.0), float(paired.difference_standard_error or 0.0)
 
 
 def _row(name: str, found: dict[str, scores.Evaluation]) -> ScoreRow:

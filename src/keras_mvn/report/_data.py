@@ -12,10 +12,16 @@ from keras_mvn._checks import names_of_targets
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.types import Array
 
-__all__ = ["MODEL", "Assessed", "ReportData"]
+__all__ = ["CONSTANT", "DIAGONAL", "MODEL", "Assessed", "ReportData"]
 
 MODEL = "model"
 """The prediction that the report is about; the others are what it is compared with."""
+
+CONSTANT, DIAGONAL = "constant Σ", "diagonal"
+"""Names of predictions that the report knows, and of the structure of the second."""
+
+CONSTANT_STRUCTURE = "the same for all rows"
+"""What follows the name of a structure whose covariance does not depend on the inputs."""
 
 
 @final
@@ -26,6 +32,8 @@ class Assessed:
     predictions: dict[str, MultivariateNormal]
     y: Array
     never_observed: tuple[str, ...]
+    itself: frozenset[str] = frozenset()
+    """Names of predictions left out, because the model is one of their kind."""
 
     @property
     def model(self) -> MultivariateNormal:
@@ -107,11 +115,32 @@ class ReportData:
         """Without targets that no test row observes: of those nothing can be said."""
         seen = (~np.isnan(self.y)).any(axis=0)
         unseen = tuple(self.targets[j] for j in np.flatnonzero(~seen))
+        itself = frozenset(name for name in (DIAGONAL, CONSTANT) if self._is(name))
+        compared = {name: p for name, p in self.predictions.items() if name not in itself}
         if not unseen:
-            return Assessed(dict(self.predictions), self.y, ())
+            return Assessed(compared, self.y, (), itself)
         index = np.flatnonzero(seen)
-        margins = {name: normal.marginal(index) for name, normal in self.predictions.items()}
-        return Assessed(margins, self.y[:, index], unseen)
+        margins = {name: normal.marginal(index) for name, normal in compared.items()}
+        return Assessed(margins, self.y[:, index], unseen, itself)
+
+    def _is(self, name: str) -> bool:
+        """Whether the model is what it would be compared with under this name."""
+        other = self.predictions.get(name)
+        if other is None:
+            return False
+        structure, _, constant = self.covariance.partition(", ")
+        diagonal = structure == DIAGONAL
+        constant_too = constant == CONSTANT_STRUCTURE and (not diagonal or len(self.targets) == 1)
+        kind = diagonal if name == DIAGONAL else constant_too
+        return kind or _same(self.model, other, self.y)
+
+
+def _same(a: MultivariateNormal, b: MultivariateNormal, y: Array) -> bool:
+    """Whether two predictions are equal, up to rounding: in variances and in likelihood."""
+    if not np.allclose(a.variance, b.variance, rtol=1e-6, atol=0.0):
+        return False
+    density, other = (one.log_prob(y, missing="marginalize") for one in (a, b))
+    return np.allclose(density, other, rtol=1e-6, atol=1e-6)
 
 
 def _set(data: ReportData, name: str, value: Any) -> None:

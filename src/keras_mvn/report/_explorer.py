@@ -20,6 +20,9 @@ ROWS = 300
 INPUTS = 40
 """Columns shown beside a row."""
 
+MISSING = "missing"
+"""Of an input."""
+
 DIGITS = 9
 """Of embedded numbers: conditioning on strongly correlated targets loses some."""
 
@@ -62,5 +65,5 @@ def _rounded(values: Array) -> list[Any]:
 
 def _text(value: Any) -> str:
     if isinstance(value, (float, np.floating)):
-        return f"{value:.6g}"
-    return shortened(str(value), 60)
+        return MISSING if np.isnan(value) else f"{value:.6g}"
+    return MISSING if value is None else shortened(str(value).strip() or MISSING, 60)

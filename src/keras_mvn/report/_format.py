@@ -18,9 +18,12 @@ def number(value: float, digits: int = 3) -> str:
 
     >>> number(0.034567), number(-12345.6), number(3.2e-9), number(float("nan"))
     ('0.0346', '−12346', '3.2e−09', '–')
+    >>> number(-0.0)
+    '0.00'
     """
     if not math.isfinite(value):
         return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    value += 0.0  # −0 becomes 0
     size = 0 if value == 0 else math.floor(math.log10(abs(value)))
     if abs(size) > LONGEST:
         return _minus(f"{value:.{digits}g}")
@@ -40,15 +43,18 @@ def signed(value: float, decimals: int = 2) -> str:
 
 
 def estimate(value: float, error: float, factor: float = 1.0) -> str:
-    """A value and its standard error, to two digits of the error.
+    """A value and its standard error, to two digits of the error; no −0.00.
 
     >>> print(estimate(2.83214, 0.02134), estimate(0.842, 0.0116, factor=100), sep="; ")
     2.832 ± 0.021; 84.2 ± 1.2
+    >>> print(estimate(-0.0001, 0.011))
+    0.000 ± 0.011
     """
     value, error = factor * value, factor * error
     if not math.isfinite(value) or not math.isfinite(error) or error <= 0:
         return number(value)
     decimals = min(max(1 - math.floor(math.log10(error)), 0), LONGEST)
+    value = round(value, decimals) + 0.0  # −0 becomes 0
     return _minus(f"{value:.{decimals}f} ±{NO_BREAK}{error:.{decimals}f}")
 
 

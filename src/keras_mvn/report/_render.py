@@ -18,9 +18,16 @@ import keras_mvn
 from keras_mvn._optional import require
 from keras_mvn.report import _format
 from keras_mvn.report._advice import Advice, Evidence, advise
-from keras_mvn.report._calibration import Calibration, TargetRow, calibration_of, target_rows
+from keras_mvn.report._calibration import (
+    Calibration,
+    TargetRow,
+    calibration_of,
+    recalibration_in_words,
+    target_rows,
+)
 from keras_mvn.report._comparison import Comparison, compare
-from keras_mvn.report._data import Assessed, ReportData
+from keras_mvn.report._copies import copies, smallest_eigenvalue
+from keras_mvn.report._data import CONSTANT, Assessed, ReportData
 from keras_mvn.report._dependence import Dependence, dependence_of
 from keras_mvn.report._explorer import explorer_of, rows_of
 from keras_mvn.report._learning import Learning, learning_of
@@ -121,7 +128,16 @@ def _find(data: ReportData) -> Findings:
         weak_spots,
         learning,
         advise(
-            Evidence(comparison, calibration, learning, weak_spots, data.rows.get("calibration"))
+            Evidence(
+                comparison,
+                calibration,
+                learning,
+                weak_spots,
+                data.rows.get("calibration"),
+                assessed.itself,
+                copies(assessed.y),
+                smallest_eigenvalue(assessed.predictions.get(CONSTANT, assessed.model)),
+            )
         ),
     )
 
@@ -204,6 +220,7 @@ def _shared(data: ReportData, found: Findings) -> Mapping[str, Any]:
         "found": found,
         "version": keras_mvn.__version__,
         "looked_at": INPUTS,
+        "recalibration_in_words": recalibration_in_words,
         **{name: getattr(_format, name) for name in names},
     }
 

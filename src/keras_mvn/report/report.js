@@ -1,5 +1,16 @@
 "use strict";
 (function () {
+  // Tables that go on to the right fade out there, until one has scrolled to their end.
+  const tables = document.querySelectorAll(".scroll");
+  const mark = (one) => one.classList.toggle("more",
+    one.scrollLeft + one.clientWidth < one.scrollWidth - 1);
+  const markAll = () => tables.forEach(mark);
+  tables.forEach((one) => one.addEventListener("scroll", () => mark(one), { passive: true }));
+  document.querySelectorAll("details").forEach((one) => one.addEventListener("toggle", markAll));
+  window.addEventListener("resize", markAll);
+  markAll();
+})();
+(function () {
   const data = JSON.parse(document.getElementById("explorer-data").textContent);
   const d = data.targets.length;
   const byId = (id) => document.getElementById(id);

@@ -11,7 +11,8 @@ import numpy as np
 
 from keras_mvn._checks import fitting, observed_targets, positive
 from keras_mvn._gaussian import Gaussian
-from keras_mvn.distribution import MultivariateNormal, require_normal
+from keras_mvn._normals import require_normal
+from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.types import Array
 
 __all__ = ["Observations", "target_units"]

@@ -20,6 +20,7 @@ from keras_mvn.tables.reading import Reading as Reading
 from keras_mvn.tables.reading import Table as Table
 from keras_mvn.tables.reading import open_table as open_table
 from keras_mvn.tables.splitting import Split as Split
+from keras_mvn.tables.splitting import shares as shares
 
 __all__ = [
     "Cells",
@@ -35,6 +36,7 @@ __all__ = [
     "columns_named",
     "open_table",
     "plan",
+    "shares",
     "survey",
     "write_arrays",
 ]

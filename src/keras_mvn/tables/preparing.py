@@ -73,6 +73,8 @@ class Survey:
     """Numbers of the rows with a target observed."""
     order: np.ndarray | None
     """Of these rows, the group's code or the time."""
+    ungrouped: int = 0
+    """How many of them have no group."""
 
 
 @final
@@ -113,6 +115,9 @@ def inputs_of(table: Table, question: Question) -> list[str]:
     both = [name for name in question.features or () if name in targets]
     if both:
         raise TableError(f"--features: {listed(both)} is a target too.")
+    contradicted = [name for name in question.features or () if name in question.drop]
+    if contradicted:
+        raise TableError(f"--features: {listed(contradicted)} is in --drop too.")
     every = table.columns if question.features is None else question.features
     out = {*targets, *question.drop, question.group}
     inputs = [name for name in every if name not in out]
@@ -173,7 +178,7 @@ def survey(table: Table, question: Question, cells: Cells, notify: Notify) -> Su
         order = _times(
             table, profiles[question.time], question.kinds.get(question.time), cells, found
         )
-    return Survey(rows, profiles, sample, found, order)
+    return Survey(rows, profiles, sample, found, order, groups.without)
 
 
 def plan(table: Table, question: Question, cells: Cells, surveyed: Survey) -> Plan:
@@ -265,6 +270,7 @@ class _Groups:
         self._name, self._cells = name, cells
         self._codes: dict[str | None, int] = {}
         self._of_rows: list[np.ndarray] = []
+        self.without = 0
 
     def update(self, batch: Any) -> None:
         """Take rows that have targets."""
@@ -274,7 +280,9 @@ class _Groups:
         codes = [
             self._codes.setdefault(text, len(self._codes)) for text in coded.dictionary.to_pylist()
         ]
-        self._of_rows.append(np.array(codes, np.int64)[coded.indices.to_numpy(False)])
+        found = np.array(codes, np.int64)[coded.indices.to_numpy(False)]
+        self._of_rows.append(found)
+        self.without += int(np.count_nonzero(found == self._codes.get(None, -1)))
 
     def found(self) -> np.ndarray | None:
         """(rows used,) codes."""
@@ -352,6 +360,10 @@ def _notes(question: Question, surveyed: Survey, told: Iterable[Decision]) -> li
             notes.append(
                 f"target {name}: {share_of(gaps, len(surveyed.usable))} missing, marginalized"
             )
+    if surveyed.ungrouped:
+        notes.append(
+            f"group {question.group}: {surveyed.ungrouped} rows have none, and count as one group"
+        )
     dates = [d.column for d in told if d.kind == "date"]
     if dates and question.time is None and question.group is None:
         notes.append(

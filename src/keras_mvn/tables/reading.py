@@ -75,8 +75,21 @@ class Table(abc.ABC):
             yield from self._batches(wanted)
         require("pyarrow", "reading a table").default_memory_pool().release_unused()
 
+    @final
+    def no_rows(self, columns: Sequence[str]) -> Any:
+        """A `pyarrow.RecordBatch` with these columns, as `batches` would have them."""
+        arrow = require("pyarrow", "reading a table")
+        types = self._types()
+        columns = list(columns)
+        arrays = [arrow.array([], types.get(name, arrow.string())) for name in columns]
+        return arrow.RecordBatch.from_arrays(arrays, columns)
+
     @abc.abstractmethod
     def _batches(self, columns: list[str]) -> Iterator[Any]: ...
+
+    def _types(self) -> dict[str, Any]:
+        """Columns that are not read as text → their `pyarrow` types."""
+        return {}
 
 
 @final
@@ -167,7 +180,11 @@ class ColumnarTable(Table):
         self._kind = kind
         with _explained(path), self._open(path) as file:
             schema = file.schema_arrow if kind == "parquet" else file.schema
+        self._schema = schema
         super().__init__(path, schema.names)
+
+    def _types(self) -> dict[str, Any]:
+        return {field.name: field.type for field in self._schema}
 
     @staticmethod
     def _refuse_compressed(path: Path) -> None:

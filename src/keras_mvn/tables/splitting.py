@@ -48,6 +48,11 @@ def random_split(rows: int, parts: tuple[float, ...], seed: int) -> Split:
 def by_groups(groups: np.ndarray, parts: tuple[float, ...], seed: int) -> Split:
     """Whole groups, so that test rows belong to groups that were never seen.
 
+    Groups are dealt out in random order, each to the part that lacks most rows. Where no such deal
+    comes near the shares, since groups are few or one is large, they are dealt out from the largest
+    to the smallest. Not always: the parts would differ in the sizes of their groups, and groups of
+    different sizes may be of different kinds.
+
     Args:
         groups: the group of each row, a code from 0.
         parts: shares of rows wanted; groups of different sizes meet them roughly.
@@ -65,17 +70,38 @@ def by_groups(groups: np.ndarray, parts: tuple[float, ...], seed: int) -> Split:
             f"--group: there are {len(used)} groups; at least {np.count_nonzero(wanted)} are "
             "needed, one for each part of the split."
         )
-    part_of = np.empty(len(members), dtype=np.int64)
-    counts = np.zeros(len(parts))
-    # First one group for each part, then to whichever lacks most: no part stays empty.
-    order = np.random.default_rng(seed).permutation(used)
-    waiting = list(np.flatnonzero(wanted))
-    for group in order:
-        lack = wanted * len(groups) - counts
-        part = waiting.pop() if waiting else int(np.argmax(lack))
-        part_of[group] = part
-        counts[part] += members[group]
+    rng = np.random.default_rng(seed)
+    for _ in range(DEALS):
+        part_of, misplaced = _dealt(rng.permutation(used), members, wanted)
+        if misplaced <= NEAR:
+            break
+    else:
+        order = rng.permutation(used)
+        largest_first = order[np.argsort(-members[order], kind="stable")]
+        part_of, _ = _dealt(largest_first, members, wanted)
     return Split(*(np.flatnonzero(part_of[groups] == i) for i in range(len(parts))))
+
+
+DEALS = 8
+"""In random order, before the order is that of sizes."""
+
+NEAR = 0.03
+"""Share of rows in parts that have too many, up to which a deal is near the shares wanted."""
+
+
+def _dealt(order: np.ndarray, members: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, float]:
+    """The part of each group, no part empty, and the share of rows in parts that have too many."""
+    rows = int(members.sum())
+    lack = [float(share * rows) for share in wanted]
+    empty = set(np.flatnonzero(wanted).tolist())
+    part_of = np.full(len(members), -1)
+    for left, group in zip(range(len(order), 0, -1), order.tolist(), strict=True):
+        # As many groups left as empty parts: they are for these.
+        part = max(sorted(empty) if left <= len(empty) else range(len(lack)), key=lack.__getitem__)
+        part_of[group] = part
+        empty.discard(part)
+        lack[part] -= members[group]
+    return part_of, sum(max(0.0, -missing) for missing in lack) / rows
 
 
 def by_time(

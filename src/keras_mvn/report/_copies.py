@@ -1,0 +1,41 @@
+"""Targets that are copies of each other: their covariance is singular but for noise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.types import Array
+
+__all__ = ["copies", "smallest_eigenvalue"]
+
+COPY = 1e-5
+"""1 − `|correlation|` of two targets in the test rows, below which one is a copy of the other."""
+
+FEWEST = 5
+"""Rows from which that can be told."""
+
+MANY_TARGETS = 500
+"""Beyond, no eigenvalues are computed."""
+
+
+def copies(y: Array) -> tuple[int, int] | None:
+    """Positions of the two targets that are most nearly a linear function of one another."""
+    complete = y[~np.isnan(y).any(axis=1)]
+    if len(complete) < FEWEST:
+        return None
+    varying = np.flatnonzero(np.ptp(complete, axis=0) > 0)
+    if len(varying) < 2:
+        return None
+    correlation = np.abs(np.corrcoef(complete[:, varying], rowvar=False))
+    np.fill_diagonal(correlation, 0.0)
+    i, j = np.unravel_index(int(np.nanargmax(correlation)), correlation.shape)
+    found = int(min(varying[i], varying[j])), int(max(varying[i], varying[j]))
+    return found if correlation[i, j] > 1.0 - COPY else None
+
+
+def smallest_eigenvalue(normal: MultivariateNormal) -> float:
+    """Of the correlation matrix of the first row; 1 where it is not looked at."""
+    if normal.event_size > MANY_TARGETS:
+        return 1.0
+    return float(np.linalg.eigvalsh(normal[:1].correlation[0])[0])
