@@ -1,6 +1,6 @@
 """What a loss step holds in memory, and how low-rank and banded structures grow with d.
 
-    python benchmarks/memory_and_growth.py            # every backend, 4 minutes
+    python benchmarks/memory_and_growth.py            # every backend, 8 minutes
     python benchmarks/memory_and_growth.py --backend torch
 
 Every cell is a process of its own: the step (value and gradient of the NLL from packed output)
