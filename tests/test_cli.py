@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,11 @@ class TestFit:
 
     def test_fit_json_says_how_it_was_made(self, fitted):
         about = json.loads((fitted[0] / "fit.json").read_text())
+        assert re.fullmatch(
+            r"All standard deviations were multiplied by \d\.\d{3}, the factor with which "
+            r"90 % regions hold 90 % of 24 calibration rows\.",
+            about["calibration"],
+        )
         assert about["targets"] == TARGETS
         assert about["columns"] == ["day", "patient", "size", "color", "open"]
         assert about["rows"] == {"train": 144, "validation": 36, "calibration": 24, "test": 36}

@@ -394,16 +394,17 @@ class TestJAXDispatch:
     def test_what_is_lowered_for_a_gpu_is_pallas(self, gpu_machine, structure, loss, dtype):
         import jax
 
-        for d in (1, 2, 33):
+        for d, kernels in ((1, 0), (2, 2), (33, 2)):
             traced = jax.jit(jax.value_and_grad(self.value(structure, loss))).trace(
                 *(tensor(x, dtype) for x in Problem(9, d, structure, dtype).arrays("y_pred", "y"))
             )
             cuda = traced.lower(lowering_platforms=("cuda",)).as_text()
             cpu = traced.lower(lowering_platforms=("cpu",)).as_text()
-            # Forward and backward, as a module of Triton's in XLA's custom call.
-            assert (cuda.count("xla.gpu.triton"), cpu.count("xla.gpu.triton")) == (2, 0)
+            # Forward and backward, as a module of Triton's in XLA's custom call; one target is
+            # left to XLA everywhere.
+            assert (cuda.count("xla.gpu.triton"), cpu.count("xla.gpu.triton")) == (kernels, 0)
             assert "custom_call @keras_mvn_elliptical" not in cuda
-            assert cpu.count("custom_call @keras_mvn_elliptical") == 2
+            assert cpu.count("custom_call @keras_mvn_elliptical") == kernels
 
     @pytest.mark.parametrize("structure", STRUCTURES)
     def test_what_runs_on_the_cpu_of_such_a_machine_is_native(self, gpu_machine, structure):

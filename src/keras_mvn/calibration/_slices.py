@@ -104,17 +104,22 @@ def columns_of(features: Any, rows: int) -> dict[str, np.ndarray]:
     return columns
 
 
+def _is_blank(column: np.ndarray) -> np.ndarray:
+    """None, NaN and texts without a letter, among names."""
+    return np.array([v is None or v != v or not str(v).strip() for v in column.tolist()], bool)
+
+
 def quantile_bins(name: str, column: np.ndarray, bins: int) -> Iterator[tuple[str, np.ndarray]]:
     """Rows by value: equally many in each bin of a number, a slice for each of few values."""
     numeric = np.issubdtype(column.dtype, np.number) and not np.issubdtype(column.dtype, np.bool_)
-    known = ~np.isnan(column.astype(np.float64)) if numeric else np.ones(len(column), bool)
+    known = ~(np.isnan(column.astype(np.float64)) if numeric else _is_blank(column))
     if not known.all():
         yield f"{name} is missing", ~known
-    values = np.unique(column[known] if numeric else column.astype(str))
+    labels = column if numeric else column.astype(str)
+    values = np.unique(labels[known])
     if not numeric or len(values) <= bins:
-        texts = column if numeric else column.astype(str)
         for value in values:
-            yield f"{name} = {value}", texts == value
+            yield f"{name} = {value}", known & (labels == value)
         return
     edges = np.unique(np.quantile(column[known], np.linspace(0.0, 1.0, bins + 1)))
     # Right-closed bins; what equals the smallest value belongs to the first.

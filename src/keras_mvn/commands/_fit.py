@@ -473,10 +473,17 @@ def _plain(candidate: Mapping[str, Any]) -> dict[str, Any]:
 def _in_words(calibration: Recalibration | None, method: str, rows: Mapping[str, int]) -> str:
     if calibration is None:
         return ""
-    detail = ""
-    if method in ("temperature", "coverage"):
-        detail = f" {calibration.get_config()['temperature']:.3f}"
-    return f"{method}{detail}, from {rows['calibration']} rows"
+    of_rows = f"{rows['calibration']} calibration rows"
+    if method not in _FACTORS:
+        return f"{method}, fitted to {of_rows}."
+    factor = calibration.get_config()["temperature"]
+    return f"All standard deviations were multiplied by {factor:.3f}, {_FACTORS[method]} {of_rows}."
+
+
+_FACTORS = {
+    "coverage": "the factor with which 90 % regions hold 90 % of",
+    "temperature": "the likeliest factor on",
+}
 
 
 def _write(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import final
 
@@ -22,7 +21,6 @@ __all__ = [
     "TargetRow",
     "calibration_of",
     "furthest_first",
-    "recalibration_in_words",
     "target_rows",
 ]
 
@@ -34,16 +32,6 @@ SIGNIFICANT = 0.01
 
 OUTER = 0.99
 """The region beyond which the tails are counted."""
-
-_NOTED = re.compile(
-    r"(?:(?P<method>coverage|temperature) (?P<factor>[\d.]+)), from (?P<rows>\d+) rows"
-)
-_DONE = {
-    "coverage": "All standard deviations were multiplied by {factor}, the factor with which 90 % "
-    "regions hold 90 % of {rows} calibration rows.",
-    "temperature": "All standard deviations were multiplied by {factor}, the likeliest factor on "
-    "{rows} calibration rows.",
-}
 
 LISTED = 40
 """Targets in the table; of more, those whose intervals are furthest from what they promise."""
@@ -108,18 +96,6 @@ def calibration_of(assessed: Assessed) -> Calibration:
         diagnose(assessed.model, assessed.y, missing="marginalize"),
         None if before is None else diagnose(before, assessed.y, missing="marginalize"),
     )
-
-
-def recalibration_in_words(text: str) -> str:
-    """What `keras-mvn fit` noted of a recalibration, as a sentence; other texts as they are.
-
-    >>> recalibration_in_words("temperature 1.250, from 77 rows")
-    'All standard deviations were multiplied by 1.250, the likeliest factor on 77 calibration rows.'
-    """
-    noted = _NOTED.fullmatch(text)
-    if noted is None:
-        return text
-    return _DONE[noted["method"]].format(factor=noted["factor"], rows=noted["rows"])
 
 
 def furthest_first(found: Diagnosis) -> np.ndarray:

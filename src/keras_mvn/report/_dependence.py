@@ -9,9 +9,9 @@ from typing import final
 import numpy as np
 
 from keras_mvn._optional import require
+from keras_mvn.calibration._slices import quantile_bins
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.report._format import signed
-from keras_mvn.report._parts import parts_of
 from keras_mvn.types import Array
 
 __all__ = ["SHOWN", "Bin", "Dependence", "Pair", "dependence_of", "few_values"]
@@ -21,6 +21,9 @@ SHOWN = 12
 
 STRONGEST = 3
 """Pairs that are looked at closer; and the one that changes most, if it is none of them."""
+
+BINS = 4
+"""Into which an input is cut."""
 
 FEWEST = 8
 """Rows in a bin that is shown."""
@@ -166,7 +169,10 @@ def _closer_look(mean: Array, scatter: Array) -> list[tuple[int, int]]:
 
 def _parts(name: str, column: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """The input's bins with enough rows, labelled without its name."""
-    parts = [(label.removeprefix(name).strip(), member) for label, member in parts_of(name, column)]
+    parts = [
+        (label.removeprefix(name).strip(), member)
+        for label, member in quantile_bins(name, column, BINS)
+    ]
     return [(label, member) for label, member in parts if member.sum() >= FEWEST]
 
 

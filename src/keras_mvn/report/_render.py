@@ -22,7 +22,6 @@ from keras_mvn.report._calibration import (
     Calibration,
     TargetRow,
     calibration_of,
-    recalibration_in_words,
     target_rows,
 )
 from keras_mvn.report._comparison import Comparison, compare
@@ -220,7 +219,6 @@ def _shared(data: ReportData, found: Findings) -> Mapping[str, Any]:
         "found": found,
         "version": keras_mvn.__version__,
         "looked_at": INPUTS,
-        "recalibration_in_words": recalibration_in_words,
         **{name: getattr(_format, name) for name in names},
     }
 

@@ -10,12 +10,11 @@ import numpy as np
 
 from keras_mvn._optional import require
 from keras_mvn.calibration import Diagnosis
-from keras_mvn.calibration._slices import Slice, judged
+from keras_mvn.calibration._slices import Slice, quantile_bins
 from keras_mvn.report._calibration import SIGNIFICANT, Calibration
 from keras_mvn.report._comparison import LEVEL
 from keras_mvn.report._data import Assessed
-from keras_mvn.report._dependence import few_values
-from keras_mvn.report._parts import parts_of
+from keras_mvn.report._dependence import BINS, few_values
 from keras_mvn.types import Array
 
 __all__ = ["FarRow", "Part", "WeakSpots", "weak_spots_of"]
@@ -119,12 +118,11 @@ def _parts(found: Diagnosis, columns: dict[str, np.ndarray]) -> tuple[Part, ...]
     members = {
         label: member
         for name, column in columns.items()
-        for label, member in parts_of(name, column)
+        for label, member in quantile_bins(name, column, BINS)
     }
     pit = _pit_of_all(found)
     inside = np.where(np.isnan(pit), np.nan, pit <= LEVEL)
-    ranked = judged(list(members.items()), found.squared_distances, found.observed_counts)
-    slices = [one for one in ranked if one.rows >= FEWEST]
+    slices = [one for one in found.worst_slices(columns, BINS, None) if one.rows >= FEWEST]
     parts = [_part(one, inside, members[one.name], len(slices)) for one in slices]
     # The ranking is by squared distances, in which one far row weighs a lot; beside it, parts
     # whose coverage is off.
