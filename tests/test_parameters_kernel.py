@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import keras_mvn as kmvn
-from differentiation import EPSILON, numpy, precision, tensor, value_and_gradients
+from differentiation import EPSILON, compiled, numpy, precision, tensor, value_and_gradients
 from keras_mvn import covariances, kernels
-from keras_mvn.kernels import Origin, _native, parameters
+from keras_mvn.kernels import Origin, Shrinkage, _native, parameters
 from keras_mvn.layers import MultivariateNormalHead
 
 BACKEND = keras.backend.backend()
@@ -72,13 +72,17 @@ def derivative(structure, arrays, bar):
 
 def of(structure, arrays, training=True):
     raw, *origin = arrays
-    return parameters(structure, raw, Origin(*origin), training=training)
+    return parameters(structure, raw, Origin(*origin), training=training).y_pred
+
+
+def named(structure):
+    return structure.name
 
 
 @native
 class TestValuesAndGradients:
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
-    @pytest.mark.parametrize("structure", STRUCTURES, ids=lambda s: s.name)
+    @pytest.mark.parametrize("structure", STRUCTURES, ids=named)
     @pytest.mark.parametrize("d", SIZES)
     def test_are_those_of_the_formula(self, structure, d, dtype, rng):
         for rows, size in itertools.product((1, 40), (0.3, 6.0)):
@@ -112,6 +116,53 @@ class TestValuesAndGradients:
         parts = (raw.reshape(20, 300, -1), *origin)
         again = numpy(of(structure, [tensor(a) for a in parts]))
         np.testing.assert_array_equal(again, whole.reshape(20, 300, -1))
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("structure", [*STRUCTURES, covariances.LowRank(rank=2)], ids=named)
+    @pytest.mark.parametrize("d", SIZES)
+    def test_shrinkage(self, structure, d, dtype, rng):
+        if structure.name == "low_rank" and d < 3:
+            return
+        raw, *origin = made(structure, 40, d, rng)
+        center = rng.normal(size=raw.shape[1] - d).astype("float32").astype(float)
+        strengths = rng.uniform(0.0, 2.0, size=len(center)).astype("float32").astype(float)
+        bar, penalty_bar = (
+            rng.normal(size=n).astype("float32").astype(float) for n in (raw.shape, 40)
+        )
+        with precision(dtype):
+            constants = Origin(*(tensor(a, dtype) for a in origin))
+            strength, weight, penalty_weight = (
+                tensor(a, dtype) for a in (strengths, bar, penalty_bar)
+            )
+
+            def total(raw, center):
+                y_pred, penalty = parameters(
+                    structure, raw, constants, training=True, shrinkage=Shrinkage(center, strength)
+                )
+                assert tuple(penalty.shape) == (40,)
+                return keras.ops.sum(weight * y_pred) + keras.ops.sum(penalty_weight * penalty)
+
+            value, (of_raw, of_center) = value_and_gradients(
+                compiled(total), raw, center, dtype=dtype
+            )
+            plain, (of_raw_alone,) = value_and_gradients(
+                compiled(lambda raw: keras.ops.sum(weight * of(structure, [raw, *constants]))),
+                raw,
+                dtype=dtype,
+            )
+        distance = raw[:, d:] - center
+        of_penalty = penalty_bar[:, None] * strengths * distance
+        tolerance = 400 * EPSILON[dtype]
+
+        def close(found, expected):
+            np.testing.assert_allclose(
+                found, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max()
+            )
+
+        close(value, plain + 0.5 * np.sum(of_penalty * distance))
+        close(of_raw[:, :d], of_raw_alone[:, :d])
+        close(of_raw[:, d:], of_raw_alone[:, d:] + of_penalty)
+        close(of_center, -of_penalty.sum(axis=0))
 
     @pytest.mark.parametrize("size", [1e2, 1e6, 1e30])
     def test_what_is_far_out_stays_valid(self, size, rng):

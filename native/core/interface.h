@@ -34,7 +34,7 @@ KMVN_API const char* kmvn_instructions(void);
 KMVN_API int kmvn_use_instructions(const char* name);
 
 // Changes whenever a struct or a meaning above does; bindings compare.
-#define KMVN_ABI 3
+#define KMVN_ABI 4
 KMVN_API int kmvn_abi(void);
 
 #ifdef __cplusplus

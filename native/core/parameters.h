@@ -5,6 +5,10 @@
 //     shape = origin_shape + raw shape / √(1 + ‖raw shape‖²/radius²)
 //
 // link is exp(x) for |x| ≤ 3, above it e³ (x - 2), and link(-x) = 1/link(x).
+//
+// On the way, what shrinkage asks of each row, x the raw scale and shape:
+//
+//     penalty = ½ Σⱼ strengthsⱼ (xⱼ - centerⱼ)²
 #pragma once
 
 #include "interface.h"
@@ -22,7 +26,10 @@ typedef struct {
   const void* origin_stddev;  // (d,)
   const void* origin_scale;   // (d,)
   const void* origin_shape;   // (k,)
+  const void* center;         // (d + k,); may be null, as the next
+  const void* strengths;      // (d + k,)
   void* y_pred;               // (rows, 2 d + k)
+  void* penalty;              // (rows,); may be null without strengths, else 0
 } kmvn_parameters_forward;
 
 typedef struct {
@@ -31,7 +38,10 @@ typedef struct {
   const void* raw;            // (rows, 2 d + k)
   const void* origin_stddev;  // (d,)
   const void* origin_scale;   // (d,)
+  const void* center;         // (d + k,); may be null, as the next two
+  const void* strengths;      // (d + k,)
   const void* y_pred_bar;     // (rows, 2 d + k)
+  const void* penalty_bar;    // (rows,)
   void* raw_bar;              // (rows, 2 d + k)
 } kmvn_parameters_backward;
 

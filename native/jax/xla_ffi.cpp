@@ -90,6 +90,16 @@ bool read_sizes_of_raw(const XLA_FFI_Buffer& raw, const XLA_FFI_Buffer& origin, 
   return to.k >= 0;
 }
 
+// The shrinkage of d + k numbers; empty arrays, without them none.
+template <class Arguments>
+bool read_shrinkage(const XLA_FFI_Buffer& center, const XLA_FFI_Buffer& strengths, Arguments& to) {
+  if (center.rank != 1 || strengths.rank != 1 || center.dims[0] != strengths.dims[0]) return false;
+  if (center.dims[0] == 0) return true;
+  to.center = center.data;
+  to.strengths = strengths.data;
+  return center.dims[0] == to.d + to.k;
+}
+
 struct Caller {
   const XLA_FFI_Api* api;
   XLA_FFI_ExecutionContext* context;
@@ -181,33 +191,37 @@ extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_backward(XLA_FFI_CallFram
   return call(frame, arguments, kmvn_elliptical_backward_f32, kmvn_elliptical_backward_f64);
 }
 
-// (raw, origin mean, stddev, scale, shape) → y_pred
+// (raw, origin mean, stddev, scale, shape, center, strengths) → (y_pred, penalty)
 extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_parameters_forward(XLA_FFI_CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
   kmvn_parameters_forward arguments{};
   arguments.radius = attribute<double>(frame, "radius");
-  if (frame->args.size != 5 || frame->rets.size != 1 ||
-      !read_sizes_of_raw(argument(frame, 0), argument(frame, 1), arguments))
+  if (frame->args.size != 7 || frame->rets.size != 2 ||
+      !read_sizes_of_raw(argument(frame, 0), argument(frame, 1), arguments) ||
+      !read_shrinkage(argument(frame, 5), argument(frame, 6), arguments))
     return fail(frame->api, "keras_mvn: buffers that don't belong together");
   arguments.origin_mean = argument(frame, 1).data;
   arguments.origin_stddev = argument(frame, 2).data;
   arguments.origin_scale = argument(frame, 3).data;
   arguments.origin_shape = argument(frame, 4).data;
   arguments.y_pred = result(frame, 0);
+  arguments.penalty = result(frame, 1);
   return call(frame, arguments, kmvn_parameters_forward_f32, kmvn_parameters_forward_f64);
 }
 
-// (y_pred_bar, raw, origin stddev, scale) → raw_bar
+// (y_pred_bar, raw, origin stddev, scale, penalty_bar, center, strengths) → raw_bar
 extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_parameters_backward(XLA_FFI_CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
   kmvn_parameters_backward arguments{};
   arguments.radius = attribute<double>(frame, "radius");
-  if (frame->args.size != 4 || frame->rets.size != 1 ||
-      !read_sizes_of_raw(argument(frame, 1), argument(frame, 2), arguments))
+  if (frame->args.size != 7 || frame->rets.size != 1 ||
+      !read_sizes_of_raw(argument(frame, 1), argument(frame, 2), arguments) ||
+      !read_shrinkage(argument(frame, 5), argument(frame, 6), arguments))
     return fail(frame->api, "keras_mvn: buffers that don't belong together");
   arguments.y_pred_bar = argument(frame, 0).data;
   arguments.origin_stddev = argument(frame, 2).data;
   arguments.origin_scale = argument(frame, 3).data;
+  arguments.penalty_bar = argument(frame, 4).data;
   arguments.raw_bar = result(frame, 0);
   return call(frame, arguments, kmvn_parameters_backward_f32, kmvn_parameters_backward_f64);
 }

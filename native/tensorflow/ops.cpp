@@ -210,6 +210,23 @@ class Call {
     return false;
   }
 
+  // The shrinkage of d + k numbers, inputs `center` and the next; empty ones, without them none.
+  template <class Arguments>
+  bool read_shrinkage(int center, Arguments& to) {
+    const int strengths = center + 1;
+    if (count_ > strengths && NumDims(tensors_[center]) == 1 && NumDims(tensors_[strengths]) == 1) {
+      const int64_t numbers = Dim(tensors_[center], 0);
+      if (numbers > 0) {
+        to.center = input(center);
+        to.strengths = input(strengths);
+      }
+      if (Dim(tensors_[strengths], 0) == numbers && (numbers == 0 || numbers == to.d + to.k))
+        return true;
+    }
+    refuse("keras_mvn: raw numbers and their shrinkage don't belong together");
+    return false;
+  }
+
   void* output(int64_t rows, int64_t columns) {
     const int64_t dims[2] = {rows, columns};
     const int64_t numbers = columns < 0 ? rows : rows * columns;
@@ -275,13 +292,14 @@ void parameters_forward(void* kernel, TF_OpKernelContext* context) {
   const auto& settings = *static_cast<Settings*>(kernel);
   Call call(context);
   kmvn_parameters_forward a{};
-  if (!call.ok() || !call.read_sizes_of_raw(0, 1, a)) return;
+  if (!call.ok() || !call.read_sizes_of_raw(0, 1, a) || !call.read_shrinkage(5, a)) return;
   a.radius = settings.radius;
   a.origin_mean = call.input(1);
   a.origin_stddev = call.input(2);
   a.origin_scale = call.input(3);
   a.origin_shape = call.input(4);
   a.y_pred = call.output(a.rows, 2 * a.d + a.k);
+  a.penalty = call.output(a.rows, vector);
   if (!call.ok()) return;
   const auto run = call.type() == Float ? kmvn_parameters_forward_f32 : kmvn_parameters_forward_f64;
   if (run(&a, {settings.threads, nullptr, nullptr, nullptr}) != 0) call.refuse("keras_mvn: sizes");
@@ -291,11 +309,12 @@ void parameters_backward(void* kernel, TF_OpKernelContext* context) {
   const auto& settings = *static_cast<Settings*>(kernel);
   Call call(context);
   kmvn_parameters_backward a{};
-  if (!call.ok() || !call.read_sizes_of_raw(1, 2, a)) return;
+  if (!call.ok() || !call.read_sizes_of_raw(1, 2, a) || !call.read_shrinkage(5, a)) return;
   a.radius = settings.radius;
   a.y_pred_bar = call.input(0);
   a.origin_stddev = call.input(2);
   a.origin_scale = call.input(3);
+  a.penalty_bar = call.input(4);
   a.raw_bar = call.output(a.rows, 2 * a.d + a.k);
   if (!call.ok()) return;
   const auto run =
@@ -328,6 +347,12 @@ void forward_shapes(TF_ShapeInferenceContext* context, TF_Status* status) {
 // Of y_pred, of its cotangent or of the raw numbers: all of one shape.
 void shape_of_y_pred(TF_ShapeInferenceContext* context, TF_Status* status) {
   same_shape(context, 0, 2, 0, status);
+}
+
+// Those of the raw numbers, and one number of each row.
+void parameters_shapes(TF_ShapeInferenceContext* context, TF_Status* status) {
+  same_shape(context, 0, 2, 0, status);
+  if (GetCode(status) == Ok) same_shape(context, 0, 1, 1, status);
 }
 
 bool done(const Status& status) {
@@ -377,17 +402,19 @@ bool register_all() {
   const char* const parameters_attributes[] = {"T: {float, double}", "radius: float",
                                                "threads: int"};
   const char* const parameters_inputs[] = {"raw: T", "origin_mean: T", "origin_stddev: T",
-                                           "origin_scale: T", "origin_shape: T"};
-  const char* const parameters_outputs[] = {"y_pred: T"};
+                                           "origin_scale: T", "origin_shape: T",
+                                           "center: T", "strengths: T"};
+  const char* const parameters_outputs[] = {"y_pred: T", "penalty: T"};
   const char* const parameters_backward_inputs[] = {"y_pred_bar: T", "raw: T", "origin_stddev: T",
-                                                    "origin_scale: T"};
+                                                    "origin_scale: T", "penalty_bar: T",
+                                                    "center: T", "strengths: T"};
   const char* const parameters_backward_outputs[] = {"raw_bar: T"};
   return define("KerasMvnElliptical", forward_attributes, forward_inputs, forward_outputs,
                 forward_shapes) &&
          define("KerasMvnEllipticalBackward", backward_attributes, backward_inputs,
                 backward_outputs, shape_of_y_pred) &&
          define("KerasMvnParameters", parameters_attributes, parameters_inputs, parameters_outputs,
-                shape_of_y_pred) &&
+                parameters_shapes) &&
          define("KerasMvnParametersBackward", parameters_attributes, parameters_backward_inputs,
                 parameters_backward_outputs, shape_of_y_pred) &&
          implement("KerasMvnElliptical", create_forward, forward) &&

@@ -8,6 +8,7 @@ agree on the names used here. Products are spelled `@`, `*` and `+`, not `ops.ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from keras_mvn.types import Tensor
 
 __all__ = [
     "constant_like",
+    "count_rows",
     "differentiable",
     "merge_last_axes",
     "namespace",
@@ -80,6 +82,12 @@ def static_gather(x: Tensor, index: np.ndarray, transposed_index: np.ndarray) ->
     return differentiable(
         lambda x: gather(x, index), lambda out_bar, _, x: gather(out_bar, transposed_index), x
     )
+
+
+def count_rows(x: Tensor) -> float | Tensor:
+    """How many rows the batch axes of x (..., d) hold, as a divisor of tensors of its dtype."""
+    count = math.prod(keras.ops.shape(x)[:-1])
+    return float(count) if isinstance(count, int) else keras.ops.cast(count, x.dtype)
 
 
 def merge_last_axes(x: Tensor) -> Tensor:

@@ -11,23 +11,14 @@ from keras import ops
 
 from keras_mvn import _tagging, covariances, moments
 from keras_mvn._checks import names_of_targets, whole
-from keras_mvn._numeric import constant_like
+from keras_mvn._shrinkage import auto_strength, checked_shrinkage, mean_of_rows
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.kernels import Origin, parameters
+from keras_mvn.kernels import Origin, Shrinkage, parameters
 from keras_mvn.layouts import degrees_of_freedom_from
 from keras_mvn.types import Array, Tensor
 
 __all__ = ["MultivariateNormalHead"]
-
-SHRINKAGE_ROWS = 16.0
-"""c of `shrinkage="auto"`, λ = c/n for scales, c k/n for k other numbers (docs/choosing.md)."""
-
-LARGEST_SHRINKAGE = 4.0
-"""Of "auto": x moves the numbers so shrunk hardly at all."""
-
-FEW_FEATURES = 128
-"""Not more than a batch has rows, where that number is not known."""
 
 WIRE_VERSION = 1
 """Version of the layout [mean | scale | shape_params], so that later releases load this one's."""
@@ -121,7 +112,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         self.use_bias = use_bias
         self.constant = constant
         self.stop_trunk = bool(stop_trunk)
-        self.shrinkage = _checked_shrinkage(shrinkage)
+        self.shrinkage = checked_shrinkage(shrinkage)
         self._adapted_rows = 0
         self.learn_degrees_of_freedom = bool(learn_degrees_of_freedom)
         self.supports_masking = True
@@ -243,7 +234,7 @@ class MultivariateNormalHead(keras.layers.Layer):
             return 0.0, 0.0
         size = self.covariance.raw_size(self.event_size)
         others = size - (self.covariance.scale_raw_size(self.event_size) or 0)
-        return _auto_strength(1, self._adapted_rows), _auto_strength(others, self._adapted_rows)
+        return auto_strength(1, self._adapted_rows), auto_strength(others, self._adapted_rows)
 
     @property
     def layout(self) -> str:
@@ -274,9 +265,12 @@ class MultivariateNormalHead(keras.layers.Layer):
     def call(self, inputs: Tensor, training: bool = False, mask: Tensor | None = None) -> Tensor:
         """(..., features) → (..., 2 d + k)."""
         raw = self._raw(inputs, training)
-        if training and self.covariance_dense is not None and max(self.shrinkage_strengths) > 0:
-            self.add_loss(self._shrinkage_loss(inputs, mask))
-        y_pred = parameters(self.covariance, raw, self._origin(), training=training)
+        shrinkage = self._shrinkage() if training else None
+        y_pred, penalty = parameters(
+            self.covariance, raw, self._origin(), training=training, shrinkage=shrinkage
+        )
+        if penalty is not None:
+            self.add_loss(mean_of_rows(penalty, mask))
         if self.raw_degrees_of_freedom is not None:
             nu = degrees_of_freedom_from(ops.ones_like(raw[..., :1]) * self.raw_degrees_of_freedom)
             y_pred = ops.concatenate([y_pred, nu], axis=-1)
@@ -321,24 +315,21 @@ class MultivariateNormalHead(keras.layers.Layer):
         )
 
     def _joined(self, weights: list[Any]) -> Tensor:
-        return ops.concatenate(
-            [ops.cast(ops.convert_to_tensor(w), self.compute_dtype) for w in weights], axis=-1
-        )
+        tensors = [ops.cast(ops.convert_to_tensor(w), self.compute_dtype) for w in weights]
+        return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors, axis=-1)
 
-    def _shrinkage_loss(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
-        """½ Σⱼ λⱼ (x·kⱼ)², averaged over rows: one strength for any batch size; kⱼ the kernel."""
-        assert self.covariance_dense is not None
-        x = ops.stop_gradient(inputs) if self.stop_trunk else inputs
-        weight = None
-        if len(x.shape) > 2:
-            x = ops.reshape(x, (-1, x.shape[-1]))
-        if mask is not None:
-            weight = ops.cast(ops.reshape(mask, (-1, 1)), x.dtype)
-        kernel = self._joined([self.covariance_dense.kernel])
-        of_scales, of_others = self.shrinkage_strengths
-        strengths = np.full(kernel.shape[1], 0.5 * of_others)
-        strengths[: self.covariance.scale_raw_size(self.event_size) or 0] = 0.5 * of_scales
-        return _weighted_mean_squares(x, weight, kernel, constant_like(strengths, kernel))
+    def _shrinkage(self) -> Shrinkage | None:
+        """Pulls the raw numbers of x to the bias, the level of all rows; None where λ is 0."""
+        dense, (of_scales, of_others) = self.covariance_dense, self.shrinkage_strengths
+        if dense is None or max(of_scales, of_others) == 0:
+            return None
+        of_x, scales = dense.units, self.covariance.scale_raw_size(self.event_size) or 0
+        strengths = np.zeros(self.covariance.raw_size(self.event_size))
+        strengths[:scales], strengths[scales:of_x] = of_scales, of_others
+        center = [dense.bias] if self.use_bias else [np.zeros(of_x)]
+        if of_x < len(strengths):
+            center.append(np.zeros(len(strengths) - of_x))
+        return Shrinkage(self._joined(center), ops.convert_to_tensor(strengths, self.compute_dtype))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(..., features) → (..., 2 d + k)."""
@@ -405,37 +396,6 @@ class MultivariateNormalHead(keras.layers.Layer):
         if origin is not None:
             head._set_origin(**{name: np.asarray(values) for name, values in origin.items()})
         return head
-
-
-def _checked_shrinkage(shrinkage: float | str | None) -> float | str | None:
-    if shrinkage is None or shrinkage == "auto":
-        return shrinkage
-    if isinstance(shrinkage, str) or not 0 <= shrinkage < np.inf:
-        raise ValueError(f"shrinkage={shrinkage!r} must be None, 'auto' or a number ≥ 0.")
-    return float(shrinkage)
-
-
-def _weighted_mean_squares(
-    x: Tensor, weight: Tensor | None, kernel: Tensor, strengths: Tensor
-) -> Tensor:
-    """Σⱼ λⱼ mean (x·kⱼ)² over the rows: (n, m), (n, 1), (m, k), (k,) → ().
-
-    Σⱼ λⱼ kⱼᵀ M kⱼ with M the second moments of x touches nothing of size n × k. With fewer rows
-    than features, the products themselves are less work.
-    """
-    weighted = x if weight is None else x * weight
-    total = ops.shape(x)[0] if weight is None else ops.sum(weight)
-    rows = x.shape[0]
-    if x.shape[1] <= (FEW_FEATURES if rows is None else rows):
-        moments = ops.transpose(weighted) @ x
-        summed = ops.sum((moments @ kernel) * (kernel * strengths))
-    else:
-        summed = ops.sum((weighted @ kernel) * ((x @ kernel) * strengths))
-    return ops.divide_no_nan(summed, ops.cast(total, summed.dtype))
-
-
-def _auto_strength(numbers: int, rows: int) -> float:
-    return min(LARGEST_SHRINKAGE, SHRINKAGE_ROWS * numbers / rows)
 
 
 def _at_least_float32(dtype: Any) -> Any:

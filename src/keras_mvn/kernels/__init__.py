@@ -11,13 +11,17 @@ from keras_mvn.kernels._status import Status as Status
 from keras_mvn.kernels._status import status as status
 from keras_mvn.kernels.elliptical import Elliptical as Elliptical
 from keras_mvn.kernels.elliptical import elliptical as elliptical
+from keras_mvn.kernels.parameters import Emitted as Emitted
 from keras_mvn.kernels.parameters import Origin as Origin
+from keras_mvn.kernels.parameters import Shrinkage as Shrinkage
 from keras_mvn.kernels.parameters import parameters as parameters
 
 __all__ = [
     "Elliptical",
+    "Emitted",
     "Origin",
     "Ran",
+    "Shrinkage",
     "Status",
     "elliptical",
     "parameters",

@@ -12,7 +12,7 @@ __all__ = ["Library", "library", "tensorflow_library"]
 
 FOLDER = Path(__file__).parent / "_lib"
 
-ABI = 3
+ABI = 4
 """`KMVN_ABI` of native/core/elliptical.h, which changes with every meaning in it."""
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")

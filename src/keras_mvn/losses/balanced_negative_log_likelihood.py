@@ -7,6 +7,7 @@ from typing import ClassVar, final
 import keras
 from keras import ops
 
+from keras_mvn._numeric import count_rows
 from keras_mvn._rows import Targets
 from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters
@@ -65,11 +66,10 @@ class BalancedNegativeLogLikelihood(CovarianceLoss):
             fused=self.fused,
         )
         sigma = ops.sqrt(found.variance)
+        residual = targets.values - found.mean
         rows = tuple(range(len(sigma.shape) - 1))
-        u = targets.of_observed((targets.values - found.mean) / sigma)
-        # r²/(σ σ̄) = (r/σ)² σ/σ̄: neither squares of y nor products of two scales are formed.
         # A sum over a count: on PyTorch, Keras' mean of float64 is taken in float32.
-        count = ops.sum(ops.ones_like(sigma), axis=rows, keepdims=True)
-        weight = MEAN_WEIGHT * sigma * count / ops.sum(sigma, axis=rows, keepdims=True)
-        error = 0.5 * ops.sum(weight * u * u, axis=-1)
-        return from_elliptical(found, targets) + gradient_only(error)
+        # (r/σ)/σ̄: no product of two scales is formed.
+        pull = targets.of_observed(ops.stop_gradient(residual) / sigma)
+        pull = pull * (MEAN_WEIGHT * count_rows(sigma) / ops.sum(sigma, axis=rows))
+        return from_elliptical(found, targets) + ops.sum(pull * gradient_only(residual), axis=-1)

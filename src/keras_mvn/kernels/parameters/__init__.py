@@ -4,6 +4,8 @@
     scale = origin.scale · link(raw scale)
     shape = origin.shape + raw shape, in the ball of `Covariance.shape_bound`
 
+and, while training, what shrinkage asks of each row: ½ Σⱼ λⱼ (rawⱼ − centerⱼ)².
+
 The fast path is for training: it reads the raw numbers once and writes y_pred once, and its
 gradient likewise. Inference and export take the reference, operations that every format knows.
 """
@@ -17,34 +19,42 @@ import keras
 from keras_mvn._keras import in_symbolic_scope
 from keras_mvn.kernels._dispatch import choose, module_of_backend
 from keras_mvn.kernels.parameters import reference
-from keras_mvn.kernels.parameters.types import Origin
+from keras_mvn.kernels.parameters.types import Emitted, Origin, Shrinkage
 from keras_mvn.types import Tensor
 
-__all__ = ["NAME", "Origin", "made_by", "parameters", "supports"]
+__all__ = ["NAME", "Emitted", "Origin", "Shrinkage", "made_by", "parameters", "supports"]
 
 NAME = "parameters"
 
 _BACKEND = module_of_backend(__name__)
 
 
-def parameters(covariance: Any, raw: Tensor, origin: Origin, *, training: bool) -> Tensor:
-    """`[mean | scale | shape_params]`: (..., d + raw_size) → (..., 2 d + k).
+def parameters(
+    covariance: Any,
+    raw: Tensor,
+    origin: Origin,
+    *,
+    training: bool,
+    shrinkage: Shrinkage | None = None,
+) -> Emitted:
+    """`[mean | scale | shape_params]`: (..., d + raw_size) → (..., 2 d + k), and the penalty.
 
     Args:
         covariance: the structure.
         raw: the mean, then what `Covariance.constrain` takes: (..., d + raw_size).
         origin: what raw zeros stand for.
         training: whether the result is going to be differentiated.
+        shrinkage: of the raw_size numbers that are not the mean's.
 
     """
     if in_symbolic_scope():  # Keras asks for shapes: nothing is computed, and nothing chosen
-        return reference.parameters(covariance, raw, origin)
+        return reference.parameters(covariance, raw, origin, shrinkage)
     reason = _unsupported(covariance, raw) if training else "it is not training."
     if not choose(NAME, None, reason):
-        return reference.parameters(covariance, raw, origin)
+        return reference.parameters(covariance, raw, origin, shrinkage)
     radius = covariance.shape_bound(origin.mean.shape[0]) or 0.0
-    y_pred: Tensor = _BACKEND.parameters(raw, origin, radius)
-    return y_pred
+    emitted: Emitted = _BACKEND.parameters(raw, origin, radius, shrinkage)
+    return emitted
 
 
 def _unsupported(covariance: Any, raw: Tensor) -> str | None:

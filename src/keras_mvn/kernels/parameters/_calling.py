@@ -14,7 +14,8 @@ class _Forward(ctypes.Structure):
         *sizes("rows", "d", "k"),
         ("radius", ctypes.c_double),
         *addresses("raw", "origin_mean", "origin_stddev", "origin_scale", "origin_shape"),
-        *addresses("y_pred"),
+        *addresses("center", "strengths"),
+        *addresses("y_pred", "penalty"),
     ]
 
 
@@ -22,7 +23,8 @@ class _Backward(ctypes.Structure):
     _fields_ = [
         *sizes("rows", "d", "k"),
         ("radius", ctypes.c_double),
-        *addresses("raw", "origin_stddev", "origin_scale", "y_pred_bar"),
+        *addresses("raw", "origin_stddev", "origin_scale", "center", "strengths"),
+        *addresses("y_pred_bar", "penalty_bar"),
         *addresses("raw_bar"),
     ]
 

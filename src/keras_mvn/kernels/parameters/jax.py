@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from keras_mvn.kernels import _native
 from keras_mvn.kernels._jax import Call, by_rows, foreign_function, platform
-from keras_mvn.kernels.parameters.types import Origin
+from keras_mvn.kernels.parameters.types import Emitted, Origin, Shrinkage, center_gradient
 
 __all__ = ["made_by", "parameters", "supports"]
 
@@ -28,39 +28,54 @@ def made_by(raw: jax.Array) -> str:
     return _native.library().made_by
 
 
-def parameters(raw: jax.Array, origin: Origin, radius: float) -> jax.Array:
+def parameters(
+    raw: jax.Array, origin: Origin, radius: float, shrinkage: Shrinkage | None
+) -> Emitted:
     """As `kernels.parameters.parameters`."""
+    nothing = jnp.zeros((0,), raw.dtype)
     constants = (jnp.asarray(x, raw.dtype) for x in origin)
+    shrinks = (jnp.asarray(x, raw.dtype) for x in shrinkage or (nothing, nothing))
     rows = raw.reshape(-1, raw.shape[-1])
-    return _differentiable(radius, rows, *constants).reshape(raw.shape)
+    y_pred, penalty = _differentiable(radius, rows, Origin(*constants), Shrinkage(*shrinks))
+    return Emitted(
+        y_pred.reshape(raw.shape), penalty.reshape(raw.shape[:-1]) if shrinkage else None
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _differentiable(radius: float, raw: jax.Array, *origin: jax.Array) -> jax.Array:
-    """y_pred."""
-    axes = ("b w", "d", "d", "d", "k")
-    return _call("parameters_forward", radius, axes)(raw, *origin)[0]
+def _differentiable(
+    radius: float, raw: jax.Array, origin: Origin, shrinkage: Shrinkage
+) -> tuple[jax.Array, jax.Array]:
+    """(y_pred, penalty)."""
+    call = _call("parameters_forward", radius, ("b w", "d", "d", "d", "k", "m", "m"), ("b w", "b"))
+    y_pred, penalty = call(raw, *origin, *shrinkage)
+    return y_pred, penalty
 
 
-def _forward(radius: float, raw: jax.Array, *origin: jax.Array) -> Any:
-    return _differentiable(radius, raw, *origin), (raw, origin)
+def _forward(radius: float, raw: jax.Array, origin: Origin, shrinkage: Shrinkage) -> Any:
+    return _differentiable(radius, raw, origin, shrinkage), (raw, origin, shrinkage)
 
 
-def _backward(radius: float, kept: Any, y_pred_bar: jax.Array) -> tuple[jax.Array, ...]:
-    raw, origin = kept
-    _, stddev, scale, _ = origin
-    call = _call("parameters_backward", radius, ("b w", "b w", "d", "d"))
-    (raw_bar,) = call(y_pred_bar, raw, stddev, scale)
-    return raw_bar, *(jnp.zeros_like(x) for x in origin)  # the origin is no weight
+def _backward(radius: float, kept: Any, bars: tuple[jax.Array, jax.Array]) -> Any:
+    raw, origin, shrinkage = kept
+    y_pred_bar, penalty_bar = bars
+    call = _call("parameters_backward", radius, ("b w", "b w", "d", "d", "b", "m", "m"), ("b w",))
+    (raw_bar,) = call(y_pred_bar, raw, origin.stddev, origin.scale, penalty_bar, *shrinkage)
+    # Origin and strengths are no weights; the center is a bias.
+    center_bar = center_gradient(raw, penalty_bar, penalty_bar.sum(), shrinkage)
+    return (
+        raw_bar,
+        Origin(*(jnp.zeros_like(x) for x in origin)),
+        Shrinkage(center_bar, jnp.zeros_like(shrinkage.strengths)),
+    )
 
 
 _differentiable.defvjp(_forward, _backward)
 
 
 @functools.cache
-def _call(name: str, radius: float, arguments: tuple[str, ...]) -> Call:
-    """The foreign function, for arrays whose axes are named: b rows, w columns, d, k."""
-    results = ("b w",)
+def _call(name: str, radius: float, arguments: tuple[str, ...], results: tuple[str, ...]) -> Call:
+    """The foreign function, for arrays whose axes are named: b rows, w columns, d, k, m."""
     return by_rows(
         foreign_function(name, arguments, results, {}, {"radius": radius}), arguments, results
     )

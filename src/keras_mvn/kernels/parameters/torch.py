@@ -16,7 +16,7 @@ from keras_mvn.kernels._torch import (
     unsupported_dtype,
 )
 from keras_mvn.kernels.parameters import _calling
-from keras_mvn.kernels.parameters.types import Origin
+from keras_mvn.kernels.parameters.types import Emitted, Origin, Shrinkage, center_gradient
 
 __all__ = ["made_by", "parameters", "supports"]
 
@@ -33,10 +33,17 @@ def made_by(raw: torch.Tensor) -> str:
     return _native.library().made_by
 
 
-def parameters(raw: torch.Tensor, origin: Origin, radius: float) -> torch.Tensor:
+def parameters(
+    raw: torch.Tensor, origin: Origin, radius: float, shrinkage: Shrinkage | None
+) -> Emitted:
     """As `kernels.parameters.parameters`."""
     rows = raw.reshape(-1, raw.shape[-1])
-    return _with_gradient(rows, *(x.to(raw.dtype) for x in origin), radius).reshape(raw.shape)
+    origin = Origin(*(x.to(raw.dtype) for x in origin))
+    center, strengths = (None, None) if shrinkage is None else (x.to(raw.dtype) for x in shrinkage)
+    y_pred, penalty = _with_gradient(rows, *origin, center, strengths, radius)
+    return Emitted(
+        y_pred.reshape(raw.shape), penalty.reshape(raw.shape[:-1]) if shrinkage else None
+    )
 
 
 def _compute_forward(
@@ -45,13 +52,17 @@ def _compute_forward(
     origin_stddev: torch.Tensor,
     origin_scale: torch.Tensor,
     origin_shape: torch.Tensor,
+    center: torch.Tensor | None,
+    strengths: torch.Tensor | None,
     radius: float,
-) -> torch.Tensor:
-    """y_pred."""
-    given = (raw, origin_mean, origin_stddev, origin_scale, origin_shape)
-    y_pred = _empty_like(raw)
-    _call(_calling.forward, raw, origin_mean, radius, (*given, y_pred))
-    return y_pred
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(y_pred, penalty); the penalty empty without shrinkage."""
+    y_pred, penalty = _outputs(
+        raw, origin_mean, origin_stddev, origin_scale, origin_shape, center, strengths, radius
+    )
+    given = (raw, origin_mean, origin_stddev, origin_scale, origin_shape, center, strengths)
+    _call(_calling.forward, raw, origin_mean, radius, (*given, y_pred, penalty))
+    return y_pred, penalty
 
 
 _forward = torch.library.custom_op(
@@ -59,16 +70,33 @@ _forward = torch.library.custom_op(
 )
 
 
+@_forward.register_fake
+def _outputs(
+    raw: torch.Tensor,
+    origin_mean: torch.Tensor,
+    origin_stddev: torch.Tensor,
+    origin_scale: torch.Tensor,
+    origin_shape: torch.Tensor,
+    center: torch.Tensor | None,
+    strengths: torch.Tensor | None,
+    radius: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _empty_like(raw), raw.new_empty(0 if strengths is None else len(raw))
+
+
 def _compute_backward(
     y_pred_bar: torch.Tensor,
+    penalty_bar: torch.Tensor | None,
     raw: torch.Tensor,
     origin_stddev: torch.Tensor,
     origin_scale: torch.Tensor,
+    center: torch.Tensor | None,
+    strengths: torch.Tensor | None,
     radius: float,
 ) -> torch.Tensor:
     """raw_bar."""
     raw_bar = _empty_like(raw)
-    given = (raw, origin_stddev, origin_scale, y_pred_bar)
+    given = (raw, origin_stddev, origin_scale, center, strengths, y_pred_bar, penalty_bar)
     _call(_calling.backward, raw, origin_scale, radius, (*given, raw_bar))
     return raw_bar
 
@@ -78,7 +106,6 @@ _backward = torch.library.custom_op(
 )
 
 
-@_forward.register_fake
 @_backward.register_fake
 def _empty_like(x: torch.Tensor, *_: object) -> torch.Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -88,23 +115,45 @@ def _call(
     kernel: Any, raw: torch.Tensor, origin: torch.Tensor, radius: float, tensors: Any
 ) -> None:
     d, width = len(origin), raw.shape[1]
-    contiguous = [x.contiguous() for x in tensors]  # the last one, which is written, is so already
+    # What is written is contiguous already.
+    contiguous = [None if x is None else x.contiguous() for x in tensors]
     addresses = (address(x) for x in contiguous)
     threads = torch.get_num_threads()
     kernel(raw.element_size(), threads, len(raw), d, width - 2 * d, radius, *addresses)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    raw, _, origin_stddev, origin_scale, _, ctx.radius = inputs
-    ctx.save_for_backward(raw, origin_stddev, origin_scale)
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    raw, _, origin_stddev, origin_scale, _, center, strengths, ctx.radius = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(raw, origin_stddev, origin_scale, center, strengths)
 
 
 def _differentiate(
-    backward: Callable[..., torch.Tensor], ctx: Any, y_pred_bar: torch.Tensor
+    backward: Callable[..., torch.Tensor],
+    ctx: Any,
+    y_pred_bar: torch.Tensor | None,
+    penalty_bar: torch.Tensor | None,
 ) -> tuple[torch.Tensor | None, ...]:
-    return backward(y_pred_bar, *ctx.saved_tensors, ctx.radius), *[None] * 5
+    raw, _, _, center, strengths = ctx.saved_tensors
+    if y_pred_bar is None:
+        y_pred_bar = torch.zeros_like(raw)
+    center_bar = None
+    if penalty_bar is not None and ctx.needs_input_grad[5]:
+        shrinkage = Shrinkage(center, strengths)
+        center_bar = center_gradient(raw, penalty_bar, penalty_bar.sum(), shrinkage)
+    raw_bar = backward(y_pred_bar, penalty_bar, *ctx.saved_tensors, ctx.radius)
+    return raw_bar, *[None] * 4, center_bar, None, None
+
+
+def _shown(inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
+    y_pred, penalty = output
+    return y_pred, None if inputs[6] is None else penalty
 
 
 _with_gradient = differentiated(
-    Pass(_forward, _compute_forward), Pass(_backward, _compute_backward), _keep, _differentiate
+    Pass(_forward, _compute_forward),
+    Pass(_backward, _compute_backward),
+    _keep,
+    _differentiate,
+    _shown,
 )
