@@ -1225,11 +1225,13 @@ def test_native_tests_under_sanitizers(sanitizer, tmp_path):
     build = tmp_path / "build"
     options = [f"-DKMVN_SANITIZE={sanitizer}", "-DCMAKE_BUILD_TYPE=Release"]
     _run(["cmake", "-S", source, "-B", build, *options])
-    _run(["cmake", "--build", build, "--target", "test_elliptical"])
+    programs = ["test_elliptical", "test_parameters"]
+    _run(["cmake", "--build", build, "--target", *programs])
     part = "threads" if sanitizer == "thread" else "few"
-    result = _run([build / "test_elliptical", part])
-    assert "0 failures" in result.stdout
-    assert "runtime error" not in result.stderr
+    for program in programs:
+        result = _run([build / program, part])
+        assert "0 failures" in result.stdout
+        assert "runtime error" not in result.stderr
 
 
 def _run(command, **environment):
