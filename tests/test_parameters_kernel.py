@@ -9,7 +9,7 @@ import pytest
 import keras_mvn as kmvn
 from differentiation import EPSILON, compiled, numpy, precision, tensor, value_and_gradients
 from keras_mvn import covariances, kernels
-from keras_mvn.kernels import Origin, Shrinkage, _native, parameters
+from keras_mvn.kernels import Origin, _native, parameters
 from keras_mvn.layers import MultivariateNormalHead
 
 BACKEND = keras.backend.backend()
@@ -120,14 +120,19 @@ class TestValuesAndGradients:
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     @pytest.mark.parametrize("structure", [*STRUCTURES, covariances.LowRank(rank=2)], ids=named)
     @pytest.mark.parametrize("d", SIZES)
-    def test_shrinkage(self, structure, d, dtype, rng):
-        if structure.name == "low_rank" and d < 3:
-            return
-        raw, *origin = made(structure, 40, d, rng)
-        center = rng.normal(size=raw.shape[1] - d).astype("float32").astype(float)
-        strengths = rng.uniform(0.0, 2.0, size=len(center)).astype("float32").astype(float)
-        bar, penalty_bar = (
-            rng.normal(size=n).astype("float32").astype(float) for n in (raw.shape, 40)
+    def test_bias_and_shrinkage(self, structure, d, dtype, rng):
+        rows, rank = 40, getattr(structure, "rank", 0)
+        if rank >= d:
+            pytest.skip("a rank below d is needed")
+        raw, *origin = made(structure, rows, d, rng)
+        bias, bar, penalty_bar, strengths = (
+            a.astype("float32").astype(float)
+            for a in (
+                rng.normal(size=raw.shape[1]),
+                rng.normal(size=raw.shape),
+                rng.normal(size=rows),
+                rng.uniform(0.0, 2.0, size=raw.shape[1] - d),
+            )
         )
         with precision(dtype):
             constants = Origin(*(tensor(a, dtype) for a in origin))
@@ -135,34 +140,47 @@ class TestValuesAndGradients:
                 tensor(a, dtype) for a in (strengths, bar, penalty_bar)
             )
 
-            def total(raw, center):
+            def with_penalty(raw, bias):
                 y_pred, penalty = parameters(
-                    structure, raw, constants, training=True, shrinkage=Shrinkage(center, strength)
+                    structure, raw, constants, training=True, bias=bias, strengths=strength
                 )
-                assert tuple(penalty.shape) == (40,)
+                assert tuple(penalty.shape) == (rows,)
                 return keras.ops.sum(weight * y_pred) + keras.ops.sum(penalty_weight * penalty)
 
-            value, (of_raw, of_center) = value_and_gradients(
-                compiled(total), raw, center, dtype=dtype
+            def alone(raw):
+                return keras.ops.sum(weight * of(structure, [raw, *constants]))
+
+            value, (of_raw, of_bias) = value_and_gradients(
+                compiled(with_penalty), raw, bias, dtype=dtype
             )
-            plain, (of_raw_alone,) = value_and_gradients(
-                compiled(lambda raw: keras.ops.sum(weight * of(structure, [raw, *constants]))),
-                raw,
-                dtype=dtype,
-            )
-        distance = raw[:, d:] - center
-        of_penalty = penalty_bar[:, None] * strengths * distance
+            plain, (of_sum,) = value_and_gradients(compiled(alone), raw + bias, dtype=dtype)
+        of_penalty = penalty_bar[:, None] * strengths * raw[:, d:]
         tolerance = 400 * EPSILON[dtype]
 
         def close(found, expected):
-            np.testing.assert_allclose(
-                found, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max()
-            )
+            unit = np.abs(expected).max()
+            np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * unit)
 
-        close(value, plain + 0.5 * np.sum(of_penalty * distance))
-        close(of_raw[:, :d], of_raw_alone[:, :d])
-        close(of_raw[:, d:], of_raw_alone[:, d:] + of_penalty)
-        close(of_center, -of_penalty.sum(axis=0))
+        close(value, plain + 0.5 * np.sum(of_penalty * raw[:, d:]))
+        close(of_raw[:, :d], of_sum[:, :d])
+        close(of_raw[:, d:], of_sum[:, d:] + of_penalty)
+        close(of_bias, of_sum.sum(axis=0))
+
+    def test_bias_without_shrinkage(self, rng):
+        structure = covariances.Cholesky()
+        raw, *origin = made(structure, 30, 4, rng)
+        bias, bar = rng.normal(size=raw.shape[1]), rng.normal(size=raw.shape)
+        constants = Origin(*(tensor(a) for a in origin))
+
+        def total(raw, bias):
+            found = parameters(structure, raw, constants, training=True, bias=bias)
+            assert found.penalty is None
+            return keras.ops.sum(tensor(bar) * found.y_pred)
+
+        _, (of_raw, of_bias) = value_and_gradients(total, raw, bias)
+        expected = derivative(structure, [raw + bias, *origin], bar)
+        np.testing.assert_allclose(of_raw, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(of_bias, of_raw.sum(axis=0), rtol=1e-4)
 
     @pytest.mark.parametrize("size", [1e2, 1e6, 1e30])
     def test_what_is_far_out_stays_valid(self, size, rng):

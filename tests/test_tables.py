@@ -305,7 +305,7 @@ class TestPreprocessing:
         seconds = (when.hour * 60 + when.minute) * 60 + when.second
         turns = {
             "month": (when.month - 1) / 12,
-            "weekday": when.weekday / 7,
+            "weekday": when.day_of_week / 7,
             "hour": seconds / 86400,
         }
         for part, turn in turns.items():
@@ -318,7 +318,9 @@ class TestPreprocessing:
         np.testing.assert_array_equal(found["when year"] + 2000, when.year.clip(2023, 2024))
         first = used["when"].reset_index(drop=True)[train]
         elapsed = used["when"].reset_index(drop=True).clip(first.min(), first.max())
-        slope, _ = np.polyfit(elapsed.astype("int64") / 1e9, found["when elapsed"], 1)
+        slope, _ = np.polyfit(
+            elapsed.astype("datetime64[ns]").astype("int64") / 1e9, found["when elapsed"], 1
+        )
         assert slope == pytest.approx(2 / (first.max() - first.min()).total_seconds(), rel=1e-4)
 
         np.testing.assert_array_equal(found["open"], used["open"])

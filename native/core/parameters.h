@@ -1,14 +1,15 @@
 // What a network emits becomes valid packed parameters, written once.
 //
-//     mean  = origin_mean  + origin_stddev · raw_mean
-//     scale = origin_scale · link(raw scale)
-//     shape = origin_shape + raw shape / √(1 + ‖raw shape‖²/radius²)
+//     x     = raw + bias, of mean, scale and shape
+//     mean  = origin_mean  + origin_stddev · x_mean
+//     scale = origin_scale · link(x_scale)
+//     shape = origin_shape + x_shape / √(1 + ‖x_shape‖²/radius²)
 //
 // link is exp(x) for |x| ≤ 3, above it e³ (x - 2), and link(-x) = 1/link(x).
 //
-// On the way, what shrinkage asks of each row, x the raw scale and shape:
+// On the way, what shrinkage asks of each row, of raw scale and shape without the bias:
 //
-//     penalty = ½ Σⱼ strengthsⱼ (xⱼ - centerⱼ)²
+//     penalty = ½ Σⱼ strengthsⱼ rawⱼ²
 #pragma once
 
 #include "interface.h"
@@ -22,12 +23,12 @@ typedef struct {
   int64_t rows, d, k;
   double radius;              // of the ball that holds the shape; 0: no bound
   const void* raw;            // (rows, 2 d + k): mean, scale, shape
+  const void* bias;           // (2 d + k,)
   const void* origin_mean;    // (d,)
   const void* origin_stddev;  // (d,)
   const void* origin_scale;   // (d,)
   const void* origin_shape;   // (k,)
-  const void* center;         // (d + k,); may be null, as the next
-  const void* strengths;      // (d + k,)
+  const void* strengths;      // (d + k,); may be null
   void* y_pred;               // (rows, 2 d + k)
   void* penalty;              // (rows,); may be null without strengths, else 0
 } kmvn_parameters_forward;
@@ -36,10 +37,10 @@ typedef struct {
   int64_t rows, d, k;
   double radius;
   const void* raw;            // (rows, 2 d + k)
+  const void* bias;           // (2 d + k,)
   const void* origin_stddev;  // (d,)
   const void* origin_scale;   // (d,)
-  const void* center;         // (d + k,); may be null, as the next two
-  const void* strengths;      // (d + k,)
+  const void* strengths;      // (d + k,); may be null, as penalty_bar
   const void* y_pred_bar;     // (rows, 2 d + k)
   const void* penalty_bar;    // (rows,)
   void* raw_bar;              // (rows, 2 d + k)

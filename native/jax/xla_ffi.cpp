@@ -79,25 +79,25 @@ bool read_sizes(const XLA_FFI_Buffer& y_pred, const XLA_FFI_Buffer& y, Arguments
   return y.dtype == y_pred.dtype && to.d > 0;
 }
 
-// Of the raw numbers (rows, 2 d + k) and of something that has d.
+// Of the raw numbers (rows, 2 d + k), their bias and something that has d.
 template <class Arguments>
-bool read_sizes_of_raw(const XLA_FFI_Buffer& raw, const XLA_FFI_Buffer& origin, Arguments& to) {
-  if (raw.rank != 2 || origin.rank != 1) return false;
+bool read_raw(const XLA_FFI_Buffer& raw, const XLA_FFI_Buffer& bias, const XLA_FFI_Buffer& origin,
+              Arguments& to) {
+  if (raw.rank != 2 || bias.rank != 1 || origin.rank != 1) return false;
   to.rows = raw.dims[0];
   to.d = origin.dims[0];
   to.k = raw.dims[1] - 2 * to.d;
   to.raw = raw.data;
-  return to.k >= 0;
+  to.bias = bias.data;
+  return to.k >= 0 && bias.dims[0] == raw.dims[1];
 }
 
-// The shrinkage of d + k numbers; empty arrays, without them none.
+// The strengths of d + k numbers; an empty array is none.
 template <class Arguments>
-bool read_shrinkage(const XLA_FFI_Buffer& center, const XLA_FFI_Buffer& strengths, Arguments& to) {
-  if (center.rank != 1 || strengths.rank != 1 || center.dims[0] != strengths.dims[0]) return false;
-  if (center.dims[0] == 0) return true;
-  to.center = center.data;
-  to.strengths = strengths.data;
-  return center.dims[0] == to.d + to.k;
+bool read_strengths(const XLA_FFI_Buffer& strengths, Arguments& to) {
+  if (strengths.rank != 1) return false;
+  to.strengths = strengths.dims[0] ? strengths.data : nullptr;
+  return strengths.dims[0] == 0 || strengths.dims[0] == to.d + to.k;
 }
 
 struct Caller {
@@ -191,37 +191,37 @@ extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_backward(XLA_FFI_CallFram
   return call(frame, arguments, kmvn_elliptical_backward_f32, kmvn_elliptical_backward_f64);
 }
 
-// (raw, origin mean, stddev, scale, shape, center, strengths) → (y_pred, penalty)
+// (raw, bias, origin mean, stddev, scale, shape, strengths) → (y_pred, penalty)
 extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_parameters_forward(XLA_FFI_CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
   kmvn_parameters_forward arguments{};
   arguments.radius = attribute<double>(frame, "radius");
   if (frame->args.size != 7 || frame->rets.size != 2 ||
-      !read_sizes_of_raw(argument(frame, 0), argument(frame, 1), arguments) ||
-      !read_shrinkage(argument(frame, 5), argument(frame, 6), arguments))
+      !read_raw(argument(frame, 0), argument(frame, 1), argument(frame, 2), arguments) ||
+      !read_strengths(argument(frame, 6), arguments))
     return fail(frame->api, "keras_mvn: buffers that don't belong together");
-  arguments.origin_mean = argument(frame, 1).data;
-  arguments.origin_stddev = argument(frame, 2).data;
-  arguments.origin_scale = argument(frame, 3).data;
-  arguments.origin_shape = argument(frame, 4).data;
+  arguments.origin_mean = argument(frame, 2).data;
+  arguments.origin_stddev = argument(frame, 3).data;
+  arguments.origin_scale = argument(frame, 4).data;
+  arguments.origin_shape = argument(frame, 5).data;
   arguments.y_pred = result(frame, 0);
   arguments.penalty = result(frame, 1);
   return call(frame, arguments, kmvn_parameters_forward_f32, kmvn_parameters_forward_f64);
 }
 
-// (y_pred_bar, raw, origin stddev, scale, penalty_bar, center, strengths) → raw_bar
+// (raw, bias, origin stddev, scale, strengths, y_pred_bar, penalty_bar) → raw_bar
 extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_parameters_backward(XLA_FFI_CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
   kmvn_parameters_backward arguments{};
   arguments.radius = attribute<double>(frame, "radius");
   if (frame->args.size != 7 || frame->rets.size != 1 ||
-      !read_sizes_of_raw(argument(frame, 1), argument(frame, 2), arguments) ||
-      !read_shrinkage(argument(frame, 5), argument(frame, 6), arguments))
+      !read_raw(argument(frame, 0), argument(frame, 1), argument(frame, 2), arguments) ||
+      !read_strengths(argument(frame, 4), arguments))
     return fail(frame->api, "keras_mvn: buffers that don't belong together");
-  arguments.y_pred_bar = argument(frame, 0).data;
   arguments.origin_stddev = argument(frame, 2).data;
   arguments.origin_scale = argument(frame, 3).data;
-  arguments.penalty_bar = argument(frame, 4).data;
+  arguments.y_pred_bar = argument(frame, 5).data;
+  arguments.penalty_bar = argument(frame, 6).data;
   arguments.raw_bar = result(frame, 0);
   return call(frame, arguments, kmvn_parameters_backward_f32, kmvn_parameters_backward_f64);
 }

@@ -196,34 +196,30 @@ class Call {
     return false;
   }
 
-  // Sizes of the raw numbers, input `raw`, and of an origin, which has d.
+  // The raw numbers and their bias, the first two inputs, and an origin, which has d.
   template <class Arguments>
-  bool read_sizes_of_raw(int raw, int origin, Arguments& to) {
-    if (count_ > origin && NumDims(tensors_[raw]) == 2 && NumDims(tensors_[origin]) == 1) {
-      to.rows = Dim(tensors_[raw], 0);
-      to.d = Dim(tensors_[origin], 0);
-      to.k = Dim(tensors_[raw], 1) - 2 * to.d;
-      to.raw = input(raw);
-      if (to.k >= 0) return true;
+  bool read_raw(Arguments& to) {
+    if (count_ > 2 && NumDims(tensors_[0]) == 2 && NumDims(tensors_[1]) == 1 &&
+        NumDims(tensors_[2]) == 1) {
+      to.rows = Dim(tensors_[0], 0);
+      to.d = Dim(tensors_[2], 0);
+      to.k = Dim(tensors_[0], 1) - 2 * to.d;
+      to.raw = input(0);
+      to.bias = input(1);
+      if (to.k >= 0 && Dim(tensors_[1], 0) == Dim(tensors_[0], 1)) return true;
     }
-    refuse("keras_mvn: raw numbers and their origin don't belong together");
+    refuse("keras_mvn: raw numbers, bias and origin don't belong together");
     return false;
   }
 
-  // The shrinkage of d + k numbers, inputs `center` and the next; empty ones, without them none.
+  // The strengths of d + k numbers; an empty input is none.
   template <class Arguments>
-  bool read_shrinkage(int center, Arguments& to) {
-    const int strengths = center + 1;
-    if (count_ > strengths && NumDims(tensors_[center]) == 1 && NumDims(tensors_[strengths]) == 1) {
-      const int64_t numbers = Dim(tensors_[center], 0);
-      if (numbers > 0) {
-        to.center = input(center);
-        to.strengths = input(strengths);
-      }
-      if (Dim(tensors_[strengths], 0) == numbers && (numbers == 0 || numbers == to.d + to.k))
-        return true;
-    }
-    refuse("keras_mvn: raw numbers and their shrinkage don't belong together");
+  bool read_strengths(int index, Arguments& to) {
+    const int64_t numbers =
+        count_ > index && NumDims(tensors_[index]) == 1 ? Dim(tensors_[index], 0) : -1;
+    to.strengths = numbers > 0 ? input(index) : nullptr;
+    if (numbers == 0 || numbers == to.d + to.k) return true;
+    refuse("keras_mvn: raw numbers and strengths don't belong together");
     return false;
   }
 
@@ -292,12 +288,12 @@ void parameters_forward(void* kernel, TF_OpKernelContext* context) {
   const auto& settings = *static_cast<Settings*>(kernel);
   Call call(context);
   kmvn_parameters_forward a{};
-  if (!call.ok() || !call.read_sizes_of_raw(0, 1, a) || !call.read_shrinkage(5, a)) return;
+  if (!call.ok() || !call.read_raw(a) || !call.read_strengths(6, a)) return;
   a.radius = settings.radius;
-  a.origin_mean = call.input(1);
-  a.origin_stddev = call.input(2);
-  a.origin_scale = call.input(3);
-  a.origin_shape = call.input(4);
+  a.origin_mean = call.input(2);
+  a.origin_stddev = call.input(3);
+  a.origin_scale = call.input(4);
+  a.origin_shape = call.input(5);
   a.y_pred = call.output(a.rows, 2 * a.d + a.k);
   a.penalty = call.output(a.rows, vector);
   if (!call.ok()) return;
@@ -309,12 +305,12 @@ void parameters_backward(void* kernel, TF_OpKernelContext* context) {
   const auto& settings = *static_cast<Settings*>(kernel);
   Call call(context);
   kmvn_parameters_backward a{};
-  if (!call.ok() || !call.read_sizes_of_raw(1, 2, a) || !call.read_shrinkage(5, a)) return;
+  if (!call.ok() || !call.read_raw(a) || !call.read_strengths(4, a)) return;
   a.radius = settings.radius;
-  a.y_pred_bar = call.input(0);
   a.origin_stddev = call.input(2);
   a.origin_scale = call.input(3);
-  a.penalty_bar = call.input(4);
+  a.y_pred_bar = call.input(5);
+  a.penalty_bar = call.input(6);
   a.raw_bar = call.output(a.rows, 2 * a.d + a.k);
   if (!call.ok()) return;
   const auto run =
@@ -401,13 +397,13 @@ bool register_all() {
   const char* const backward_outputs[] = {"y_pred_bar: T"};
   const char* const parameters_attributes[] = {"T: {float, double}", "radius: float",
                                                "threads: int"};
-  const char* const parameters_inputs[] = {"raw: T", "origin_mean: T", "origin_stddev: T",
-                                           "origin_scale: T", "origin_shape: T",
-                                           "center: T", "strengths: T"};
+  const char* const parameters_inputs[] = {"raw: T", "bias: T", "origin_mean: T",
+                                           "origin_stddev: T", "origin_scale: T",
+                                           "origin_shape: T", "strengths: T"};
   const char* const parameters_outputs[] = {"y_pred: T", "penalty: T"};
-  const char* const parameters_backward_inputs[] = {"y_pred_bar: T", "raw: T", "origin_stddev: T",
-                                                    "origin_scale: T", "penalty_bar: T",
-                                                    "center: T", "strengths: T"};
+  const char* const parameters_backward_inputs[] = {"raw: T", "bias: T", "origin_stddev: T",
+                                                    "origin_scale: T", "strengths: T",
+                                                    "y_pred_bar: T", "penalty_bar: T"};
   const char* const parameters_backward_outputs[] = {"raw_bar: T"};
   return define("KerasMvnElliptical", forward_attributes, forward_inputs, forward_outputs,
                 forward_shapes) &&

@@ -43,11 +43,11 @@ struct Batch {
   explicit Batch(const Shape& shape)
       : shape(shape),
         raw(size_t(shape.rows * shape.width()), shape.edge),
+        bias(size_t(shape.width()), shape.edge),
         mean(size_t(shape.d), shape.edge),
         stddev(size_t(shape.d), shape.edge),
         scale(size_t(shape.d), shape.edge),
         origin(size_t(shape.k), shape.edge),
-        center(size_t(shape.d + shape.k), shape.edge),
         strengths(size_t(shape.d + shape.k), shape.edge),
         y_pred_bar(raw.size(), shape.edge),
         penalty_bar(size_t(shape.rows), shape.edge),
@@ -56,35 +56,35 @@ struct Batch {
         raw_bar(raw.size(), shape.edge) {
     std::mt19937 random(unsigned(shape.rows + 31 * shape.width()));
     std::normal_distribution<double> normal;
-    for (auto* numbers : {&raw, &mean, &origin, &center, &y_pred_bar, &penalty_bar})
+    for (auto* numbers : {&raw, &bias, &mean, &origin, &y_pred_bar, &penalty_bar})
       for (size_t i = 0; i < numbers->size(); ++i) (*numbers)[i] = T(2 * normal(random));
     for (auto* numbers : {&stddev, &scale, &strengths})
       for (size_t i = 0; i < numbers->size(); ++i) (*numbers)[i] = T(std::exp(normal(random)));
   }
 
   void run_both(kmvn_threads threads = {1, nullptr, nullptr, nullptr}) {
-    const void* const at = shape.shrinks ? center.data() : nullptr;
     const void* const strong = shape.shrinks ? strengths.data() : nullptr;
     const kmvn_parameters_forward forward{
-        shape.rows,    shape.d, shape.k, shape.radius,  raw.data(),    mean.data(), stddev.data(),
-        scale.data(),  origin.data(),    at,            strong,        y_pred.data(), penalty.data()};
+        shape.rows,    shape.d,      shape.k,       shape.radius, raw.data(),    bias.data(),
+        mean.data(),   stddev.data(), scale.data(), origin.data(), strong,       y_pred.data(),
+        penalty.data()};
     check(run(forward, threads, T()) == 0, "forward refused");
     const kmvn_parameters_backward backward{
-        shape.rows,   shape.d, shape.k,           shape.radius, raw.data(), stddev.data(),
-        scale.data(), at,      strong,            y_pred_bar.data(),
+        shape.rows,    shape.d,      shape.k, shape.radius,      raw.data(), bias.data(),
+        stddev.data(), scale.data(), strong,  y_pred_bar.data(),
         shape.shrinks ? penalty_bar.data() : nullptr, raw_bar.data()};
     check(run(backward, threads, T()) == 0, "backward refused");
   }
 
   bool untouched_around() const {
-    for (const auto* numbers : {&raw, &mean, &stddev, &scale, &origin, &center, &strengths,
+    for (const auto* numbers : {&raw, &bias, &mean, &stddev, &scale, &origin, &strengths,
                                 &y_pred_bar, &penalty_bar, &y_pred, &penalty, &raw_bar})
       if (!numbers->untouched_around()) return false;
     return true;
   }
 
   Shape shape;
-  Guarded<T> raw, mean, stddev, scale, origin, center, strengths, y_pred_bar, penalty_bar;
+  Guarded<T> raw, bias, mean, stddev, scale, origin, strengths, y_pred_bar, penalty_bar;
   Guarded<T> y_pred, penalty, raw_bar;
 };
 
@@ -106,19 +106,21 @@ Row formula(const Batch<T>& batch, const std::vector<Complex>& raw) {
   const auto& [rows, d, k, radius, shrinks, edge] = batch.shape;
   Row row{std::vector<Complex>(raw.size()), 0};
   Complex squares = 0;
-  for (int64_t i = 2 * d; i < 2 * d + k; ++i) squares += raw[size_t(i)] * raw[size_t(i)];
+  std::vector<Complex> x = raw;
+  for (size_t i = 0; i < x.size(); ++i) x[i] += Real(batch.bias[i]);
+  for (int64_t i = 2 * d; i < 2 * d + k; ++i) squares += x[size_t(i)] * x[size_t(i)];
   const Complex factor =
       radius == 0 ? Complex(1) : Real(1) / std::sqrt(Real(1) + squares / Real(radius) / Real(radius));
   for (int64_t i = 0; i < d; ++i) {
     const size_t at = size_t(i);
-    row.y_pred[at] = Real(batch.mean[at]) + Real(batch.stddev[at]) * raw[at];
-    row.y_pred[size_t(d) + at] = Real(batch.scale[at]) * link(raw[size_t(d) + at]);
+    row.y_pred[at] = Real(batch.mean[at]) + Real(batch.stddev[at]) * x[at];
+    row.y_pred[size_t(d) + at] = Real(batch.scale[at]) * link(x[size_t(d) + at]);
   }
   for (int64_t i = 0; i < k; ++i)
-    row.y_pred[size_t(2 * d + i)] = Real(batch.origin[size_t(i)]) + factor * raw[size_t(2 * d + i)];
+    row.y_pred[size_t(2 * d + i)] = Real(batch.origin[size_t(i)]) + factor * x[size_t(2 * d + i)];
   for (int64_t i = 0; shrinks && i < d + k; ++i) {
-    const Complex distance = raw[size_t(d + i)] - Real(batch.center[size_t(i)]);
-    row.penalty += Real(0.5) * Real(batch.strengths[size_t(i)]) * distance * distance;
+    const Complex shrunk = raw[size_t(d + i)];
+    row.penalty += Real(0.5) * Real(batch.strengths[size_t(i)]) * shrunk * shrunk;
   }
   return row;
 }

@@ -14,7 +14,7 @@ from keras_mvn._checks import names_of_targets, whole
 from keras_mvn._shrinkage import auto_strength, checked_shrinkage, mean_of_rows
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.kernels import Origin, Shrinkage, parameters
+from keras_mvn.kernels import Origin, parameters
 from keras_mvn.layouts import degrees_of_freedom_from
 from keras_mvn.types import Array, Tensor
 
@@ -264,10 +264,14 @@ class MultivariateNormalHead(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: bool = False, mask: Tensor | None = None) -> Tensor:
         """(..., features) → (..., 2 d + k)."""
-        raw = self._raw(inputs, training)
-        shrinkage = self._shrinkage() if training else None
+        raw, bias = self._raw_and_bias(inputs) if training else (self._raw(inputs), None)
         y_pred, penalty = parameters(
-            self.covariance, raw, self._origin(), training=training, shrinkage=shrinkage
+            self.covariance,
+            raw,
+            self._origin(),
+            training=training,
+            bias=bias,
+            strengths=self._strengths() if training else None,
         )
         if penalty is not None:
             self.add_loss(mean_of_rows(penalty, mask))
@@ -291,45 +295,55 @@ class MultivariateNormalHead(keras.layers.Layer):
             shape_params,
         )
 
-    def _raw(self, inputs: Tensor, training: bool) -> Tensor:
-        """Raw mean, then what `Covariance.constrain` takes: (..., features) → (..., d + m)."""
-        if training and self.covariance_dense is not None and not self.stop_trunk:
-            # One product for both while training; inference, which may be quantized, asks each.
-            raw = self._product(inputs, [self.mean_dense, self.covariance_dense])
-            parts = [raw]
-        else:
-            # Keras' matmul turns float64 into float32 on PyTorch.
-            parts = [ops.cast(self.mean_dense(inputs), self.compute_dtype)]
-            if self.covariance_dense is not None:
-                trunk = ops.stop_gradient(inputs) if self.stop_trunk else inputs
-                parts.append(ops.cast(self.covariance_dense(trunk), self.compute_dtype))
+    def _raw(self, inputs: Tensor) -> Tensor:
+        """Raw mean, then what `Covariance.constrain` takes: (..., features) → (..., d + m).
+
+        By the layers themselves, which may be quantized.
+        """
+        # Keras' matmul turns float64 into float32 on PyTorch.
+        parts = [ops.cast(layer(inputs), self.compute_dtype) for layer in self._layers_of_x()]
         if self.constant_raw is not None:
             parts.append(ops.ones_like(parts[0][..., :1]) * self.constant_raw)
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
-    def _product(self, inputs: Tensor, layers: list[keras.layers.Dense]) -> Tensor:
-        """What these layers give, side by side."""
-        product = inputs @ self._joined([layer.kernel for layer in layers])
-        return (
-            product + self._joined([layer.bias for layer in layers]) if self.use_bias else product
-        )
+    def _raw_and_bias(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`_raw` in the two parts whose sum it is, of x and of all rows: one product if it can be.
+
+        (..., features) → (..., d + m), (d + m,).
+        """
+        kernels = [layer.kernel for layer in self._layers_of_x()]
+        if self.stop_trunk and len(kernels) > 1:
+            trunk = ops.stop_gradient(inputs)
+            of_mean, of_covariance = (self._joined([kernel]) for kernel in kernels)
+            parts = [inputs @ of_mean, trunk @ of_covariance]
+        else:
+            parts = [inputs @ self._joined(kernels)]
+        biases = [layer.bias for layer in self._layers_of_x() if self.use_bias]
+        if self.constant_raw is not None:
+            parts.append(ops.zeros_like(parts[0][..., :1]) * self.constant_raw)
+            if not self.use_bias:
+                biases = [np.zeros(layer.units) for layer in self._layers_of_x()]
+            biases.append(self.constant_raw)
+        raw = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+        return raw, self._joined(biases) if biases else None
+
+    def _layers_of_x(self) -> list[keras.layers.Dense]:
+        layers = [self.mean_dense, self.covariance_dense]
+        return [layer for layer in layers if layer is not None]
 
     def _joined(self, weights: list[Any]) -> Tensor:
         tensors = [ops.cast(ops.convert_to_tensor(w), self.compute_dtype) for w in weights]
         return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors, axis=-1)
 
-    def _shrinkage(self) -> Shrinkage | None:
-        """Pulls the raw numbers of x to the bias, the level of all rows; None where λ is 0."""
+    def _strengths(self) -> Tensor | None:
+        """λ of raw scale and shape, 0 where they don't depend on x; None if nothing is shrunk."""
         dense, (of_scales, of_others) = self.covariance_dense, self.shrinkage_strengths
         if dense is None or max(of_scales, of_others) == 0:
             return None
-        of_x, scales = dense.units, self.covariance.scale_raw_size(self.event_size) or 0
+        scales = self.covariance.scale_raw_size(self.event_size) or 0
         strengths = np.zeros(self.covariance.raw_size(self.event_size))
-        strengths[:scales], strengths[scales:of_x] = of_scales, of_others
-        center = [dense.bias] if self.use_bias else [np.zeros(of_x)]
-        if of_x < len(strengths):
-            center.append(np.zeros(len(strengths) - of_x))
-        return Shrinkage(self._joined(center), ops.convert_to_tensor(strengths, self.compute_dtype))
+        strengths[:scales], strengths[scales : dense.units] = of_scales, of_others
+        return ops.convert_to_tensor(strengths, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(..., features) → (..., 2 d + k)."""

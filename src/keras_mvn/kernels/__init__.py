@@ -13,7 +13,6 @@ from keras_mvn.kernels.elliptical import Elliptical as Elliptical
 from keras_mvn.kernels.elliptical import elliptical as elliptical
 from keras_mvn.kernels.parameters import Emitted as Emitted
 from keras_mvn.kernels.parameters import Origin as Origin
-from keras_mvn.kernels.parameters import Shrinkage as Shrinkage
 from keras_mvn.kernels.parameters import parameters as parameters
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "Emitted",
     "Origin",
     "Ran",
-    "Shrinkage",
     "Status",
     "elliptical",
     "parameters",

@@ -1,10 +1,11 @@
 """From what a network emits to packed parameters in the units of y, written once.
 
-    mean  = origin.mean  + origin.stddev · raw mean
-    scale = origin.scale · link(raw scale)
-    shape = origin.shape + raw shape, in the ball of `Covariance.shape_bound`
+    x     = raw + bias
+    mean  = origin.mean  + origin.stddev · x mean
+    scale = origin.scale · link(x scale)
+    shape = origin.shape + x shape, in the ball of `Covariance.shape_bound`
 
-and, while training, what shrinkage asks of each row: ½ Σⱼ λⱼ (rawⱼ − centerⱼ)².
+and, on the way, what shrinkage asks of each row: ½ Σⱼ strengthsⱼ rawⱼ².
 
 The fast path is for training: it reads the raw numbers once and writes y_pred once, and its
 gradient likewise. Inference and export take the reference, operations that every format knows.
@@ -19,10 +20,10 @@ import keras
 from keras_mvn._keras import in_symbolic_scope
 from keras_mvn.kernels._dispatch import choose, module_of_backend
 from keras_mvn.kernels.parameters import reference
-from keras_mvn.kernels.parameters.types import Emitted, Origin, Shrinkage
+from keras_mvn.kernels.parameters.types import Emitted, Origin
 from keras_mvn.types import Tensor
 
-__all__ = ["NAME", "Emitted", "Origin", "Shrinkage", "made_by", "parameters", "supports"]
+__all__ = ["NAME", "Emitted", "Origin", "made_by", "parameters", "supports"]
 
 NAME = "parameters"
 
@@ -35,25 +36,27 @@ def parameters(
     origin: Origin,
     *,
     training: bool,
-    shrinkage: Shrinkage | None = None,
+    bias: Tensor | None = None,
+    strengths: Tensor | None = None,
 ) -> Emitted:
     """`[mean | scale | shape_params]`: (..., d + raw_size) → (..., 2 d + k), and the penalty.
 
     Args:
         covariance: the structure.
-        raw: the mean, then what `Covariance.constrain` takes: (..., d + raw_size).
+        raw: of the mean, then of what `Covariance.constrain` takes: (..., d + raw_size).
         origin: what raw zeros stand for.
         training: whether the result is going to be differentiated.
-        shrinkage: of the raw_size numbers that are not the mean's.
+        bias: (d + raw_size,), what all rows share.
+        strengths: (raw_size,), of shrinkage: how strongly raw numbers are pulled to 0.
 
     """
     if in_symbolic_scope():  # Keras asks for shapes: nothing is computed, and nothing chosen
-        return reference.parameters(covariance, raw, origin, shrinkage)
+        return reference.parameters(covariance, raw, origin, bias, strengths)
     reason = _unsupported(covariance, raw) if training else "it is not training."
     if not choose(NAME, None, reason):
-        return reference.parameters(covariance, raw, origin, shrinkage)
+        return reference.parameters(covariance, raw, origin, bias, strengths)
     radius = covariance.shape_bound(origin.mean.shape[0]) or 0.0
-    emitted: Emitted = _BACKEND.parameters(raw, origin, radius, shrinkage)
+    emitted: Emitted = _BACKEND.parameters(raw, origin, radius, bias, strengths)
     return emitted
 
 

@@ -13,8 +13,8 @@ class _Forward(ctypes.Structure):
     _fields_ = [
         *sizes("rows", "d", "k"),
         ("radius", ctypes.c_double),
-        *addresses("raw", "origin_mean", "origin_stddev", "origin_scale", "origin_shape"),
-        *addresses("center", "strengths"),
+        *addresses("raw", "bias"),
+        *addresses("origin_mean", "origin_stddev", "origin_scale", "origin_shape", "strengths"),
         *addresses("y_pred", "penalty"),
     ]
 
@@ -23,7 +23,7 @@ class _Backward(ctypes.Structure):
     _fields_ = [
         *sizes("rows", "d", "k"),
         ("radius", ctypes.c_double),
-        *addresses("raw", "origin_stddev", "origin_scale", "center", "strengths"),
+        *addresses("raw", "bias", "origin_stddev", "origin_scale", "strengths"),
         *addresses("y_pred_bar", "penalty_bar"),
         *addresses("raw_bar"),
     ]

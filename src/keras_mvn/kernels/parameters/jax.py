@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from keras_mvn.kernels import _native
 from keras_mvn.kernels._jax import Call, by_rows, foreign_function, platform
-from keras_mvn.kernels.parameters.types import Emitted, Origin, Shrinkage, center_gradient
+from keras_mvn.kernels.parameters.types import Emitted, Origin, without_penalty
 
 __all__ = ["made_by", "parameters", "supports"]
 
@@ -29,45 +29,46 @@ def made_by(raw: jax.Array) -> str:
 
 
 def parameters(
-    raw: jax.Array, origin: Origin, radius: float, shrinkage: Shrinkage | None
+    raw: jax.Array,
+    origin: Origin,
+    radius: float,
+    bias: jax.Array | None,
+    strengths: jax.Array | None,
 ) -> Emitted:
     """As `kernels.parameters.parameters`."""
-    nothing = jnp.zeros((0,), raw.dtype)
-    constants = (jnp.asarray(x, raw.dtype) for x in origin)
-    shrinks = (jnp.asarray(x, raw.dtype) for x in shrinkage or (nothing, nothing))
+    origin = Origin(*(jnp.asarray(x, raw.dtype) for x in origin))
     rows = raw.reshape(-1, raw.shape[-1])
-    y_pred, penalty = _differentiable(radius, rows, Origin(*constants), Shrinkage(*shrinks))
+    bias = jnp.zeros(raw.shape[-1:], raw.dtype) if bias is None else bias.astype(raw.dtype)
+    strong = jnp.zeros((0,), raw.dtype) if strengths is None else strengths.astype(raw.dtype)
+    y_pred, penalty = _differentiable(radius, rows, bias, origin, strong)
     return Emitted(
-        y_pred.reshape(raw.shape), penalty.reshape(raw.shape[:-1]) if shrinkage else None
+        y_pred.reshape(raw.shape), None if strengths is None else penalty.reshape(raw.shape[:-1])
     )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _differentiable(
-    radius: float, raw: jax.Array, origin: Origin, shrinkage: Shrinkage
+    radius: float, raw: jax.Array, bias: jax.Array, origin: Origin, strengths: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """(y_pred, penalty)."""
-    call = _call("parameters_forward", radius, ("b w", "d", "d", "d", "k", "m", "m"), ("b w", "b"))
-    y_pred, penalty = call(raw, *origin, *shrinkage)
+    call = _call("parameters_forward", radius, ("b w", "w", "d", "d", "d", "k", "m"), ("b w", "b"))
+    y_pred, penalty = call(raw, bias, *origin, strengths)
     return y_pred, penalty
 
 
-def _forward(radius: float, raw: jax.Array, origin: Origin, shrinkage: Shrinkage) -> Any:
-    return _differentiable(radius, raw, origin, shrinkage), (raw, origin, shrinkage)
+def _forward(radius: float, *inputs: Any) -> Any:
+    return _differentiable(radius, *inputs), inputs
 
 
 def _backward(radius: float, kept: Any, bars: tuple[jax.Array, jax.Array]) -> Any:
-    raw, origin, shrinkage = kept
-    y_pred_bar, penalty_bar = bars
-    call = _call("parameters_backward", radius, ("b w", "b w", "d", "d", "b", "m", "m"), ("b w",))
-    (raw_bar,) = call(y_pred_bar, raw, origin.stddev, origin.scale, penalty_bar, *shrinkage)
-    # Origin and strengths are no weights; the center is a bias.
-    center_bar = center_gradient(raw, penalty_bar, penalty_bar.sum(), shrinkage)
-    return (
-        raw_bar,
-        Origin(*(jnp.zeros_like(x) for x in origin)),
-        Shrinkage(center_bar, jnp.zeros_like(shrinkage.strengths)),
-    )
+    raw, bias, origin, strengths = kept
+    call = _call("parameters_backward", radius, ("b w", "w", "d", "d", "m", "b w", "b"), ("b w",))
+    (raw_bar,) = call(raw, bias, origin.stddev, origin.scale, strengths, *bars)
+    summed = raw_bar.sum(axis=0)
+    if len(strengths):
+        summed = jnp.concatenate(without_penalty(summed, raw, strengths, bars[1]))
+    # Origin and strengths are no weights.
+    return raw_bar, summed, *jax.tree.map(jnp.zeros_like, (origin, strengths))
 
 
 _differentiable.defvjp(_forward, _backward)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_mvn.kernels import _native
 from keras_mvn.kernels._tensorflow import operations, threads, unsupported
-from keras_mvn.kernels.parameters.types import Emitted, Origin, Shrinkage, center_gradient
+from keras_mvn.kernels.parameters.types import Emitted, Origin, without_penalty
 
 __all__ = ["made_by", "parameters", "supports"]
 
@@ -24,33 +24,38 @@ def made_by(raw: tf.Tensor) -> str:
 
 
 def parameters(
-    raw: tf.Tensor, origin: Origin, radius: float, shrinkage: Shrinkage | None
+    raw: tf.Tensor,
+    origin: Origin,
+    radius: float,
+    bias: tf.Tensor | None,
+    strengths: tf.Tensor | None,
 ) -> Emitted:
     """As `kernels.parameters.parameters`."""
+    width = raw.shape[-1]
     mean, stddev, scale, shape_params = (tf.cast(x, raw.dtype) for x in origin)
-    nothing = tf.zeros((0,), raw.dtype)
-    shrinks = (tf.cast(x, raw.dtype) for x in shrinkage or (nothing, nothing))
+    bias = tf.zeros((width,), raw.dtype) if bias is None else tf.cast(bias, raw.dtype)
+    strong = tf.zeros((0,), raw.dtype) if strengths is None else tf.cast(strengths, raw.dtype)
     settings = {"radius": radius, "threads": threads()}
 
     @tf.custom_gradient
-    def with_gradient(raw: tf.Tensor, center: tf.Tensor, strengths: tf.Tensor) -> Any:
+    def with_gradient(raw: tf.Tensor, bias: tf.Tensor) -> Any:
         def gradient(y_pred_bar: tf.Tensor, penalty_bar: tf.Tensor) -> tuple[tf.Tensor, ...]:
             raw_bar = operations().keras_mvn_parameters_backward(
-                y_pred_bar, raw, stddev, scale, penalty_bar, center, strengths, **settings
+                raw, bias, stddev, scale, strong, y_pred_bar, penalty_bar, **settings
             )
-            total = tf.reduce_sum(penalty_bar)
-            center_bar = center_gradient(raw, penalty_bar, total, Shrinkage(center, strengths))
-            return raw_bar, center_bar, tf.zeros_like(strengths)  # which are no weights
+            summed = tf.reduce_sum(raw_bar, axis=0)
+            if strengths is not None:
+                summed = tf.concat(without_penalty(summed, raw, strong, penalty_bar), axis=0)
+            return raw_bar, summed
 
         emitted = operations().keras_mvn_parameters(
-            raw, mean, stddev, scale, shape_params, center, strengths, **settings
+            raw, bias, mean, stddev, scale, shape_params, strong, **settings
         )
         return tuple(emitted), gradient
 
-    batch = raw.shape[:-1]
-    rows = raw if raw.shape.rank == 2 else tf.reshape(raw, (-1, raw.shape[-1]))
-    y_pred, penalty = with_gradient(rows, *shrinks)
+    rows = raw if raw.shape.rank == 2 else tf.reshape(raw, (-1, width))
+    y_pred, penalty = with_gradient(rows, bias)
     if raw.shape.rank != 2:
         y_pred = tf.ensure_shape(tf.reshape(y_pred, tf.shape(raw)), raw.shape)
-        penalty = tf.ensure_shape(tf.reshape(penalty, tf.shape(raw)[:-1]), batch)
-    return Emitted(y_pred, penalty if shrinkage else None)
+        penalty = tf.ensure_shape(tf.reshape(penalty, tf.shape(raw)[:-1]), raw.shape[:-1])
+    return Emitted(y_pred, None if strengths is None else penalty)

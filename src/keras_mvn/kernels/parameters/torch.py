@@ -16,7 +16,7 @@ from keras_mvn.kernels._torch import (
     unsupported_dtype,
 )
 from keras_mvn.kernels.parameters import _calling
-from keras_mvn.kernels.parameters.types import Emitted, Origin, Shrinkage, center_gradient
+from keras_mvn.kernels.parameters.types import Emitted, Origin, without_penalty
 
 __all__ = ["made_by", "parameters", "supports"]
 
@@ -34,33 +34,37 @@ def made_by(raw: torch.Tensor) -> str:
 
 
 def parameters(
-    raw: torch.Tensor, origin: Origin, radius: float, shrinkage: Shrinkage | None
+    raw: torch.Tensor,
+    origin: Origin,
+    radius: float,
+    bias: torch.Tensor | None,
+    strengths: torch.Tensor | None,
 ) -> Emitted:
     """As `kernels.parameters.parameters`."""
     rows = raw.reshape(-1, raw.shape[-1])
-    origin = Origin(*(x.to(raw.dtype) for x in origin))
-    center, strengths = (None, None) if shrinkage is None else (x.to(raw.dtype) for x in shrinkage)
-    y_pred, penalty = _with_gradient(rows, *origin, center, strengths, radius)
+    if bias is None:
+        bias = raw.new_zeros(raw.shape[-1])
+    constants = (x.to(raw.dtype) for x in (bias, *origin))
+    strong = None if strengths is None else strengths.to(raw.dtype)
+    y_pred, penalty = _with_gradient(rows, *constants, strong, radius)
     return Emitted(
-        y_pred.reshape(raw.shape), penalty.reshape(raw.shape[:-1]) if shrinkage else None
+        y_pred.reshape(raw.shape), None if strengths is None else penalty.reshape(raw.shape[:-1])
     )
 
 
 def _compute_forward(
     raw: torch.Tensor,
+    bias: torch.Tensor,
     origin_mean: torch.Tensor,
     origin_stddev: torch.Tensor,
     origin_scale: torch.Tensor,
     origin_shape: torch.Tensor,
-    center: torch.Tensor | None,
     strengths: torch.Tensor | None,
     radius: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(y_pred, penalty); the penalty empty without shrinkage."""
-    y_pred, penalty = _outputs(
-        raw, origin_mean, origin_stddev, origin_scale, origin_shape, center, strengths, radius
-    )
-    given = (raw, origin_mean, origin_stddev, origin_scale, origin_shape, center, strengths)
+    given = (raw, bias, origin_mean, origin_stddev, origin_scale, origin_shape, strengths)
+    y_pred, penalty = _outputs(*given, radius)
     _call(_calling.forward, raw, origin_mean, radius, (*given, y_pred, penalty))
     return y_pred, penalty
 
@@ -73,11 +77,11 @@ _forward = torch.library.custom_op(
 @_forward.register_fake
 def _outputs(
     raw: torch.Tensor,
+    bias: torch.Tensor,
     origin_mean: torch.Tensor,
     origin_stddev: torch.Tensor,
     origin_scale: torch.Tensor,
     origin_shape: torch.Tensor,
-    center: torch.Tensor | None,
     strengths: torch.Tensor | None,
     radius: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,18 +89,18 @@ def _outputs(
 
 
 def _compute_backward(
-    y_pred_bar: torch.Tensor,
-    penalty_bar: torch.Tensor | None,
     raw: torch.Tensor,
+    bias: torch.Tensor,
     origin_stddev: torch.Tensor,
     origin_scale: torch.Tensor,
-    center: torch.Tensor | None,
     strengths: torch.Tensor | None,
+    y_pred_bar: torch.Tensor,
+    penalty_bar: torch.Tensor | None,
     radius: float,
 ) -> torch.Tensor:
     """raw_bar."""
     raw_bar = _empty_like(raw)
-    given = (raw, origin_stddev, origin_scale, center, strengths, y_pred_bar, penalty_bar)
+    given = (raw, bias, origin_stddev, origin_scale, strengths, y_pred_bar, penalty_bar)
     _call(_calling.backward, raw, origin_scale, radius, (*given, raw_bar))
     return raw_bar
 
@@ -123,9 +127,9 @@ def _call(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    raw, _, origin_stddev, origin_scale, _, center, strengths, ctx.radius = inputs
+    raw, bias, _, origin_stddev, origin_scale, _, strengths, ctx.radius = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(raw, origin_stddev, origin_scale, center, strengths)
+    ctx.save_for_backward(raw, bias, origin_stddev, origin_scale, strengths)
 
 
 def _differentiate(
@@ -134,15 +138,16 @@ def _differentiate(
     y_pred_bar: torch.Tensor | None,
     penalty_bar: torch.Tensor | None,
 ) -> tuple[torch.Tensor | None, ...]:
-    raw, _, _, center, strengths = ctx.saved_tensors
+    raw, *_, strengths = ctx.saved_tensors
     if y_pred_bar is None:
         y_pred_bar = torch.zeros_like(raw)
-    center_bar = None
-    if penalty_bar is not None and ctx.needs_input_grad[5]:
-        shrinkage = Shrinkage(center, strengths)
-        center_bar = center_gradient(raw, penalty_bar, penalty_bar.sum(), shrinkage)
-    raw_bar = backward(y_pred_bar, penalty_bar, *ctx.saved_tensors, ctx.radius)
-    return raw_bar, *[None] * 4, center_bar, None, None
+    raw_bar = backward(*ctx.saved_tensors, y_pred_bar, penalty_bar, ctx.radius)
+    bias_bar = None
+    if ctx.needs_input_grad[1]:
+        bias_bar = raw_bar.sum(dim=0)
+        if penalty_bar is not None:
+            bias_bar = torch.cat(without_penalty(bias_bar, raw, strengths, penalty_bar))
+    return raw_bar, bias_bar, *[None] * 6
 
 
 def _shown(inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:

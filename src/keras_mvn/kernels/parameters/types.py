@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from keras_mvn.types import Tensor
 
-__all__ = ["Emitted", "Origin", "Shrinkage", "center_gradient"]
+__all__ = ["Emitted", "Origin", "without_penalty"]
 
 
 class Origin(NamedTuple):
@@ -22,35 +22,29 @@ class Origin(NamedTuple):
     """(k,)"""
 
 
-class Shrinkage(NamedTuple):
-    """What pulls the raw numbers of scale and shape."""
-
-    center: Tensor
-    """(m,), where to."""
-    strengths: Tensor
-    """(m,), how strongly."""
-
-
 class Emitted(NamedTuple):
     """What the head makes of each row's raw numbers."""
 
     y_pred: Tensor
     """(..., 2 d + k)"""
     penalty: Tensor | None
-    """(...), ½ Σⱼ strengthsⱼ (rawⱼ − centerⱼ)²; None without shrinkage."""
+    """(...), what shrinkage asks of the row; None without strengths."""
 
 
-def center_gradient(
-    raw: Tensor, penalty_bar: Tensor, total: Tensor, shrinkage: Shrinkage
-) -> Tensor:
-    """−λ Σ penalty_bar (raw − center) over the rows, in any backend's own spelling.
+def without_penalty(
+    summed: Tensor, raw: Tensor, strengths: Tensor, penalty_bar: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The bias' gradient, in two parts that stand side by side: of the mean, and of all others.
+
+    The penalty knows no bias: of the sum of raw_bar over the rows, what it added is taken away.
 
     Args:
-        raw: (rows, d + m).
+        summed: (2 d + k,), raw_bar's.
+        raw: (rows, 2 d + k), without the bias.
+        strengths: (d + k,).
         penalty_bar: (rows,).
-        total: (), its sum.
-        shrinkage: of m numbers, or of 0.
 
     """
-    x = raw[:, raw.shape[1] - shrinkage.center.shape[0] :]
-    return shrinkage.strengths * (total * shrinkage.center - (penalty_bar[None, :] @ x)[0])
+    d = raw.shape[1] - strengths.shape[0]
+    added = strengths * (penalty_bar[None, :] @ raw[:, d:])[0]
+    return summed[:d], summed[d:] - added
