@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_mvn as kmvn
-from differentiation import numpy, precision, tensor
+from differentiation import numpy, precision, tensor, value_and_gradients
 from keras_mvn import losses
 from keras_mvn.layers import MultivariateNormalHead
 
@@ -95,6 +95,20 @@ class TestStopTrunk:
         # A zero kernel of the mean passes no gradient on, so all of it is the covariance's.
         assert self.trunk_gradient(rng, stop_trunk=True) == 0.0
         assert self.trunk_gradient(rng) > 0.0
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_whoever_asks_for_the_gradient(self, training, rng):
+        head = MultivariateNormalHead(D, stop_trunk=True)
+        x = rng.normal(size=(5, 4))
+        head(tensor(x))
+        of_mean, of_covariance = (
+            value_and_gradients(
+                lambda x, part=part: keras.ops.sum(head(x, training=training)[:, part] ** 2), x
+            )[1][0]
+            for part in (slice(0, D), slice(D, None))
+        )
+        assert np.abs(of_mean).min() > 0.0
+        assert np.abs(of_covariance).max() == 0.0
 
 
 @pytest.mark.parametrize(

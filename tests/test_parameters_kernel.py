@@ -233,12 +233,28 @@ class TestDispatch:
             assert path == "reference"
             assert "structure" in reason
 
-    def test_both_paths_say_the_same(self, rng):
-        x = rng.normal(size=(30, 2)).astype("float32")
-        for options in ({}, {"constant": "covariance"}, {"learn_degrees_of_freedom": True}):
-            head = self.head(**options)
-            fast, slow = (numpy(head(tensor(x), training=t)) for t in (True, False))
-            np.testing.assert_allclose(fast, slow, rtol=1e-5, atol=1e-6)
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"use_bias": False},
+            {"stop_trunk": True},
+            {"constant": "covariance"},
+            {"constant": "shape", "use_bias": False},
+            {"constant": "shape", "stop_trunk": True},
+            {"learn_degrees_of_freedom": True},
+            {"covariance": "symmetric"},
+        ],
+        ids=str,
+    )
+    def test_training_and_inference_say_the_same(self, options, rng):
+        x = tensor(rng.normal(size=(30, 2)))
+        head = self.head(**options)
+        head(x)
+        for weight in head.trainable_variables:
+            weight.assign(rng.normal(size=weight.shape))
+        fast, slow = (numpy(head(x, training=t)) for t in (True, False))
+        np.testing.assert_allclose(fast, slow, rtol=1e-5, atol=1e-5)
 
     def test_a_model_is_trained_alike(self, rng, monkeypatch):
         x, y = rng.normal(size=(64, 2)), rng.normal(size=(64, 3))

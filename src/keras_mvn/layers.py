@@ -301,35 +301,34 @@ class MultivariateNormalHead(keras.layers.Layer):
         By the layers themselves, which may be quantized.
         """
         # Keras' matmul turns float64 into float32 on PyTorch.
-        parts = [ops.cast(layer(inputs), self.compute_dtype) for layer in self._layers_of_x()]
+        parts = [ops.cast(layer(x), self.compute_dtype) for layer, x in self._fed(inputs)]
         if self.constant_raw is not None:
             parts.append(ops.ones_like(parts[0][..., :1]) * self.constant_raw)
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
-    def _raw_and_bias(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _raw_and_bias(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """`_raw` in the two parts whose sum it is, of x and of all rows: one product if it can be.
 
         (..., features) → (..., d + m), (d + m,).
         """
-        kernels = [layer.kernel for layer in self._layers_of_x()]
-        if self.stop_trunk and len(kernels) > 1:
-            trunk = ops.stop_gradient(inputs)
-            of_mean, of_covariance = (self._joined([kernel]) for kernel in kernels)
-            parts = [inputs @ of_mean, trunk @ of_covariance]
+        fed = self._fed(inputs)
+        if self.stop_trunk:
+            parts = [x @ self._joined([layer.kernel]) for layer, x in fed]
         else:
-            parts = [inputs @ self._joined(kernels)]
-        biases = [layer.bias for layer in self._layers_of_x() if self.use_bias]
+            parts = [inputs @ self._joined([layer.kernel for layer, _ in fed])]
+        biases = [layer.bias if self.use_bias else np.zeros(layer.units) for layer, _ in fed]
         if self.constant_raw is not None:
             parts.append(ops.zeros_like(parts[0][..., :1]) * self.constant_raw)
-            if not self.use_bias:
-                biases = [np.zeros(layer.units) for layer in self._layers_of_x()]
             biases.append(self.constant_raw)
         raw = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
-        return raw, self._joined(biases) if biases else None
+        return raw, self._joined(biases)
 
-    def _layers_of_x(self) -> list[keras.layers.Dense]:
-        layers = [self.mean_dense, self.covariance_dense]
-        return [layer for layer in layers if layer is not None]
+    def _fed(self, inputs: Tensor) -> list[tuple[keras.layers.Dense, Tensor]]:
+        """The layers that x goes through, and what each gets of it."""
+        if self.covariance_dense is None:
+            return [(self.mean_dense, inputs)]
+        trunk = ops.stop_gradient(inputs) if self.stop_trunk else inputs
+        return [(self.mean_dense, inputs), (self.covariance_dense, trunk)]
 
     def _joined(self, weights: list[Any]) -> Tensor:
         tensors = [ops.cast(ops.convert_to_tensor(w), self.compute_dtype) for w in weights]
