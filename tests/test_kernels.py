@@ -125,7 +125,8 @@ def balanced_mean_gradient(name, y, y_pred):
     sigma = np.array(
         [np.sqrt(np.diag(oracle.covariance(name, p[d : 2 * d], p[2 * d :]))) for p in y_pred]
     )
-    return -3.0 * np.nan_to_num(y - y_pred[:, :d]) / (sigma * sigma.mean(axis=0))
+    typical = np.where(np.isnan(y), np.nan, sigma)
+    return -3.0 * np.nan_to_num(y - y_pred[:, :d]) / (sigma * np.nanmean(typical, axis=0))
 
 
 def faithful_mean_gradient(name, y, y_pred):

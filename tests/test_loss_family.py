@@ -21,6 +21,7 @@ from differentiation import (
     value_and_gradients,
 )
 from keras_mvn import covariances, losses
+from keras_mvn._keras import set_keras_mask
 from keras_mvn.losses._log_gamma import log_gamma_ratio
 from structures import STRUCTURES, named
 
@@ -182,6 +183,35 @@ def test_gradient_is_that_of_the_value(cls, structure, with_gaps, rng):
             lambda p: float(value(tensor(p, "float64"))), y_pred, step=1e-4
         )
     np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("how", ["weight", "mask", "gap"])
+@pytest.mark.parametrize("cls", EVERY, ids=lambda c: c.__name__)
+def test_rows_that_do_not_count_do_not_steer_the_others(cls, how, rng):
+    structure = covariances.Cholesky()
+    y, y_pred, *_ = problem(structure, 6, rng)
+    counts = np.array([1, 1, 0, 1, 0, 1], bool)
+    y_pred[~counts, D : 2 * D] *= 1e3
+
+    def gradient(y, y_pred, **given):
+        def value(y_pred):
+            if "mask" in given:
+                set_keras_mask(y_pred, tensor(given["mask"], "bool"))
+            loss = make(cls, structure, reduction="sum", missing="marginalize")
+            return loss(tensor(y, "float64"), y_pred, given.get("sample_weight"))
+
+        return value_and_gradients(value, y_pred, dtype="float64")[1][0]
+
+    with precision("float64"):
+        expected = gradient(y[counts], y_pred[counts])
+        if how == "weight":
+            got = gradient(y, y_pred, sample_weight=counts.astype(float))
+        elif how == "mask":
+            got = gradient(y, y_pred, mask=counts)
+        else:
+            got = gradient(np.where(counts[:, None], y, np.nan), y_pred)
+    np.testing.assert_allclose(got[counts], expected, rtol=1e-9, atol=1e-12)
+    assert not got[~counts].any()
 
 
 @pytest.mark.parametrize("cls", EVERY, ids=lambda c: c.__name__)
@@ -349,7 +379,8 @@ class TestBalanced:
         _, (nll,) = value_and_gradients(lambda p: plain(tensor(y), p), y_pred)
         np.testing.assert_allclose(got[:, D:], nll[:, D:], rtol=1e-5)
         stddev = np.sqrt(np.diagonal(sigma, axis1=-2, axis2=-1))
-        expected = np.nan_to_num(-3.0 * (y - mean) / (stddev * stddev.mean(axis=0)))
+        typical = np.nanmean(np.where(np.isnan(y), np.nan, stddev), axis=0)
+        expected = np.nan_to_num(-3.0 * (y - mean) / (stddev * typical))
         np.testing.assert_allclose(got[:, :D], expected, rtol=1e-4)
 
     def test_sequences_share_one_mean_deviation(self, rng):

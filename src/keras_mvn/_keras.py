@@ -1,5 +1,5 @@
-"""What this library needs of Keras that has no public name: masks and attributes on tensors, and
-whether a call only asks for shapes.
+"""What this library needs of Keras that has no public name: masks and attributes on tensors, how
+losses are reduced, and whether a call only asks for shapes.
 
 Keras pins masks to tensors, on JAX through a table beside the tracers, where `setattr` fails.
 All imports from `keras.src` are here.
@@ -12,11 +12,15 @@ from keras.src.backend.common.masking import set_keras_mask as set_keras_mask
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope as in_symbolic_scope
 from keras.src.backend.common.tensor_attributes import get_tensor_attr as get_tensor_attr
 from keras.src.backend.common.tensor_attributes import set_tensor_attr as set_tensor_attr
+from keras.src.losses.loss import reduce_weighted_values as reduce_weighted_values
+from keras.src.losses.loss import scale_loss_for_distribution as scale_loss_for_distribution
 
 __all__ = [
     "get_keras_mask",
     "get_tensor_attr",
     "in_symbolic_scope",
+    "reduce_weighted_values",
+    "scale_loss_for_distribution",
     "set_keras_mask",
     "set_tensor_attr",
 ]

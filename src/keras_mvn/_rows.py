@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import warnings
 from typing import NamedTuple
 
@@ -9,9 +11,10 @@ import keras
 from keras import ops
 
 from keras_mvn._keras import get_keras_mask
+from keras_mvn._numeric import count_rows
 from keras_mvn.types import Tensor
 
-__all__ = ["Targets", "as_events", "as_tensor", "read_targets", "weighted_events"]
+__all__ = ["Targets", "as_events", "as_tensor", "product", "read_targets", "weighted_events"]
 
 
 class Targets(NamedTuple):
@@ -23,6 +26,9 @@ class Targets(NamedTuple):
     """(..., d), 1 where observed and 0 elsewhere; None if every target counts as observed."""
     unit: Tensor | None = None
     """(d,), the standard deviations that `adapt` measured; None where no loss asks for them."""
+    weight: Tensor | None = None
+    """(...), how much each row counts, masked rows nothing; None if all count alike. Losses are
+    weighted when they are reduced: only what is taken over the batch needs it before."""
 
     def observed_count(self) -> Tensor | int:
         """How many targets of each row were observed: (...), or d."""
@@ -30,22 +36,49 @@ class Targets(NamedTuple):
             return int(self.values.shape[-1])
         return ops.sum(self.observed, axis=-1)
 
+    def mean_over_rows(self, x: Tensor) -> Tensor:
+        """The mean of x (..., d) over what was observed in the rows that count: (d,).
+
+        1 where nothing was, which no row then divides by.
+        """
+        rows = tuple(range(len(x.shape) - 1))
+        counted = product(self.observed, None if self.weight is None else self.weight[..., None])
+        # Sums over a count: on PyTorch, Keras' mean of float64 is taken in float32.
+        if counted is None:
+            return ops.sum(x, axis=rows) / count_rows(x)
+        counted = counted * ops.ones_like(x)
+        count = ops.sum(counted, axis=rows)
+        some = count > 0
+        return ops.where(some, ops.sum(counted * x, axis=rows) / ops.where(some, count, 1.0), 1.0)
+
     def of_observed(self, x: Tensor) -> Tensor:
         """x (..., d), 0 where nothing was observed."""
         return x if self.observed is None else x * self.observed
 
 
-def read_targets(y_true: Tensor, mean: Tensor, missing: str, unit: Tensor | None = None) -> Targets:
+def read_targets(
+    y_true: Tensor,
+    mean: Tensor,
+    missing: str,
+    unit: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Targets:
     """y_true as events; with "marginalize", NaN marks what was not observed.
 
     What is missing is replaced by the mean before anything is subtracted: NaN · 0 is NaN.
     """
     values = as_events(y_true, mean)
     if missing == "propagate":
-        return Targets(values, None, unit)
+        return Targets(values, None, unit, weight)
     missing_here = ops.isnan(values)
     observed = ops.cast(ops.logical_not(missing_here), mean.dtype)
-    return Targets(ops.where(missing_here, ops.stop_gradient(mean), values), observed, unit)
+    return Targets(ops.where(missing_here, ops.stop_gradient(mean), values), observed, unit, weight)
+
+
+def product(*factors: Tensor | None) -> Tensor | None:
+    """The product of those that are there; None if none is."""
+    given = [factor for factor in factors if factor is not None]
+    return functools.reduce(operator.mul, given) if given else None
 
 
 def as_tensor(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from keras import ops
 from keras_mvn._checks import checked_missing, probability
 from keras_mvn._chi_square import chi_square_quantile
 from keras_mvn._names import to_snake_case
-from keras_mvn._rows import Targets, as_tensor, read_targets, weighted_events
+from keras_mvn._rows import Targets, as_tensor, product, read_targets, weighted_events
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters, Reader
@@ -87,9 +87,7 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
         parameters = self.reader.decode(ops.cast(y_pred, self.dtype))
         mean = parameters.mean
         y_true, weight, mask = weighted_events(y_true, y_pred, mean, sample_weight, self.missing)
-        rows = ops.ones_like(mean[..., 0])
-        for factor in (weight, mask):
-            rows = rows if factor is None else rows * factor
+        rows = product(ops.ones_like(mean[..., 0]), weight, mask)
         targets = read_targets(y_true, mean, self.missing)
         self.accumulate(self.row_statistic(targets, parameters), self.row_weight(targets, rows))
 

@@ -7,7 +7,6 @@ from typing import ClassVar, final
 import keras
 from keras import ops
 
-from keras_mvn._numeric import count_rows
 from keras_mvn._rows import Targets
 from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters
@@ -33,7 +32,8 @@ class BalancedNegativeLogLikelihood(CovarianceLoss):
     uncertain. Equal weights 1/σ̄ⱼ² learn the mean everywhere, and waste what the rows of little
     noise say. This loss takes the geometric mean of the two,
 
-        ∂/∂μᵢⱼ = −3 rᵢⱼ / (σᵢⱼ σ̄ⱼ),   r = y − μ,   σ̄ⱼ = the mean of σᵢⱼ over the batch,
+        ∂/∂μᵢⱼ = −3 rᵢⱼ / (σᵢⱼ σ̄ⱼ),   r = y − μ,   σ̄ⱼ = the mean of σᵢⱼ over the batch
+    (weighted as its rows are, and where target j was observed),
 
     with σᵢⱼ the predicted standard deviation, and trains the covariance by the NLL of the residuals
     that this mean leaves. The weights are positive and know nothing of y, so the mean still
@@ -67,9 +67,7 @@ class BalancedNegativeLogLikelihood(CovarianceLoss):
         )
         sigma = ops.sqrt(found.variance)
         residual = targets.values - found.mean
-        rows = tuple(range(len(sigma.shape) - 1))
-        # A sum over a count: on PyTorch, Keras' mean of float64 is taken in float32.
         # (r/σ)/σ̄: no product of two scales is formed.
         pull = targets.of_observed(ops.stop_gradient(residual) / sigma)
-        pull = pull * (MEAN_WEIGHT * count_rows(sigma) / ops.sum(sigma, axis=rows))
+        pull = pull * (MEAN_WEIGHT / targets.mean_over_rows(sigma))
         return from_elliptical(found, targets) + ops.sum(pull * gradient_only(residual), axis=-1)

@@ -11,9 +11,10 @@ from keras import ops
 from keras_mvn import _tagging, regularizers
 from keras_mvn._checks import checked_missing, finite
 from keras_mvn._keras import get_keras_mask, in_symbolic_scope, set_keras_mask
-from keras_mvn._rows import Targets, as_tensor, read_targets, weighted_events
+from keras_mvn._rows import Targets, as_tensor, product, read_targets, weighted_events
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.layouts import Parameters, Reader
+from keras_mvn.losses._reduction import reduced
 from keras_mvn.regularizers import CovarianceRegularizer
 from keras_mvn.types import Tensor
 
@@ -90,19 +91,23 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
             # Keras would cast a float64 prediction to floatx here.
             self._dtype = at_least_float32(y_pred.dtype)
         y_pred = _cast_with_attributes(y_pred, self.dtype)
-        mean = self.reader.mean(y_pred)
-        # Keras reads the mask off y_pred itself.
-        y_true, weight, _ = weighted_events(y_true, y_pred, mean, sample_weight, self.missing)
-        value = super().__call__(y_true, y_pred, weight)
-        if self.reduction not in (None, "none") and tuple(value.shape) == (0,):
-            return ops.sum(value)  # Keras leaves an empty batch unreduced
-        return value
+        with keras.name_scope(self.name):
+            parameters = self.decode(y_pred)
+            y_true, weight, mask = weighted_events(
+                y_true, y_pred, parameters.mean, sample_weight, self.missing
+            )
+            values = self._rows(y_true, y_pred, parameters, product(weight, mask))
+            return reduced(values, weight, mask, self.reduction)
 
     @final
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """The loss of each row (...)."""
-        parameters = self.decode(y_pred)
-        targets = read_targets(y_true, parameters.mean, self.missing, self.unit(y_pred))
+        return self._rows(y_true, y_pred, self.decode(y_pred), None)
+
+    def _rows(
+        self, y_true: Tensor, y_pred: Tensor, parameters: Parameters, weight: Tensor | None
+    ) -> Tensor:
+        targets = read_targets(y_true, parameters.mean, self.missing, self.unit(y_pred), weight)
         values = self.row_loss(targets, parameters)
         if self.regularizer is not None:
             values = values + self.regularizer(self.reader.covariance, parameters)
