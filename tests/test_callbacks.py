@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from differentiation import numpy
+from keras_mvn import covariances
 from keras_mvn.callbacks import (
     BetaAnnealing,
     CovarianceMonitor,
@@ -451,6 +452,16 @@ class TestNonFiniteGuard:
         (finding,) = examine_prediction(np.array([sound, [np.nan, *sound[1:]]]), head)
         assert (finding.cause, finding.rows) == ("prediction", (1,))
 
+    def test_many_targets_are_examined_without_a_dense_matrix(self):
+        d = 200_000  # 320 GB for one row
+        structure = covariances.LowRank(1)
+        head = MultivariateNormalHead(d, structure)
+        prediction = np.concatenate([np.zeros(d), np.ones(d), np.full(d, 0.1)])[None]
+        assert examine_prediction(prediction, head) == []
+        prediction[0, d + 7] = 1e-9
+        (finding,) = examine_prediction(prediction, head)
+        assert (finding.cause, finding.targets) == ("scale", ("7",))
+
     def test_bad_arguments(self, table):
         with pytest.raises(ValueError, match="action='skip'"):
             NonFiniteGuard("skip")
@@ -505,6 +516,17 @@ class TestMeanWarmUp:
         np.testing.assert_array_equal(seen[:2], 0.0)
         assert np.min(seen[2:]) > 0
         assert "apply" not in vars(model.optimizer)
+
+    @pytest.mark.parametrize("start", [0, 1], ids=["from the start", "resumed"])
+    def test_averages_are_of_what_stands_still(self, table, start):
+        """Keras gives the weights their averages when training ends."""
+        x, y = table
+        model, head = make(y, optimizer=keras.optimizers.Adam(0.01, use_ema=True))
+        fit(model, x, y, epochs=start)
+        held = [start * numpy(v) for v in head.covariance_dense.weights]
+        fit(model, x, y, [MeanWarmUp(epochs=3)], epochs=3, initial_epoch=start)
+        for variable, value in zip(head.covariance_dense.weights, held, strict=True):
+            np.testing.assert_allclose(numpy(variable), value, atol=1e-6)
 
     @pytest.mark.parametrize("constant", ["shape", "covariance"])
     def test_constant_parts_stand_still_too(self, table, constant):

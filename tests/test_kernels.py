@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -1187,30 +1188,38 @@ class TestLibrary:
     def test_every_set_of_instructions(self, name, rng):
         y, y_pred = batch(37, 9, rng, "float32", name)
         y[::3] = with_gaps(y[::3], rng)
-        weight = rng.normal(size=37)
         handle = _loaded()
         handle.kmvn_instructions.restype = ctypes.c_char_p
-        chosen = handle.kmvn_instructions()
-        found = {}
+        chosen, tested = handle.kmvn_instructions(), []
         try:
             for instructions in (b"avx512", b"avx2", b"baseline"):
                 if handle.kmvn_use_instructions(instructions) == 0:
                     assert handle.kmvn_instructions() == instructions
-                    loss = make("normal", name, fused=True)
-                    found[instructions] = rows_and_gradients(loss, y, y_pred, weight)
+                    tested.append(instructions)
+                    check("normal", name, y, y_pred, rng, "float32", rows=[0, 1, 16, 36])
         finally:
             handle.kmvn_use_instructions(chosen)
-        expected = found.pop(b"baseline")
-        assert chosen in (b"baseline", *found)
-        for got in found.values():
-            for one, other in zip(got, expected, strict=True):
-                np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+        assert {chosen, b"baseline"} <= set(tested)
+
+    @native
+    @pytest.mark.skipif(BACKEND != "torch", reason="calls through ctypes")
+    @pytest.mark.parametrize(("code", "error"), [(1, RuntimeError), (2, MemoryError)])
+    def test_a_call_that_fails_is_no_result(self, code, error, monkeypatch, rng):
+        y, y_pred = batch(3, 2, rng, "float32", "cholesky")
+        fails = types.SimpleNamespace(kmvn_elliptical_forward_f32=lambda *_: code)
+        library = _native.Library(fails, None)
+        monkeypatch.setattr(_native, "library", lambda: library)
+        with pytest.raises(error, match="keras_mvn's elliptical_forward"):
+            make("normal", "cholesky", fused=True)(tensor(y), tensor(y_pred))
 
 
 def _loaded():
     """The library that the active backend calls."""
     if BACKEND == "tensorflow":
-        return ctypes.CDLL(str(_native.tensorflow_library()))
+        from keras_mvn.kernels import _tensorflow
+
+        _tensorflow.operations()
+        return ctypes.CDLL(str(next(_native.FOLDER.glob("*keras_mvn_tensorflow*"))))
     return _native.library().handle
 
 

@@ -120,6 +120,27 @@ class TestAdapt:
             for got, want in zip(self.weights(data), expected, strict=True):
                 np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
+    @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="sizes are known elsewhere")
+    def test_a_dataset_that_does_not_tell_the_number_of_targets(self, rng):
+        import tensorflow as tf
+
+        x, y = table(32, rng)
+        unknown = tf.TensorSpec((None, None))
+        data = tf.data.Dataset.from_generator(
+            lambda: zip(x.reshape(4, 8, -1), y.reshape(4, 8, D), strict=True),
+            output_signature=(unknown, unknown),
+        )
+        found = []
+        for batches in (
+            data.apply(tf.data.experimental.assert_cardinality(4)),
+            tf.data.Dataset.from_tensor_slices((x, y)).batch(8),
+        ):
+            keras.utils.set_random_seed(0)
+            model = network(MultivariateNormalHead(D))
+            model.compile("adam", kmvn.losses.BalancedNegativeLogLikelihood())
+            found.append(model.fit(batches, verbose=0, shuffle=False).history["loss"][0])
+        assert found[0] == pytest.approx(found[1], rel=1e-5)
+
     def test_nan_means_not_observed(self, rng):
         _, y = table(2000, rng)
         full = self.weights(y)
@@ -728,6 +749,7 @@ class TestSaving:
         model.save_weights(tmp_path / "w.weights.h5")
         fresh.load_weights(tmp_path / "w.weights.h5")
         np.testing.assert_array_equal(fresh.predict(x, verbose=0), model.predict(x, verbose=0))
+        assert fresh.layers[-1].shrinkage_strengths == head.shrinkage_strengths != (0.0, 0.0)
         clone = keras.models.clone_model(fresh)
         np.testing.assert_array_equal(numpy(clone.layers[-1].origin_mean), numpy(head.origin_mean))
 

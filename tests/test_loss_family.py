@@ -534,6 +534,17 @@ class TestScores:
         got = gradient[0, 3] / (2 * stddev[1])
         assert got == pytest.approx(expected, rel=2e-3, abs=2e-3)
 
+    def test_variogram_of_targets_that_move_together(self, rng):
+        """Var(yᵢ − yⱼ) is then less than float32 can tell from nothing."""
+        n = 10.0 ** rng.uniform(2, 5, size=(2000, 1))
+        first = np.exp(rng.normal(size=n.shape))
+        y_pred = np.concatenate([rng.normal(size=(2000, 2)), first, first / n, n], axis=1)
+        y = rng.normal(size=(2000, 2))
+        loss = losses.VariogramScore(covariance="cholesky", target_scale=1.0, reduction="sum")
+        value, (gradient,) = value_and_gradients(lambda p: loss(tensor(y), p), y_pred)
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
+
     @pytest.mark.parametrize("p", [0.5, 1.0, 1.5])
     def test_the_rule_is_gauss_jacobi(self, p):
         from keras_mvn.losses._quadrature import _gauss_jacobi

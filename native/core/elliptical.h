@@ -61,7 +61,7 @@ typedef struct {
   void* y_pred_bar;             // (rows, 2 d + k), contiguous
 } kmvn_backward;
 
-// 0 is success; 1, a structure that is not known, or a d or a k that it cannot have.
+// See interface.h for what they return.
 KMVN_API int kmvn_elliptical_forward_f32(const kmvn_forward*, kmvn_threads);
 KMVN_API int kmvn_elliptical_forward_f64(const kmvn_forward*, kmvn_threads);
 KMVN_API int kmvn_elliptical_backward_f32(const kmvn_backward*, kmvn_threads);

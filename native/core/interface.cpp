@@ -45,8 +45,9 @@ template <class Arguments>
 int run(kmvn_body body, const Arguments& a, int64_t bytes, const kmvn_threads& threads,
         int64_t unit = tile) {
   const int64_t grain = grain_for((2 * a.d + a.k) * bytes, unit);
-  if (a.rows > 0) run_in_parts(threads, a.rows, grain, body, const_cast<Arguments*>(&a));
-  return 0;
+  if (a.rows <= 0) return KMVN_OK;
+  const bool done = run_in_parts(threads, a.rows, grain, body, const_cast<Arguments*>(&a));
+  return done ? KMVN_OK : KMVN_NO_MEMORY;
 }
 
 bool is_known(int32_t structure, int64_t d, int64_t k) {
@@ -58,13 +59,13 @@ bool is_known(int32_t structure, int64_t d, int64_t k) {
 
 template <class Arguments>
 int elliptical(kmvn_body body, const Arguments& a, int64_t bytes, const kmvn_threads& threads) {
-  if (!is_known(a.structure, a.d, a.k)) return 1;
+  if (!is_known(a.structure, a.d, a.k)) return KMVN_UNKNOWN;
   return run(body, a, bytes, threads, a.structure == KMVN_LOW_RANK ? 1 : tile);
 }
 
 template <class Arguments>
 int parameters(kmvn_body body, const Arguments& a, int64_t bytes, const kmvn_threads& threads) {
-  if (a.d < 1 || a.k < 0) return 1;
+  if (a.d < 1 || a.k < 0) return KMVN_UNKNOWN;
   return run(body, a, bytes, threads);
 }
 

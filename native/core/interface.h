@@ -27,6 +27,10 @@ typedef struct {
   void (*team)(void (*task)(void*), void* data, unsigned threads, unsigned flags);
 } kmvn_threads;
 
+// What operations return: success; a structure that is not known, or a d or a k that it cannot
+// have; not enough memory, and what was written is not all of it.
+enum { KMVN_OK = 0, KMVN_UNKNOWN = 1, KMVN_NO_MEMORY = 2 };
+
 // The instructions that were chosen on this machine: "avx512", "avx2", "baseline".
 KMVN_API const char* kmvn_instructions(void);
 
@@ -34,7 +38,7 @@ KMVN_API const char* kmvn_instructions(void);
 KMVN_API int kmvn_use_instructions(const char* name);
 
 // Changes whenever a struct or a meaning above does; bindings compare.
-#define KMVN_ABI 4
+#define KMVN_ABI 5
 KMVN_API int kmvn_abi(void);
 
 #ifdef __cplusplus

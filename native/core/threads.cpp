@@ -7,6 +7,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
 
 #if !defined(_WIN32)
@@ -27,7 +28,11 @@ struct Work {
       const int64_t begin = next.fetch_add(grain, std::memory_order_relaxed);
       if (begin >= n) return;
       const int64_t end = begin + grain < n ? begin + grain : n;
-      body(context, begin, end);
+      try {
+        body(context, begin, end);
+      } catch (const std::exception&) {  // no memory; nothing may leave a thread of others
+        failed.store(true, std::memory_order_relaxed);
+      }
       if (done.fetch_add(end - begin, std::memory_order_acq_rel) + (end - begin) == n) {
         std::lock_guard<std::mutex> lock(mutex);
         finished = true;
@@ -45,6 +50,7 @@ struct Work {
   const kmvn_body body;
   void* const context;
   std::atomic<int64_t> next{0}, done{0};
+  std::atomic<bool> failed{false};
   bool finished = false;
   std::mutex mutex;
   std::condition_variable all_done;
@@ -121,6 +127,13 @@ Pool& pool() {
   return *found;
 }
 
+// By this thread alone.
+bool run_here(int64_t n, kmvn_body body, void* context) {
+  Work work(n, n, body, context);
+  work.help();
+  return !work.failed;
+}
+
 int submit_to_pool(void* pool, void (*task)(void*), void* data) {
   try {
     static_cast<Pool*>(pool)->submit(task, data);
@@ -132,30 +145,30 @@ int submit_to_pool(void* pool, void (*task)(void*), void* data) {
 
 }  // namespace
 
-void run_in_parts(const kmvn_threads& threads, int64_t n, int64_t grain, kmvn_body body,
-                  void* context) {
+bool run_in_parts(const kmvn_threads& threads, int64_t n, int64_t grain, kmvn_body body,
+                  void* context) try {
   const int64_t parts = (n + grain - 1) / grain;
   const int64_t helpers = std::min<int64_t>(parts, threads.threads) - 1;
-  if (helpers < 1) {
-    body(context, 0, n);
-    return;
-  }
+  if (helpers < 1) return run_here(n, body, context);
   if (threads.team) {
     Work work(n, grain, body, context);
     threads.team([](void* data) { static_cast<Work*>(data)->help(); }, &work, unsigned(helpers + 1),
                  0);
-    return;
+    return !work.failed;
   }
   const auto submit = threads.submit ? threads.submit : submit_to_pool;
   void* const scheduler = threads.submit ? threads.scheduler : &pool();
   const Share work = std::make_shared<Work>(n, grain, body, context);
   for (int64_t i = 0; i < helpers; ++i) {
-    auto share = std::make_unique<Share>(work);
-    if (submit(scheduler, help, share.get()) != 0) break;
+    std::unique_ptr<Share> share(new (std::nothrow) Share(work));
+    if (!share || submit(scheduler, help, share.get()) != 0) break;
     share.release();
   }
   work->help();
   work->wait();
+  return !work->failed;
+} catch (const std::bad_alloc&) {  // not even for the work, which nobody has begun
+  return run_here(n, body, context);
 }
 
 }  // namespace kmvn

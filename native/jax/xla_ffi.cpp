@@ -1,7 +1,7 @@
 // JAX: the kernels as XLA foreign functions, on XLA's own threads.
 //
-// XLA's C interface is used as it is: buffers come flattened to (rows, columns), whatever their
-// batch axes, so that vmap needs nothing but broad arguments. The number of arguments and of
+// XLA's C interface is used as it is. Buffers come as (rows, columns), whatever the batch axes were;
+// each is checked, as a stale library would write beyond them. The number of arguments and of
 // results says which of the optional ones are there.
 #include <cstring>
 
@@ -11,11 +11,12 @@
 
 namespace {
 
-XLA_FFI_Error* fail(const XLA_FFI_Api* api, const char* message) {
+XLA_FFI_Error* fail(const XLA_FFI_Api* api, const char* message,
+                    XLA_FFI_Error_Code code = XLA_FFI_Error_Code_INVALID_ARGUMENT) {
   XLA_FFI_Error_Create_Args args{};
   args.struct_size = XLA_FFI_Error_Create_Args_STRUCT_SIZE;
   args.message = message;
-  args.errc = XLA_FFI_Error_Code_INVALID_ARGUMENT;
+  args.errc = code;
   return api->XLA_FFI_Error_Create(&args);
 }
 
@@ -41,10 +42,13 @@ const XLA_FFI_Buffer& result_buffer(const XLA_FFI_CallFrame* frame, int64_t i) {
 
 void* result(const XLA_FFI_CallFrame* frame, int64_t i) { return result_buffer(frame, i).data; }
 
-// Whether a buffer of z has the columns that the structure fills.
-template <class Arguments>
-bool holds_kept(const XLA_FFI_Buffer& z, const Arguments& of) {
-  return z.rank > 0 && z.dims[z.rank - 1] == kmvn_kept(of.structure, of.d, of.k);
+constexpr int64_t vector = -1;  // columns of what has one axis
+
+// Whether a buffer has this shape, and numbers as those of the first argument.
+bool has(const XLA_FFI_CallFrame* frame, const XLA_FFI_Buffer& buffer, int64_t rows,
+         int64_t columns) {
+  return buffer.dtype == argument(frame, 0).dtype && buffer.rank == (columns == vector ? 1 : 2) &&
+         buffer.dims[0] == rows && (columns == vector || buffer.dims[1] == columns);
 }
 
 // An attribute, int32 or float64; 0 if it is not there.
@@ -62,34 +66,34 @@ T attribute(const XLA_FFI_CallFrame* frame, const char* name) {
   return 0;
 }
 
-// Rows and columns of the packed parameters and d of the targets; false if they don't agree.
+// Rows and columns of the packed parameters and d of the targets, the first two arguments; false if
+// they don't agree.
 template <class Arguments>
-bool read_sizes(const XLA_FFI_Buffer& y_pred, const XLA_FFI_Buffer& y, Arguments& to) {
-  if (y_pred.rank < 1 || y.rank != y_pred.rank) return false;
-  to.stride = y_pred.dims[y_pred.rank - 1];
-  to.d = y.dims[y.rank - 1];
-  to.rows = 1;
-  for (int64_t i = 0; i + 1 < y_pred.rank; ++i) {
-    if (y.dims[i] != y_pred.dims[i]) return false;
-    to.rows *= y_pred.dims[i];
-  }
+bool read_sizes(const XLA_FFI_CallFrame* frame, Arguments& to) {
+  const XLA_FFI_Buffer &y_pred = argument(frame, 0), &y = argument(frame, 1);
+  if (y_pred.rank != 2 || y.rank != 2) return false;
+  to.rows = y_pred.dims[0];
+  to.stride = y_pred.dims[1];
+  to.d = y.dims[1];
+  to.k = to.stride - 2 * to.d;
   to.y_pred = y_pred.data;
   to.y = y.data;
-  to.k = to.stride - 2 * to.d;
-  return y.dtype == y_pred.dtype && to.d > 0;
+  return to.d > 0 && has(frame, y, to.rows, to.d);
 }
 
-// Of the raw numbers (rows, 2 d + k), their bias and something that has d.
+// Of the raw numbers (rows, 2 d + k) and their bias, the first two arguments, and the third, which
+// has d.
 template <class Arguments>
-bool read_raw(const XLA_FFI_Buffer& raw, const XLA_FFI_Buffer& bias, const XLA_FFI_Buffer& origin,
-              Arguments& to) {
-  if (raw.rank != 2 || bias.rank != 1 || origin.rank != 1) return false;
+bool read_raw(const XLA_FFI_CallFrame* frame, Arguments& to) {
+  const XLA_FFI_Buffer &raw = argument(frame, 0), &bias = argument(frame, 1),
+                       &origin = argument(frame, 2);
+  if (raw.rank != 2 || origin.rank != 1) return false;
   to.rows = raw.dims[0];
   to.d = origin.dims[0];
   to.k = raw.dims[1] - 2 * to.d;
   to.raw = raw.data;
   to.bias = bias.data;
-  return to.k >= 0 && bias.dims[0] == raw.dims[1];
+  return to.k >= 0 && has(frame, bias, raw.dims[1], vector) && has(frame, origin, to.d, vector);
 }
 
 // The strengths of d + k numbers; an empty array is none.
@@ -99,6 +103,8 @@ bool read_strengths(const XLA_FFI_Buffer& strengths, Arguments& to) {
   to.strengths = strengths.dims[0] ? strengths.data : nullptr;
   return strengths.dims[0] == 0 || strengths.dims[0] == to.d + to.k;
 }
+
+constexpr const char* mismatch = "keras_mvn: buffers that don't belong together";
 
 struct Caller {
   const XLA_FFI_Api* api;
@@ -143,9 +149,11 @@ XLA_FFI_Error* call(XLA_FFI_CallFrame* frame, const Arguments& arguments,
   const XLA_FFI_DataType dtype = argument(frame, 0).dtype;
   const auto run = dtype == XLA_FFI_DataType_F32 ? f32 : dtype == XLA_FFI_DataType_F64 ? f64 : nullptr;
   if (!run) return fail(frame->api, "keras_mvn: expected float32 or float64");
-  if (run(&arguments, threads_of(caller)) != 0)
-    return fail(frame->api, "keras_mvn: a structure that this library does not know, or sizes");
-  return nullptr;
+  const int found = run(&arguments, threads_of(caller));
+  if (found == KMVN_OK) return nullptr;
+  if (found == KMVN_NO_MEMORY)
+    return fail(frame->api, "keras_mvn: not enough memory", XLA_FFI_Error_Code_RESOURCE_EXHAUSTED);
+  return fail(frame->api, "keras_mvn: a structure that this library does not know, or sizes");
 }
 
 }  // namespace
@@ -153,75 +161,91 @@ XLA_FFI_Error* call(XLA_FFI_CallFrame* frame, const Arguments& arguments,
 // (y_pred, y[, observed]) → (mahalanobis, log_scale, [variance,] [z, v])
 extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_forward(XLA_FFI_CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
-  const int64_t results = frame->rets.size;
-  kmvn_forward arguments{};
-  arguments.structure = attribute<int32_t>(frame, "structure");
+  const int64_t given = frame->args.size, results = frame->rets.size;
+  kmvn_forward a{};
+  a.structure = attribute<int32_t>(frame, "structure");
   const bool variance = attribute<int32_t>(frame, "variance") != 0;
   const int64_t values = variance ? 3 : 2;
-  if (frame->args.size < 2 || (results != values && results != values + 2) ||
-      !read_sizes(argument(frame, 0), argument(frame, 1), arguments) ||
-      (results > values && !holds_kept(result_buffer(frame, values), arguments)))
-    return fail(frame->api, "keras_mvn: buffers that don't belong together");
-  arguments.observed = frame->args.size > 2 ? argument(frame, 2).data : nullptr;
-  arguments.mahalanobis = result(frame, 0);
-  arguments.log_scale = result(frame, 1);
-  arguments.variance = variance ? result(frame, 2) : nullptr;
-  arguments.z = results > values ? result(frame, values) : nullptr;
-  arguments.v = results > values ? result(frame, values + 1) : nullptr;
-  return call(frame, arguments, kmvn_elliptical_forward_f32, kmvn_elliptical_forward_f64);
+  if (given < 2 || (results != values && results != values + 2) || !read_sizes(frame, a) ||
+      (given > 2 && !has(frame, argument(frame, 2), a.rows, a.d)) ||
+      !has(frame, result_buffer(frame, 0), a.rows, vector) ||
+      !has(frame, result_buffer(frame, 1), a.rows, vector) ||
+      (variance && !has(frame, result_buffer(frame, 2), a.rows, a.d)) ||
+      (results > values && (!has(frame, result_buffer(frame, values), a.rows,
+                                 kmvn_kept(a.structure, a.d, a.k)) ||
+                            !has(frame, result_buffer(frame, values + 1), a.rows, a.d))))
+    return fail(frame->api, mismatch);
+  a.observed = given > 2 ? argument(frame, 2).data : nullptr;
+  a.mahalanobis = result(frame, 0);
+  a.log_scale = result(frame, 1);
+  a.variance = variance ? result(frame, 2) : nullptr;
+  a.z = results > values ? result(frame, values) : nullptr;
+  a.v = results > values ? result(frame, values + 1) : nullptr;
+  return call(frame, a, kmvn_elliptical_forward_f32, kmvn_elliptical_forward_f64);
 }
 
 // (y_pred, y, z, v, mahalanobis_bar, log_scale_bar, mean_bar[, observed]) → y_pred_bar
 extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_backward(XLA_FFI_CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
-  kmvn_backward arguments{};
-  arguments.structure = attribute<int32_t>(frame, "structure");
-  arguments.fixed_mean = attribute<int32_t>(frame, "fixed_mean");
-  if (frame->args.size < 7 || frame->rets.size != 1 ||
-      !read_sizes(argument(frame, 0), argument(frame, 1), arguments) ||
-      !holds_kept(argument(frame, 2), arguments))
-    return fail(frame->api, "keras_mvn: buffers that don't belong together");
-  arguments.z = argument(frame, 2).data;
-  arguments.v = argument(frame, 3).data;
-  arguments.mahalanobis_bar = argument(frame, 4).data;
-  arguments.log_scale_bar = argument(frame, 5).data;
-  arguments.mean_bar = argument(frame, 6).data;
-  arguments.observed = frame->args.size > 7 ? argument(frame, 7).data : nullptr;
-  arguments.y_pred_bar = result(frame, 0);
-  return call(frame, arguments, kmvn_elliptical_backward_f32, kmvn_elliptical_backward_f64);
+  const int64_t given = frame->args.size;
+  kmvn_backward a{};
+  a.structure = attribute<int32_t>(frame, "structure");
+  a.fixed_mean = attribute<int32_t>(frame, "fixed_mean");
+  if (given < 7 || frame->rets.size != 1 || !read_sizes(frame, a) ||
+      !has(frame, argument(frame, 2), a.rows, kmvn_kept(a.structure, a.d, a.k)) ||
+      !has(frame, argument(frame, 3), a.rows, a.d) ||
+      !has(frame, argument(frame, 4), a.rows, vector) ||
+      !has(frame, argument(frame, 5), a.rows, vector) ||
+      !has(frame, argument(frame, 6), a.rows, a.d) ||
+      (given > 7 && !has(frame, argument(frame, 7), a.rows, a.d)) ||
+      !has(frame, result_buffer(frame, 0), a.rows, a.stride))
+    return fail(frame->api, mismatch);
+  a.z = argument(frame, 2).data;
+  a.v = argument(frame, 3).data;
+  a.mahalanobis_bar = argument(frame, 4).data;
+  a.log_scale_bar = argument(frame, 5).data;
+  a.mean_bar = argument(frame, 6).data;
+  a.observed = given > 7 ? argument(frame, 7).data : nullptr;
+  a.y_pred_bar = result(frame, 0);
+  return call(frame, a, kmvn_elliptical_backward_f32, kmvn_elliptical_backward_f64);
 }
 
 // (raw, bias, origin mean, stddev, scale, shape, strengths) → (y_pred, penalty)
 extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_parameters_forward(XLA_FFI_CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
-  kmvn_parameters_forward arguments{};
-  arguments.radius = attribute<double>(frame, "radius");
-  if (frame->args.size != 7 || frame->rets.size != 2 ||
-      !read_raw(argument(frame, 0), argument(frame, 1), argument(frame, 2), arguments) ||
-      !read_strengths(argument(frame, 6), arguments))
-    return fail(frame->api, "keras_mvn: buffers that don't belong together");
-  arguments.origin_mean = argument(frame, 2).data;
-  arguments.origin_stddev = argument(frame, 3).data;
-  arguments.origin_scale = argument(frame, 4).data;
-  arguments.origin_shape = argument(frame, 5).data;
-  arguments.y_pred = result(frame, 0);
-  arguments.penalty = result(frame, 1);
-  return call(frame, arguments, kmvn_parameters_forward_f32, kmvn_parameters_forward_f64);
+  kmvn_parameters_forward a{};
+  a.radius = attribute<double>(frame, "radius");
+  if (frame->args.size != 7 || frame->rets.size != 2 || !read_raw(frame, a) ||
+      !has(frame, argument(frame, 3), a.d, vector) ||
+      !has(frame, argument(frame, 4), a.d, vector) ||
+      !has(frame, argument(frame, 5), a.k, vector) || !read_strengths(argument(frame, 6), a) ||
+      !has(frame, result_buffer(frame, 0), a.rows, 2 * a.d + a.k) ||
+      !has(frame, result_buffer(frame, 1), a.rows, vector))
+    return fail(frame->api, mismatch);
+  a.origin_mean = argument(frame, 2).data;
+  a.origin_stddev = argument(frame, 3).data;
+  a.origin_scale = argument(frame, 4).data;
+  a.origin_shape = argument(frame, 5).data;
+  a.y_pred = result(frame, 0);
+  a.penalty = result(frame, 1);
+  return call(frame, a, kmvn_parameters_forward_f32, kmvn_parameters_forward_f64);
 }
 
 // (raw, bias, origin stddev, scale, strengths, y_pred_bar, penalty_bar) → raw_bar
 extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_parameters_backward(XLA_FFI_CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
-  kmvn_parameters_backward arguments{};
-  arguments.radius = attribute<double>(frame, "radius");
-  if (frame->args.size != 7 || frame->rets.size != 1 ||
-      !read_raw(argument(frame, 0), argument(frame, 1), argument(frame, 2), arguments) ||
-      !read_strengths(argument(frame, 4), arguments))
-    return fail(frame->api, "keras_mvn: buffers that don't belong together");
-  arguments.origin_stddev = argument(frame, 2).data;
-  arguments.origin_scale = argument(frame, 3).data;
-  arguments.y_pred_bar = argument(frame, 5).data;
-  arguments.penalty_bar = argument(frame, 6).data;
-  arguments.raw_bar = result(frame, 0);
-  return call(frame, arguments, kmvn_parameters_backward_f32, kmvn_parameters_backward_f64);
+  kmvn_parameters_backward a{};
+  a.radius = attribute<double>(frame, "radius");
+  if (frame->args.size != 7 || frame->rets.size != 1 || !read_raw(frame, a) ||
+      !has(frame, argument(frame, 3), a.d, vector) || !read_strengths(argument(frame, 4), a) ||
+      !has(frame, argument(frame, 5), a.rows, 2 * a.d + a.k) ||
+      !has(frame, argument(frame, 6), a.rows, vector) ||
+      !has(frame, result_buffer(frame, 0), a.rows, 2 * a.d + a.k))
+    return fail(frame->api, mismatch);
+  a.origin_stddev = argument(frame, 2).data;
+  a.origin_scale = argument(frame, 3).data;
+  a.y_pred_bar = argument(frame, 5).data;
+  a.penalty_bar = argument(frame, 6).data;
+  a.raw_bar = result(frame, 0);
+  return call(frame, a, kmvn_parameters_backward_f32, kmvn_parameters_backward_f64);
 }

@@ -24,8 +24,8 @@ struct TF_OpKernelContext;
 
 namespace {
 
-enum Type { Float = 1, Double = 2 };        // TF_DataType
-enum Code { Ok = 0, InvalidArgument = 3 };  // TF_Code
+enum Type { Float = 1, Double = 2 };                               // TF_DataType
+enum Code { Ok = 0, InvalidArgument = 3, ResourceExhausted = 8 };  // TF_Code
 constexpr const char* framework =
 #if defined(__APPLE__)
     "libtensorflow_framework.2.dylib";
@@ -33,29 +33,44 @@ constexpr const char* framework =
     "libtensorflow_framework.so.2";
 #endif
 
-// A function of TensorFlow's C interface, found by its name when it is first needed.
+// A name in TensorFlow's C interface. All are looked up before anything is registered.
+class Symbol {
+ public:
+  explicit Symbol(const char* name) : name_(name), next_(first()) { first() = this; }
+
+  static const char* first_missing() {
+    void* const library = dlopen(framework, RTLD_NOLOAD | RTLD_LAZY);
+    for (Symbol* symbol = first(); symbol; symbol = symbol->next_) {
+      symbol->address_ = dlsym(library ? library : RTLD_DEFAULT, symbol->name_);
+      if (!symbol->address_) return symbol->name_;
+    }
+    return nullptr;
+  }
+
+ protected:
+  void* address_ = nullptr;
+
+ private:
+  static Symbol*& first() {
+    static Symbol* symbol = nullptr;
+    return symbol;
+  }
+
+  const char* const name_;
+  Symbol* const next_;
+};
+
 template <class Signature>
 class Function;
 
 template <class Result, class... Arguments>
-class Function<Result(Arguments...)> {
+class Function<Result(Arguments...)> : private Symbol {
  public:
-  explicit Function(const char* name) : name_(name) {}
+  using Symbol::Symbol;
 
-  Result operator()(Arguments... arguments) { return pointer()(arguments...); }
-
-  auto pointer() -> Result (*)(Arguments...) {
-    if (!pointer_) {
-      static void* const library = dlopen(framework, RTLD_NOLOAD | RTLD_LAZY);
-      void* const found = dlsym(library ? library : RTLD_DEFAULT, name_);
-      pointer_ = reinterpret_cast<Result (*)(Arguments...)>(found);
-    }
-    return pointer_;
+  Result operator()(Arguments... arguments) const {
+    return reinterpret_cast<Result (*)(Arguments...)>(address_)(arguments...);
   }
-
- private:
-  const char* name_;
-  Result (*pointer_)(Arguments...) = nullptr;
 };
 
 #define TF_FUNCTION(name, ...) Function<__VA_ARGS__> name("TF_" #name)
@@ -156,6 +171,8 @@ void* create_parameters(TF_OpKernelConstruction* construction) {
 
 void destroy(void* settings) { delete static_cast<Settings*>(settings); }
 
+constexpr int64_t vector = -1;  // columns of what has one axis
+
 // The inputs and outputs of one call; they are given back when it is over.
 class Call {
  public:
@@ -178,6 +195,21 @@ class Call {
   int inputs() const { return count_; }
   void* input(int i) const { return i < count_ ? TensorData(tensors_[i]) : nullptr; }
   int type() const { return TensorType(tensors_[0]); }
+
+  // Whether input i is of this shape; `vector` columns: it has one axis.
+  bool has(int i, int64_t rows, int64_t columns) {
+    if (i < count_ && NumDims(tensors_[i]) == (columns == vector ? 1 : 2) &&
+        Dim(tensors_[i], 0) == rows && (columns == vector || Dim(tensors_[i], 1) == columns))
+      return true;
+    refuse("keras_mvn: tensors of shapes that don't belong together");
+    return false;
+  }
+
+  // Whether input i, if it is there, says what of y was observed.
+  template <class Arguments>
+  bool has_observed(int i, const Arguments& of) {
+    return i >= count_ || has(i, of.rows, of.d);
+  }
 
   // Sizes of y_pred and y, the first two inputs.
   template <class Arguments>
@@ -224,17 +256,26 @@ class Call {
   }
 
   void* output(int64_t rows, int64_t columns) {
+    if (!ok()) return nullptr;  // the next allocation would forget that one has failed
     const int64_t dims[2] = {rows, columns};
-    const int64_t numbers = columns < 0 ? rows : rows * columns;
+    const int64_t numbers = columns == vector ? rows : rows * columns;
     const size_t bytes = size_t(numbers) * (type() == Float ? 4 : 8);
     TF_Tensor* const tensor =
-        AllocateOutput(context_, outputs_, type(), dims, columns < 0 ? 1 : 2, bytes, status_);
+        AllocateOutput(context_, outputs_, type(), dims, columns == vector ? 1 : 2, bytes, status_);
     if (!tensor) return nullptr;
     made_[outputs_++] = tensor;
     return TensorData(tensor);
   }
 
   void refuse(const char* message) { SetStatus(status_, InvalidArgument, message); }
+
+  // What an operation of the core returned.
+  void settle(int found) {
+    if (found == KMVN_NO_MEMORY)
+      SetStatus(status_, ResourceExhausted, "keras_mvn: not enough memory");
+    else if (found != KMVN_OK)
+      refuse("keras_mvn: a structure that this library does not know, or sizes");
+  }
 
  private:
   static constexpr int most = 8;
@@ -245,13 +286,11 @@ class Call {
   int count_ = 0, outputs_ = 0;
 };
 
-constexpr int64_t vector = -1;  // columns of an output with one axis
-
 void forward(void* kernel, TF_OpKernelContext* context) {
   const auto& settings = *static_cast<Settings*>(kernel);
   Call call(context);
   kmvn_forward a{};
-  if (!call.ok() || !call.read_sizes(a)) return;
+  if (!call.ok() || !call.read_sizes(a) || !call.has_observed(2, a)) return;
   a.structure = settings.structure;
   a.observed = call.input(2);
   a.mahalanobis = call.output(a.rows, vector);
@@ -261,7 +300,7 @@ void forward(void* kernel, TF_OpKernelContext* context) {
   a.variance = settings.variance ? call.output(a.rows, a.d) : nullptr;
   if (!call.ok()) return;
   const auto run = call.type() == Float ? kmvn_elliptical_forward_f32 : kmvn_elliptical_forward_f64;
-  if (run(&a, {settings.threads, nullptr, nullptr, nullptr}) != 0) call.refuse("keras_mvn: structure");
+  call.settle(run(&a, {settings.threads, nullptr, nullptr, nullptr}));
 }
 
 void backward(void* kernel, TF_OpKernelContext* context) {
@@ -271,6 +310,10 @@ void backward(void* kernel, TF_OpKernelContext* context) {
   if (!call.ok() || !call.read_sizes(a)) return;
   a.structure = settings.structure;
   a.fixed_mean = settings.fixed_mean;
+  if (!call.has(2, a.rows, kmvn_kept(a.structure, a.d, a.k)) || !call.has(3, a.rows, a.d) ||
+      !call.has(4, a.rows, vector) || !call.has(5, a.rows, vector) ||
+      !call.has(6, a.rows, a.d) || !call.has_observed(7, a))
+    return;
   a.z = call.input(2);
   a.v = call.input(3);
   a.mahalanobis_bar = call.input(4);
@@ -281,7 +324,7 @@ void backward(void* kernel, TF_OpKernelContext* context) {
   if (!call.ok()) return;
   const auto run =
       call.type() == Float ? kmvn_elliptical_backward_f32 : kmvn_elliptical_backward_f64;
-  if (run(&a, {settings.threads, nullptr, nullptr, nullptr}) != 0) call.refuse("keras_mvn: structure");
+  call.settle(run(&a, {settings.threads, nullptr, nullptr, nullptr}));
 }
 
 void parameters_forward(void* kernel, TF_OpKernelContext* context) {
@@ -289,6 +332,7 @@ void parameters_forward(void* kernel, TF_OpKernelContext* context) {
   Call call(context);
   kmvn_parameters_forward a{};
   if (!call.ok() || !call.read_raw(a) || !call.read_strengths(6, a)) return;
+  if (!call.has(3, a.d, vector) || !call.has(4, a.d, vector) || !call.has(5, a.k, vector)) return;
   a.radius = settings.radius;
   a.origin_mean = call.input(2);
   a.origin_stddev = call.input(3);
@@ -298,7 +342,7 @@ void parameters_forward(void* kernel, TF_OpKernelContext* context) {
   a.penalty = call.output(a.rows, vector);
   if (!call.ok()) return;
   const auto run = call.type() == Float ? kmvn_parameters_forward_f32 : kmvn_parameters_forward_f64;
-  if (run(&a, {settings.threads, nullptr, nullptr, nullptr}) != 0) call.refuse("keras_mvn: sizes");
+  call.settle(run(&a, {settings.threads, nullptr, nullptr, nullptr}));
 }
 
 void parameters_backward(void* kernel, TF_OpKernelContext* context) {
@@ -306,6 +350,9 @@ void parameters_backward(void* kernel, TF_OpKernelContext* context) {
   Call call(context);
   kmvn_parameters_backward a{};
   if (!call.ok() || !call.read_raw(a) || !call.read_strengths(4, a)) return;
+  if (!call.has(3, a.d, vector) || !call.has(5, a.rows, 2 * a.d + a.k) ||
+      !call.has(6, a.rows, vector))
+    return;
   a.radius = settings.radius;
   a.origin_stddev = call.input(2);
   a.origin_scale = call.input(3);
@@ -315,7 +362,7 @@ void parameters_backward(void* kernel, TF_OpKernelContext* context) {
   if (!call.ok()) return;
   const auto run =
       call.type() == Float ? kmvn_parameters_backward_f32 : kmvn_parameters_backward_f64;
-  if (run(&a, {settings.threads, nullptr, nullptr, nullptr}) != 0) call.refuse("keras_mvn: sizes");
+  call.settle(run(&a, {settings.threads, nullptr, nullptr, nullptr}));
 }
 
 // --- registration --------------------------------------------------------------------------------
@@ -383,7 +430,10 @@ bool implement(const char* op, void* (*create)(TF_OpKernelConstruction*),
 }
 
 bool register_all() {
-  if (!RegisterOpDefinition.pointer()) return false;  // loaded by something else
+  if (const char* const name = Symbol::first_missing()) {
+    std::fprintf(stderr, "keras_mvn: this TensorFlow has no %s\n", name);
+    return false;
+  }
   const char* const forward_attributes[] = {"T: {float, double}", "gaps: int >= 0",
                                             "structure: int", "variance: int >= 0", "threads: int"};
   const char* const forward_inputs[] = {"y_pred: T", "y: T", "observed: gaps * T"};

@@ -4,6 +4,7 @@
 #include "elliptical.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <complex>
@@ -12,6 +13,7 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <new>
 #include <random>
 #include <string>
 #include <thread>
@@ -19,6 +21,25 @@
 #include <vector>
 
 #include "checking.h"
+
+namespace {
+
+std::atomic<size_t> largest_allocation{std::numeric_limits<size_t>::max()};
+
+void* allocated(size_t bytes) {
+  return bytes > largest_allocation ? nullptr : std::malloc(std::max<size_t>(bytes, 1));
+}
+
+}  // namespace
+
+// The whole program's, so that memory can be had or not.
+void* operator new(size_t bytes) {
+  if (void* const found = allocated(bytes)) return found;
+  throw std::bad_alloc();
+}
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept { return allocated(bytes); }
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -518,6 +539,26 @@ void check_callers() {
   for (int one : good) check(one, "callers disturb each other");
 }
 
+// --- no memory -----------------------------------------------------------------------------------
+
+// Rows with gaps need matrices; with none to be had, the call says so, in whatever thread it was,
+// and the next one works.
+void check_memory() {
+  context = "memory";
+  Batch<float> batch({KMVN_CHOLESKY, 64, 64, true}), expected({KMVN_CHOLESKY, 64, 64, true});
+  expected.run();
+  for (const size_t most : {size_t(1) << 14, size_t(0)})
+    for (const int threads : {1, 3}) {
+      const auto arguments = batch.forward_arguments();
+      largest_allocation = most;
+      const int found = kmvn_elliptical_forward_f32(&arguments, {threads, nullptr, nullptr});
+      largest_allocation = std::numeric_limits<size_t>::max();
+      check(found == KMVN_NO_MEMORY, "a call without memory");
+      batch.run();
+      check(same_results(batch, expected), "after a call without memory");
+    }
+}
+
 // --- refusals ------------------------------------------------------------------------------------
 
 void check_refusals() {
@@ -563,6 +604,7 @@ int main(int count, char** arguments) {
     check_threads<float>();
     check_threads<double>();
     check_callers();
+    check_memory();
     std::printf("%s: %d checks, %d failures\n", instructions, checks, failures);
   }
   kmvn_use_instructions(best.c_str());

@@ -94,6 +94,9 @@ def as_events(y_true: Tensor, mean: Tensor) -> Tensor:
             "as 0 and 1.",
             stacklevel=4,
         )
+    if len(y_true.shape) == len(mean.shape) and y_true.shape[-1] is None:
+        # TensorFlow knows it when it runs: what is not d per row is refused there.
+        y_true = ops.reshape(y_true, (*ops.shape(y_true)[:-1], mean.shape[-1]))
     if y_true.dtype != mean.dtype:  # Keras' cast is not free where nothing is compiled
         y_true = ops.cast(y_true, mean.dtype)
     return y_true if len(y_true.shape) == len(mean.shape) else y_true[..., None]

@@ -23,6 +23,9 @@ __all__ = ["MultivariateNormalHead"]
 WIRE_VERSION = 1
 """Version of the layout [mean | scale | shape_params], so that later releases load this one's."""
 
+_ROWS = "adapted_rows"
+"""Its name among the weights of a file."""
+
 # Glorot uniform × 0.1: at the start every row is predicted close to the adapted covariance.
 _SMALL_GLOROT = {"scale": 0.01, "mode": "fan_avg", "distribution": "uniform"}
 
@@ -343,6 +346,18 @@ class MultivariateNormalHead(keras.layers.Layer):
         strengths = np.zeros(self.covariance.raw_size(self.event_size))
         strengths[:scales], strengths[scales : dense.units] = of_scales, of_others
         return ops.convert_to_tensor(strengths, self.compute_dtype)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Keras' own, and how many rows `adapt` counted: loaded weights shrink alike."""
+        super().save_own_variables(store)
+        store[_ROWS] = np.asarray(self._adapted_rows)
+
+    def load_own_variables(self, store: Any) -> None:
+        """What `save_own_variables` wrote."""
+        keys = set(store.keys())  # all that Keras' store of a file is asked for
+        super().load_own_variables({key: store[key] for key in keys - {_ROWS}})
+        if _ROWS in keys:
+            self._adapted_rows = int(np.asarray(store[_ROWS]))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(..., features) → (..., 2 d + k)."""

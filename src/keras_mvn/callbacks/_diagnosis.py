@@ -25,6 +25,9 @@ _COLLAPSED = 1e-6
 _SINGULAR = 1e12
 """Condition number of a correlation matrix beyond which it is called singular."""
 
+_DENSE = 1000
+"""Targets up to which the correlation matrices of a batch are formed to look at them."""
+
 _MOST = 10
 """Rows named in a message; `Finding.rows` has all."""
 
@@ -85,6 +88,8 @@ def examine_prediction(y_pred: Any, head: MultivariateNormalHead) -> list[Findin
             f"targets {', '.join(targets)}"
         )
         return [Finding("scale", text, rows, targets)]
+    if d > _DENSE:
+        return []
     with np.errstate(all="ignore"):
         eigenvalues = np.linalg.eigvalsh(head.distribution(prediction).correlation)
         singular = ~(eigenvalues[..., -1] < _SINGULAR * eigenvalues[..., 0])

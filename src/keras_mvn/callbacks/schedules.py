@@ -103,7 +103,7 @@ class MeanWarmUp(keras.callbacks.Callback):
 
 
 def _apply_except(frozen: list[Any], optimizer: Any) -> Any:
-    """`optimizer.apply`, after which these variables are what they were.
+    """`optimizer.apply`, after which these variables are what they were, and their averages too.
 
     `variable.trainable = False` would not do: on JAX an optimizer applies to the variables that it
     was built with or none, and a model that is compiled already does not look.
@@ -112,12 +112,32 @@ def _apply_except(frozen: list[Any], optimizer: Any) -> Any:
 
     def apply_to_the_rest(grads: Any, trainable_variables: Any = None) -> Any:
         before = [keras.ops.copy(variable) for variable in frozen]
+        averaging = _weight_in_average(optimizer)
         iterations = apply(grads, trainable_variables)
+        averages = _averages(optimizer)
         for variable, value in zip(frozen, before, strict=True):
+            average = averages.get(id(variable))
+            if average is not None:  # it was taken of what the variable is not to be
+                average.assign(average - averaging * (variable - value))
             variable.assign(value)
         return iterations
 
     return apply_to_the_rest
+
+
+def _weight_in_average(optimizer: Any) -> Any:
+    """What a step counts in the moving averages (`use_ema`): the first is all there is."""
+    later = keras.ops.cast(optimizer.iterations != 0, "float32")
+    return 1.0 - later * (optimizer.ema_momentum or 0.0)
+
+
+def _averages(optimizer: Any) -> dict[int, Any]:
+    """The moving average of each variable that has one, by its id."""
+    if not optimizer.use_ema:
+        return {}
+    variables = optimizer._trainable_variables
+    averages = optimizer._model_variables_moving_average
+    return {id(v): average for v, average in zip(variables, averages, strict=True)}
 
 
 @final

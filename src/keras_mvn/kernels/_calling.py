@@ -13,6 +13,9 @@ __all__ = ["addresses", "call", "sizes"]
 
 Field = tuple[str, type]
 
+_NO_MEMORY = 2
+"""`KMVN_NO_MEMORY` of native/core/interface.h."""
+
 
 class _Threads(ctypes.Structure):
     _fields_ = [
@@ -51,10 +54,17 @@ def addresses(*names: str) -> list[Field]:
 
 
 def call(function: str, bytes_of_a_number: int, threads: int, arguments: ctypes.Structure) -> None:
-    """Call `kmvn_<function>` for float32 or float64, in so many threads."""
-    handle = _native.library().handle
-    assert handle is not None  # `supports` was asked
-    symbol = getattr(handle, f"kmvn_{function}_f{8 * bytes_of_a_number}")
+    """Call `kmvn_<function>` for float32 or float64, in so many threads.
+
+    Raises:
+        MemoryError: there was not enough for what the threads need.
+        RuntimeError: the library does not know these arguments.
+
+    """
+    symbol = getattr(_native.library().loaded, f"kmvn_{function}_f{8 * bytes_of_a_number}")
     team = _team(os.getpid()) if threads > 1 else None
     failure = symbol(ctypes.byref(arguments), _Threads(threads, None, None, team))
-    assert failure == 0, f"{function}: arguments that the library does not know"
+    if failure == _NO_MEMORY:
+        raise MemoryError(f"keras_mvn's {function}")
+    if failure:  # what was to be written is not
+        raise RuntimeError(f"keras_mvn's {function}: a structure or sizes that it does not know.")

@@ -75,10 +75,8 @@ def foreign_function(
 
 @functools.cache
 def _registered(name: str) -> str:
-    handle = _native.library().handle
-    assert handle is not None  # `supports` was asked
     target = f"keras_mvn_{name}"
-    symbol = getattr(handle, f"kmvn_xla_{name}")
+    symbol = getattr(_native.library().loaded, f"kmvn_xla_{name}")
     jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(symbol), platform="cpu")
     return target
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Library", "library", "tensorflow_library"]
+__all__ = ["Library", "library", "tensorflow_operations"]
 
 FOLDER = Path(__file__).parent / "_lib"
 
-ABI = 4
-"""`KMVN_ABI` of native/core/elliptical.h, which changes with every meaning in it."""
+ABI = 5
+"""`KMVN_ABI` of native/core/interface.h, which changes with every meaning in it."""
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _PREFIX = "" if sys.platform == "win32" else "lib"
@@ -26,10 +27,21 @@ class Library(NamedTuple):
     reason: str | None
 
     @property
+    def loaded(self) -> Any:
+        """The library, for those who asked whether there is a reason against it.
+
+        Raises:
+            RuntimeError: there is.
+
+        """
+        if self.handle is None:
+            raise RuntimeError(self.reason)
+        return self.handle
+
+    @property
     def made_by(self) -> str:
         """With the instructions of the processor that were chosen: avx512, avx2, baseline."""
-        assert self.handle is not None
-        instructions: bytes = self.handle.kmvn_instructions()
+        instructions: bytes = self.loaded.kmvn_instructions()
         return f"native, {instructions.decode()}"
 
 
@@ -45,19 +57,32 @@ def library() -> Library:
     path = FOLDER / f"{_PREFIX}keras_mvn_native{_SUFFIX}"
     if not path.is_file():
         return Library(None, _NOT_BUILT)
-    handle = ctypes.CDLL(str(path))
+    handle = _of_this_version(path)
     handle.kmvn_instructions.restype = ctypes.c_char_p
+    return Library(handle, None)
+
+
+def tensorflow_operations(load: Callable[[str], Any]) -> Any:
+    """What `tf.load_op_library` makes of the operations for TensorFlow.
+
+    Raises:
+        ImportError: they belong to another version of the package.
+
+    """
+    path = FOLDER / f"{_PREFIX}keras_mvn_tensorflow{_SUFFIX}"
+    operations = load(str(path))
+    _of_this_version(path)  # not before: they are registered when they are loaded first
+    return operations
+
+
+def _of_this_version(path: Path) -> Any:
+    handle = ctypes.CDLL(str(path))
     found = handle.kmvn_abi()
     if found != ABI:
         raise ImportError(
             f"{path} has interface {found}; this keras_mvn expects {ABI}. Install the package anew."
         )
-    return Library(handle, None)
-
-
-def tensorflow_library() -> Path:
-    """The file that `tf.load_op_library` takes."""
-    return FOLDER / f"{_PREFIX}keras_mvn_tensorflow{_SUFFIX}"
+    return handle
 
 
 _NOT_BUILT = (

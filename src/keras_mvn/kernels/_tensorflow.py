@@ -41,7 +41,7 @@ def _accelerators() -> bool:
 @functools.cache
 def operations() -> Any:
     """The operations, as functions."""
-    return tf.load_op_library(str(_native.tensorflow_library()))
+    return _native.tensorflow_operations(tf.load_op_library)
 
 
 def threads() -> int:

@@ -94,6 +94,8 @@ class VariogramScore(UnitFreeLoss):
         sigma = self.reader.covariance.covariance(scale, shape_params)
         variance = self.reader.covariance.variance(scale, shape_params)
         spread = pack_strict_lower(variance[..., :, None] + variance[..., None, :] - 2.0 * sigma)
+        # Of targets that move together it may round to less than nothing.
+        spread = ops.where(spread > 0, spread, ops.zeros_like(spread))
         gap = _differences(mean)
         nodes, weights = (ops.cast(array, mean.dtype) for array in norm_power_rule(self.p))
         # The integral does not depend on where its nodes are put: no gradient goes through them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +28,9 @@ __all__ = ["elliptical", "made_by", "supports"]
 FORWARD, BACKWARD = "elliptical_forward", "elliptical_backward"
 
 
+HAS_PALLAS = importlib.util.find_spec("jax.experimental.pallas.triton") is not None
+
+
 def supports(packed: jax.Array, structure: str, gaps: bool) -> str | None:
     """Why there is no fast path for this array, structure and rows with gaps; or None."""
     if packed.dtype not in (jnp.float32, jnp.float64):
@@ -36,7 +40,7 @@ def supports(packed: jax.Array, structure: str, gaps: bool) -> str | None:
         return _native.library().reason
     if where != "gpu":
         return f"the arrays are on {where}."
-    if _pallas() is None:
+    if not HAS_PALLAS:
         return "the arrays are on gpu and this JAX has no Pallas for Triton."
     return not_on_gpu(structure, gaps, "gpu")
 
@@ -46,13 +50,9 @@ def made_by(packed: jax.Array) -> str:
     return _native.library().made_by if platform(packed) == "cpu" else "pallas"
 
 
-@functools.cache
-def _pallas() -> ModuleType | None:
-    """Pallas' kernels, imported where there is a GPU; None: this JAX has no Pallas for Triton."""
-    try:
-        return importlib.import_module("keras_mvn.kernels.elliptical.pallas")
-    except ImportError:
-        return None
+def _pallas() -> ModuleType:
+    """Pallas' kernels: imported by the first call on a GPU."""
+    return importlib.import_module("keras_mvn.kernels.elliptical.pallas")
 
 
 def elliptical(request: Request, packed: jax.Array, targets: Targets) -> Elliptical:
@@ -191,7 +191,6 @@ def _pallas_call(
 ) -> list[jax.Array]:
     """As the foreign function of this name."""
     pallas = _pallas()
-    assert pallas is not None  # `supports` was asked
     cholesky = settings["structure"] == STRUCTURES["cholesky"]
     if name == BACKWARD:
         fixed_mean = bool(settings["fixed_mean"])
