@@ -442,6 +442,38 @@ class TestProbability:
         assert abs(value - expected) < 3 * error + 1e-6
         assert error < 1e-3 * expected
 
+    @pytest.mark.parametrize("load", [0.5, 3.0, 30.0])
+    @pytest.mark.parametrize(("low", "high"), [(-np.inf, 2.0), (-np.inf, -1.0), (-1.0, 1.0)])
+    def test_wherever_the_mass_is(self, load, low, high, rng):
+        """30 targets of one factor: by the trapezoidal rule, whose nodes miss nothing."""
+        loads = load * rng.normal(size=30)
+        packed = np.concatenate([np.zeros(30), np.ones(30), loads])
+        normal = MultivariateNormal.from_prediction(packed, LOW_RANK_1)
+        a, b = low * normal.stddev, high * normal.stddev
+        f = np.linspace(-12.0, 12.0, 400_001)[:, None]
+        cdf = scipy.stats.norm.cdf
+        inside = (cdf(b - loads * f) - cdf(a - loads * f)).prod(axis=-1)
+        expected = scipy.integrate.trapezoid(inside * scipy.stats.norm.pdf(f[:, 0]), f[:, 0])
+        value, error = normal.probability(a, b, return_error=True)
+        assert abs(value - expected) < 3 * error + 1e-5 * expected
+        assert error <= 0.02 * expected
+
+    @pytest.mark.parametrize("load", [10.0, 1e4])
+    def test_one_target_is_exact_whatever_its_structure(self, load):
+        packed = np.concatenate([np.zeros(2), np.ones(2), np.full(2, load)])
+        normal = MultivariateNormal.from_prediction(packed, LOW_RANK_1).marginal(0)
+        value, error = normal.probability(upper=-4.0 * normal.stddev, return_error=True)
+        assert (value, error) == (pytest.approx(scipy.stats.norm.cdf(-4.0), rel=1e-12), 0.0)
+
+    @pytest.mark.parametrize("gap", [7e-6, 1e-9, 1e-12])
+    @pytest.mark.parametrize("sign", [1.0, -1.0])
+    def test_two_targets_that_are_nearly_one(self, gap, sign):
+        """P(both below the mean) = ¼ + arcsin(ρ)/2π."""
+        rho = sign * (1.0 - gap)
+        lower = [[1.0, 0.0], [rho, np.sqrt(gap * (2.0 - gap))]]
+        value = MultivariateNormal([0.0, 0.0], scale_tril=lower).probability(upper=0.0)
+        assert value == pytest.approx(0.25 + np.arcsin(rho) / (2.0 * np.pi), abs=1e-10)
+
     def test_independent_targets_are_exact(self):
         normal = MultivariateNormal.from_prediction(np.r_[np.zeros(3), np.ones(3)], "diagonal")
         value, error = normal.probability(-1.0, [0.0, np.inf, 2.0], return_error=True)
@@ -459,7 +491,7 @@ class TestProbability:
 
     def test_chunks_change_nothing(self, full, monkeypatch):
         whole = full.probability(upper=1.0)
-        monkeypatch.setattr("keras_mvn._box._CHUNK", 1)
+        monkeypatch.setattr("keras_mvn._quasi_monte_carlo._CHUNK", 1)
         np.testing.assert_array_equal(full.probability(upper=1.0), whole)
 
     def test_greater(self, normal):

@@ -575,8 +575,8 @@ class MultivariateNormal:
         """P(lower ≤ Y ≤ upper), all targets at once: (...).
 
         P(all below their limits) is `probability(upper=limits)`. Exact for one target and for
-        independent ones; by SciPy's integrator for two and three; else by quasi-Monte-Carlo
-        integration (Genz 1992), for a low-rank structure over its factors alone.
+        independent ones; by SciPy's integrator for two; else by quasi-Monte-Carlo integration
+        (Genz 1992), for many targets of a low-rank structure over its factors alone.
 
         Args:
             lower: (..., d), one number per target, a number for all, or target → number or (...);
