@@ -132,9 +132,9 @@ class TestMondrianConformal:
         )
         with pytest.raises(ValueError, match=r"groups \['new'\] had no calibration rows"):
             fitted.region(wrong_model(2), ["new", "few"])
-        with pytest.raises(ValueError, match="one for each distribution"):
+        with pytest.raises(ValueError, match="there must be one for each"):
             fitted.region(wrong_model(2), ["few"])
-        with pytest.raises(ValueError, match="one for each distribution"):
+        with pytest.raises(ValueError, match="there must be one for each"):
             MondrianConformal.fit(wrong_model(20), y, groups[:5])
 
 

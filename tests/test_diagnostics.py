@@ -317,7 +317,7 @@ class TestSlices:
     def test_a_planted_slice_is_found(self, rng):
         normal, y, frame = self.planted(rng)
         found = diagnose(normal, y).worst_slices(frame)
-        low, high = frame.wind.min(), frame.wind.quantile(0.25)
+        low, high = frame.wind.min(), frame.wind.quantile(0.25, interpolation="lower")
         assert found[0].name == f"wind in [{low:.4g}, {high:.4g}]"
         assert found[0].rows == 500
         assert found[0].temperature == pytest.approx(1.6, rel=0.05)
@@ -365,7 +365,7 @@ class TestSlices:
         names = {one.name: one.rows for one in found.worst_slices(columns, n=None)}
         assert names["wind is missing"] == 10
         assert names["rain = True"] == names["rain = False"] == 50
-        assert names["constant = 1.0"] == 100
+        assert names["constant = 1"] == 100
         assert sum(rows for name, rows in names.items() if name.startswith("wind")) == 100
         with pytest.raises(ValueError, match="there are 100 rows"):
             found.worst_slices({"wind": wind[:50]})
@@ -386,4 +386,25 @@ class TestSlices:
         counts = np.where(np.arange(200) < 150, 0, np.arange(200))
         found = diagnose(normal, normal.sample(seed=0)).worst_slices({"n": counts}, n=None)
         assert sum(one.rows for one in found) == 200
-        assert max(one.rows for one in found) >= 150
+        assert {one.name: one.rows for one in found}["n = 0"] == 150
+        assert len(found) == 2  # the other 50 are looked at, too
+
+    def test_columns_with_an_order(self, rng):
+        normal = predictions(rng, 400)
+        hours = np.datetime64("2024-01-01T00:00:00") + np.arange(400) * np.timedelta64(1, "h")
+        infinite = np.where(np.arange(400) < 30, -np.inf, rng.normal(size=400))
+        infinite[-20:] = np.inf
+        columns = {"time": hours, "far": infinite}
+        found = diagnose(normal, normal.sample(seed=0)).worst_slices(columns, bins=4, n=None)
+        rows = {one.name: one.rows for one in found}
+        assert rows["time in [2024-01-01T00:00:00, 2024-01-05T03:00:00]"] == 100
+        assert len(found) == 8
+        assert all("nan" not in name for name in rows)
+        assert sum(count for name, count in rows.items() if name.startswith("far")) == 400
+
+    @pytest.mark.parametrize("nothing", [None, np.nan])
+    def test_rows_without_a_group_are_refused(self, nothing, rng):
+        normal = predictions(rng, 4)
+        groups = np.array(["a", "b", nothing, "a"], dtype=object)
+        with pytest.raises(ValueError, match="groups holds None or NaN in 1 rows, .* position 2"):
+            diagnose(normal, normal.sample(seed=0), groups=groups)

@@ -166,7 +166,7 @@ class TestCondition:
     @pytest.mark.parametrize(
         ("values", "variance", "message"),
         [
-            ({}, None, "at least one target"),
+            ({}, None, "target → measured value"),
             ({"e": 1.0}, None, "no target 'e'"),
             ({"a": 1.0, 0: 1.0}, None, "only once"),
             ({"a": np.nan}, None, "values holds 1 values that are NaN"),
@@ -567,7 +567,7 @@ class TestBetweenDistributions:
         np.testing.assert_allclose(normal.mutual_information(["a", "c"], b), expected, atol=1e-12)
 
     def test_a_target_in_both_groups(self, full):
-        with pytest.raises(ValueError, match="only once"):
+        with pytest.raises(ValueError, match="a target in common"):
             full.mutual_information(["a", "b"], "b")
 
     def test_combine(self, pair):

@@ -15,11 +15,14 @@ from keras_mvn.types import Array
 
 __all__ = [
     "MISSING",
+    "as_numbers",
     "as_numpy",
     "checked_missing",
     "explained_shapes",
     "finite",
     "fitting",
+    "group_labels",
+    "in_order",
     "limit",
     "linear_functions",
     "lower_triangular",
@@ -68,9 +71,9 @@ def names_of_targets(names: Sequence[str] | None, event_size: int) -> tuple[str,
     return strings
 
 
-def observations(y: Any, like: Array) -> Array:
+def observations(y: Any, like: Array, names: Sequence[str] | None = None) -> Array:
     """What was observed for each of these predicted means: the same shape, nothing broadcast."""
-    values = finite(y, "y")
+    values = finite(in_order(y, names), "y")
     if values.shape != like.shape:
         raise ValueError(
             f"y has shape {values.shape}; the predictions are for {like.shape}, one row each."
@@ -83,9 +86,56 @@ def as_numpy(values: Any) -> Any:
     return keras.ops.convert_to_numpy(values) if keras.ops.is_tensor(values) else values
 
 
+def as_numbers(values: Any) -> Any:
+    """What NumPy takes as numbers: NaN where an array is masked, or pandas has NA."""
+    values = as_numpy(values)
+    if isinstance(values, np.ma.MaskedArray):
+        return np.ma.filled(values.astype(np.float64), np.nan)
+    return values.astype("float64") if hasattr(values, "isna") else values
+
+
+def group_labels(groups: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """One label for each row; dates as text.
+
+    Raises:
+        ValueError: another number of labels, or a row without one.
+
+    """
+    labels = np.asarray(groups)
+    if labels.shape != shape:
+        raise ValueError(f"groups has shape {labels.shape}; there must be one for each of {shape}.")
+    nameless = [_is_nothing(label) for label in labels.reshape(-1).tolist()]
+    if any(nameless):
+        raise ValueError(
+            f"groups holds None or NaN in {sum(nameless)} rows, the first at position "
+            f"{nameless.index(True)}. Give rows without a group a name of their own."
+        )
+    return labels.astype(str) if labels.dtype.kind in "OM" else labels
+
+
+def _is_nothing(label: Any) -> bool:
+    """None, NaN, NaT, or pandas' NA, which will not be compared."""
+    return label is None or type(label).__name__ == "NAType" or label != label
+
+
+def in_order(y: Any, names: Sequence[str] | None) -> Any:
+    """y with its columns in the order of the targets, if it is a table that names them.
+
+    Raises:
+        ValueError: it names others.
+
+    """
+    columns = getattr(y, "columns", None)
+    if names is None or columns is None or not all(isinstance(c, str) for c in columns):
+        return y
+    if sorted(columns) != sorted(names):
+        raise ValueError(f"y has columns {list(columns)}; the targets are {list(names)}.")
+    return y[list(names)]
+
+
 def finite(values: Any, name: str) -> Array:
     """An array of numbers, none of them NaN or infinite."""
-    array = np.array(as_numpy(values), dtype=np.float64)  # a copy: the caller may go on writing
+    array = np.array(as_numbers(values), dtype=np.float64)  # a copy: the caller may go on writing
     if not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))[0].tolist()
         raise ValueError(
@@ -105,7 +155,7 @@ def positive(values: Any, name: str) -> Array:
 
 def limit(values: Any, name: str) -> Array:
     """An array of numbers, of which some may be infinite."""
-    array = np.array(values, dtype=np.float64)
+    array = np.array(as_numbers(values), dtype=np.float64)
     if np.isnan(array).any():
         raise ValueError(f"{name} holds NaN. No limit is inf, or −inf below.")
     return array
@@ -161,20 +211,28 @@ def checked_missing(missing: str) -> str:
     return missing
 
 
-def observed_targets(y: Any, missing: str) -> tuple[Array, Array | None]:
+def observed_targets(
+    y: Any, missing: str, names: Sequence[str] | None = None
+) -> tuple[Array, Array | None]:
     """y with zeros where it is NaN, and the mask (1 or 0) of what is not; None if nothing is.
+
+    Args:
+        y: (..., d); a table's columns are brought into the order of `names`.
+        missing: one of `MISSING`.
+        names: of the targets.
 
     Raises:
         ValueError: infinite values, NaN unless `missing="marginalize"`, or another `missing`.
 
     """
+    y = in_order(y, names)
     if checked_missing(missing) == "propagate":
         try:
             return finite(y, "y"), None
         except ValueError as error:
             hint = " NaN for what was not observed needs missing='marginalize'."
             raise ValueError(f"{error}{hint}") from None
-    values = np.array(as_numpy(y), dtype=np.float64)
+    values = np.array(as_numbers(y), dtype=np.float64)
     seen = ~np.isnan(values)
     values = finite(np.where(seen, values, 0.0), "y")
     return values, None if seen.all() else seen.astype(np.float64)

@@ -50,9 +50,15 @@ def chi_square_cdf(x: float, dof: int) -> float:
 def chi_square_quantile(level: float, dof: int) -> float:
     """The x with P(χ²_dof ≤ x) = level, by bisection.
 
+    Raises:
+        ValueError: level is not between 0 and 1.
+
     >>> round(chi_square_quantile(0.9, 2), 12)
     4.605170185988
+
     """
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level={level!r} must be a probability between 0 and 1.")
     low, high = 0.0, float(dof)
     while chi_square_cdf(high, dof) < level:
         low, high = high, 2.0 * high

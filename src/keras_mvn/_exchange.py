@@ -26,14 +26,22 @@ def to_frame(normal: MultivariateNormal, index: Any, level: float | None) -> Any
     names = target_names_of(normal.target_names, normal.event_size)
     mean, stddev, correlation = normal.mean, normal.stddev, normal.correlation
     bounds = () if level is None else normal.interval(level)
-    columns = {}
+    columns: dict[str, Any] = {}
+
+    def add(column: str, values: Any) -> None:
+        if column in columns:
+            raise ValueError(
+                f"to_frame: the targets {list(names)} give two columns {column!r}. Rename them."
+            )
+        columns[column] = values
+
     for j, name in enumerate(names):
-        columns[f"{name}_mean"] = mean[..., j]
-        columns[f"{name}_stddev"] = stddev[..., j]
+        add(f"{name}_mean", mean[..., j])
+        add(f"{name}_stddev", stddev[..., j])
         for kind, bound in zip(("lower", "upper"), bounds, strict=False):
-            columns[f"{name}_{kind}"] = bound[..., j]
+            add(f"{name}_{kind}", bound[..., j])
     for i, j in itertools.combinations(range(normal.event_size), 2):
-        columns[f"{names[i]}_{names[j]}_correlation"] = correlation[..., i, j]
+        add(f"{names[i]}_{names[j]}_correlation", correlation[..., i, j])
     rows = columns if normal.batch_shape else {name: [value] for name, value in columns.items()}
     return pandas.DataFrame(rows, index=index)
 

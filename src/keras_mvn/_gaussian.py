@@ -199,14 +199,17 @@ class Gaussian:
             "targets). Leave it out; it follows from them."
         )
 
-    def condition(self, index: np.ndarray, residual: Array, variance: Array) -> Gaussian:
+    def condition(
+        self, index: np.ndarray, residual: Array, variance: Array, exact: np.ndarray
+    ) -> Gaussian:
         """Given measurements y + e of the targets at these positions, independent e.
 
         Args:
             index: (m,) positions.
             residual: (..., m), measured less mean.
-            variance: (..., m) of e ≥ 0; inf: not measured in this row. Where it is 0 in every row,
-                the target is known exactly, and is no part of the result.
+            variance: (..., m) of e ≥ 0; inf: not measured in this row.
+            exact: (m,) which targets are known exactly, their variance being 0 in every row: they
+                are no part of the result.
 
         """
         batch = np.broadcast_shapes(self.batch_shape, residual.shape[:-1], variance.shape[:-1])
@@ -215,7 +218,6 @@ class Gaussian:
         s = prior.scale[..., index]
         u = np.broadcast_to(residual, shape) / s
         noise = np.sqrt(np.broadcast_to(variance, shape)) / s
-        exact = (noise == 0).reshape(-1, len(index)).all(axis=0)
         loadings = prior.loadings()
         if loadings is not None:
             return prior._condition_factors(loadings, index, u, noise, exact)
@@ -299,6 +301,12 @@ class Gaussian:
     def _without(self, index: np.ndarray) -> np.ndarray:
         """The positions of all other targets, in their order."""
         return np.setdiff1d(np.arange(self.event_size), index)
+
+    def sample(self, count: int, rng: np.random.Generator) -> Array:
+        """Random draws: (count, ..., d)."""
+        return self.mean + self.errors(
+            lambda size: rng.standard_normal((count, *self.batch_shape, size))
+        )
 
     # --- the same means, other errors ------------------------------------------------------------
 

@@ -16,9 +16,15 @@ def require_normal(given: Any) -> None:
         TypeError: it is something else, as what an estimator with a target_transform predicts.
 
     """
-    if not isinstance(given, MultivariateNormal):
-        raise TypeError(
-            f"Expected a MultivariateNormal, received {type(given).__name__}. What is normal after "
-            "a transform T of the targets has it as `.normal`: pass that, and T(y) = "
-            "`.transform.forward(y)` in the place of y."
+    if isinstance(given, MultivariateNormal):
+        return
+    if hasattr(given, "moments"):
+        way_out = " A mixture's closest normal is `.moments()`."
+    elif hasattr(given, "transform"):
+        way_out = (
+            " What is normal after a transform T of the targets has it as `.normal`: pass that, "
+            "and T(y) = `.transform.forward(y)` in the place of y."
         )
+    else:
+        way_out = " Of a model's prediction, `head.distribution(y_pred)` makes one."
+    raise TypeError(f"Expected a MultivariateNormal, received {type(given).__name__}.{way_out}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from statistics import NormalDist
 from typing import Any
 
@@ -24,12 +25,15 @@ def simultaneous_multiple(
     """c with P(|y_j − μ_j| ≤ c σ_j) = level, for each j (None) or for all j at once."""
     d = normal.event_size
     per_target = {
-        None: level,
-        "bonferroni": 1.0 - (1.0 - level) / d,
-        "sidak": level ** (1.0 / d),
+        None: 1.0 - level,
+        "bonferroni": (1.0 - level) / d,
+        "sidak": -math.expm1(math.log(level) / d),
     }
+    if how == "exact" and d == 1:
+        how = None
     if how in per_target:
-        return NormalDist().inv_cdf(0.5 + 0.5 * per_target[how])
+        # Of what is outside, which has digits where what is inside has none left.
+        return -NormalDist().inv_cdf(0.5 * per_target[how])
     if how == "exact":
         return _simulated(normal, level, whole(samples, "samples", "a number of draws", 100), seed)
     raise ValueError(
@@ -54,4 +58,6 @@ def _simulated(normal: Gaussian, level: float, samples: int, seed: Any) -> Array
     step = max(1, _CHUNK // (samples * d))
     parts = (flat.take(slice(start, start + step)) for start in range(0, rows, step))
     multiples = [np.quantile(largest_of(part), level, axis=0) for part in parts]
+    if not multiples:  # no distributions
+        return np.zeros(normal.batch_shape)
     return np.concatenate(multiples).reshape(normal.batch_shape)

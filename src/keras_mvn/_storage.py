@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ __all__ = ["load", "save"]
 
 FORMAT = "keras_mvn.MultivariateNormal"
 VERSION = 1
+
+_ARRAYS = ("mean", "scale", "shape_params")
 
 Names = tuple[str, ...] | None
 
@@ -61,13 +65,17 @@ def load(path: Any) -> tuple[Gaussian, Names]:
 def _header(text: str | None, source: Path) -> dict[str, Any]:
     header = json.loads(text) if text else {}
     if header.get("format") != FORMAT:
-        raise ValueError(f"{source} was not written by MultivariateNormal.save.")
+        raise _foreign(source)
     if header["version"] > VERSION:
         raise ValueError(
             f"{source} was written by a newer keras-mvn (format version {header['version']}; this "
             f"one reads up to {VERSION}). Upgrade keras-mvn."
         )
     return header
+
+
+def _foreign(source: Path) -> ValueError:
+    return ValueError(f"{source} was not written by MultivariateNormal.save, or is damaged.")
 
 
 def _write_npz(normal: Gaussian, names: Names, header: str, path: Path) -> None:
@@ -81,9 +89,13 @@ def _write_npz(normal: Gaussian, names: Names, header: str, path: Path) -> None:
 
 
 def _read_npz(path: Path) -> tuple[Any, ...]:
-    with np.load(path, allow_pickle=False) as file:
-        header = _header(str(file["header"]) if "header" in file else None, path)
-        return header, file["mean"], file["scale"], file["shape_params"]
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            header = str(file["header"]) if "header" in file else None
+            arrays = [file.get(name) for name in _ARRAYS]
+    except (EOFError, ValueError, zipfile.BadZipFile, zlib.error):  # no archive, or a damaged one
+        raise _foreign(path) from None
+    return _header(header, path), *arrays
 
 
 def _write_parquet(normal: Gaussian, names: Names, header: str, path: Path) -> None:
@@ -118,7 +130,7 @@ def _read_parquet(path: Path) -> tuple[Any, ...]:
     shape_params = np.zeros((n, 0))
     if table.num_columns > 2 * d:
         flat = table.column("shape_params").combine_chunks().flatten().to_numpy()
-        shape_params = flat.reshape(n, -1)
+        shape_params = flat.reshape(n, flat.size // max(n, 1))
     return header, numbers[:, :d], numbers[:, d:], shape_params
 
 

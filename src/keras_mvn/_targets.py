@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._checks import fitting, limit
+from keras_mvn._checks import fitting, in_order, limit
 from keras_mvn.types import Array
 
-__all__ = ["limits", "named", "position", "positions"]
+__all__ = ["by_target", "limits", "named", "position", "positions"]
 
 
 def position(target: Any, names: Sequence[str] | None, event_size: int) -> int:
@@ -50,8 +50,18 @@ def positions(targets: Any, names: Sequence[str] | None, event_size: int) -> np.
     one = isinstance(targets, str) or not np.iterable(targets)
     index = [position(target, names, event_size) for target in ([targets] if one else targets)]
     if not index or len(set(index)) < len(index):
-        raise ValueError(f"targets={targets!r} must name at least one target, and each only once.")
+        raise ValueError(f"{targets!r} must name at least one target, and each only once.")
     return np.array(index, dtype=np.intp)
+
+
+def by_target(given: Any) -> Mapping[Any, Any] | None:
+    """Target → value, of a mapping or of a pandas Series that names its entries; else None."""
+    if isinstance(given, Mapping):
+        return given
+    if not (hasattr(given, "items") and hasattr(given, "index")) or hasattr(given, "columns"):
+        return None
+    series = dict(given.items())
+    return series if all(isinstance(label, str) for label in series) else None
 
 
 def limits(
@@ -65,13 +75,14 @@ def limits(
     """
     ends = []
     for given, name, none in ((lower, "lower", -np.inf), (upper, "upper", np.inf)):
-        if isinstance(given, Mapping):
-            index = positions(list(given), names, event_size)
-            columns = np.broadcast_arrays(*(limit(value, name) for value in given.values()))
+        chosen = by_target(given)
+        if chosen is not None:
+            index = positions(list(chosen), names, event_size)
+            columns = np.broadcast_arrays(*(limit(value, name) for value in chosen.values()))
             ends.append(np.full((*columns[0].shape, event_size), none))
             ends[-1][..., index] = np.stack(columns, axis=-1)
         else:
-            ends.append(fitting(limit(given, name), (event_size,), name))
+            ends.append(fitting(limit(in_order(given, names), name), (event_size,), name))
     return ends[0], ends[1]
 
 

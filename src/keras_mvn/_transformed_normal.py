@@ -12,6 +12,7 @@ from typing import Any, final
 
 import numpy as np
 
+from keras_mvn._batch import Batch
 from keras_mvn._checks import finite, fitting, observed_targets, probability
 from keras_mvn._names import target_names_of
 from keras_mvn._target_transform import TargetTransform
@@ -24,7 +25,7 @@ __all__ = ["TransformedNormal", "TransformedRegion", "ordered"]
 
 
 @final
-class TransformedNormal:
+class TransformedNormal(Batch):
     """A batch of distributions of y such that T(y) ~ N(μ, Σ), T monotone in each target.
 
     Args:
@@ -174,10 +175,7 @@ class TransformedNormal:
         """d names, or None."""
         return self.normal.target_names
 
-    def __len__(self) -> int:
-        return len(self.normal)
-
-    def __getitem__(self, index: Any) -> TransformedNormal:
+    def _take(self, index: Any) -> TransformedNormal:
         return TransformedNormal(self.normal[index], self.transform)
 
     def __repr__(self) -> str:
@@ -187,7 +185,7 @@ class TransformedNormal:
     # --- help ---
 
     def _values(self, y: Any, missing: str) -> Array:
-        values, observed = observed_targets(y, missing)
+        values, observed = observed_targets(y, missing, self.target_names)
         values = fitting(values, (self.event_size,), "y")
         if observed is not None:
             values = np.where(observed > 0, values, np.nan)
@@ -196,7 +194,7 @@ class TransformedNormal:
 
 
 @final
-class TransformedRegion:
+class TransformedRegion(Batch):
     """The y whose T(y) lies in an ellipsoid: one region per row.
 
     Args:
@@ -220,10 +218,12 @@ class TransformedRegion:
         """Lower and upper ends of the smallest box around it: (..., d) each."""
         return ordered(self.transform, *self.ellipsoid.bounds())
 
-    def __len__(self) -> int:
-        return len(self.ellipsoid)
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The batch axes."""
+        return self.ellipsoid.batch_shape
 
-    def __getitem__(self, index: Any) -> TransformedRegion:
+    def _take(self, index: Any) -> TransformedRegion:
         return TransformedRegion(self.ellipsoid[index], self.transform)
 
     def __repr__(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, Self, final
 
 import numpy as np
 
 from keras_mvn import _divergences, _exchange, _fusion, _storage
+from keras_mvn._batch import Batch
 from keras_mvn._box import box_probability
 from keras_mvn._checks import (
     explained_shapes,
@@ -30,7 +31,7 @@ from keras_mvn._gaussian import Gaussian
 from keras_mvn._names import target_names_of
 from keras_mvn._optional import require
 from keras_mvn._simultaneous import simultaneous_multiple
-from keras_mvn._targets import limits, named, position, positions
+from keras_mvn._targets import by_target, limits, named, position, positions
 from keras_mvn.covariances import DEFAULT, Cholesky, Covariance, CovarianceLike, PrecisionCholesky
 from keras_mvn.covariances._cholesky_of import cholesky
 from keras_mvn.layouts import Reader
@@ -41,7 +42,7 @@ __all__ = ["MultivariateNormal"]
 
 
 @final
-class MultivariateNormal:
+class MultivariateNormal(Batch):
     """A batch of multivariate normal distributions N(μ, Σ), for analysis in float64.
 
     From a model's prediction, `head.distribution(y_pred)` or `from_prediction`; or from a mean and
@@ -151,8 +152,10 @@ class MultivariateNormal:
 
     @property
     def mean(self) -> Array:
-        """μ, in the units of y: (..., d)."""
-        return self._gaussian.mean
+        """μ, in the units of y: (..., d); read-only, as it may be another distribution's, too."""
+        mean = self._gaussian.mean.view()
+        mean.setflags(write=False)
+        return mean
 
     @property
     def covariance(self) -> Array:
@@ -224,7 +227,7 @@ class MultivariateNormal:
 
     def _standardize(self, y: Any, missing: str) -> tuple[Array, Array, Any]:
         """z, ½ log det Σ and the number of targets, all of what was observed."""
-        values, observed = observed_targets(y, missing)
+        values, observed = observed_targets(y, missing, self.target_names)
         residual = self._residual(values)
         if observed is None:
             return *self._gaussian.whiten(residual), self.event_size
@@ -304,23 +307,22 @@ class MultivariateNormal:
         array([2.  , 2.75])
 
         """
-        index = positions(list(values), self.target_names, self.event_size)
-        measured = self._per_row(list(values.values()), "values")
-        noise = self._variances(variance, index)
-        residual = measured - self.mean[..., index]
-        exact = (noise == 0).reshape(-1, len(index))
-        if (exact.any(axis=0) != exact.all(axis=0)).any():
+        given = by_target(values)
+        if not given:
             raise ValueError(
-                "variance is 0 in some rows and positive in others for the same target; condition "
-                "on these rows separately."
+                f"condition takes target → measured value, as {{0: 1.5}}; received {values!r}."
             )
+        index = positions(list(given), self.target_names, self.event_size)
+        measured = self._per_row(list(given.values()), "values")
+        noise, exact = self._variances(variance, index)
+        residual = measured - self.mean[..., index]
         if exact.all() and len(index) == self.event_size:
             raise ValueError(
                 "condition was given all targets exactly, so that nothing is left to predict. "
                 "Measurements with errors need variance=."
             )
-        posterior = self._gaussian.condition(index, residual, noise)
-        left = np.setdiff1d(np.arange(self.event_size), index[exact.all(axis=0)])
+        posterior = self._gaussian.condition(index, residual, noise, exact)
+        left = np.setdiff1d(np.arange(self.event_size), index[exact])
         return self._of(posterior, named(self.target_names, left))
 
     def update(
@@ -358,14 +360,24 @@ class MultivariateNormal:
                 f"{rows.shape[-2]} functions of the targets."
             )
         if covariance is None:
-            noise = positive(variance, "variance")
-            noise_lower = np.sqrt(fitting(noise, (m,), "variance"))[..., :, None] * np.eye(m)
+            noise = fitting(positive(variance, "variance"), (m,), "variance")
+            if matrix is None:
+                return self._update_targets(measured, noise)
+            noise_lower = np.sqrt(noise)[..., :, None] * np.eye(m)
         else:
             matrix = symmetric(square(covariance, "covariance", (m,)), "covariance")
             noise_lower = cholesky(matrix, "covariance")
         expected = (rows @ self.mean[..., None])[..., 0]
         with explained_shapes("values", measured.shape, self.batch_shape):
             posterior = self._gaussian.update(rows, measured - expected, noise_lower)
+        return self._of(posterior, self.target_names)
+
+    def _update_targets(self, measured: Array, noise: Array) -> Self:
+        """With a measurement of each target, independent errors: a low rank remains one."""
+        with explained_shapes("values", measured.shape, self.batch_shape):
+            residual = measured - self.mean
+        every = np.arange(self.event_size)
+        posterior = self._gaussian.condition(every, residual, noise, np.zeros(len(every), bool))
         return self._of(posterior, self.target_names)
 
     def affine(
@@ -438,7 +450,10 @@ class MultivariateNormal:
 
     def __truediv__(self, divisor: Any) -> Self:
         """Y in other units, as `*`."""
-        return self._moved(1.0 / _constant(divisor), 0.0)
+        divisors = _constant(divisor)
+        if not divisors.all():
+            raise ValueError(f"The divisor {divisor!r} must not be 0.")
+        return self._moved(1.0 / divisors, 0.0)
 
     __array_ufunc__ = None  # array + normal comes here, too
 
@@ -463,15 +478,23 @@ class MultivariateNormal:
     def _per_row(self, columns: list[Any], name: str) -> Array:
         """Numbers or (...) arrays, one for each of m targets: (..., m)."""
         arrays = [finite(column, name) for column in columns]
+        for array in arrays:
+            if self.batch_shape and array.ndim > len(self.batch_shape):
+                raise ValueError(
+                    f"{name} holds an array of shape {array.shape}; it takes one number, or one "
+                    f"per distribution, of shape {self.batch_shape}."
+                )
         with explained_shapes(name, [a.shape for a in arrays], self.batch_shape):
             np.broadcast_shapes(self.batch_shape, *(a.shape for a in arrays))
             return np.stack(np.broadcast_arrays(*arrays), axis=-1)
 
-    def _variances(self, variance: Any, index: np.ndarray) -> Array:
+    def _variances(self, variance: Any, index: np.ndarray) -> tuple[Array, np.ndarray]:
+        """Of the measurements' errors (..., m), and which targets have none: (m,)."""
         given = dict.fromkeys(index.tolist(), 0.0 if variance is None else variance)
-        if isinstance(variance, Mapping):
+        chosen = by_target(variance)
+        if chosen is not None:
             given = dict.fromkeys(index.tolist(), 0.0)
-            for target, value in variance.items():
+            for target, value in chosen.items():
                 at = position(target, self.target_names, self.event_size)
                 if at not in given:
                     raise ValueError(
@@ -481,9 +504,15 @@ class MultivariateNormal:
         columns = [np.array(value, dtype=np.float64) for value in given.values()]
         if not all((column >= 0).all() for column in columns):
             raise ValueError(f"variance={variance!r} must be ≥ 0, and inf where not measured.")
+        exact = np.array([column.size > 0 and not column.any() for column in columns])
+        if any((c == 0).any() and not known for c, known in zip(columns, exact, strict=True)):
+            raise ValueError(
+                "variance is 0 in some rows and positive in others for the same target; condition "
+                "on these rows separately."
+            )
         with explained_shapes("variance", [c.shape for c in columns], self.batch_shape):
             np.broadcast_shapes(self.batch_shape, *(c.shape for c in columns))
-            return np.stack(np.broadcast_arrays(*columns), axis=-1)
+            return np.stack(np.broadcast_arrays(*columns), axis=-1), exact
 
     # --- probabilities and regions ---------------------------------------------------------------
 
@@ -619,10 +648,7 @@ class MultivariateNormal:
 
         """
         count = 1 if n is None else whole(n, "n", "None or a number of draws", 0)
-        rng = np.random.default_rng(seed)
-        draws = self.mean + self._gaussian.errors(
-            lambda size: rng.standard_normal((count, *self.batch_shape, size))
-        )
+        draws = self._gaussian.sample(count, np.random.default_rng(seed))
         return draws[0] if n is None else draws
 
     # --- compared with others, and fused ---------------------------------------------------------
@@ -692,7 +718,9 @@ class MultivariateNormal:
         """
         a = positions(targets, self.target_names, self.event_size)
         b = positions(others, self.target_names, self.event_size)
-        both = positions([*a, *b], None, self.event_size)
+        if set(a) & set(b):
+            raise ValueError(f"targets={targets!r} and others={others!r} have a target in common.")
+        both = np.concatenate([a, b])
         return sum(self._gaussian.marginal(i).log_scale() for i in (a, b)) - (
             self._gaussian.marginal(both).log_scale()
         )
@@ -712,7 +740,7 @@ class MultivariateNormal:
         array([1.])
 
         """
-        return self._of(_fusion.product(*self._with(other)), self.target_names)
+        return self._of(_fusion.product(*self._with(other)), self._names_with(other))
 
     def covariance_intersection(self, other: MultivariateNormal, weight: Any = None) -> Self:
         """Two predictions whose errors are correlated in an unknown way, fused safely.
@@ -738,10 +766,18 @@ class MultivariateNormal:
         if weights is not None:
             with explained_shapes("weight", weights.shape, pair[0].batch_shape):
                 weights = np.broadcast_to(weights, pair[0].batch_shape)
-        return self._of(_fusion.covariance_intersection(*pair, weights), self.target_names)
+        return self._of(_fusion.covariance_intersection(*pair, weights), self._names_with(other))
+
+    def _names_with(self, other: MultivariateNormal) -> tuple[str, ...] | None:
+        return other.target_names if self.target_names is None else self.target_names
 
     def _with(self, other: MultivariateNormal) -> tuple[Gaussian, Gaussian]:
         """Both on common batch axes."""
+        if not isinstance(other, MultivariateNormal):
+            raise TypeError(
+                f"Expected another MultivariateNormal, received {type(other).__name__}."
+                + (" Its `moments()` are one." if hasattr(other, "moments") else "")
+            )
         if other.event_size != self.event_size:
             raise ValueError(
                 f"The distributions have {self.event_size} and {other.event_size} targets."
@@ -886,22 +922,8 @@ class MultivariateNormal:
         """The batch axes; () for a single distribution."""
         return self._gaussian.batch_shape
 
-    def __len__(self) -> int:
-        if not self.batch_shape:
-            raise TypeError("a single MultivariateNormal has no length")
-        return self.batch_shape[0]
-
-    def __getitem__(self, index: Any) -> Self:
-        """Distributions by index, slice, mask or index array on the batch axes."""
-        if not self.batch_shape:
-            raise IndexError("a single MultivariateNormal has no batch axis to index")
+    def _take(self, index: Any) -> Self:
         return self._of(self._gaussian.take(index), self.target_names)
-
-    def __bool__(self) -> bool:
-        return True  # also a single one, which has no length
-
-    def __iter__(self) -> Iterator[Self]:
-        return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
         targets = "" if self.target_names is None else f", targets={list(self.target_names)}"
@@ -918,8 +940,8 @@ def _constant(value: Any) -> Array:
     """The other side of + and *; not a distribution, with which no joint one would be known."""
     if isinstance(value, MultivariateNormal):
         raise TypeError(
-            "The sum of two distributions is not defined without their joint covariance. For "
-            "targets of one distribution use `sum`, `difference` or `affine`; to fuse two "
+            "Sums and products of two distributions need their joint covariance. For targets of "
+            "one distribution use `sum`, `difference` or `affine`; to fuse two "
             "predictions, `combine` or `covariance_intersection`."
         )
     return finite(value, "the constant")

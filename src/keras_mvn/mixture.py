@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Self, final
 
 import numpy as np
 
+from keras_mvn._batch import Batch
 from keras_mvn._checks import finite, whole
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.types import Array
@@ -15,7 +17,7 @@ __all__ = ["Mixture"]
 
 
 @final
-class Mixture:
+class Mixture(Batch):
     """p(y) = Σ_m w_m N(y; μ_m, Σ_m), for each row of a batch.
 
     Its covariance has two parts, by the law of total covariance:
@@ -155,18 +157,19 @@ class Mixture:
 
     # --- density and samples ---------------------------------------------------------------------
 
-    def log_prob(self, y: Any) -> Array:
+    def log_prob(self, y: Any, missing: str = "propagate") -> Array:
         """log Σ_m w_m N(y; μ_m, Σ_m), in nats: (...).
 
         Args:
             y: (..., d), in the units of y; batch axes broadcast against those of the batch.
+            missing: "marginalize" reads NaN as "not observed": the exact marginal density of what
+                was. By default NaN is an error.
 
         Raises:
             ValueError: the last axis is not d, batch axes don't fit, or values are not finite.
 
         """
-        values = finite(y, "y")
-        terms = [np.log(w) + normal.log_prob(values) for w, normal in self._weighted()]
+        terms = [np.log(w) + normal.log_prob(y, missing) for w, normal in self._weighted()]
         return np.asarray(np.logaddexp.reduce(terms, axis=0))
 
     def sample(self, n: int | None = None, seed: Any = None) -> Array:
@@ -179,12 +182,36 @@ class Mixture:
             seed: an integer or `numpy.random.Generator`; the same seed gives the same draws.
 
         """
-        draws = () if n is None else (whole(n, "n", "None or a number of draws", 0),)
+        count = 1 if n is None else whole(n, "n", "None or a number of draws", 0)
         generator = np.random.default_rng(seed)
-        shape = (*draws, *self.batch_shape)
-        picked = generator.choice(len(self._weights), size=shape, p=self._weights)
-        rows = np.indices(shape)[len(draws) :]
-        return self._components[(picked, *rows)].sample(seed=generator)
+        rows = math.prod(self.batch_shape)
+        picked = generator.choice(len(self._weights), size=(count, rows), p=self._weights)
+        draws = np.empty((count, rows, self.event_size))
+        for m, normal in enumerate(self._components):
+            mine = picked == m
+            some = np.flatnonzero(mine.any(axis=0))
+            if not len(some):
+                continue
+            # As many draws of each row as the row that picked this component most often needs.
+            which = np.cumsum(mine[:, some], axis=0) - 1
+            part = normal._gaussian.flat().take(some)
+            drawn = part.sample(int(which.max()) + 1, generator)
+            draw, at = np.nonzero(mine[:, some])
+            draws[draw, some[at]] = drawn[which[draw, at], at]
+        shaped = draws.reshape(count, *self.batch_shape, self.event_size)
+        return shaped[0] if n is None else shaped
+
+    def marginal(self, targets: Any) -> Self:
+        """The mixture of some targets, whatever the others are.
+
+        Args:
+            targets: names or indices, one or several, in the order wanted; or a slice.
+
+        Raises:
+            ValueError: an unknown target, one named twice, or none.
+
+        """
+        return type(self)(self._components.marginal(targets), self._weights)
 
     def _weighted(self) -> Iterator[tuple[float, MultivariateNormal]]:
         """The weight and the distributions of each component that has a weight."""
@@ -209,24 +236,10 @@ class Mixture:
         """d names, or None."""
         return self._components.target_names
 
-    def __len__(self) -> int:
-        if not self.batch_shape:
-            raise TypeError("a single Mixture has no length")
-        return self.batch_shape[0]
-
-    def __getitem__(self, index: Any) -> Self:
-        """Mixtures by index, slice, mask or index array on the batch axes."""
-        if not self.batch_shape:
-            raise IndexError("a single Mixture has no batch axis to index")
+    def _take(self, index: Any) -> Self:
         positions = np.arange(int(np.prod(self.batch_shape))).reshape(self.batch_shape)[index]
         rows = np.unravel_index(positions, self.batch_shape)
         return type(self)(self._components[(slice(None), *rows)], self._weights)
-
-    def __bool__(self) -> bool:
-        return True  # also a single one, which has no length
-
-    def __iter__(self) -> Iterator[Self]:
-        return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
         targets = "" if self.target_names is None else f", targets={list(self.target_names)}"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_mvn._checks import as_numbers
 from keras_mvn._names import target_names_of
 from keras_mvn._streaming import StreamingMoments
 from keras_mvn.types import Array
@@ -295,14 +296,8 @@ def _holds_array(batch: Any) -> bool:
 
 
 def _to_numpy(batch: Any) -> Array:
-    if keras.ops.is_tensor(batch):
-        batch = keras.ops.convert_to_numpy(batch)
-    elif isinstance(batch, np.ma.MaskedArray):
-        batch = np.ma.filled(batch.astype(np.float64), np.nan)
-    elif hasattr(batch, "isna"):  # pandas, whose NA is no float
-        batch = batch.astype("float64")
     try:
-        return np.asarray(batch, dtype=np.float64)
+        return np.asarray(as_numbers(batch), dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"adapt received {type(batch).__name__} that is not a table of numbers: {error}"

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._checks import observations, observed_targets, whole
+from keras_mvn._checks import observations, observed_targets, probability, whole
 from keras_mvn._chi_square import chi_square_cdf, chi_square_quantile
 from keras_mvn._names import target_names_of
 from keras_mvn._targets import position, positions
+from keras_mvn.calibration._rows import calibration_rows
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.types import Array
 
@@ -35,6 +36,10 @@ __all__ = [
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe & Ito's palette, strongest first."""
+
+
+_LETTERS = 40
+"""Of all names that fit side by side below a picture."""
 
 
 def ellipses(
@@ -69,7 +74,7 @@ def ellipses(
             f"ellipses needs a batch of distributions; received batch shape {normal.batch_shape}."
         )
     index = _two_targets(normal, pair)
-    observed = None if y is None else observations(y, normal.mean)[..., index]
+    observed = None if y is None else _observed(y, normal)[..., index]
     margins = normal.marginal(index)
     for row in range(min(rows, len(normal))):
         color = COLORS[row % len(COLORS)]
@@ -125,7 +130,7 @@ def conditioning(
     ax.plot(*before.mean, "+", color="0.4", markersize=9)
     ax.plot(*after.mean, "+", color=COLORS[0], markersize=9)
     if y is not None:
-        ax.plot(*observations(y, normal.mean)[index], "o", color=COLORS[1], label="observed")
+        ax.plot(*_observed(y, normal)[index], "o", color=COLORS[1], label="observed")
     _name_axes(ax, normal, index)
     # Below the axes: inside, it would hide the centre of the filled ellipse.
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, fontsize=8)
@@ -138,7 +143,7 @@ def intervals(
     *,
     index: Any = None,
     y: Any = None,
-    levels: Sequence[float] = (0.5, 0.9),
+    levels: float | Sequence[float] = (0.5, 0.9),
 ) -> None:
     """One target along an index, such as time: mean, central intervals, what was observed.
 
@@ -149,7 +154,7 @@ def intervals(
         index: (rows,) numbers or dates for the x axis; None counts the rows.
         y: (rows, d), what was observed; NaN for what was not. Points outside the widest interval
             are drawn in another colour.
-        levels: probabilities of the intervals.
+        levels: probability of the intervals, one or several.
 
     Raises:
         ValueError: an unknown target, not one batch axis, or shapes that don't fit.
@@ -162,7 +167,12 @@ def intervals(
             f"{normal.batch_shape}."
         )
     at = np.arange(len(one)) if index is None else np.asarray(index)
-    for k, level in enumerate(sorted(levels, reverse=True)):
+    if at.shape != one.batch_shape:
+        raise ValueError(f"index has shape {at.shape}; there are {len(one)} rows, one for each.")
+    chosen = sorted(map(float, np.atleast_1d(levels)), reverse=True)
+    if not chosen:
+        raise ValueError("levels must hold at least one probability.")
+    for k, level in enumerate(chosen):
         lower, upper = one.interval(level)
         style = {"color": COLORS[0], "alpha": 1.0 - 0.8 ** (k + 1), "linewidth": 0}
         label = f"{100 * level:g} % interval"
@@ -170,10 +180,9 @@ def intervals(
     ax.plot(at, one.mean[:, 0], color=COLORS[0], linewidth=1.2, label="mean")
     (j,) = positions(target, normal.target_names, normal.event_size)
     if y is not None:
-        values, _ = observed_targets(y, "marginalize")
-        seen = np.isfinite(np.asarray(y, dtype=np.float64))[:, j]
-        values = observations(values, normal.mean)[:, j]
-        lower, upper = one.interval(max(levels))
+        values = _observed(y, normal)[:, j]
+        seen = ~np.isnan(values)
+        lower, upper = one.interval(chosen[0])
         inside = (values >= lower[:, 0]) & (values <= upper[:, 0])
         for rows, color, label in (
             (seen & inside, "black", "observed"),
@@ -181,6 +190,8 @@ def intervals(
         ):
             ax.plot(at[rows], values[rows], ".", color=color, markersize=4, label=label)
     ax.set_ylabel(target_names_of(normal.target_names, normal.event_size)[j])
+    if np.issubdtype(at.dtype, np.datetime64):
+        ax.figure.autofmt_xdate()
     ax.legend(fontsize=8)
 
 
@@ -204,8 +215,14 @@ def standardized_residuals(
 
     """
     index = _two_targets(normal, pair)
-    errors = (observations(y, normal.mean) - normal.mean) / normal.stddev
+    errors = (_observed(y, normal) - normal.mean) / normal.stddev
     points = errors[..., index].reshape(-1, 2)
+    points = points[~np.isnan(points).any(axis=-1)]
+    if len(points) < 3:
+        raise ValueError(
+            f"standardized_residuals needs at least 3 rows in which both targets were observed; "
+            f"received {len(points)}."
+        )
     size = float(np.clip(4000.0 / len(points), 3.0, 16.0))
     ax.scatter(*points.T, s=size, color=COLORS[0], alpha=0.5, linewidths=0)
     correlation = _mean_correlation(normal)[np.ix_(index, index)]
@@ -218,6 +235,13 @@ def standardized_residuals(
     ax.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.set_aspect("equal")
     ax.legend(frameon=False, fontsize=8)
+
+
+def _observed(y: Any, normal: MultivariateNormal) -> Array:
+    """What was observed for each distribution, NaN where nothing was: the shape of the means."""
+    values, seen = observed_targets(y, "marginalize", normal.target_names)
+    values = observations(values, normal.mean)
+    return values if seen is None else np.where(seen > 0, values, np.nan)
 
 
 def _two_targets(normal: MultivariateNormal, pair: tuple[Any, Any]) -> np.ndarray:
@@ -238,7 +262,8 @@ def _ellipse(
 ) -> None:
     """The outline of a distribution of two targets."""
     angle = np.linspace(0.0, 2.0 * np.pi, 181)
-    circle = np.sqrt(chi_square_quantile(level, 2)) * np.stack([np.cos(angle), np.sin(angle)])
+    radius = np.sqrt(chi_square_quantile(probability(level, "level"), 2))
+    circle = radius * np.stack([np.cos(angle), np.sin(angle)])
     outline = normal.mean[:, None] + normal.scale_tril @ circle
     if fill:
         ax.fill(*outline, color=color, alpha=0.18, linewidth=0)
@@ -258,7 +283,8 @@ def correlation_heatmap(ax: Any, normal: MultivariateNormal) -> None:
     correlation = _mean_correlation(normal)
     names = target_names_of(normal.target_names, normal.event_size)
     ax.imshow(correlation, cmap="RdBu_r", vmin=-1, vmax=1)
-    ax.set_xticks(range(len(names)), names)
+    crowded = sum(map(len, names)) > _LETTERS
+    ax.set_xticks(range(len(names)), names, rotation=90 if crowded else 0)
     ax.set_yticks(range(len(names)), names)
     for i, row in enumerate(correlation):
         for j, value in enumerate(row):
@@ -266,7 +292,9 @@ def correlation_heatmap(ax: Any, normal: MultivariateNormal) -> None:
             ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=color, fontsize=8)
 
 
-def joint_calibration(ax: Any, predictions: Mapping[str, MultivariateNormal], y: Any) -> None:
+def joint_calibration(
+    ax: Any, predictions: MultivariateNormal | Mapping[str, MultivariateNormal], y: Any
+) -> None:
     """Observed against promised coverage of the joint ellipsoids, one curve per prediction.
 
     On the diagonal a prediction is calibrated; below it, overconfident. The grey band holds 90 %
@@ -274,11 +302,11 @@ def joint_calibration(ax: Any, predictions: Mapping[str, MultivariateNormal], y:
 
     Args:
         ax: matplotlib axes.
-        predictions: name → distributions for the rows of y.
-        y: (rows, d), what was observed.
+        predictions: distributions for the rows of y, or name → distributions.
+        y: (rows, d), what was observed; NaN for what was not: such a row counts in its margin.
 
     """
-    pits = {name: _joint_pit(normal, y) for name, normal in predictions.items()}
+    pits = {name: _joint_pit(normal, y) for name, normal in _by_name(predictions).items()}
     _reliability(ax, pits, "promised coverage", "observed coverage")
 
 
@@ -290,12 +318,16 @@ def marginal_calibration(ax: Any, normal: MultivariateNormal, y: Any) -> None:
     Args:
         ax: matplotlib axes.
         normal: distributions for the rows of y.
-        y: (rows, d), what was observed.
+        y: (rows, d), what was observed; NaN for what was not.
 
     """
-    z = np.abs(observations(y, normal.mean) - normal.mean) / normal.stddev
+    rows = calibration_rows(normal, y, "marginalize", "marginal_calibration")
+    squared = rows.standardized() ** 2
     names = target_names_of(normal.target_names, normal.event_size)
-    pits = {name: _chi_square_pit(z[..., j] ** 2, 1) for j, name in enumerate(names)}
+    pits = {
+        name: _chi_square_pit(squared[seen, j], np.ones(seen.sum(), int))
+        for j, (name, seen) in enumerate(zip(names, rows.observed.T, strict=True))
+    }
     _reliability(ax, pits, "promised coverage of intervals", "observed coverage")
 
 
@@ -308,7 +340,7 @@ def pit_histogram(ax: Any, normal: MultivariateNormal, y: Any, *, bins: int = 20
     Args:
         ax: matplotlib axes.
         normal: distributions for the rows of y.
-        y: (rows, d), what was observed.
+        y: (rows, d), what was observed; NaN for what was not: such a row counts in its margin.
         bins: number of bars.
 
     """
@@ -321,7 +353,9 @@ def pit_histogram(ax: Any, normal: MultivariateNormal, y: Any, *, bins: int = 20
     ax.set(xlim=(0, 1), xlabel="joint PIT, F(squared distance)", ylabel="density")
 
 
-def chi_square_qq(ax: Any, predictions: Mapping[str, MultivariateNormal], y: Any) -> None:
+def chi_square_qq(
+    ax: Any, predictions: MultivariateNormal | Mapping[str, MultivariateNormal], y: Any
+) -> None:
     """Quantiles of the squared Mahalanobis distances against those of χ²_d.
 
     On the diagonal a prediction is calibrated, above it overconfident; a bend at the upper end
@@ -329,13 +363,14 @@ def chi_square_qq(ax: Any, predictions: Mapping[str, MultivariateNormal], y: Any
 
     Args:
         ax: matplotlib axes.
-        predictions: name → distributions for the rows of y.
-        y: (rows, d), what was observed.
+        predictions: distributions for the rows of y, or name → distributions.
+        y: (rows, d), what was observed. Rows with NaN are left out.
 
     """
-    top = 0.0
-    for color, (name, normal) in zip(itertools.cycle(COLORS), predictions.items(), strict=False):
-        squared = np.sort(normal.mahalanobis(observations(y, normal.mean)).reshape(-1) ** 2)
+    top, named = 0.0, _by_name(predictions)
+    for color, (name, normal) in zip(itertools.cycle(COLORS), named.items(), strict=False):
+        complete = calibration_rows(normal, y, "marginalize", "chi_square_qq").complete()
+        squared = np.sort(complete.squared_distances)
         levels = (np.arange(len(squared)) + 0.5) / len(squared)
         expected = [chi_square_quantile(float(p), normal.event_size) for p in levels]
         ax.plot(expected, squared, ".", color=color, markersize=3, label=name)
@@ -345,13 +380,25 @@ def chi_square_qq(ax: Any, predictions: Mapping[str, MultivariateNormal], y: Any
     ax.legend(loc="upper left", frameon=False, fontsize=8)
 
 
+def _by_name(predictions: Any) -> Mapping[str, MultivariateNormal]:
+    if isinstance(predictions, MultivariateNormal):
+        return {"predicted": predictions}
+    if not isinstance(predictions, Mapping) or not predictions:
+        raise ValueError(
+            "predictions must be distributions, or name → distributions; received "
+            f"{type(predictions).__name__} {predictions!r}."
+        )
+    return predictions
+
+
 def _joint_pit(normal: MultivariateNormal, y: Any) -> Array:
-    squared = normal.mahalanobis(observations(y, normal.mean)) ** 2
-    return _chi_square_pit(squared, normal.event_size)
+    rows = calibration_rows(normal, y, "marginalize", "the joint PIT", every_target=False)
+    dof = rows.observed.sum(axis=-1)
+    return _chi_square_pit(rows.squared_distances[dof > 0], dof[dof > 0])
 
 
-def _chi_square_pit(squared: Array, dof: int) -> Array:
-    return np.array([chi_square_cdf(float(q), dof) for q in squared.reshape(-1)])
+def _chi_square_pit(squared: Array, dof: np.ndarray) -> Array:
+    return np.array([chi_square_cdf(float(q), int(m)) for q, m in zip(squared, dof, strict=True)])
 
 
 def _reliability(ax: Any, pits: Mapping[str, Array], xlabel: str, ylabel: str) -> None:

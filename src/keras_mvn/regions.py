@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from keras_mvn._batch import Batch
+from keras_mvn._checks import finite, in_order
 from keras_mvn.types import Array
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ __all__ = ["Ellipsoid"]
 
 
 @final
-class Ellipsoid:
+class Ellipsoid(Batch):
     """A batch of ellipsoids (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ c around predicted means.
 
     From `MultivariateNormal.ellipsoid(level)`, where c is the `level` quantile of χ²_d, or from a
@@ -59,7 +61,8 @@ class Ellipsoid:
             ValueError: y does not fit the distributions, or is not finite.
 
         """
-        return np.asarray(self.normal.mahalanobis(y) ** 2 <= self.squared_radius)
+        values = finite(in_order(y, self.normal.target_names), "y")
+        return np.asarray(self.normal.mahalanobis(values) ** 2 <= self.squared_radius)
 
     @property
     def log_volume(self) -> Array:
@@ -99,10 +102,12 @@ class Ellipsoid:
         reach = np.sqrt(self.squared_radius)[..., None] * self.normal.stddev
         return self.normal.mean - reach, self.normal.mean + reach
 
-    def __len__(self) -> int:
-        return len(self.normal)
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The batch axes; () for a single region."""
+        return self.normal.batch_shape
 
-    def __getitem__(self, index: Any) -> Ellipsoid:
+    def _take(self, index: Any) -> Ellipsoid:
         return Ellipsoid(self.normal[index], self.squared_radius[index])
 
     def __repr__(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_mvn._checks import as_numpy, checked_missing, observed_targets
+from keras_mvn._checks import as_numbers, checked_missing, in_order, observed_targets
 from keras_mvn._names import target_names_of
 from keras_mvn._normals import require_normal
 from keras_mvn.distribution import MultivariateNormal
@@ -71,7 +71,7 @@ def calibration_rows(
 
     """
     require_normal(normal)
-    values, observed = observed_targets(y, missing)
+    values, observed = observed_targets(y, missing, normal.target_names)
     if values.shape != normal.mean.shape:
         raise ValueError(
             f"y has shape {values.shape}; the predictions are for {normal.mean.shape}, one row "
@@ -100,7 +100,8 @@ def complete_rows(normal: MultivariateNormal, y: Any, who: str, missing: str = "
 
     """
     checked_missing(missing)
-    values = np.asarray(as_numpy(y), dtype=np.float64)
+    require_normal(normal)
+    values = np.asarray(as_numbers(in_order(y, normal.target_names)), dtype=np.float64)
     if np.isnan(values).any():
         raise ValueError(
             f"{who} takes rows without gaps; y holds NaN. Pass only complete "

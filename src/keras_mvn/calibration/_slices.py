@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -110,21 +110,45 @@ def _is_blank(column: np.ndarray) -> np.ndarray:
 
 
 def quantile_bins(name: str, column: np.ndarray, bins: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Rows by value: equally many in each bin of a number, a slice for each of few values."""
-    numeric = np.issubdtype(column.dtype, np.number) and not np.issubdtype(column.dtype, np.bool_)
-    known = ~(np.isnan(column.astype(np.float64)) if numeric else _is_blank(column))
+    """Rows by value: equally many in each bin of a number or date, a slice for each of few values.
+
+    A number that many rows share, zero often, is a slice of its own.
+    """
+    numbers, shown = _as_numbers(column)
+    known = ~(_is_blank(column) if numbers is None else np.isnan(numbers))
     if not known.all():
         yield f"{name} is missing", ~known
-    labels = column if numeric else column.astype(str)
-    values = np.unique(labels[known])
-    if not numeric or len(values) <= bins:
-        for value in values:
-            yield f"{name} = {value}", known & (labels == value)
+    labels = column.astype(str) if numbers is None else numbers
+    values, counts = np.unique(labels[known], return_counts=True)
+    few = numbers is None or len(values) <= bins
+    frequent = values if few else values[counts >= known.sum() / bins]
+    for value in frequent:
+        yield f"{name} = {shown(value, 12)}", known & (labels == value)
+    if numbers is None or few:
         return
-    edges = np.unique(np.quantile(column[known], np.linspace(0.0, 1.0, bins + 1)))
+    rest = known & ~np.isin(numbers, frequent)
+    count = max(1, round(bins * rest.sum() / known.sum()))
+    # Edges that are values: between infinite ones there is nothing.
+    levels = np.linspace(0.0, 1.0, count + 1)
+    edges = np.unique(np.quantile(numbers[rest], levels, method="inverted_cdf"))
+    edges = np.repeat(edges, 2) if len(edges) == 1 else edges
     # Right-closed bins; what equals the smallest value belongs to the first.
-    bin_of = np.clip(np.searchsorted(edges, column, side="left"), 1, len(edges) - 1)
+    bin_of = np.clip(np.searchsorted(edges, numbers, side="left"), 1, len(edges) - 1)
     for index in range(1, len(edges)):
         low, high = edges[index - 1], edges[index]
         bracket = "[" if index == 1 else "("
-        yield f"{name} in {bracket}{low:.4g}, {high:.4g}]", known & (bin_of == index)
+        without = [shown(value, 12) for value in frequent if low < value < high]
+        but = f" but {', '.join(without)}" if without else ""
+        where = f"{bracket}{shown(low, 4)}, {shown(high, 4)}]{but}"
+        yield f"{name} in {where}", rest & (bin_of == index)
+
+
+def _as_numbers(column: np.ndarray) -> tuple[Array | None, Callable[[Any, int], str]]:
+    """A column that has an order as numbers, NaN where it is missing; how one of them is shown."""
+    if np.issubdtype(column.dtype, np.datetime64):
+        seconds = column.astype("datetime64[s]")
+        numbers = np.where(np.isnat(seconds), np.nan, seconds.astype(np.int64).astype(np.float64))
+        return numbers, lambda second, _: str(np.datetime64(int(second), "s"))
+    if np.issubdtype(column.dtype, np.number) and not np.issubdtype(column.dtype, np.bool_):
+        return column.astype(np.float64), lambda number, digits: f"{number:.{digits}g}"
+    return None, lambda label, _: str(label)

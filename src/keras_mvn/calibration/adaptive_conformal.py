@@ -62,7 +62,7 @@ class AdaptiveConformal:
         alpha: float | None = None,
     ) -> None:
         self.level = probability(level, "level")
-        if not 0.0 < gamma < np.inf:
+        if not isinstance(gamma, int | float) or not 0.0 < gamma < np.inf:
             raise ValueError(f"gamma={gamma!r} must be a positive number.")
         self.gamma = float(gamma)
         shortest = int(1.0 / (1.0 - self.level)) + 1
@@ -123,6 +123,8 @@ class AdaptiveConformal:
             ValueError: shapes that don't fit, or values that are not finite.
 
         """
+        if normal.batch_shape == (0,) == np.shape(y)[:1]:
+            return np.zeros(0, dtype=bool)
         rows = complete_rows(normal, y, "AdaptiveConformal.update")
         inside = [self._learn(score) for score in rows.squared_distances.tolist()]
         return np.array(inside).reshape(normal.batch_shape)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, final, overload
 import keras
 import numpy as np
 
+from keras_mvn._normals import require_normal
 from keras_mvn.distribution import MultivariateNormal
 
 __all__ = ["Calibration", "Recalibration", "register"]
@@ -83,18 +84,15 @@ class Recalibration(Calibration, abc.ABC):
                 that can be saved, exported and served like any other.
 
         Raises:
+            TypeError: something else.
             ValueError: another number of targets than was fitted, or a model in which there is not
                 exactly one head.
 
         """
         if isinstance(predictions, keras.Model):
             return self._apply_to_model(predictions)
-        if isinstance(predictions, MultivariateNormal):
-            return self._apply_to_normal(predictions)
-        raise ValueError(
-            f"apply takes a MultivariateNormal or a Keras model; received {type(predictions)}. "
-            "What `model.predict` gave becomes one by head.distribution(y_pred)."
-        )
+        require_normal(predictions)
+        return self._apply_to_normal(predictions)
 
     @abc.abstractmethod
     def _apply_to_normal(self, normal: MultivariateNormal) -> MultivariateNormal: ...

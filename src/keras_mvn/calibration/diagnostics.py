@@ -8,7 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
-from keras_mvn._checks import probability, whole
+from keras_mvn._checks import group_labels, probability, whole
 from keras_mvn._names import target_names_of
 from keras_mvn._optional import require
 from keras_mvn.calibration import _hypotheses
@@ -210,9 +210,9 @@ def diagnose(
     Deviations beyond chance (p < 0.01, corrected for 5 tests): size, radial, covariance.
 
     """
-    chosen = np.array([probability(float(level), "levels") for level in levels])
+    chosen = np.array([probability(float(level), "levels") for level in np.atleast_1d(levels)])
     rows = calibration_rows(normal, y, missing, "diagnose")
-    group_of = None if groups is None else np.asarray(groups).reshape(-1)
+    group_of = None if groups is None else group_labels(groups, normal.batch_shape).reshape(-1)
     squares, dof = rows.squared_distances, rows.observed.sum(axis=-1)
     seen = dof > 0
     pit = np.asarray(require("scipy.special", "diagnose").chdtr(dof[seen], squares[seen]))
@@ -221,11 +221,6 @@ def diagnose(
     d, n = normal.event_size, len(pit)
     slices: tuple[Slice, ...] = ()
     if group_of is not None:
-        if group_of.shape != squares.shape:
-            raise ValueError(
-                f"groups has shape {np.shape(groups)}; there must be one for each of "
-                f"{len(squares)} rows."
-            )
         slices = judged([(str(g), group_of == g) for g in np.unique(group_of)], squares, dof)
     return Diagnosis(
         rows=n,

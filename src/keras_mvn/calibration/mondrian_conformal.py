@@ -7,7 +7,7 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from keras_mvn._checks import probability
+from keras_mvn._checks import group_labels, probability
 from keras_mvn.calibration._quantile import conformal_quantile, warn_if_unbounded
 from keras_mvn.calibration._rows import complete_rows
 from keras_mvn.calibration.base import Calibration, register
@@ -71,11 +71,11 @@ class MondrianConformal(Calibration):
 
         """
         probability(level, "level")
-        labels = _labels(groups, normal)
+        labels = group_labels(groups, normal.batch_shape)
         scores = complete_rows(normal, y, "MondrianConformal.fit").squared_distances
         names, member = np.unique(labels.reshape(-1), return_inverse=True)
         radii = []
-        for index, name in enumerate(names):
+        for index, name in enumerate(names.tolist()):
             own = scores[member == index]
             radii.append(conformal_quantile(own, level))
             warn_if_unbounded(radii[-1], len(own), level, f"MondrianConformal.fit, group {name!r}")
@@ -92,7 +92,7 @@ class MondrianConformal(Calibration):
             ValueError: an unknown group, for which nothing is guaranteed; or not one per row.
 
         """
-        labels = _labels(groups, normal)
+        labels = group_labels(groups, normal.batch_shape)
         known = dict(zip(self.groups, self.squared_radii, strict=True))
         unknown = sorted({str(g) for g in labels.reshape(-1).tolist() if g not in known})
         if unknown:
@@ -102,13 +102,3 @@ class MondrianConformal(Calibration):
             )
         radii = np.array([known[g] for g in labels.reshape(-1).tolist()])
         return Ellipsoid(normal, radii.reshape(labels.shape))
-
-
-def _labels(groups: Any, normal: MultivariateNormal) -> np.ndarray:
-    labels = np.asarray(groups)
-    if labels.shape != normal.batch_shape:
-        raise ValueError(
-            f"groups has shape {labels.shape}; there must be one for each distribution, "
-            f"{normal.batch_shape}."
-        )
-    return labels

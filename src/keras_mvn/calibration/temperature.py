@@ -69,7 +69,8 @@ class Temperature(Recalibration):
     temperature: float
 
     def __post_init__(self) -> None:
-        positive(self.temperature, "temperature")
+        if positive(self.temperature, "temperature").ndim:
+            raise ValueError(f"temperature={self.temperature!r} must be one positive number.")
 
     @classmethod
     def fit(

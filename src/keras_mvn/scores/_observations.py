@@ -59,7 +59,7 @@ class Observations:
 
         """
         require_normal(normal)
-        values, observed = observed_targets(y, missing)
+        values, observed = observed_targets(y, missing, normal.target_names)
         shape = normal._residual(values).shape  # refuses what does not fit
         rows, d = int(np.prod(shape[:-1])), shape[-1]
         flat = normal._of(normal._gaussian.on_batch(shape[:-1]).flat(), normal.target_names)

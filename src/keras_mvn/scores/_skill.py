@@ -8,7 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
-from keras_mvn._checks import as_numpy, probability, whole
+from keras_mvn._checks import as_numpy, group_labels, probability, whole
 from keras_mvn._optional import require
 from keras_mvn.types import Array
 
@@ -134,9 +134,7 @@ def _grouped(score: Any, reference: Any, groups: Any) -> tuple[Array, Array, Arr
             f"score has shape {a.shape} and reference {b.shape}; expected one number per row of "
             "each, for the same rows. Scores per target are compared one target at a time."
         )
-    labels = np.arange(len(a)) if groups is None else np.asarray(groups)
-    if labels.shape != a.shape:
-        raise ValueError(f"groups has shape {labels.shape}; expected one label for {a.shape}.")
+    labels = np.arange(len(a)) if groups is None else group_labels(groups, a.shape)
     there = ~np.isnan(a)
     if (there != ~np.isnan(b)).any() or np.isinf(a).any() or np.isinf(b).any():
         raise ValueError(
