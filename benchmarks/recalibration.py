@@ -58,7 +58,7 @@ DENSITIES = {
     "matrix": MatrixScaling.fit,
 }
 REGIONS = {
-    "radial isotonic": lambda normal, y: RadialIsotonic.fit(normal, y).ellipsoid,
+    "radial isotonic": lambda normal, y: RadialIsotonic.fit(normal, y).region,
     "split conformal": lambda normal, y: SplitConformal.fit(normal, y, LEVEL).region,
 }
 

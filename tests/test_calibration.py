@@ -350,7 +350,7 @@ class TestRadialIsotonic:
         fitted = RadialIsotonic.fit(normal, y)
         temperature = Temperature.fit(normal, y)
         for level in (0.5, 0.9, 0.99):
-            inside = fitted.ellipsoid(fresh, level).contains(y_test).mean()
+            inside = fitted.region(fresh, level).contains(y_test).mean()
             assert inside == pytest.approx(level, abs=4 * np.sqrt(2 * level * (1 - level) / 5000))
         assert temperature.apply(fresh).ellipsoid(0.5).contains(y_test).mean() > 0.6
         pit = fitted.pit(fresh, y_test)
@@ -364,7 +364,7 @@ class TestRadialIsotonic:
         for values in (y_fresh, far):
             pit = fitted.pit(fresh, values)
             for level in (0.01, 0.3, 0.9, 0.999):
-                inside = fitted.ellipsoid(fresh, level).contains(values)
+                inside = fitted.region(fresh, level).contains(values)
                 np.testing.assert_array_equal(inside, pit <= level)
 
     def test_a_pure_temperature_is_a_straight_line(self, rng):
@@ -377,7 +377,7 @@ class TestRadialIsotonic:
         fitted = RadialIsotonic.fit(normal, y)
         for p in (1e-4, 0.3, 0.95, 0.99999):
             np.testing.assert_allclose(
-                fitted.ellipsoid(normal, p).squared_radius,
+                fitted.region(normal, p).squared_radius,
                 normal.rescale(2.5).ellipsoid(p).squared_radius * 2.5**2,
                 rtol=1e-6,
             )
@@ -386,16 +386,16 @@ class TestRadialIsotonic:
         """Distances whose χ² probability rounds to 1."""
         normal = predictions(rng, 2000)
         y = normal.rescale(60.0).sample(seed=0)
-        inside = RadialIsotonic.fit(normal, y).ellipsoid(normal, 0.9).contains(y)
+        inside = RadialIsotonic.fit(normal, y).region(normal, 0.9).contains(y)
         assert inside.mean() == pytest.approx(0.9, abs=0.001)
 
     def test_bad_arguments(self, rng):
         normal = predictions(rng, 5)
         fitted = RadialIsotonic.fit(normal, normal.sample(seed=0))
         with pytest.raises(ValueError, match="for 3 targets"):
-            fitted.ellipsoid(normal.marginal([0, 1]))
+            fitted.region(normal.marginal([0, 1]))
         with pytest.raises(ValueError, match="level"):
-            fitted.ellipsoid(normal, 1.0)
+            fitted.region(normal, 1.0)
         with pytest.raises(ValueError, match="ascending"):
             RadialIsotonic([2.0, 1.0], 3)
 

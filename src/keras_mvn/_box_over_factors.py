@@ -1,22 +1,26 @@
 """P(lower ≤ Y ≤ upper) for R = I + V Vᵀ: an integral over r factors, for any number of targets.
 
 The integrand φ(f) Π_j [Φ(b_j − v_jᵀ f) − Φ(a_j − v_jᵀ f)] is log-concave. Its mass may be far from
-0 and narrow, so points are drawn around its mode, half of them as wide as its curvature there says
-and half as wide as φ, and weighted by the density of both together.
+0, narrow, and have edges. Half of the points are normal with its mean and covariance, which a few
+points around the mode show; the other half are as wide as φ around the mode, where the integrand
+falls at least as fast as φ. Weighted by the density of both together, no point weighs much.
 
 Source: Owen & Zhou, "Safe and effective importance sampling", Journal of the American Statistical
-Association 95 (2000).
+Association 95 (2000); the moments: Cappé et al., "Adaptive importance sampling in general mixture
+classes", Statistics and Computing 18 (2008).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 
 from keras_mvn._numeric import solve_lower
 from keras_mvn._optional import require
-from keras_mvn._quasi_monte_carlo import integrate
+from keras_mvn._quasi_monte_carlo import integrate, parts, shifted_points
 from keras_mvn.types import Array
 
 __all__ = ["over_factors"]
@@ -24,7 +28,91 @@ __all__ = ["over_factors"]
 _NEWTON, _HALVINGS = 50, 30
 """Steps to the mode, and how often one is halved."""
 
+_ROUNDS, _PILOT = 3, 512
+"""How often the moments are looked at, and on how many points."""
+
+_FAR = 30.0
+"""Standard deviations beyond which a truncated normal distribution is a point: variance < 1e-3."""
+
 _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+def over_factors(
+    a: Array, b: Array, loadings: Array, samples: int, seed: int
+) -> tuple[Array, Array]:
+    """E_f Π_j [Φ(b_j − v_jᵀ f) − Φ(a_j − v_jᵀ f)], f standard normal."""
+    rows, d, r = loadings.shape
+    mode, precision = _mode(a, b, loadings)
+    integrand = _Integrand(a, b, loadings)
+    identity = np.broadcast_to(np.eye(r), precision.shape)
+    curved = _transposed(solve_lower(np.linalg.cholesky(precision), identity))
+    proposal = _Proposal(mode, mode.copy(), np.array(curved))
+    rng = np.random.default_rng(seed)
+    for _ in range(_ROUNDS):
+        points = shifted_points(r, _PILOT, rng)
+        for part in parts(rows, len(points) * (d + r)):
+            proposal.match(part, *proposal.draw(part, points), integrand)
+
+    def of(part: slice, points: Array) -> Array:
+        f, log_density = proposal.draw(part, points)
+        return np.exp(integrand.log(part, f) - log_density)
+
+    return integrate(of, rows, r, d + r, samples, seed)
+
+
+@final
+@dataclass(frozen=True)
+class _Integrand:
+    a: Array
+    b: Array
+    loadings: Array
+
+    def log(self, part: slice, f: Array) -> Array:
+        """At factors f (rows, points, r), times (2π)^(r/2): (rows, points)."""
+        common = f @ _transposed(self.loadings[part])
+        between = _log_between(self.a[part, None] - common, self.b[part, None] - common)[0]
+        return between.sum(axis=-1) - 0.5 * (f**2).sum(axis=-1)
+
+
+@final
+@dataclass(frozen=True)
+class _Proposal:
+    """Half N(centre, F Fᵀ), half N(mode, I): (rows, r), (rows, r), and F (rows, r, r)."""
+
+    mode: Array
+    centre: Array
+    factor: Array
+
+    def draw(self, part: slice, points: Array) -> tuple[Array, Array]:
+        """Factors (rows, points, r) for points in the cube; log density, times (2π)^(r/2)."""
+        standard = require("scipy.special", "probability").ndtri(points)
+        half = len(points) // 2  # both halves of Sobol' points are even
+        mode, centre, factor = self.mode[part, None], self.centre[part, None], self.factor[part]
+        inside = centre + standard[:half] @ _transposed(factor)
+        f = np.concatenate([inside, mode + standard[half:]], axis=-2)
+        inverse = np.linalg.inv(factor)
+        log_narrow = -0.5 * (((f - centre) @ _transposed(inverse)) ** 2).sum(axis=-1)
+        log_narrow += np.linalg.slogdet(inverse)[1][:, None]
+        log_wide = -0.5 * ((f - mode) ** 2).sum(axis=-1)
+        return f, np.logaddexp(log_narrow, log_wide) - math.log(2.0)
+
+    def match(self, part: slice, f: Array, log_density: Array, integrand: _Integrand) -> None:
+        """Take the integrand's moments, in rows where enough points say what they are."""
+        log_weight = integrand.log(part, f) - log_density
+        weight = np.exp(log_weight - log_weight.max(axis=-1, keepdims=True))
+        weight /= weight.sum(axis=-1, keepdims=True)
+        enough = 1.0 / (weight**2).sum(axis=-1) > 10 * f.shape[-1]
+        mean = (weight[..., None] * f).sum(axis=-2)
+        error = f - mean[:, None]
+        covariance = _transposed(weight[..., None] * error) @ error
+        if enough.any():
+            rows = np.flatnonzero(enough) + part.start
+            self.centre[rows] = mean[enough]
+            self.factor[rows] = np.linalg.cholesky(covariance[enough])
+
+
+def _transposed(matrix: Array) -> Array:
+    return np.swapaxes(matrix, -1, -2)
 
 
 def _log_between(low: Array, high: Array) -> tuple[Array, Array, Array]:
@@ -40,51 +128,23 @@ def _log_between(low: Array, high: Array) -> tuple[Array, Array, Array]:
     return value, shares[0], shares[1]
 
 
-def over_factors(
-    a: Array, b: Array, loadings: Array, samples: int, seed: int
-) -> tuple[Array, Array]:
-    """E_f Π_j [Φ(b_j − v_jᵀ f) − Φ(a_j − v_jᵀ f)], f standard normal."""
-    r = loadings.shape[-1]
-    ndtri = require("scipy.special", "probability").ndtri
-    mode, precision = _mode(a, b, loadings)
-    narrow = np.linalg.cholesky(precision)
-    log_width = -np.log(np.diagonal(narrow, axis1=-2, axis2=-1)).sum(axis=-1)
-
-    def of(rows: slice, points: Array) -> Array:
-        standard = ndtri(points)
-        half = len(points) // 2
-        spread = solve_lower(narrow[rows], standard[:half].T, transposed=True)
-        inside = np.swapaxes(spread, -1, -2)
-        beyond = np.broadcast_to(standard[half:], (len(inside), len(points) - half, r))
-        step = np.concatenate([inside, beyond], axis=-2)
-        f = mode[rows, None] + step
-        common = f @ np.swapaxes(loadings[rows], -1, -2)  # (rows, points, d)
-        log_target = _log_between(a[rows, None] - common, b[rows, None] - common)[0].sum(axis=-1)
-        log_target -= 0.5 * (f**2).sum(axis=-1)
-        scaled = step @ narrow[rows]
-        log_narrow = -0.5 * (scaled**2).sum(axis=-1) - log_width[rows, None]
-        log_wide = -0.5 * (step**2).sum(axis=-1)
-        return np.exp(log_target - np.logaddexp(log_narrow, log_wide) + math.log(2.0))
-
-    return integrate(of, len(a), r, sum(loadings.shape[-2:]), samples, seed)
-
-
 def _mode(a: Array, b: Array, loadings: Array) -> tuple[Array, Array]:
     """Where the integrand over the factors is largest, and its precision there: Newton's method."""
     rows, _, r = loadings.shape
-    f, transposed = np.zeros((rows, r)), np.swapaxes(loadings, -1, -2)
+    f, transposed = np.zeros((rows, r)), _transposed(loadings)
 
     def at(f: Array) -> tuple[Array, Array, Array]:
         common = (loadings @ f[..., None])[..., 0]
         low, high = a - common, b - common
         value, at_low, at_high = _log_between(low, high)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             ends = (np.where(p > 0, x * p, 0.0) for x, p in ((high, at_high), (low, at_low)))
+            # 1 less the variance of a truncated normal distribution; far out only digits are lost.
             curvature = (at_high - at_low) ** 2 + next(ends) - next(ends)
+        curvature = np.where(np.maximum(low, -high) > _FAR, 1.0, np.clip(curvature, 0.0, 1.0))
         slope = -f - (transposed @ (at_high - at_low)[..., None])[..., 0]
-        weighted = transposed * np.clip(curvature, 0.0, None)[..., None, :]
         log_density = value.sum(axis=-1) - 0.5 * (f**2).sum(axis=-1)
-        return log_density, slope, np.eye(r) + weighted @ loadings
+        return log_density, slope, np.eye(r) + (transposed * curvature[..., None, :]) @ loadings
 
     value, slope, precision = at(f)
     for _ in range(_NEWTON):

@@ -1,6 +1,6 @@
 """After training, on rows the model was not trained on: diagnosis, recalibration, safe regions."""
 
-from keras_mvn.calibration._coverage import Coverage as Coverage
+from keras_mvn.calibration._coverage import CoverageCurve as CoverageCurve
 from keras_mvn.calibration._slices import Slice as Slice
 from keras_mvn.calibration.adaptive_conformal import AdaptiveConformal as AdaptiveConformal
 from keras_mvn.calibration.base import Recalibration as Recalibration
@@ -18,7 +18,7 @@ from keras_mvn.calibration.temperature import Temperature as Temperature
 __all__ = [
     "AdaptiveConformal",
     "CovarianceMap",
-    "Coverage",
+    "CoverageCurve",
     "Diagnosis",
     "Direction",
     "MatrixScaling",

@@ -10,7 +10,7 @@ import numpy as np
 from keras_mvn._optional import require
 from keras_mvn.types import Array
 
-__all__ = ["CONFIDENCE", "Coverage"]
+__all__ = ["CONFIDENCE", "CoverageCurve"]
 
 CONFIDENCE = 0.95
 """Of every band: of the coverage, and of what a calibrated model would show."""
@@ -18,7 +18,7 @@ CONFIDENCE = 0.95
 
 @final
 @dataclass(frozen=True, eq=False)
-class Coverage:
+class CoverageCurve:
     """How many rows were inside their region, at several levels.
 
     Args:
@@ -33,7 +33,7 @@ class Coverage:
     rows: np.ndarray
 
     @classmethod
-    def of_pit(cls, pit: Array, levels: Array) -> Coverage:
+    def of_pit(cls, pit: Array, levels: Array) -> CoverageCurve:
         """From the level of the smallest region that holds each row, NaN where there is none.
 
         Args:
@@ -51,7 +51,7 @@ class Coverage:
 
     def band(self) -> tuple[Array, Array]:
         """Clopper–Pearson interval of the coverage, 95 %."""
-        special = require("scipy.special", "Coverage.band")
+        special = require("scipy.special", "CoverageCurve.band")
         tail, k, n = 0.5 * (1.0 - CONFIDENCE), self.inside, np.broadcast_to(self.rows, self._shape)
         lower = special.betaincinv(np.maximum(k, 1), n - k + 1, tail)
         upper = special.betaincinv(k + 1, np.maximum(n - k, 1), 1.0 - tail)
@@ -59,18 +59,18 @@ class Coverage:
 
     def expected_band(self) -> tuple[Array, Array]:
         """The central 95 % of the fractions that a calibrated model would show."""
-        binom = require("scipy.stats", "Coverage.expected_band").binom
+        binom = require("scipy.stats", "CoverageCurve.expected_band").binom
         n = np.broadcast_to(self.rows, self._shape)
         level = self.levels.reshape(-1, *(1,) * (n.ndim - 1))
         tail = 0.5 * (1.0 - CONFIDENCE)
         return binom.ppf(tail, n, level) / n, binom.ppf(1.0 - tail, n, level) / n
 
-    def at(self, level: float) -> Coverage:
+    def at(self, level: float) -> CoverageCurve:
         """At one of the levels."""
         index = np.flatnonzero(np.isclose(self.levels, level))
         if not len(index):
             raise ValueError(f"level={level!r} is none of {self.levels.tolist()}.")
-        return Coverage(self.levels[index], self.inside[index], self.rows)
+        return CoverageCurve(self.levels[index], self.inside[index], self.rows)
 
     @property
     def _shape(self) -> tuple[int, ...]:

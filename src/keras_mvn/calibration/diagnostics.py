@@ -9,10 +9,11 @@ from typing import Any, final
 import numpy as np
 
 from keras_mvn._checks import group_labels, probability, whole
+from keras_mvn._json import json_value
 from keras_mvn._names import target_names_of
 from keras_mvn._optional import require
 from keras_mvn.calibration import _hypotheses
-from keras_mvn.calibration._coverage import Coverage
+from keras_mvn.calibration._coverage import CoverageCurve
 from keras_mvn.calibration._rows import Rows, calibration_rows
 from keras_mvn.calibration._slices import Slice, columns_of, judged, quantile_bins
 from keras_mvn.distribution import MultivariateNormal
@@ -87,8 +88,8 @@ class Diagnosis:
     pit: Array
     calibration_error: float
     expected_calibration_error: float
-    joint: Coverage
-    marginal: Coverage
+    joint: CoverageCurve
+    marginal: CoverageCurve
     bias: Array
     dispersion: Array
     directions: tuple[Direction, ...]
@@ -145,8 +146,8 @@ class Diagnosis:
         return judged(named, self.squared_distances, self.observed_counts)[:n]
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the rows' own numbers, as lists and numbers."""
-        return {
+        """All but the rows' own numbers, in what JSON knows; NaN is None."""
+        found = {
             "rows": self.rows,
             "target_names": list(self.target_names),
             "temperature": self.temperature,
@@ -167,6 +168,7 @@ class Diagnosis:
             "adjusted_p_values": self.adjusted_p_values,
             "groups": [asdict(one) for one in self.groups],
         }
+        return dict(json_value(found))
 
     def __str__(self) -> str:
         return "\n".join(_sentences(self))
@@ -230,8 +232,8 @@ def diagnose(
         pit=pit,
         calibration_error=float(uniformity(pit).value),
         expected_calibration_error=float(np.sqrt(np.pi / 32.0 / n)),
-        joint=Coverage.of_pit(pit, chosen),
-        marginal=Coverage.of_pit(_marginal_pit(e), chosen),
+        joint=CoverageCurve.of_pit(pit, chosen),
+        marginal=CoverageCurve.of_pit(_marginal_pit(e), chosen),
         bias=np.nanmean(e, axis=0),
         dispersion=np.nanmean(e**2, axis=0),
         directions=_directions(complete),
@@ -306,7 +308,7 @@ def _sentences(found: Diagnosis) -> list[str]:
 
 
 def _headline(found: Diagnosis, deviations: Sequence[str]) -> str:
-    coverage = Coverage.of_pit(found.pit, np.array([HEADLINE]))
+    coverage = CoverageCurve.of_pit(found.pit, np.array([HEADLINE]))
     ends = (*coverage.band(), *coverage.expected_band())
     low, high, expected_low, expected_high = (100.0 * float(end[0]) for end in ends)
     verdict = "nothing speaks against its calibration"

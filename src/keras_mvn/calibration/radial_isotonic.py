@@ -51,7 +51,7 @@ class RadialIsotonic(Calibration):
     >>> normal = MultivariateNormal(np.zeros((500, 2)), covariance=np.stack([np.eye(2)] * 500))
     >>> wider = normal.rescale(2.0)
     >>> calibration = RadialIsotonic.fit(normal, wider.sample(seed=0))
-    >>> calibration.ellipsoid(normal, 0.9).contains(wider.sample(seed=1)).mean().round(2)
+    >>> calibration.region(normal, 0.9).contains(wider.sample(seed=1)).mean().round(2)
     np.float64(0.9)
 
     """
@@ -83,7 +83,7 @@ class RadialIsotonic(Calibration):
         rows = complete_rows(normal, y, "RadialIsotonic.fit", missing)
         return cls(np.sqrt(np.sort(rows.squared_distances)), normal.event_size)
 
-    def ellipsoid(self, normal: MultivariateNormal, level: float = 0.9) -> Ellipsoid:
+    def region(self, normal: MultivariateNormal, level: float = 0.9) -> Ellipsoid:
         """The region that holds all targets at once with probability `level`.
 
         Raises:
@@ -91,7 +91,7 @@ class RadialIsotonic(Calibration):
 
         """
         self._check(normal)
-        special = require("scipy.special", "RadialIsotonic.ellipsoid")
+        special = require("scipy.special", "RadialIsotonic.region")
         claimed = np.sqrt(special.chdtri(self.event_size, 1.0 - probability(level, "level")))
         return Ellipsoid(normal, self._along(claimed, *self._knots()) ** 2)
 

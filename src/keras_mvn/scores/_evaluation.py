@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, final
 
-import numpy as np
-
+from keras_mvn._json import json_value
 from keras_mvn._optional import require
 from keras_mvn.types import Array
 
@@ -97,7 +96,9 @@ class Evaluation(Mapping[str, Score]):
             "target_names": list(self.target_names),
             "target_scale": self.target_scale.tolist(),
             "scores": {
-                name: {field.name: _plain(getattr(score, field.name)) for field in fields(Score)}
+                name: {
+                    field.name: json_value(getattr(score, field.name)) for field in fields(Score)
+                }
                 for name, score in self.items()
             },
         }
@@ -208,12 +209,6 @@ class Evaluation(Mapping[str, Score]):
         if alone and shown < d:
             notes.append(f"{d - shown} more columns of targets: to_frame().")
         return notes
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(number) for key, number in value.items()}
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _number(value: float | None) -> str:
