@@ -11,7 +11,7 @@ import scipy.stats
 
 from keras_mvn import MultivariateNormal
 from keras_mvn.calibration import _hypotheses, diagnose
-from keras_mvn.calibration._coverage import Coverage
+from keras_mvn.calibration._coverage import CoverageCurve
 from keras_mvn.calibration.diagnostics import LEVELS
 from keras_mvn.scores._estimates import uniformity
 
@@ -137,7 +137,7 @@ class TestHypotheses:
 class TestCoverage:
     def test_bands_against_scipy(self):
         counts, n, levels = np.array([0, 3, 90, 100]), 100, np.array([0.01, 0.05, 0.9, 0.99])
-        coverage = Coverage(levels, counts, np.array(n))
+        coverage = CoverageCurve(levels, counts, np.array(n))
         lower, upper = coverage.band()
         low, high = coverage.expected_band()
         for i, k in enumerate(counts):

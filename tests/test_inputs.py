@@ -1,5 +1,6 @@
 """What users hand over besides arrays: named tables, masks, NA, nothing at all, the wrong thing."""
 
+import json
 import re
 
 import numpy as np
@@ -182,6 +183,11 @@ class TestMessages:
 
 def _mixture(normal):
     return Mixture(normal + np.zeros((2, 1, 2)), [0.5, 0.5])
+
+
+def test_a_diagnosis_of_one_row_is_json(normal):
+    text = json.dumps(calibration.diagnose(normal[:1], Y[:1]).to_dict(), allow_nan=False)
+    assert json.loads(text)["rows"] == 1
 
 
 def test_names_of_either_survive_fusion(normal):

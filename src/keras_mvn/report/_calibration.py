@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 
 from keras_mvn._optional import require
-from keras_mvn.calibration import Coverage, Diagnosis, diagnose
+from keras_mvn.calibration import CoverageCurve, Diagnosis, diagnose
 from keras_mvn.report._comparison import LEVEL, Comparison
 from keras_mvn.report._data import Assessed
 from keras_mvn.report._format import number, percent, signed
@@ -70,7 +70,7 @@ class Calibration:
         seen = found.observed_counts > 0
         squared = found.squared_distances[seen] / found.temperature**2
         chdtr = require("scipy.special", "the report").chdtr
-        outer = Coverage.of_pit(chdtr(found.observed_counts[seen], squared), np.array([OUTER]))
+        outer = CoverageCurve.of_pit(chdtr(found.observed_counts[seen], squared), np.array([OUTER]))
         lowest = float(outer.expected_band()[0][0])
         return float(1.0 - outer.fraction[0]) if outer.fraction[0] < lowest else None
 

@@ -91,17 +91,17 @@ class Evaluation(Mapping[str, Score]):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in what JSON knows; NaN is None."""
-        return {
+        scores = {
+            name: {field.name: getattr(score, field.name) for field in fields(Score)}
+            for name, score in self.items()
+        }
+        found = {
             "rows": self.rows,
             "target_names": list(self.target_names),
             "target_scale": self.target_scale.tolist(),
-            "scores": {
-                name: {
-                    field.name: json_value(getattr(score, field.name)) for field in fields(Score)
-                }
-                for name, score in self.items()
-            },
+            "scores": scores,
         }
+        return dict(json_value(found))
 
     def to_frame(self) -> Any:
         """A pandas table: a row for each score, a column for each number.
