@@ -10,6 +10,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas
+import pyarrow.feather
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from scipy import stats
@@ -383,6 +385,51 @@ class TestPredict:
         assert lines[0].startswith("id,color,a_mean,a_stddev,a_lower,a_upper,b_mean")
         assert lines[1].startswith("row 0,")
         assert len(lines) == 241
+
+    @pytest.mark.parametrize("suffix", [".csv", ".tsv.gz", ".parquet", ".feather"])
+    def test_columns_are_kept_as_they_are(self, suffix, fitted, tmp_path, monkeypatch):
+        """Not as pandas makes them floats, of 9 digits, of another type in every batch."""
+        monkeypatch.setattr(reading, "ROWS", 100)  # the second batch has a gap, the first has none
+        key = pandas.array(range(1234567890123, 1234567890363), dtype="Int64")
+        key[150] = None
+        lat = 48.0 + np.random.default_rng(0).random(240)
+        frame = make_table().assign(key=key, lat=lat, flag=key > 1234567890200)
+        frame["kind"] = pandas.Categorical(["x", "y"] * 60 + ["z", "x"] * 60)
+        frame.to_parquet(tmp_path / "t.parquet")
+        out, kept = tmp_path / f"p{suffix}", ["key", "lat", "flag", "kind"]
+        run("predict", fitted[0], tmp_path / "t.parquet", "--keep", ",".join(kept), "--out", out)
+        if suffix in (".parquet", ".feather"):
+            read = {".parquet": pyarrow.parquet, ".feather": pyarrow.feather}[suffix].read_table
+            found = read(out).select(kept)
+            assert [str(t) for t in found.schema.types] == ["int64", "double", "bool", "string"]
+            expected = pyarrow.Table.from_pandas(frame[kept].astype({"kind": str}))
+            assert found.to_pydict() == expected.to_pydict()
+            return
+        separator = "," if suffix == ".csv" else "\t"
+        found = pandas.read_csv(out, sep=separator, dtype=str, keep_default_na=False)
+        assert found["key"].tolist() == ["" if pandas.isna(k) else str(k) for k in key]
+        assert [float(text) for text in found["lat"]] == lat.tolist()
+        assert found["kind"].tolist() == frame["kind"].tolist()
+        assert found["a_mean"].str.len().max() <= 15
+
+    @pytest.mark.parametrize(
+        ("name", "match"),
+        [("p.tsv.csv", None), ("p.parquet.gz", "expected a file"), ("p.gz", "expected a file")],
+    )
+    def test_the_last_suffix_says_the_format(self, name, match, fitted, table, tmp_path):
+        if match is not None:
+            assert match in refused("predict", fitted[0], table, "--out", tmp_path / name)
+            assert not list(tmp_path.iterdir())
+            return
+        run("predict", fitted[0], table, "--out", tmp_path / name)
+        assert pandas.read_csv(tmp_path / name).shape == (240, 15)
+
+    def test_a_column_that_is_called_like_a_prediction_is_not_kept(self, fitted, tmp_path):
+        make_table().assign(a_mean=0).to_csv(tmp_path / "t.csv", index=False)
+        arguments = ["predict", fitted[0], tmp_path / "t.csv", "--keep"]
+        assert "--keep a_mean: " in refused(*arguments, "id,a_mean", "--out", tmp_path / "p.csv")
+        assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
+        assert run(*arguments, "id,id").stdout.startswith("id,a_mean,a_stddev")
 
     def test_targets_are_not_needed(self, fitted, tmp_path):
         make_table().drop(columns=[*TARGETS, "id"]).to_parquet(tmp_path / "new.parquet")

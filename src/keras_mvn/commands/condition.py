@@ -63,7 +63,7 @@ def condition(
         for batch, normal in model.stream(table, output, known.columns):
             values = known.values(batch, model.preprocessing)
             frame = conditioned(normal, values).to_frame(level=level)
-            write(frame)
+            write(frame, {})
             rows += len(frame)
             progress(rows, f"{rows} rows")
     if out is not None:

@@ -18,7 +18,7 @@ __all__ = ["predict"]
 @_options.level_option
 @click.option(
     "--keep",
-    help="Columns of DATA to repeat in front, such as an identifier: a,b,c.",
+    help="Columns of DATA to repeat in front as they are, such as an identifier: a,b,c.",
 )
 @_options.reading_options
 @_options.as_json
@@ -45,7 +45,7 @@ def predict(
       keras-mvn predict air new.csv --out predictions.parquet
       keras-mvn predict air new.csv --level 0.5 --keep station,date | head
     """  # noqa: D301  (click's \b: lines stay as they are)
-    from keras_mvn.commands._console import Output
+    from keras_mvn.commands._console import Output, RefusalError
     from keras_mvn.commands._model import FittedModel
     from keras_mvn.commands._tables_out import frame_writer
     from keras_mvn.tables import columns_named, open_table
@@ -53,14 +53,18 @@ def predict(
     output = Output(as_json, quiet=out is None)
     table = open_table(data, _options.reading_of(separator, encoding))
     model = FittedModel.load(model_dir)
-    kept = columns_named(keep, table.columns)
+    kept = tuple(dict.fromkeys(columns_named(keep, table.columns)))
     rows = 0
     with frame_writer(out) as write, output.progress(f"predicting {data.name}") as progress:
         for batch, normal in model.stream(table, output, kept):
             frame = normal.to_frame(level=level)
-            for i, name in enumerate(kept):
-                frame.insert(i, name, batch.column(name).to_pandas(), allow_duplicates=True)
-            write(frame)
+            twice = [name for name in kept if name in frame.columns]
+            if twice:
+                raise RefusalError(
+                    f"--keep {','.join(twice)}: a column of the predictions is called so, too; "
+                    f"rename the column of {data}."
+                )
+            write(frame, {name: batch.column(name) for name in kept})
             rows += len(frame)
             progress(rows, f"{rows} rows")
     if out is not None:
