@@ -525,7 +525,7 @@ class TestMeanWarmUp:
                 1,
                 marks=pytest.mark.skipif(
                     keras.backend.backend() == "jax",
-                    reason="with use_ema a second fit fails on JAX, whatever the model (Keras 3.15)",
+                    reason="a second fit with use_ema fails on JAX, whatever the model",
                 ),
             ),
         ],
