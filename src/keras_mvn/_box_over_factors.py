@@ -45,8 +45,8 @@ def over_factors(
     mode, precision = _mode(a, b, loadings)
     integrand = _Integrand(a, b, loadings)
     identity = np.broadcast_to(np.eye(r), precision.shape)
-    curved = _transposed(solve_lower(np.linalg.cholesky(precision), identity))
-    proposal = _Proposal(mode, mode.copy(), np.array(curved))
+    root = solve_lower(np.linalg.cholesky(precision), identity)
+    proposal = _Proposal(mode, mode.copy(), np.linalg.cholesky(_transposed(root) @ root))
     rng = np.random.default_rng(seed)
     for _ in range(_ROUNDS):
         points = shifted_points(r, _PILOT, rng)
@@ -77,7 +77,7 @@ class _Integrand:
 @final
 @dataclass(frozen=True)
 class _Proposal:
-    """Half N(centre, F Fᵀ), half N(mode, I): (rows, r), (rows, r), and F (rows, r, r)."""
+    """Half N(centre, F Fᵀ), half N(mode, I): (rows, r), (rows, r), and F (rows, r, r), lower."""
 
     mode: Array
     centre: Array
@@ -90,9 +90,10 @@ class _Proposal:
         mode, centre, factor = self.mode[part, None], self.centre[part, None], self.factor[part]
         inside = centre + standard[:half] @ _transposed(factor)
         f = np.concatenate([inside, mode + standard[half:]], axis=-2)
-        inverse = np.linalg.inv(factor)
+        identity = np.broadcast_to(np.eye(factor.shape[-1]), factor.shape)
+        inverse = solve_lower(factor, identity)
         log_narrow = -0.5 * (((f - centre) @ _transposed(inverse)) ** 2).sum(axis=-1)
-        log_narrow += np.linalg.slogdet(inverse)[1][:, None]
+        log_narrow -= np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(axis=-1)[:, None]
         log_wide = -0.5 * ((f - mode) ** 2).sum(axis=-1)
         return f, np.logaddexp(log_narrow, log_wide) - math.log(2.0)
 
