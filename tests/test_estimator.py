@@ -3,10 +3,12 @@
 import copy
 import pickle
 import random
+import signal
 import subprocess
 import sys
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -662,6 +664,110 @@ def test_an_interrupted_fit_is_usable():
     with pytest.raises(KeyboardInterrupt):
         nothing.fit(x, y, callbacks=lambda: At(0, KeyboardInterrupt()))
     assert not hasattr(nothing, "model_")
+
+
+@pytest.fixture
+def python_handles_sigint():
+    """It is ignored where a shell runs tests with &."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class InterruptedStep(keras.callbacks.Callback):
+    """^C when JAX has taken the model's buffers, and before it has given others back."""
+
+    def __init__(self, epoch, times=1):
+        super().__init__()
+        self.epoch, self.left = epoch, times
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_begin(self, logs=None):
+        step = self.model.train_function
+
+        def interrupted(*arguments):
+            result = step(*arguments)
+            while self.now == self.epoch and self.left:
+                self.left -= 1
+                signal.raise_signal(signal.SIGINT)
+            return result
+
+        self.model.train_function = interrupted
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_control_c_in_the_middle_of_a_step(times, python_handles_sigint):
+    x, y, _ = draw(250)
+    settings = {"hidden": (8,), "batch_size": 32, "random_state": 0, "dropout": 0.1}
+    estimator = MultivariateNormalRegressor(epochs=20, n_members=2, **settings)
+    with pytest.raises(KeyboardInterrupt):
+        estimator.fit(x, y, callbacks=lambda: InterruptedStep(4, times))
+    assert estimator.interrupted_
+    assert len(estimator.ensemble_) == 1
+    assert len(estimator.history_[0]["loss"]) == (5 if times == 1 else 4)
+    best = min(estimator.history_[0]["val_loss"])
+    rows = estimator.split_["validation"]
+    found = estimator.ensemble_.members[0].evaluate(
+        x[rows].astype("float32"), y[rows].astype("float32"), verbose=0
+    )
+    assert found == pytest.approx(best, rel=1e-4)
+    twin = pickle.loads(pickle.dumps(estimator))
+    np.testing.assert_array_equal(twin.predict(x), estimator.predict(x))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_control_c_in_a_later_network_keeps_those_before(python_handles_sigint):
+    x, y, _ = draw(150)
+    made = []
+
+    def callbacks():
+        made.append(InterruptedStep(0 if len(made) == 1 else 99))
+        return made[-1]
+
+    for settings, kept in (({"n_members": 2}, "ensemble_"), ({"covariance": "auto"}, "selection_")):
+        made.clear()
+        estimator = MultivariateNormalRegressor(**settings, **{**SMALL, "calibration": None})
+        with pytest.raises(KeyboardInterrupt):
+            estimator.fit(x, y, callbacks=callbacks)
+        assert len(made) == 2
+        assert len(getattr(estimator, kept)) == 1
+        assert estimator.interrupted_
+
+
+def test_control_c_while_calibrating_loses_nothing(python_handles_sigint):
+    class Own(kmvn.calibration.Temperature):
+        @classmethod
+        def fit(cls, normal, y, missing="propagate"):
+            signal.raise_signal(signal.SIGINT)
+            return super().fit(normal, y, missing)
+
+    x, y, _ = draw(200)
+    estimator = MultivariateNormalRegressor(calibration=Own, **SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        estimator.fit(x, y)
+    assert estimator.interrupted_
+    assert estimator.calibration_.temperature > 0
+    assert len(estimator.history_["loss"]) == 3
+
+
+def test_a_handler_of_ones_own_is_called(python_handles_sigint):
+    x, y, _ = draw(100)
+    heard = []
+    signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+    estimator = MultivariateNormalRegressor(calibration=None, **SMALL)
+    estimator.fit(x, y, callbacks=lambda: InterruptedStep(1))
+    assert heard == [1]
+    assert not estimator.interrupted_
+    assert len(estimator.history_["loss"]) == 3
+
+
+def test_fits_in_threads_leave_signals_alone(python_handles_sigint):
+    x, y, _ = draw(60)
+    with ThreadPoolExecutor(1) as pool:
+        estimator = MultivariateNormalRegressor(calibration=None, **SMALL)
+        assert not pool.submit(estimator.fit, x, y).result().interrupted_
 
 
 # --- transforms of targets -----------------------------------------------------------------------

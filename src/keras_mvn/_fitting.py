@@ -19,6 +19,7 @@ import numpy as np
 from keras_mvn import _fitting_backup
 from keras_mvn._fitting_data import Batches, Table
 from keras_mvn._heads import heads
+from keras_mvn._interrupts import Interruption, held_back, is_interrupt
 from keras_mvn._recipe import Recipe, batch_size_for, loss_for, network, optimizer
 from keras_mvn._seeding import random_state
 from keras_mvn.callbacks import NonFiniteGuard
@@ -143,34 +144,49 @@ class _Run:
         stopping = _Stopping(self.recipe.patience, validation is not None, earlier)
         backup = _Backup(self, stopping)
         made = [] if make_callbacks is None else keras.tree.flatten(make_callbacks())
-        chain = [
-            NonFiniteGuard(),
-            keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
-            _Epochs(batches, seed),
-            backup,
-            stopping,
-            *([] if deadline is None else [_Deadline(deadline)]),
-            *made,
-        ]
         evaluated = None if validation is None else Batches(validation, EVALUATED_AT_ONCE)
-        try:
-            self.model.fit(
-                batches,
-                validation_data=evaluated,
-                epochs=self.recipe.epochs,
-                initial_epoch=0 if earlier is None else earlier.epoch,
-                callbacks=chain,
-                shuffle=False,
-                verbose=verbose,
-            )
-        except KeyboardInterrupt:
-            if stopping.best_weights is None:
-                raise
-            self.model = _usable(self.model)
-            self.model.set_weights(stopping.best_weights)
-            return True
-        backup.finish()
-        return False
+        with held_back() as interruption:
+            chain = [
+                NonFiniteGuard(),
+                keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+                _Epochs(batches, seed),
+                backup,
+                stopping,
+                _Interrupted(interruption, stopping),
+                *([] if deadline is None else [_Deadline(deadline)]),
+                *made,
+            ]
+            try:
+                self.model.fit(
+                    batches,
+                    validation_data=evaluated,
+                    epochs=self.recipe.epochs,
+                    initial_epoch=0 if earlier is None else earlier.epoch,
+                    callbacks=chain,
+                    shuffle=False,
+                    verbose=verbose,
+                )
+            except BaseException as error:
+                if not is_interrupt(error):
+                    raise
+                if stopping.best_weights is None:
+                    raise KeyboardInterrupt from error
+                self._revive(stopping.best_weights, len(batches))
+                return True
+        if not interruption.requested:
+            backup.finish()
+        return interruption.requested
+
+    def _revive(self, weights: list[Array], steps_per_epoch: int) -> None:
+        """Make a model that was stopped in mid-step, when JAX may have its buffers, usable."""
+        self.model.set_weights(weights)
+        if keras.backend.backend() != "jax":
+            return
+        for generator in _seed_generators(self.model):
+            generator.state.assign([0, 0])
+        self.model.compile(optimizer(self.recipe.learning_rate, steps_per_epoch), self.model.loss)
+        # Or the file would hold no state of it, and Keras would refuse to load the file.
+        self.model.optimizer.build(self.model.trainable_variables)
 
     def _take_up_earlier(self) -> _fitting_backup.State | None:
         """What an earlier process left, if it did; weights and history are then those."""
@@ -185,17 +201,6 @@ class _Run:
             for variable, value in zip(variables, earlier.optimizer, strict=True):
                 variable.assign(value)
         return earlier
-
-
-def _usable(model: Any) -> Any:
-    """The model itself, or a copy where JAX may have given its buffers away in mid-step."""
-    if keras.backend.backend() != "jax":
-        return model
-    fresh = keras.models.clone_model(model)
-    fresh.compile(type(model.optimizer).from_config(model.optimizer.get_config()), loss=model.loss)
-    # Or the file would hold no state of it, and Keras would refuse to load the file.
-    fresh.optimizer.build(fresh.trainable_variables)
-    return fresh
 
 
 class _Stopping(keras.callbacks.EarlyStopping):
@@ -301,6 +306,27 @@ class _Backup(keras.callbacks.Callback):
             weights=self._run.model.get_weights(),
         )
         _fitting_backup.write(self._run.folder, state)
+
+
+class _Interrupted(keras.callbacks.Callback):
+    """Stops after ^C, between two steps."""
+
+    def __init__(self, interruption: Interruption, stopping: _Stopping) -> None:
+        super().__init__()
+        self._interruption, self._stopping = interruption, stopping
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Stop; with nothing to keep, before the first epoch is over, as ^C does."""
+        if not self._interruption.requested:
+            return
+        if self._stopping.best_weights is None:
+            raise KeyboardInterrupt
+        self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Begin no other epoch."""
+        if self._interruption.requested:
+            self.model.stop_training = True
 
 
 class _Deadline(keras.callbacks.Callback):

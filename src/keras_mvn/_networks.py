@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_mvn import _fitting, covariances
 from keras_mvn._fitting_data import Table
+from keras_mvn._interrupts import held_back
 from keras_mvn._recipe import Recipe
 from keras_mvn.covariances import Covariance
 from keras_mvn.ensemble import DeepEnsemble
@@ -144,12 +145,18 @@ class Fitter:
     def members(
         self, recipe: Recipe, n: int, first: _fitting.Trained | None = None
     ) -> list[_fitting.Trained]:
-        """n networks, fewer after ^C; the first may be there already."""
+        """n networks, the first of which may be there already.
+
+        Fewer after ^C: one that was cut short is left out, unless it is the only one.
+        """
         trained = [] if first is None else [first]
         while len(trained) < n and not (trained and self.interrupted):
             i = len(trained)
-            trained.append(self._train(recipe, i, f"member_{i}", n - i))
-            self._say(f"network {i + 1} of {n}: {trained[i].summary()}")
+            one = self._train_unless_interrupted(recipe, i, f"member_{i}", n - i, bool(trained))
+            if one is None or (trained and one.interrupted):
+                break
+            trained.append(one)
+            self._say(f"network {i + 1} of {n}: {one.summary()}")
         return trained
 
     def select(self, recipe: Recipe, others: int) -> list[Tried]:
@@ -175,17 +182,35 @@ class Fitter:
             if tried and (self.interrupted or late):
                 break
             own = replace(recipe, covariance=choice.covariance, constant=choice.constant)
-            trained = self._train(own, 0, choice.folder, len(choices) - i + others)
+            left = len(choices) - i + others
+            trained = self._train_unless_interrupted(own, 0, choice.folder, left, bool(tried))
+            if trained is None:
+                break
             nll = _mean_nll(trained, self._validation)
             tried.append(Tried(choice, nll, own, trained))
             self._say(f"{choice.name}: validation NLL {nll:.4f}, {trained.summary()}")
         return sorted(tried, key=lambda one: np.inf if np.isnan(one[1]) else one[1])
 
+    def _train_unless_interrupted(
+        self, recipe: Recipe, member: int, folder: str, left: int, expendable: bool
+    ) -> _fitting.Trained | None:
+        """As `_train`; None after ^C before the first epoch was over, where others are there."""
+        with held_back() as interruption:
+            try:
+                trained = self._train(recipe, member, folder, left)
+            except KeyboardInterrupt:
+                self.interrupted = True
+                if not expendable:
+                    raise
+                return None
+            self.interrupted = trained.interrupted or interruption.requested
+        return trained
+
     def _train(self, recipe: Recipe, member: int, folder: str, left: int) -> _fitting.Trained:
         """One network, in its share of the time that is left for so many."""
         now = time.monotonic()
         state = np.random.SeedSequence([self._seed, 2, member]).generate_state(1)
-        trained = _fitting.train(
+        return _fitting.train(
             recipe,
             self._training,
             self._validation,
@@ -197,8 +222,6 @@ class Fitter:
             backup_dir=None if self._folder is None else self._folder / folder,
             verbose=2 if self._verbose >= 2 else 0,
         )
-        self.interrupted = trained.interrupted
-        return trained
 
     def _say(self, line: str) -> None:
         if self._verbose:

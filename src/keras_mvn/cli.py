@@ -39,8 +39,9 @@ class _Group(click.Group):
             if "pip install" not in str(error):  # another package's trouble: let it be seen
                 raise
             raise RefusalError(str(error)) from error
-        except KeyboardInterrupt:
-            click.echo("keras-mvn: interrupted", err=True)
+        except KeyboardInterrupt as error:
+            why = f"; {error}" if error.args else ""
+            click.echo(f"keras-mvn: interrupted{why}", err=True)
             ctx.exit(INTERRUPTED)
 
 

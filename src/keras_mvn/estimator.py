@@ -16,6 +16,7 @@ from keras_mvn._estimator_calibration import calibration_kind
 from keras_mvn._estimator_parameters import is_auto, recipe_of
 from keras_mvn._fitting_data import Split, Table
 from keras_mvn._heads import heads
+from keras_mvn._interrupts import held_back
 from keras_mvn._names import target_names_of
 from keras_mvn._networks import Fitter, ensemble_of, thinned
 from keras_mvn._optional import require
@@ -230,7 +231,9 @@ class MultivariateNormalRegressor(
         Raises:
             ValueError: arguments or parameters that are wrong; the message says which.
             KeyboardInterrupt: ^C. After the first epoch the estimator is fitted all the same, with
-                the best weights until then, and `interrupted_` is true.
+                the best weights until then, and `interrupted_` is true: training ends after the
+                step it is in, the calibration is still made. A second ^C does not wait for that.
+                Where SIGINT has a handler of your own, that one is called.
 
         Warns:
             UserWarning: too few rows for a calibration.
@@ -258,19 +261,20 @@ class MultivariateNormalRegressor(
             time_budget=self.time_budget,
             verbose=int(self.verbose),
         )
-        self._train(fitter, recipe, seed)
-        self._one_dimensional = data.one_dimensional
-        self.target_names_ = data.names
-        self.target_transform_ = transform
-        self.split_ = split_._asdict()
-        self.interrupted_ = fitter.interrupted
-        self._calibrate(training.of(split_.calibration))
+        with held_back() as interruption:
+            self._train(fitter, recipe, seed)
+            self._one_dimensional = data.one_dimensional
+            self.target_names_ = data.names
+            self.target_transform_ = transform
+            self.split_ = split_._asdict()
+            self._calibrate(training.of(split_.calibration))
+        self.interrupted_ = fitter.interrupted or interruption.requested
         if self.interrupted_:
             raise KeyboardInterrupt
         return self
 
     def _train(self, fitter: Fitter, recipe: Recipe, seed: int) -> None:
-        for name in ("model_", "ensemble_", "selection_"):  # of an earlier fit
+        for name in ("model_", "ensemble_", "selection_", "interrupted_"):  # of an earlier fit
             if hasattr(self, name):
                 delattr(self, name)
         n = int(self.n_members)

@@ -76,6 +76,12 @@ class Output:
         """A line on stderr, wherever the words go."""
         click.echo(f"warning: {text}", err=True)
 
+    @staticmethod
+    def interrupting() -> None:
+        """That ^C was heard; past all buffers, which a signal may find in the midst of writing."""
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nkeras-mvn: stopping after this step; ^C again does not wait\n")
+
     def result(self, values: dict[str, Any]) -> None:
         """The JSON object, where one was asked for."""
         if self.json:

@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_mvn import _fitting_data
 from keras_mvn._fitting import predict_normal
+from keras_mvn._interrupts import held_back
 from keras_mvn._networks import Candidate, constant_covariance, independent
 from keras_mvn._optional import require
 from keras_mvn._streaming import StreamingMoments
@@ -91,18 +92,25 @@ def run(given: dict[str, Any], context: click.Context) -> None:
     folder.check(given["resume"], given["overwrite"])
     _check(given)
     prepared = _prepared(given, folder, output)
-    networks, interrupted = _networks(given, prepared, folder, output)
-    metrics = _assessed(prepared, networks, folder, output)
-    about = _about(given, prepared, networks, interrupted, time.monotonic() - began)
-    _write(folder.partial, prepared, networks["model"], given["calibration"], about)
-    folder.finish()
-    output.say(_assessing.comparison(metrics))
-    with output.progress("writing the report"):
-        write_report(folder.target)
+    try:
+        with held_back(output.interrupting) as interruption:
+            networks, interrupted = _networks(given, prepared, folder, output)
+            metrics = _assessed(prepared, networks, folder, output)
+            about = _about(given, prepared, networks, interrupted, time.monotonic() - began)
+            _write(folder.partial, prepared, networks["model"], given["calibration"], about)
+            folder.finish()
+            output.say(_assessing.comparison(metrics))
+            with output.progress("writing the report"):
+                write_report(folder.target)
+    except KeyboardInterrupt:
+        if not folder.partial.exists():
+            raise
+        raise KeyboardInterrupt(f"{folder.partial} is kept; --resume goes on with it") from None
     output.say(f"{folder.target}: model, metrics.json, report.html; {about['seconds']:.0f} s")
     output.result({"out": str(folder.target), "fit": about, "metrics": metrics})
     if interrupted:
         output.say("interrupted: the best weights until then were kept")
+    if interruption.requested or interrupted:
         context.exit(INTERRUPTED)
 
 
