@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from keras import ops
 
 from keras_mvn._numeric import count_rows
-from keras_mvn.types import Tensor
+from keras_mvn.types import Array, Tensor
 
-__all__ = ["auto_strength", "checked_shrinkage", "mean_of_rows"]
+__all__ = ["auto_strength", "checked_shrinkage", "in_steps", "mean_of_rows"]
 
 ROWS = 16.0
 """c of `shrinkage="auto"`, λ = c/n for scales, c k/n for k other numbers (docs/choosing.md)."""
@@ -34,6 +36,12 @@ def checked_shrinkage(shrinkage: float | str | None) -> float | str | None:
 def auto_strength(numbers: int, rows: int) -> float:
     """λ of "auto" for so many numbers, learnt from so many rows."""
     return min(LARGEST, ROWS * numbers / rows)
+
+
+@functools.lru_cache(maxsize=64)
+def in_steps(steps: tuple[tuple[float, int], ...], dtype: str) -> Array:
+    """Each strength as often as it says, one after the other; made once, never written to."""
+    return np.concatenate([np.full(count, strength, dtype) for strength, count in steps])
 
 
 def mean_of_rows(penalty: Tensor, mask: Tensor | None) -> Tensor:

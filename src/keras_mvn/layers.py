@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_mvn import _tagging, covariances, moments
 from keras_mvn._checks import names_of_targets, whole
-from keras_mvn._shrinkage import auto_strength, checked_shrinkage, mean_of_rows
+from keras_mvn._shrinkage import auto_strength, checked_shrinkage, in_steps, mean_of_rows
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.kernels import Origin, parameters
@@ -289,12 +289,12 @@ class MultivariateNormalHead(keras.layers.Layer):
         shape_params = (
             ops.zeros((0,), self.compute_dtype)
             if self.origin_shape is None
-            else ops.convert_to_tensor(self.origin_shape)
+            else self._tensor(self.origin_shape)
         )
         return Origin(
-            ops.convert_to_tensor(self.origin_mean),
-            ops.convert_to_tensor(self.origin_stddev),
-            ops.convert_to_tensor(self.origin_scale),
+            self._tensor(self.origin_mean),
+            self._tensor(self.origin_stddev),
+            self._tensor(self.origin_scale),
             shape_params,
         )
 
@@ -333,8 +333,17 @@ class MultivariateNormalHead(keras.layers.Layer):
         trunk = ops.stop_gradient(inputs) if self.stop_trunk else inputs
         return [(self.mean_dense, inputs), (self.covariance_dense, trunk)]
 
+    def _tensor(self, weight: Any) -> Tensor:
+        """A weight or an array in the dtype of the arithmetic.
+
+        Where nothing is compiled, Keras' conversions cost as much as a small operation each.
+        """
+        if isinstance(weight, keras.Variable) and weight.dtype == self.compute_dtype:
+            return weight.value
+        return ops.cast(ops.convert_to_tensor(weight), self.compute_dtype)
+
     def _joined(self, weights: list[Any]) -> Tensor:
-        tensors = [ops.cast(ops.convert_to_tensor(w), self.compute_dtype) for w in weights]
+        tensors = [self._tensor(weight) for weight in weights]
         return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors, axis=-1)
 
     def _strengths(self) -> Tensor | None:
@@ -343,9 +352,9 @@ class MultivariateNormalHead(keras.layers.Layer):
         if dense is None or max(of_scales, of_others) == 0:
             return None
         scales = self.covariance.scale_raw_size(self.event_size) or 0
-        strengths = np.zeros(self.covariance.raw_size(self.event_size))
-        strengths[:scales], strengths[scales : dense.units] = of_scales, of_others
-        return ops.convert_to_tensor(strengths, self.compute_dtype)
+        rest = self.covariance.raw_size(self.event_size) - dense.units
+        steps = (of_scales, scales), (of_others, dense.units - scales), (0.0, rest)
+        return ops.convert_to_tensor(in_steps(steps, self.compute_dtype))
 
     def save_own_variables(self, store: Any) -> None:
         """Keras' own, and how many rows `adapt` counted: loaded weights shrink alike."""

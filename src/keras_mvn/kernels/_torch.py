@@ -14,6 +14,7 @@ __all__ = [
     "Pass",
     "address",
     "differentiated",
+    "in_dtype",
     "native_reason",
     "rows_contiguous",
     "unsupported_dtype",
@@ -31,6 +32,11 @@ def unsupported_dtype(tensor: torch.Tensor) -> str | None:
     if tensor.dtype in (torch.float32, torch.float64):
         return None
     return f"the tensors are {tensor.dtype}."
+
+
+def in_dtype(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Itself, if it has this dtype: `to` costs more than the question."""
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 def rows_contiguous(matrix: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from keras_mvn.kernels._torch import (
     Pass,
     address,
     differentiated,
+    in_dtype,
     native_reason,
     unsupported_dtype,
 )
@@ -44,8 +45,8 @@ def parameters(
     rows = raw.reshape(-1, raw.shape[-1])
     if bias is None:
         bias = raw.new_zeros(raw.shape[-1])
-    constants = (x.to(raw.dtype) for x in (bias, *origin))
-    strong = None if strengths is None else strengths.to(raw.dtype)
+    constants = (in_dtype(x, raw.dtype) for x in (bias, *origin))
+    strong = None if strengths is None else in_dtype(strengths, raw.dtype)
     y_pred, penalty = _with_gradient(rows, *constants, strong, radius)
     return Emitted(
         y_pred.reshape(raw.shape), None if strengths is None else penalty.reshape(raw.shape[:-1])
