@@ -179,7 +179,10 @@ class TestKinds:
             (["01/31/2020", "02/01/2020"], "date", "%m/%d/%Y"),
             (["01/02/2020", "02/03/2020"], "date", "month could also be first"),
             (["31.01.2020 10:00", "01.02.2020 11:00"], "date", "%d.%m.%Y %H:%M"),
+            (["0812-05-04", "2021-02-01", "3021-02-01"], "date", "0812-05-04 to 3021-02-01"),
             (["18.00.00", "19.30.00"], "time of day", "%H.%M.%S"),
+            (["1,5", "1,5", "2,5"], "category", "if these are numbers: --decimal ,"),
+            ([f"{i},5" for i in range(60)], "dropped", "if these are numbers: --decimal ,"),
             (["18:00", "19:30"], "time of day", "%H:%M"),
             (["7", "7", "7"], "dropped", "always 7"),
             (["a", "a", "a"], "dropped", "always 'a'"),
@@ -203,6 +206,17 @@ class TestKinds:
             decide(profiled(pyarrow.array(["a", "b", "a"]).dictionary_encode())).kind == "category"
         )
 
+    def test_codes_that_the_file_calls_categories_are_categories(self):
+        codes = pyarrow.array([1, 2, 1, 3, None]).dictionary_encode()
+        profile = profiled(codes)
+        assert decide(profile).kind == "category"
+        assert decide(profile, "number").why == "from 1 to 3"
+
+    def test_nanoseconds_are_more_than_is_kept(self):
+        exact = pyarrow.array([0, 1, 90_000_000_000_001], pyarrow.timestamp("ns"))
+        assert decide(profiled(exact)).why.startswith("1970-01-01 to 1970-01-02")
+        assert decide(profiled(exact.cast(pyarrow.time64("ns"), safe=False))).kind == "time of day"
+
     def test_a_late_text_makes_no_category_of_numbers(self):
         values = [str(i) for i in range(99)] + ["n.a. today"]
         with pytest.raises(TableError, match=r"'n\.a\. today' in row 100 is none"):
@@ -216,6 +230,7 @@ class TestKinds:
 
     def test_decimal_commas(self):
         assert profiled(["1,5", "2,5"], decimal=",").number.high == 2.5
+        assert profiled(["1,5", "1.234"], decimal=",").number.example == ("1.234", 1)
 
     def test_infinite_numbers_are_refused_unless_declared(self):
         with pytest.raises(TableError, match="infinite number in row 2"):
@@ -225,7 +240,7 @@ class TestKinds:
     def test_what_the_user_says_counts(self):
         codes = profiled(["1", "2", "3"] * 5)
         assert decide(codes, "category").kind == "category"
-        with pytest.raises(TableError, match="--as x=date"):
+        with pytest.raises(TableError, match="--as x=date: its cells are numbers from 1 to 3"):
             decide(codes, "date")
         with pytest.raises(TableError, match="expected one of"):
             decide(codes, "colour")
@@ -571,8 +586,43 @@ def test_numbers_in_text_are_read_as_python_reads_them(rng):
     np.testing.assert_array_equal(values.numbers[:2000], numbers)
 
 
+def test_a_code_is_the_same_however_it_is_written():
+    for values in (["2", "2.0", " 2", "02"], [2.0, 2.0, 2.0, np.nan], [2, 2, 2, None]):
+        texts = Cells().categories(pyarrow.array(values, from_pandas=True)).to_pylist()
+        assert texts == ["2", "2", "2", "02" if values[-1] == "02" else None]
+    assert Cells().categories(pyarrow.array(["v2.0", "1.05"])).to_pylist() == ["v2.0", "1.05"]
+
+
+def test_views_of_strings_are_read_as_strings(tmp_path, rng):
+    frame = table_of(rng)[["color", "a", "b"]]
+    table = pyarrow.Table.from_pandas(frame)
+    views = table.set_column(0, "color", table["color"].cast(pyarrow.string_view()))
+    with pyarrow.ipc.new_file(str(tmp_path / "t.arrow"), views.schema) as file:
+        file.write_table(views)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    of_views, of_text = (prepared(tmp_path / f"t.{s}", tmp_path / s) for s in ("arrow", "csv"))
+    assert of_views[0].preprocessing.names == of_text[0].preprocessing.names
+    np.testing.assert_array_equal(of_views[1], of_text[1])
+
+
+def test_numbers_beyond_float32_are_refused(tmp_path, rng):
+    frame = table_of(rng)[["size", "a", "b"]]
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    planned = prepared(tmp_path / "t.csv", tmp_path / "work")[0]
+    far = pyarrow.record_batch({"size": [1.0, 1e300]})
+    with pytest.raises(TableError, match=r"column 'size' holds 1e\+300: too far"):
+        planned.preprocessing.inputs(far)
+    frame.loc[3, "b"] = -1e300
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(TableError, match=r"the target 'b' holds -1e\+300"):
+        prepared(tmp_path / "t.csv", tmp_path / "work")
+
+
 def test_a_wide_head_is_no_trouble(tmp_path):
     buffer = io.StringIO()
     pandas.DataFrame(np.ones((2, 10_000))).to_csv(buffer, index=False)
     text = "\n".join(["n" + ",n".join(map(str, range(10_000))), *buffer.getvalue().split("\n")[1:]])
     assert len(open_table(write(tmp_path / "t.csv", text)).columns) == 10_000
+    names = [f"a name of more than forty characters, number {i}" for i in range(10_000)]
+    quoted = ",".join(f'"{name}"' for name in names)
+    assert open_table(write(tmp_path / "t.csv", f"{quoted}\n")).columns == tuple(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 __all__ = [
+    "FiniteRange",
     "as_json",
     "data_argument",
     "level_option",
@@ -17,6 +19,18 @@ __all__ = [
     "reading_of",
     "reading_options",
 ]
+
+
+class FiniteRange(click.FloatRange):
+    """Numbers in a range, which nan never leaves and inf often not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A finite number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
 
 data_argument = click.argument("data", type=click.Path(path_type=Path))
 """A file with a table; what is wrong with it, `keras_mvn.tables` says."""
@@ -35,7 +49,7 @@ out_option = click.option(
 
 level_option = click.option(
     "--level",
-    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    type=FiniteRange(0.0, 1.0, min_open=True, max_open=True),
     default=0.9,
     show_default=True,
     help="Probability of the intervals.",

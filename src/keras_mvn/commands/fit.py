@@ -67,7 +67,7 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
 )
 @click.option("--loss", type=click.Choice(LOSSES), default="balanced", show_default=True)
 @click.option("--hidden", default="64,64", show_default=True, help="Widths of the hidden layers.")
-@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.0)
+@click.option("--dropout", type=_options.FiniteRange(0, 1, max_open=True), default=0.0)
 @click.option("--epochs", type=click.IntRange(1), default=1000, show_default=True, help="At most.")
 @click.option(
     "--patience",
@@ -78,11 +78,11 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Rows in a step; by default by size.")
 @click.option(
-    "--learning-rate", type=click.FloatRange(0, min_open=True), default=5e-3, show_default=True
+    "--learning-rate", type=_options.FiniteRange(0, min_open=True), default=5e-3, show_default=True
 )
 @click.option(
     "--time-budget",
-    type=click.FloatRange(0, min_open=True),
+    type=_options.FiniteRange(0, min_open=True),
     metavar="SECONDS",
     help="For training all networks; what is best by then is taken.",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
@@ -17,6 +18,8 @@ __all__ = [
     "TIME_FORMATS",
     "Cells",
     "Values",
+    "is_coded",
+    "is_decimal_comma",
     "is_number",
     "is_temporal",
     "is_text",
@@ -82,6 +85,11 @@ class Cells:
         nothing = arrow.array(sorted(MISSING | set(self.missing)), arrow.string())
         return compute.if_else(compute.is_in(trimmed, nothing), None, trimmed)
 
+    def categories(self, column: Any) -> Any:
+        """As `texts`; a code is the same one whether it is written 2 or 2.0."""
+        compute = _arrow()[1]
+        return compute.replace_substring_regex(self.texts(column), r"^([+-]?\d+)\.0+$", r"\1")
+
     def numbers(self, column: Any) -> Values:
         """Of numbers, and of text that is numbers."""
         arrow, _ = _arrow()
@@ -104,12 +112,17 @@ class Cells:
         arrow, compute = _arrow()
         pointed = texts
         if self.decimal != ".":
+            if compute.any(compute.match_substring(texts, ".")).as_py():  # thousands? or a point?
+                return _each(texts, self._pointless)
             pointed = compute.replace_substring(texts, self.decimal, ".")
         try:
             numbers = pointed.cast(arrow.float64()).to_numpy(zero_copy_only=False)
         except arrow.ArrowInvalid:
             return _each(pointed, _float)
         return Values(np.array(numbers, dtype=np.float64), np.zeros(len(numbers), dtype=bool))
+
+    def _pointless(self, text: str) -> float | None:
+        return None if "." in text else _float(text.replace(self.decimal, "."))
 
     def truths(self, column: Any) -> Values:
         """1 and 0 of true and false, yes and no."""
@@ -125,7 +138,7 @@ class Cells:
         arrow, _ = _arrow()
         kind = column.type
         if arrow.types.is_date(kind) or arrow.types.is_timestamp(kind):
-            stamps = column.cast(arrow.timestamp("us", getattr(kind, "tz", None)))
+            stamps = column.cast(arrow.timestamp("us", getattr(kind, "tz", None)), safe=False)
             whole = stamps.cast(arrow.int64()).to_numpy(zero_copy_only=False)
             return Values(whole.astype(np.float64) * 1e-6, np.zeros(len(whole), dtype=bool))
         if form is None or not is_text(kind):
@@ -136,7 +149,7 @@ class Cells:
         """Seconds since midnight."""
         arrow, _ = _arrow()
         if arrow.types.is_time(column.type):
-            ticks = column.cast(arrow.time64("us")).cast(arrow.int64())
+            ticks = column.cast(arrow.time64("us"), safe=False).cast(arrow.int64())
             seconds = ticks.to_numpy(zero_copy_only=False).astype(np.float64) * 1e-6
             return Values(seconds, np.zeros(len(seconds), dtype=bool))
         if form is None or not is_text(column.type):
@@ -150,11 +163,23 @@ def _arrow() -> tuple[Any, Any]:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether cells of this `pyarrow` type are text."""
+    """Whether cells of this `pyarrow` type are text, or read as such: codes of categories."""
     types = _arrow()[0].types
+    if is_coded(kind):
+        return True
     if types.is_dictionary(kind):
         kind = kind.value_type
     return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def is_coded(kind: Any) -> bool:
+    """Whether they are numbers that the file calls categories."""
+    return bool(_arrow()[0].types.is_dictionary(kind) and is_number(kind.value_type))
+
+
+def is_decimal_comma(text: str) -> bool:
+    """Whether this is a number, if a comma is its decimal point."""
+    return re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", text.strip()) is not None
 
 
 def is_number(kind: Any) -> bool:
@@ -224,6 +249,6 @@ def _seconds(texts: list[str], form: str) -> Array:
     stamps = pandas.to_datetime(
         pandas.Series(texts, dtype=object), format=form, errors="coerce", utc=True
     )
-    nanoseconds = stamps.astype("datetime64[ns, UTC]").astype("int64").to_numpy()
+    microseconds = stamps.astype("datetime64[us, UTC]").astype("int64").to_numpy()
     missing = stamps.isna().to_numpy()
-    return np.asarray(np.where(missing, np.nan, nanoseconds * 1e-9), dtype=np.float64)
+    return np.asarray(np.where(missing, np.nan, microseconds * 1e-6), dtype=np.float64)

@@ -27,7 +27,6 @@ __all__ = [
 ]
 
 DAY = 86400.0
-YEAR = 365.2425 * DAY
 
 RARE = 0.005
 """Share of training rows below which a category is rare, within the next two limits of rows."""
@@ -178,7 +177,7 @@ class CategoryEncoder(Encoder):
         return [*(f"{self.column}={level}" for level in self.levels), *others]
 
     def _encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
-        texts = cells.texts(column)
+        texts = cells.categories(column)
         missing = ~texts.is_valid().to_numpy(zero_copy_only=False)
         arrow = require("pyarrow", "reading a table")
         compute = require("pyarrow.compute", "reading a table")
@@ -190,13 +189,13 @@ class CategoryEncoder(Encoder):
     def unknown(self, column: Any, cells: Cells) -> list[str]:
         """Categories in these cells that were in no training row, or too rare there."""
         known = {*self.levels, None}
-        return [text for text in cells.texts(column).unique().to_pylist() if text not in known]
+        return [text for text in cells.categories(column).unique().to_pylist() if text not in known]
 
     @classmethod
     def fit(cls, decision: Decision, column: Any, cells: Cells, indicator: bool) -> Self | None:
         """The frequent categories, in order of frequency."""
         compute = require("pyarrow.compute", "reading a table")
-        texts = cells.texts(column).drop_null()
+        texts = cells.categories(column).drop_null()
         counts = {e["values"]: e["counts"] for e in compute.value_counts(texts).to_pylist()}
         ordered = sorted(counts, key=lambda text: (-counts[text], text))
         rows = math.ceil(RARE * len(texts))

@@ -14,7 +14,7 @@ from typing import IO, Any, final
 import numpy as np
 
 from keras_mvn._optional import require
-from keras_mvn.tables.cells import Cells, Values
+from keras_mvn.tables.cells import Cells, Values, is_decimal_comma
 from keras_mvn.tables.errors import TableError, listed, unknown_columns
 from keras_mvn.tables.preprocessing import Preprocessing, fit_preprocessing, share_of
 from keras_mvn.tables.profiling import Decision, Profile, decide, profiles_of
@@ -36,6 +36,9 @@ __all__ = [
 
 MOST_COLUMNS = 2000
 """Inputs and targets together. A network of dense layers has no use for more without a choice."""
+
+LARGEST_TARGET = 1e30
+"""Beyond it differences of float32 numbers, and with them scales, would not be finite for long."""
 
 FEWEST_ROWS = 20
 """With a target observed: below, no part of a split says anything."""
@@ -276,7 +279,7 @@ class _Groups:
         """Take rows that have targets."""
         if self._name is None:
             return
-        coded = self._cells.texts(batch.column(self._name)).dictionary_encode("encode")
+        coded = self._cells.categories(batch.column(self._name)).dictionary_encode("encode")
         codes = [
             self._codes.setdefault(text, len(self._codes)) for text in coded.dictionary.to_pylist()
         ]
@@ -319,15 +322,29 @@ def _check_target(profile: Profile) -> None:
         raise TableError(f"the target {name!r} is of type {profile.type_name}, not numbers.")
     if number.unreadable:
         text, row = number.example or ("?", 0)
+        way_out = (
+            "If its decimal point is a comma: --decimal ,"
+            if is_decimal_comma(text)
+            else f"If that means missing: --missing-value {text[:40]!r}"
+        )
+        if not number.readable and not is_decimal_comma(text):
+            way_out = "It is text; --targets are columns of numbers."
         raise TableError(
             f"the target {name!r} must hold numbers; row {row + 1} has {text[:40]!r} "
-            f"({number.unreadable} such cells). If that means missing: --missing-value "
-            f"{text[:40]!r}"
+            f"({number.unreadable} such cells). {way_out}"
         )
     if number.infinite is not None:
         raise TableError(
             f"the target {name!r} holds an infinite number in row {number.infinite + 1}; if that "
             "means missing: --missing-value inf --missing-value -inf"
+        )
+    far = max(number.high, -number.low)
+    if far > LARGEST_TARGET:
+        value = number.high if number.high == far else number.low
+        raise TableError(
+            f"the target {name!r} holds {value:g}, beyond what a network can be trained on "
+            f"(±{LARGEST_TARGET:g}): give it in another unit, or if that means missing: "
+            f"--missing-value {value:g}"
         )
 
 

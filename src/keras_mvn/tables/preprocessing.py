@@ -76,11 +76,23 @@ class Preprocessing:
         """(n, len(names)) float32 of a `pyarrow` batch or table with `columns`.
 
         Raises:
-            TableError: cells of another kind than in training.
+            TableError: cells of another kind than in training, or numbers too far from those.
 
         """
-        parts = [e.encode(_chunk(batch, e.column), self.cells) for e in self.encoders]
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        parts = [self._encoded(batch, encoder) for encoder in self.encoders]
+        return np.concatenate(parts, axis=1)
+
+    def _encoded(self, batch: Any, encoder: Encoder) -> np.ndarray:
+        column = _chunk(batch, encoder.column)
+        with np.errstate(over="ignore"):
+            values = encoder.encode(column, self.cells).astype(np.float32)
+        if not np.isfinite(values).all():
+            row = int(np.argmin(np.isfinite(values).all(axis=1)))
+            raise TableError(
+                f"column {encoder.column!r} holds {str(column[row].as_py())[:40]}: too far from "
+                "the training rows for a prediction."
+            )
+        return values
 
     def observed(self, batch: Any, targets: Sequence[str] | None = None) -> Array:
         """The targets (n, d) float64, NaN where nothing was observed.

@@ -16,6 +16,8 @@ from keras_mvn.tables.cells import (
     TIME_FORMATS,
     Cells,
     Values,
+    is_coded,
+    is_decimal_comma,
     is_number,
     is_temporal,
     is_text,
@@ -122,6 +124,8 @@ class Profile:
     """Different texts, of those batches in which not all were numbers."""
     many: bool = False
     """Whether there were more different texts than are remembered."""
+    coded: bool = False
+    """Whether the file says that its numbers are categories."""
     counting: bool = True
     """Whether the column is the number of the row so far."""
 
@@ -129,6 +133,7 @@ class Profile:
         """Take the cells of these rows; returns where there is something."""
         self.rows += len(column)
         self.type_name = str(column.type)
+        self.coded = is_coded(column.type)
         if is_number(column.type):
             present = self._read_numbers(self.cells.numbers, column, rows)
         elif is_text(column.type):
@@ -208,6 +213,8 @@ def decide(profile: Profile, asked: str | None = None) -> Decision:
         return Decision(name, "dropped", "nothing in it")
     if profile.number is None and profile.forms is None:
         return Decision(name, "dropped", f"cells of type {profile.type_name}")
+    if profile.coded:
+        return Decision(name, "category", "called so by the file")
     return (
         _if_number(profile)
         or _if_boolean(profile)
@@ -231,8 +238,12 @@ def _as_asked(profile: Profile, kind: str) -> Decision:
         return Decision(name, "category", said)
     decision = found(profile)
     if decision is None or decision.kind != kind:
-        example = next(iter(profile.seen), "?")
-        raise TableError(f"--as {name}={kind}: its cells are none, such as {example!r}.")
+        text = next(iter(profile.seen), None)
+        number = profile.number
+        cells = f"{profile.type_name}" if text is None else f"texts such as {text!r}"
+        if text is None and number is not None and number.readable:
+            cells = f"numbers from {number.low:g} to {number.high:g}"
+        raise TableError(f"--as {name}={kind}: its cells are {cells}.")
     return decision
 
 
@@ -316,14 +327,22 @@ def _if_category(profile: Profile, rows: int) -> Decision | None:
     )
     if not few or (not profile.repeated and different > 2):
         return None
-    return Decision(profile.name, "category", f"{different} different texts")
+    why = f"{different} different texts{_decimal_hint(profile)}"
+    return Decision(profile.name, "category", why)
 
 
 def _why_text(profile: Profile) -> str:
-    if not profile.repeated:
+    hint = _decimal_hint(profile)
+    if not profile.repeated and not hint:
         return "an identifier: all of its texts differ"
     count = f"more than {MANY}" if profile.many else str(len(profile.seen))
-    return f"text: {count} different ones in {profile.rows} rows"
+    return f"text: {count} different ones in {profile.rows} rows{hint}"
+
+
+def _decimal_hint(profile: Profile) -> str:
+    """What to do about numbers that are text for their decimal point."""
+    commas = profile.seen and all(map(is_decimal_comma, profile.seen))
+    return "; if these are numbers: --decimal ," if commas else ""
 
 
 def _stray(profile: Profile, candidate: Candidate, what: str) -> TableError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import codecs
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ ROWS = 1 << 15
 """Rows of a columnar file read at once."""
 
 HEAD = 1 << 18
-"""Bytes from which encoding, separator and header are found."""
+"""Bytes from which encoding, separator and header are found, where the header is not longer."""
 
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 COLUMNAR = {".parquet": "parquet", ".pq": "parquet", ".feather": "feather", ".arrow": "feather"}
@@ -184,7 +185,7 @@ class ColumnarTable(Table):
         super().__init__(path, schema.names)
 
     def _types(self) -> dict[str, Any]:
-        return {field.name: field.type for field in self._schema}
+        return {field.name: _usual(field.type) for field in self._schema}
 
     @staticmethod
     def _refuse_compressed(path: Path) -> None:
@@ -202,12 +203,27 @@ class ColumnarTable(Table):
     def _batches(self, columns: list[str]) -> Iterator[Any]:
         with self._open(self.path) as file:
             if self._kind == "parquet":
-                yield from file.iter_batches(ROWS, columns=columns)
+                yield from map(_as_usual, file.iter_batches(ROWS, columns=columns))
                 return
             for i in range(file.num_record_batches):
                 batch = file.get_batch(i).select(columns)
                 for start in range(0, batch.num_rows, ROWS):
-                    yield batch.slice(start, ROWS)
+                    yield _as_usual(batch.slice(start, ROWS))
+
+
+def _usual(kind: Any) -> Any:
+    """Strings for views of strings, for which few functions of pyarrow are written."""
+    arrow = require("pyarrow", "reading a table")
+    return arrow.string() if arrow.types.is_string_view(kind) else kind
+
+
+def _as_usual(batch: Any) -> Any:
+    types = [_usual(kind) for kind in batch.schema.types]
+    if types == batch.schema.types:
+        return batch
+    arrow = require("pyarrow", "reading a table")
+    columns = [c if c.type == k else c.cast(k) for c, k in zip(batch.columns, types, strict=True)]
+    return arrow.RecordBatch.from_arrays(columns, batch.schema.names)
 
 
 def open_table(path: str | Path, reading: Reading | None = None) -> Table:
@@ -266,6 +282,8 @@ def _head(path: Path, encoding: str | None) -> tuple[str, str]:
     arrow = require("pyarrow", "reading a table")
     with _explained(path), arrow.input_stream(str(path), compression="detect") as stream:
         data = stream.read(HEAD)
+        while len(data) < BLOCK and not re.search(rb"[\r\n]", data) and (more := stream.read(HEAD)):
+            data += more
     if b"\0" in data and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise TableError(f"{path} is not text: CSV, TSV, Parquet and Feather are read.")
     encoding = encoding or _encoding_of(data)
