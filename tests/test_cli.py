@@ -475,6 +475,7 @@ class TestPredict:
         for path in (table, copy):
             (line,) = run(name, fitted[0], path).stderr.strip().splitlines()
             assert "144 of its 240 rows were trained on" in line
+            assert ("so scores for them" if name == "evaluate" else "so predictions") in line
         text = table.read_text()
         copy.write_text(text[:-2] + ("1" if text[-2] != "1" else "2") + "\n")  # as long
         assert copy.stat().st_size == table.stat().st_size
@@ -666,6 +667,21 @@ class TestRefusedTables:
         assert "exists" in line
         assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
+    def test_places_without_a_name(self, fitted, table, tmp_path, monkeypatch):
+        below = tmp_path / "below"
+        below.mkdir()
+        monkeypatch.chdir(below)
+        for here in (".", below, "../below"):
+            assert "the folder you are in" in refused("fit", table, "--targets", "a", "--out", here)
+        for here in (".", "..", "../below"):
+            assert "no directory that" in refused("predict", here, table)
+            assert "no directory that" in refused("report", here)
+        out = tmp_path / "new" / "x" / ".."
+        run("fit", table, "--targets", "a,b", "--out", out, *QUICK, "--no-baselines")
+        assert (tmp_path / "new" / "fit.json").is_file()
+        monkeypatch.chdir(fitted[0])
+        assert run("predict", ".", table).stdout
+
     @pytest.mark.parametrize(
         ("options", "match"),
         [
@@ -674,6 +690,7 @@ class TestRefusedTables:
             (["--as", "size=colour"], "expected one of"),
             (["--separator", "ab"], "--separator"),
             (["--group", "patient", "--time", "day"], "exclude"),
+            (["--as", "size=date"], "its cells are numbers from"),
         ],
     )
     def test_options(self, table, tmp_path, options, match):
@@ -686,6 +703,9 @@ class TestRefusedTables:
         assert "auto, cholesky" in run(*arguments, "--covariance", "full", code=2).stderr
         assert "low_rank" in run(*arguments, "--covariance", "banded:x", code=2).stderr
         run("fit", code=2)
+        for option in ("--learning-rate", "--dropout", "--time-budget"):
+            for number in ("nan", "inf"):
+                assert "Invalid value" in run(*arguments, option, number, code=2).stderr
 
 
 class TestDirectories:
@@ -776,9 +796,10 @@ class TestSignals:
         result = in_a_process("SIGINT", 3, *self.arguments(table, out))
         assert result.returncode == 130, result.stderr
         assert "Traceback" not in result.stderr
+        assert "stopping after this step" in result.stderr
         about = json.loads((out / "fit.json").read_text())
         assert about["interrupted"]
-        assert len(pandas.read_csv(out / "history.csv")) in (3, 4)
+        assert len(pandas.read_csv(out / "history.csv")) in (4, 5)
         run("predict", out, table, "--out", tmp_path / "p.csv")
         assert (out / "report.html").exists()
 
@@ -790,6 +811,23 @@ class TestSignals:
         result = run(*self.arguments(table, tmp_path / "fit"), code=130)
         assert "interrupted" in result.stderr
         assert not (tmp_path / "fit").exists()
+
+
+def test_control_c_while_a_backend_is_imported_is_no_traceback():
+    code = """
+import builtins, keras_mvn_launcher
+original = builtins.__import__
+def interrupted(name, *args):
+    if name == "keras_mvn.cli":
+        raise KeyboardInterrupt
+    return original(name, *args)
+builtins.__import__ = interrupted
+keras_mvn_launcher.main()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (130, "keras-mvn: interrupted\n")
 
 
 MEMORY = """

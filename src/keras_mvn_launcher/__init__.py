@@ -51,6 +51,14 @@ def explain_missing_backend() -> str:
 
 def main() -> None:
     """Run `keras-mvn`, on the backend that Keras is set to, or else on one that is installed."""
+    try:
+        _main()
+    except KeyboardInterrupt:  # while a backend is imported: seconds, in which nothing is begun
+        sys.stderr.write("keras-mvn: interrupted\n")
+        sys.exit(130)
+
+
+def _main() -> None:
     installed = installed_backends()
     if not installed:
         sys.exit(f"keras-mvn: {explain_missing_backend()}")

@@ -46,6 +46,10 @@ class FitFolder:
 
     target: Path
 
+    def __post_init__(self) -> None:
+        if self.target.name in ("", ".."):  # `.` and `x/..` have no name to put `.partial` behind
+            object.__setattr__(self, "target", self.target.resolve())
+
     @property
     def partial(self) -> Path:
         """Where it is made."""
@@ -64,6 +68,11 @@ class FitFolder:
 
         """
         target = self.target
+        if target.resolve() == Path.cwd():
+            raise RefusalError(
+                f"--out {target} is the folder you are in; give one of its own, such as "
+                f"{target / 'fit'}."
+            )
         _require_writable(target)
         try:
             there = target.exists() and (not target.is_dir() or any(target.iterdir()))

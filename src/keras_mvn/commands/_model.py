@@ -94,7 +94,12 @@ class FittedModel:
         return recalibrated(self.calibration, self.uncalibrated(x))
 
     def stream(
-        self, table: Table, output: Output, columns: Sequence[str] = (), targets: bool = False
+        self,
+        table: Table,
+        output: Output,
+        columns: Sequence[str] = (),
+        targets: bool = False,
+        what: str = "predictions",
     ) -> Iterator[Rows]:
         """Predictions for all rows of a table, as many at a time as one batch has.
 
@@ -103,6 +108,7 @@ class FittedModel:
             output: hears of categories that training did not have.
             columns: others than the inputs to read.
             targets: whether the targets must be there as well.
+            what: is optimistic on rows that were trained on.
 
         Raises:
             TableError: the table does not fit.
@@ -117,7 +123,7 @@ class FittedModel:
             if not batch.num_rows:
                 continue
             if empty:
-                self._warn_of_training_rows(table, output)
+                self._warn_of_training_rows(table, output, what)
             for column, texts in self.preprocessing.unknown_categories(batch).items():
                 if column not in told:
                     told.add(column)
@@ -129,13 +135,13 @@ class FittedModel:
         if empty:
             yield self._no_rows(table, wanted)
 
-    def _warn_of_training_rows(self, table: Table, output: Output) -> None:
+    def _warn_of_training_rows(self, table: Table, output: Output, what: str) -> None:
         if is_same(table.path, self.about.get("file")):
             rows = self.about["rows"]
             output.warn(
                 f"the model was fitted to {table.path.name}: {rows['train']} of its "
-                f"{self.about['rows_in_file']} rows were trained on, so scores of all of them are "
-                "optimistic; those of the test rows alone are in metrics.json."
+                f"{self.about['rows_in_file']} rows were trained on, so {what} for them are "
+                "better than for others; metrics.json has the scores of the test rows alone."
             )
 
     def _no_rows(self, table: Table, columns: Sequence[str]) -> Rows:

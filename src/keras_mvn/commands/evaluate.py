@@ -44,7 +44,7 @@ def evaluate(
     model = FittedModel.load(model_dir)
     normals, observed = [], []
     with output.progress(f"predicting {data.name}") as progress:
-        for batch, normal in model.stream(table, output, targets=True):
+        for batch, normal in model.stream(table, output, targets=True, what="scores"):
             y = model.preprocessing.observed(batch)
             seen = ~np.isnan(y).all(axis=1)
             normals.append(normal[seen])
