@@ -140,6 +140,8 @@ def test_predictions_are_those_of_the_distribution(fitted):
     assert fitted.score(x, y) == pytest.approx(np.mean(expected))
     weight = np.arange(50.0)
     assert fitted.score(x, y, weight) == pytest.approx(np.average(expected, weights=weight))
+    with pytest.raises(ValueError, match="must not be negative"):
+        fitted.score(x, y, -weight)
     median = fitted.predict_quantiles(x, 0.5)
     np.testing.assert_allclose(median, mean)
     with pytest.raises(RuntimeError, match="At most one"):
@@ -603,6 +605,10 @@ def test_training_goes_on_after_a_crash_as_if_there_had_been_none(tmp_path):
         MultivariateNormalRegressor(random_state=1, **settings).fit(x, y, backup_dir=tmp_path)
     with pytest.raises(ValueError, match="other data, settings"):
         MultivariateNormalRegressor(random_state=0, **settings).fit(x, 2 * y, backup_dir=tmp_path)
+    other = tmp_path / "other"
+    fit(backup_dir=other, validation_data=(x[:20], y[:20]))
+    with pytest.raises(ValueError, match="other data, settings"):
+        fit(backup_dir=other, validation_data=(x[:20], y[20:40]))
 
 
 PROCESS = """
@@ -797,6 +803,42 @@ def test_transforms_invert_and_have_their_derivative(identifier):
     np.testing.assert_allclose(transform.log_derivative(Y), np.log(np.abs(slope)), atol=1e-6)
     for function in (transform.forward, transform.log_derivative):
         assert np.isnan(function(gaps)).sum() == 1
+
+
+def test_a_range_with_an_end_goes_back_to_where_the_targets_end():
+    roots = made(FunctionTransformer(np.sqrt, np.square))
+    t = np.array([[-0.5, -1e-3], [0.0, 2.0]])
+    np.testing.assert_allclose(roots.inverse(t), [[0, 0], [0, 4]], atol=1e-6)
+    np.testing.assert_allclose(roots.of(np.array([1])).inverse(t[:, 1:]), [[0], [4]], atol=1e-6)
+    y = np.sqrt(np.random.default_rng(0).normal(8, 1, (300, 2)))
+    squares = made(PowerTransformer("box-cox", standardize=False), y)
+    assert (squares.transformer.lambdas_ > 0).all()
+    beyond = -1.5 / squares.transformer.lambdas_
+    np.testing.assert_allclose(squares.inverse(np.array([beyond])), 0.0, atol=1e-3)
+    inverses = made(FunctionTransformer(lambda y: -1 / y, lambda t: -1 / t))
+    y = inverses.inverse(np.array([[0.3, 7.0], [-0.5, -0.5]]))
+    np.testing.assert_allclose(y[1], 2.0)
+    assert (y[0] > 100 * Y.max(axis=0)).all()
+    near, far = (
+        TransformedNormal(
+            kmvn.MultivariateNormal([[-0.5, -0.5]], covariance=[stddev**2 * np.eye(2)]), inverses
+        )
+        for stddev in (0.02, 0.2)
+    )
+    np.testing.assert_allclose(near.mean, 2.0, rtol=1e-2)
+    with pytest.warns(UserWarning, match="never reaches .* and so has no mean.*'yeo-johnson'"):
+        assert np.isfinite(far.mean).all()
+    with pytest.warns(UserWarning, match="never reaches"):
+        assert np.isfinite(far.marginal([1]).variance).all()
+    assert np.isfinite(far.interval(0.999)).all()
+    log_normal = TransformedNormal(
+        kmvn.MultivariateNormal([0.0, 1.0], covariance=np.eye(2)), made("log")
+    )
+    below = log_normal.cdf([[-1.0, 0.0], [2.0, 3.0]])
+    expected = scipy.stats.lognorm(1.0, scale=np.exp([0.0, 1.0])).cdf([[-1, 0], [2, 3]])
+    np.testing.assert_allclose(below, expected, rtol=1e-12)
+    logs = made(FunctionTransformer(np.log, np.exp))
+    np.testing.assert_allclose(logs.inverse(np.full((1, 2), -80.0)), np.exp(-80.0))
 
 
 def test_powers_are_those_of_scipy():
@@ -1009,6 +1051,7 @@ def test_wrong_parameters(settings, message):
             "more than once",
         ),
         (lambda x, y: (x, y, {"validation_data": (x, y[:, :1])}), "has 1 targets; fit saw 2"),
+        (lambda x, y: (x, y, {"validation_data": (x, np.nan * y)}), "no row in which a target"),
     ],
 )
 def test_wrong_data(change, message):

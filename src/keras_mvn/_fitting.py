@@ -110,7 +110,9 @@ def train(
         batches = Batches(training, size, seed)
         model.compile(optimizer(recipe.learning_rate, len(batches)), loss=loss)
         model.optimizer.build(model.trainable_variables)
-        run = _Run(model, recipe, backup_dir, _fingerprint(model, recipe, training, size, seed))
+        size_and_seed = len(training), size, seed
+        fingerprint = _fingerprint(model, recipe, validation, size_and_seed)
+        run = _Run(model, recipe, backup_dir, fingerprint)
         interrupted = run.go(batches, validation, seed, callbacks, deadline, verbose)
     return Trained(run.model, run.history, interrupted, time.monotonic() - began)
 
@@ -342,8 +344,12 @@ class _Deadline(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def _fingerprint(model: Any, recipe: Recipe, training: Table, size: int, seed: int) -> str:
-    """Of what the weights after n epochs depend on; the origins of inputs and head are the data's.
+def _fingerprint(
+    model: Any, recipe: Recipe, validation: Table | None, size_and_seed: tuple[int, int, int]
+) -> str:
+    """Of what the weights after n epochs, and which are best, depend on.
+
+    The origins of inputs and head are the training data's.
 
     Neither epochs nor patience: what was killed may go on for longer.
     """
@@ -355,12 +361,15 @@ def _fingerprint(model: Any, recipe: Recipe, training: Table, size: int, seed: i
         recipe.dropout,
         recipe.learning_rate,
         loss,
-        (len(training), size, seed),
+        size_and_seed,
     )
     found = hashlib.sha256(repr(settings).encode())
     standardization = model.layers[1]
     for array in (standardization.input_mean, standardization.input_variance, *model.get_weights()):
         found.update(np.asarray(array).astype(np.float32).tobytes())
+    for part in () if validation is None else validation.parts():
+        for array in part:
+            found.update(array.tobytes())
     return found.hexdigest()
 
 

@@ -22,6 +22,15 @@ __all__ = ["BoxCox", "Fitted", "Log", "TargetTransform", "YeoJohnson", "fit_targ
 NODES = 32
 """Of the Gauss–Hermite rule: exact for polynomials up to degree 63."""
 
+UNSEEN = 1e3
+"""Ranges of the targets away from their median, at which a y without end is cut."""
+
+BEYOND = -4.75
+"""Standard deviations from the cut, z, with Φ(z) = 1e-6: more is worth a warning."""
+
+FAR = 12.0
+"""Standard deviations of the targets: normal distributions of them have nothing further out."""
+
 ROWS_AT_ONCE = 1 << 14
 """In sums over nodes."""
 
@@ -73,12 +82,17 @@ class TargetTransform(abc.ABC):
         """
         return
 
+    def warn_of_ends(self, normal: MultivariateNormal) -> None:
+        """Warn if T⁻¹(t) has no mean."""
+        return
+
     def moments(self, normal: MultivariateNormal, dense: bool) -> tuple[Array, Array]:
         """Mean and variance (..., d) of T⁻¹(t), or mean and covariance (..., d, d).
 
         With T⁻¹(μ + σ z) = Σ_k a_k h_k(z), h_k the normalized Hermite polynomials, the mean is
         a_0, and Mehler's formula gives the covariance: Σ_{k ≥ 1} a_ik a_jk ρ_ij^k.
         """
+        self.warn_of_ends(normal)
         batch, d = normal.batch_shape, normal.event_size
         rows = normal if len(batch) == 1 else normal[np.ones(batch, bool)] if batch else None
         if rows is None:
@@ -251,6 +265,9 @@ class Fitted(TargetTransform):
         self.increasing = np.ones(y.shape[1], dtype=bool)
         self._require_elementwise(sample, t)
         self._require_monotone(sample, t, names)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values without an image: they are looked for
+            self._ends, self._cut = self._found_ends(sample, t)
 
     def of(self, index: np.ndarray) -> TargetTransform:
         return _Part(self, index)
@@ -266,14 +283,59 @@ class Fitted(TargetTransform):
         return np.where(seen, self._apply(self.transformer.transform, filled), np.nan)
 
     def inverse(self, t: Array) -> Array:
+        """T⁻¹(t); beyond an end of T's range, what is there: √y goes back to 0 from below 0."""
+        return self._back(np.clip(t, *self._ends))
+
+    def _back(self, t: Array) -> Array:
         return self._apply(self.transformer.inverse_transform, t)
+
+    def _found_ends(self, y: Array, t: Array) -> tuple[list[Array], list[Array]]:
+        """Where T(T⁻¹(t)) = t ends, below and above, infinite if that is further than `FAR`.
+
+        And those of them at which y has no end: it is cut far from all targets seen.
+        """
+        middle, scale = np.median(t, axis=0), np.maximum(t.std(axis=0), 1e-8)
+        limit = UNSEEN * np.ptp(y, axis=0)
+        ends, cut = [], []
+        for sign in (-1.0, 1.0):
+            end = self._found_end(middle, sign * scale, np.full_like(limit, np.inf))
+            there = self._back(np.where(np.isfinite(end), end, middle))
+            endless = ~(np.abs(there - self._typical) <= limit)
+            nearer = self._found_end(middle, sign * scale, limit)
+            ends.append(np.where(endless, nearer, end))
+            cut.append(np.where(endless, nearer, sign * np.inf))
+        return ends, cut
+
+    def _found_end(self, start: Array, scale: Array, limit: Array) -> Array:
+        origin = self._back(start)
+        up = np.where(self.increasing, 1.0, -1.0) * np.sign(scale)
+
+        def goes_back(steps: Array) -> np.ndarray:
+            t = start + steps * scale
+            y = self._back(t)
+            known = np.isfinite(y) & (np.abs(y - self._typical) <= limit)
+            known &= up * (y - origin) >= 0  # −1/t goes back on the other side of its pole, too
+            again = self.forward(np.where(known, y, self._typical))
+            return known & (np.abs(again - t) <= 1e-4 * np.abs(scale))
+
+        grid = np.linspace(0.0, FAR, 97)[:, None] * np.ones_like(start)
+        fine = goes_back(grid)
+        first_bad = np.where(fine.all(axis=0), len(grid) - 1, np.argmin(fine, axis=0))
+        bad = np.take_along_axis(grid, first_bad[None], axis=0)[0]
+        good = np.maximum(bad - FAR / 96, 0.0)
+        for _ in range(50):
+            middle = 0.5 * (good + bad)
+            still = goes_back(middle[None])[0]
+            good, bad = np.where(still, middle, good), np.where(still, bad, middle)
+        end = start + good * scale
+        return np.where(fine.all(axis=0), np.copysign(np.inf, scale), end)
 
     def log_derivative(self, y: Array) -> Array:
         """−log |d T⁻¹/dt|, central differences of fourth order."""
         seen = ~np.isnan(y)
         t, h = self.forward(np.where(seen, y, self._typical)), self._step
-        near = self.inverse(t + h) - self.inverse(t - h)
-        far = self.inverse(t + 2 * h) - self.inverse(t - 2 * h)
+        near = self._back(t + h) - self._back(t - h)
+        far = self._back(t + 2 * h) - self._back(t - 2 * h)
         slope = (8.0 * near - far) / (12.0 * h)
         with np.errstate(divide="ignore"):
             return np.where(seen, -np.log(np.abs(slope)), np.nan)
@@ -312,13 +374,28 @@ class Fitted(TargetTransform):
                     f"target_transform={self.transformer!r} must be strictly monotone and finite; "
                     f"for target {name!r} it is not."
                 )
-            back = self.inverse(t[first])[:, j]
+            back = self._back(t[first])[:, j]
             if not np.allclose(back, values, rtol=1e-4, atol=1e-4 * np.ptp(values)):
                 raise ValueError(
                     f"inverse_transform of target_transform={self.transformer!r} does not give "
                     f"target {name!r} back."
                 )
             self.increasing[j] = not (steps < 0).any()
+
+    def warn_of_ends(self, normal: MultivariateNormal, index: Any = slice(None)) -> None:
+        """Where T ends and y does not, a normal has probability of y = ∞, and no mean."""
+        for end, sign in zip(self._cut, (-1.0, 1.0), strict=True):
+            beyond = sign * (normal.mean - end[index]) / normal.stddev
+            if beyond.size and beyond.max() > BEYOND:
+                warnings.warn(
+                    f"target_transform={self.transformer!r} never reaches {end[index].max():.3g}, "
+                    "however large a target is; the normal distribution does, and so has no mean: "
+                    "this is the mean of what is cut there. target_transform='yeo-johnson' keeps "
+                    "to powers that have none of this.",
+                    UserWarning,
+                    stacklevel=4,
+                )
+                return
 
 
 @final
@@ -338,6 +415,9 @@ class _Part(TargetTransform):
     def inverse(self, t: Array) -> Array:
         others = self.whole.forward(self.whole.typical)
         return self.whole.inverse(self._among(t, others))[..., self.index]
+
+    def warn_of_ends(self, normal: MultivariateNormal) -> None:
+        self.whole.warn_of_ends(normal, self.index)
 
     def log_derivative(self, y: Array) -> Array:
         return self.whole.log_derivative(self._among(y, self.whole.typical))[..., self.index]

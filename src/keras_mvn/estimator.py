@@ -320,11 +320,7 @@ class MultivariateNormalRegressor(
             )
         weight = None
         if sample_weight is not None:
-            weight = _validation._check_sample_weight(sample_weight, x, dtype=np.float64)
-            if (weight < 0).any() or not weight.any():
-                raise ValueError(
-                    "sample_weight must not be negative, and some of it must be positive."
-                )
+            weight = _checked_weight(sample_weight, x)
         return _Data(x, values, weight, one_dimensional, names)
 
     def _inputs(self, X: Any) -> Any:  # noqa: N803
@@ -364,7 +360,10 @@ class MultivariateNormalRegressor(
         y = rows_of.targets(validation_data[1], data.y.shape[1], "y of validation_data")
         _validation.check_consistent_length(x, y)
         given = _Data(x, y, None, False, data.names).in_units_of(transform)
-        return given.table(np.flatnonzero(rows_of.usable_rows(given.y, None)))
+        rows = np.flatnonzero(rows_of.usable_rows(given.y, None))
+        if not len(rows):
+            raise ValueError("validation_data has no row in which a target was observed.")
+        return given.table(rows)
 
     # --- calibration -----------------------------------------------------------------------------
 
@@ -519,14 +518,15 @@ class MultivariateNormalRegressor(
         Args:
             X: (n, features).
             y: (n, d) or (n,).
-            sample_weight: (n,).
+            sample_weight: (n,), not negative.
 
         """
         distribution = self.predict_distribution(X)
         values = rows_of.targets(y, distribution.event_size, "y")
         _validation.check_consistent_length(X, values)
         log_prob = distribution.log_prob(values, self.missing)
-        return float(np.average(log_prob, weights=sample_weight))
+        weight = None if sample_weight is None else _checked_weight(sample_weight, values)
+        return float(np.average(log_prob, weights=weight))
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> Array:  # noqa: N803
         """Random draws: (n, d, n_samples), or (n, n_samples) if y was one-dimensional.
@@ -566,6 +566,13 @@ class MultivariateNormalRegressor(
         elif networks:
             self.model_ = networks[0]
             self.head_ = heads(self.model_)[-1]
+
+
+def _checked_weight(sample_weight: Any, rows: Any) -> Array:
+    weight: Array = _validation._check_sample_weight(sample_weight, rows, dtype=np.float64)
+    if (weight < 0).any() or not weight.any():
+        raise ValueError("sample_weight must not be negative, and some of it must be positive.")
+    return weight
 
 
 def _models(state: Mapping[str, Any]) -> list[Any]:
