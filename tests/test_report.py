@@ -13,6 +13,7 @@ import scipy.stats
 from markdown_it import MarkdownIt
 
 from keras_mvn import MultivariateNormal, calibration, report
+from keras_mvn._estimator_calibration import calibration_kind
 from keras_mvn.calibration import diagnose
 from keras_mvn.commands.fit import fit
 from keras_mvn.estimator import MultivariateNormalRegressor
@@ -207,10 +208,11 @@ class TestAdvice:
         model = normals(rng, 2000, 3)
         t = rng.normal(size=(2000, 3)) / np.sqrt(rng.chisquare(4, size=(2000, 1)) / 2)
         y = model.mean + (model.scale_tril @ t[..., None])[..., 0]
-        assert any(
-            "Tails are heavier" in text
-            for text in advice(report_data(rng, model=model, y=y))["To do"]
-        )
+        for already in (False, True):
+            data = report_data(rng, model=model, y=y, calibrated_for_coverage=already)
+            (text,) = [text for text in advice(data)["To do"] if "Tails are heavier" in text]
+            assert ("--calibration coverage" in text) != already
+            assert '"conformal"' in text
 
     def test_light_tails_are_not_called_heavy(self, rng):
         """All rows at about the same distance: far from normal, the other way."""
@@ -273,6 +275,14 @@ class TestAdvice:
         text = " ".join(found["To do"])
         assert "A constant covariance does better" in text
         assert "The diagonal model does better" in text
+        assert "--covariance auto tries both" in text.replace("`", "")
+        chosen = ("cholesky", "constant covariance")
+        data = report_data(
+            rng, model=model, y=constant.sample(seed=6), others=others, chosen_from=chosen
+        )
+        text = " ".join(advice(data)["To do"])
+        assert "between cholesky and constant covariance, train on more rows" in text
+        assert "--covariance auto tries" not in text
 
     @pytest.mark.parametrize(
         ("covariance", "alternative", "words"),
@@ -392,8 +402,9 @@ class TestAdvice:
         for name in re.findall(r"keras_mvn\.calibration\.([A-Z]\w+)", source):
             assert hasattr(calibration, name)
         choices = next(one for one in fit.params if one.name == "calibration").type.choices
-        values = re.findall(r'--calibration (\w+)|calibration="(\w+)"', source)
-        assert {one or other for one, other in values} <= set(choices)
+        assert set(re.findall(r"--calibration (\w+)", source)) <= set(choices)
+        for value in re.findall(r'calibration="(\w+)"', source):
+            assert calibration_kind(value) is not None
 
     def test_on_targets_that_the_inputs_do_not_explain(self, rng):
         model = MultivariateNormal(
@@ -897,6 +908,20 @@ class TestBrowser:
         np.testing.assert_allclose(points[:, 0], 1.5, rtol=1e-5)
         ends = left.mean[0] + scipy.stats.norm.ppf([0.05, 0.95]) * left.stddev[0]
         np.testing.assert_allclose([points[:, 1].min(), points[:, 1].max()], ends, rtol=1e-3)
+
+    def test_what_is_far_from_the_prediction_is_in_the_drawing(self, open_page, rng):
+        covariance = np.array([[1.0, 0.9, 0.9], [0.9, 1.0, 0.9], [0.9, 0.9, 1.0]])
+        model = MultivariateNormal(np.zeros((10, 3)), covariance=np.stack([covariance] * 10))
+        page = open_page(report_data(rng, model=model))
+        page.select_option("#across", label="t1")
+        page.select_option("#up", label="t2")
+        page.get_by_label("Fix t0 at", exact=True).fill("40")
+        path = page.locator("#drawing .ellipse.now").get_attribute("d")
+        points = np.array([list(map(float, p.split())) for p in path.strip("MZ").split("L")])
+        x, y, width, height = map(
+            float, page.locator("#drawing svg").get_attribute("viewBox").split()
+        )
+        assert ((points >= [x, y]) & (points <= [x + width, y + height])).all()
 
     def test_search(self, open_page, rng):
         page = open_page(report_data(rng, n=50))

@@ -40,6 +40,9 @@ def write_report(folder: Path) -> list[Path]:
         calibration=about["calibration"],
         decisions=tuple(about["decisions"]),
         seconds=about["seconds"],
+        calibrated_for_coverage=about["options"]["calibration"] == "coverage"
+        and bool(about["calibration"]),
+        chosen_from=tuple(one["name"] for one in about["selection"]),
     )
     report.write(data, folder)
     return [folder / "report.html", folder / "report.md"]

@@ -71,6 +71,9 @@ class Evidence:
     weak_spots: WeakSpots
     calibration_rows: int | None
     """None: not known."""
+    calibrated_for_coverage: bool
+    chosen_from: tuple[str, ...]
+    """Structures that were compared on the validation rows."""
     itself: frozenset[str]
     """What the model is not compared with, because it is one of them."""
     copies: tuple[int, int] | None
@@ -250,10 +253,20 @@ def _tails(e: Evidence) -> Iterator[Advice]:
         f"Tails are heavier than a normal's: with the size of the regions put right, "
         f"{percent(outside, 1)} of the rows are outside the 99 % region "
         f"({percent(1 - OUTER, 1)} expected).",
-        "Look at the rows that are furthest off, below. For 90 % regions that hold 90 % all the "
-        f'same: --calibration coverage ({PYTHON}(calibration="coverage"), or "conformal" for every '
-        "level). Where targets are skewed: take the logarithm of their columns, or, "
+        f"Look at the rows that are furthest off, below. {_regions_all_the_same(e)} Where targets "
+        "are skewed: take the logarithm of their columns, or, "
         f'{PYTHON}(target_transform="yeo-johnson").',
+    )
+
+
+def _regions_all_the_same(e: Evidence) -> str:
+    """What gives regions that hold what they say although the tails do not fit."""
+    every = f'regions of every level: {PYTHON}(calibration="conformal")'
+    if e.calibrated_for_coverage:
+        return f"The 90 % regions were made to hold 90 %; for {every}."
+    return (
+        "For 90 % regions that hold 90 % all the same: --calibration coverage "
+        f'({PYTHON}(calibration="coverage")); for {every}.'
     )
 
 
@@ -326,9 +339,21 @@ def _constant(e: Evidence) -> Iterator[Advice]:
         e,
         "act",
         f"{finding}.",
+        _simpler_covariance(e),
+    )
+
+
+def _simpler_covariance(e: Evidence) -> str:
+    if e.chosen_from:
+        return (
+            "Of the structures that were compared this one was the best on the validation rows, "
+            f"which the test rows do not confirm: with so little between {joined(e.chosen_from)}, "
+            "train on more rows."
+        )
+    return (
         "Use the constant covariance, which is simpler, or constant correlations (--covariance "
         "auto tries both, of up to 100 targets, on the validation rows; "
-        f'{PYTHON}(constant="covariance") or "shape"), or train on more rows.',
+        f'{PYTHON}(constant="covariance") or "shape"), or train on more rows.'
     )
 
 

@@ -65,6 +65,8 @@ class ReportData:
         calibration: what was done, in words; "" for nothing.
         decisions: what was decided about the table, in words.
         seconds: that the fit took.
+        calibrated_for_coverage: whether the calibration made the regions of one level hold it.
+        chosen_from: structures that were compared on the validation rows; empty for none.
 
     Raises:
         ValueError: "model" is not the first prediction, shapes that don't fit, infinite values in
@@ -89,6 +91,8 @@ class ReportData:
     calibration: str
     decisions: tuple[str, ...]
     seconds: float
+    calibrated_for_coverage: bool = False
+    chosen_from: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         d = len(self.targets)

@@ -133,6 +133,8 @@ def _find(data: ReportData) -> Findings:
                 learning,
                 weak_spots,
                 data.rows.get("calibration"),
+                data.calibrated_for_coverage,
+                data.chosen_from,
                 assessed.itself,
                 copies(assessed.y),
                 smallest_eigenvalue(assessed.predictions.get(CONSTANT, assessed.model)),
@@ -219,8 +221,18 @@ def _shared(data: ReportData, found: Findings) -> Mapping[str, Any]:
         "found": found,
         "version": keras_mvn.__version__,
         "looked_at": INPUTS,
+        "unbroken_options": _unbroken_options,
         **{name: getattr(_format, name) for name in names},
     }
+
+
+def _unbroken_options(text: str) -> Any:
+    """HTML in which no line ends in the middle of --option."""
+    escaped = str(require("markupsafe", "the report").escape(text))
+    return _verbatim(_OPTION.sub(r'<span class="option">\g<0></span>', escaped))
+
+
+_OPTION = re.compile(r"--[a-z][a-z-]*")
 
 
 def _verbatim(text: str) -> Any:

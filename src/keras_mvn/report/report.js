@@ -139,11 +139,14 @@
     return found;
   }
 
-  /** Where a target may be in the drawing: the 99 % range of the row and what was observed. */
-  function range(i, mean, sigma) {
-    const reach = 3.1 * stddev(sigma, i);
+  /** Where a target may be in the drawing: the 99 % ranges, before and now, and what was observed. */
+  function range(i, { mean, sigma, now }) {
     const seen = data.observed[state.row][i];
-    const points = [mean[i] - reach, mean[i] + reach];
+    const points = [];
+    for (const one of now === null ? [{ mean, sigma }] : [{ mean, sigma }, now]) {
+      const reach = 3.1 * stddev(one.sigma, i);
+      points.push(one.mean[i] - reach, one.mean[i] + reach);
+    }
     if (seen !== null) points.push(seen);
     if (state.fixed.has(i)) points.push(state.fixed.get(i));
     const low = Math.min(...points), high = Math.max(...points);
@@ -165,7 +168,7 @@
 
   function plane({ mean, sigma, now }) {
     const i = state.across, j = state.up;
-    const xs = range(i, mean, sigma), ys = range(j, mean, sigma);
+    const xs = range(i, { mean, sigma, now }), ys = range(j, { mean, sigma, now });
     const px = (x) => LEFT + ((x - xs[0]) / (xs[1] - xs[0])) * (WIDTH - LEFT - RIGHT);
     const py = (y) => HEIGHT - BOTTOM - ((y - ys[0]) / (ys[1] - ys[0])) * (HEIGHT - TOP - BOTTOM);
     const svg = draw("svg", { role: "img", viewBox: `0 0 ${WIDTH} ${HEIGHT}` });
