@@ -67,7 +67,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
     Args:
         action: "stop"; or "halve": halve the learning rate and go on with the next batch. Where x
             or y is not finite, no learning rate helps: it stops.
-        max_halvings: stop at the failure after so many.
+        max_halvings: how often the rate is halved; the next failure stops.
         snapshot_every: batches between two copies of the weights, None: one per epoch.
         data: (x, y) arrays that `fit` gets: their rows are named too, by number in the table.
         head: the head, where the model has several.

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_mvn import scores
 from keras_mvn._optional import require
-from keras_mvn.commands._folder import read_json, write_json
+from keras_mvn.commands._folder import write_json
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.scores import Evaluation
 from keras_mvn.types import Array
@@ -23,7 +23,6 @@ __all__ = [
     "assess",
     "comparison",
     "load_test",
-    "read_metrics",
     "save_test",
     "write_metrics",
 ]
@@ -155,10 +154,4 @@ def write_metrics(
         },
     }
     write_json(folder / "metrics.json", metrics)
-    return metrics
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """What `write_metrics` wrote."""
-    metrics: dict[str, Any] = read_json(folder / "metrics.json")
     return metrics

@@ -1,4 +1,4 @@
-"""Fused arithmetic: the only folder that names a backend.
+"""Fused arithmetic: where the backends' own code is.
 
 An operation is a folder: `reference.py` in `keras.ops`, which is the truth and the fallback, and
 beside it one file for each backend that has a faster way. Losses take the fast path where it is

@@ -35,6 +35,8 @@ _RECORDS: list[list[Ran]] = []
 def recording() -> Iterator[list[Ran]]:
     """The paths that operations take, when they are called or traced, in the order they do.
 
+    Of all threads together; of two within one another the inner one records.
+
     >>> import numpy as np, keras_mvn as kmvn
     >>> loss = kmvn.losses.NegativeLogLikelihood(fused=False)
     >>> with kmvn.kernels.recording() as ran:
