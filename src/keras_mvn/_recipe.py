@@ -68,7 +68,7 @@ def network(
         recipe.covariance,
         target_names=target_names,
         constant=recipe.constant,
-        learn_degrees_of_freedom=loss.reader.layout.name == "student_t",
+        learn_degrees_of_freedom=loss.reader.layout.has_degrees_of_freedom,
     )
     head.adapt(training.targets(), residuals=residuals)
     found = moments(training)

@@ -79,6 +79,9 @@ class Layout(abc.ABC):
     """The structure that this layout implies, or None."""
     extra_axes = 1
     """Axes of y_pred beside the batch axes."""
+    of_a_head = False
+    """Whether a `MultivariateNormalHead` writes it, in the units of y."""
+    has_degrees_of_freedom = False
 
     @abc.abstractmethod
     def event_size(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> int | None:
@@ -108,6 +111,7 @@ class Packed(Layout):
     """`[mean (d) | scale (d) | shape_params (k)]`; with `from_raw`, `[mean (d) | raw (m)]`."""
 
     name = "packed"
+    of_a_head = True
 
     def event_size(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> int | None:
         width = y_pred.shape[-1]
@@ -145,6 +149,8 @@ class StudentT(Layout):
     """
 
     name = "student_t"
+    of_a_head = True
+    has_degrees_of_freedom = True
     _rest = Packed()
 
     def event_size(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> int | None:

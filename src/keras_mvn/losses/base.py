@@ -170,7 +170,7 @@ class UnitFreeLoss(CovarianceLoss):
             return ops.cast(ops.convert_to_tensor(written.unit), self.dtype)
         if in_symbolic_scope():  # Keras asks for shapes, with tensors that come from nowhere
             return ops.ones((1,), dtype=self.dtype)
-        if self.reader.from_raw or self.reader.layout.name not in ("packed", "student_t"):
+        if self.reader.from_raw or not self.reader.layout.of_a_head:
             return ops.ones((1,), dtype=self.dtype)
         raise ValueError(
             f"{type(self).__name__} measures errors in the standard deviations of the targets. "

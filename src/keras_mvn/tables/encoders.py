@@ -71,6 +71,14 @@ class Encoder(abc.ABC):
         columns = [values, missing[:, None]] if self.indicator else [values]
         return np.concatenate(columns, axis=1).astype(np.float64)
 
+    def shown(self, column: Any, cells: Cells) -> np.ndarray:
+        """The cells for a reader, as text; "" where there is nothing."""
+        return np.array(cells.texts(column).fill_null("").to_pylist(), dtype=str)
+
+    def unknown(self, column: Any, cells: Cells) -> list[str]:
+        """Different cells that were in no training row, where that matters."""
+        return []
+
     @final
     def get_config(self) -> dict[str, Any]:
         """In what JSON knows."""
@@ -114,6 +122,10 @@ class NumberEncoder(Encoder):
         filled = np.where(missing, self.fill, numbers)
         values = (filled - self.center)[:, None] / self.scale if self.scale else _none(missing)
         return values, missing
+
+    def shown(self, column: Any, cells: Cells) -> np.ndarray:
+        """Numbers."""
+        return cells.numbers(column).numbers
 
     @classmethod
     def fit(cls, decision: Decision, column: Any, cells: Cells, indicator: bool) -> Self | None:

@@ -11,13 +11,7 @@ from typing import Any, Self, final
 import numpy as np
 
 from keras_mvn.tables.cells import Cells
-from keras_mvn.tables.encoders import (
-    ENCODERS,
-    CategoryEncoder,
-    Encoder,
-    NumberEncoder,
-    encoder_of,
-)
+from keras_mvn.tables.encoders import ENCODERS, Encoder, encoder_of
 from keras_mvn.tables.errors import TableError, listed
 from keras_mvn.tables.profiling import Decision, Profile
 from keras_mvn.tables.reading import Table
@@ -106,23 +100,11 @@ class Preprocessing:
 
     def shown(self, batch: Any) -> dict[str, np.ndarray]:
         """The input columns for a reader: numbers as they are, everything else as text."""
-        found: dict[str, np.ndarray] = {}
-        for encoder in self.encoders:
-            column = _chunk(batch, encoder.column)
-            if isinstance(encoder, NumberEncoder):
-                found[encoder.column] = self.cells.numbers(column).numbers
-            else:
-                texts = self.cells.texts(column).fill_null("").to_pylist()
-                found[encoder.column] = np.array(texts, dtype=str)
-        return found
+        return {e.column: e.shown(_chunk(batch, e.column), self.cells) for e in self.encoders}
 
     def unknown_categories(self, batch: Any) -> dict[str, list[str]]:
         """Column → categories in it that were not in the training rows."""
-        found = {
-            e.column: e.unknown(_chunk(batch, e.column), self.cells)
-            for e in self.encoders
-            if isinstance(e, CategoryEncoder)
-        }
+        found = {e.column: e.unknown(_chunk(batch, e.column), self.cells) for e in self.encoders}
         return {column: texts for column, texts in found.items() if texts}
 
     def save(self, path: Path) -> None:
