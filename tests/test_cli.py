@@ -19,7 +19,7 @@ from scipy import stats
 import keras_mvn_launcher
 from keras_mvn import MultivariateNormal, cli
 from keras_mvn.cli import command
-from keras_mvn.commands import _fit, _model, _networks
+from keras_mvn.commands import _fit_results, _fit_training, _model, _networks
 from keras_mvn.commands._batches import concatenated
 from keras_mvn.commands._conditioning import parsed
 from keras_mvn.commands._console import Output
@@ -247,8 +247,10 @@ class TestFit:
         run("report", out)
 
     def test_a_network_that_was_compared_is_not_trained_again(self, table, tmp_path, monkeypatch):
-        kept, reuse = [], _fit.reuse
-        monkeypatch.setattr(_fit, "reuse", lambda *a: (reuse(*a), kept.append(a[2].exists())))
+        kept, reuse = [], _fit_training.reuse
+        monkeypatch.setattr(
+            _fit_training, "reuse", lambda *a: (reuse(*a), kept.append(a[2].exists()))
+        )
         run("fit", table, "--targets", "a,b", "--out", tmp_path / "fit", "--epochs", 1,
             "--members", 1, "--hidden", 4)  # fmt: skip
         assert kept == [True, True]
@@ -335,8 +337,10 @@ def test_a_target_that_only_training_rows_have(fitted, tmp_path, calibration):
 
 
 def test_each_network_predicts_the_test_rows_once(table, tmp_path, monkeypatch):
-    calls, predict = [], _fit.predict_normal
-    monkeypatch.setattr(_fit, "predict_normal", lambda *a: calls.append(a[0]) or predict(*a))
+    calls, predict = [], _fit_results.predict_normal
+    monkeypatch.setattr(
+        _fit_results, "predict_normal", lambda *a: calls.append(a[0]) or predict(*a)
+    )
     run("fit", table, "--targets", "a,b", "--out", tmp_path / "fit", *QUICK)
     assert len(calls) == 3
     about = json.loads((tmp_path / "fit/fit.json").read_text())
@@ -769,7 +773,10 @@ class TestSignals:
         changed = [*self.arguments(table, out), "--resume", "--seed", 5]
         assert "seed differ" in refused(*changed)
 
+        begun = out.with_name("killed.partial") / "work/request.json"
+        os.utime(begun, (begun.stat().st_mtime - 5000,) * 2)
         printed = run(*self.arguments(table, out), "--resume").output
+        assert 5000 < json.loads((out / "fit.json").read_text())["seconds"] < 6000
         assert "going on with epoch 5" in printed
         run(*self.arguments(table, tmp_path / "whole"))
         names = ("history.csv", "calibration.json", "preprocessing.json")
