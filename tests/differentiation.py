@@ -32,13 +32,17 @@ def numpy(x):
 
 
 def value_and_gradients(function, *arrays, dtype="float32"):
-    """function(*tensors) → scalar; its value and its gradient by every argument."""
+    """function(*tensors) → scalar; its value and its gradient by every argument.
+
+    Compiled on JAX, as in training: operation by operation it would compile every one of them.
+    """
     tensors = [tensor(a, dtype) for a in arrays]
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
 
-        value, gradients = jax.value_and_grad(function, argnums=tuple(range(len(arrays))))(*tensors)
+        of = jax.value_and_grad(function, argnums=tuple(range(len(arrays))))
+        value, gradients = jax.jit(of)(*tensors)
     elif backend == "tensorflow":
         import tensorflow as tf
 

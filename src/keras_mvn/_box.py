@@ -3,26 +3,24 @@
 By what is exact or cheap. One target: the distribution function. Two: SciPy's integrator, exact and
 deterministic. A structure R = I + V Vᵀ of many targets: given its r factors they are independent,
 which leaves an integral over r dimensions, however many targets there are, and none for independent
-ones. Else Genz's transformation of the box into a unit cube, on targets sorted so that the most
-restrictive comes first.
+ones. Else the targets one by one, each given those before it: an integral over a unit cube.
 
 The integrals are taken on Sobol' points, shifted at random several times: the shifts' spread is the
 error. SciPy's own integrator for three targets and more works row by row and gives no error.
 
-Source: Genz, "Numerical computation of multivariate normal probabilities", Journal of
-Computational and Graphical Statistics 1 (1992); Genz & Bretz, "Computation of multivariate normal
-and t probabilities", 2009.
+Source: Genz & Bretz, "Computation of multivariate normal and t probabilities", 2009.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from keras_mvn._box_over_cube import over_cube
 from keras_mvn._box_over_factors import over_factors
 from keras_mvn._checks import whole
-from keras_mvn._gaussian import Gaussian, lower_factor
+from keras_mvn._gaussian import Gaussian
 from keras_mvn._optional import require
-from keras_mvn._quasi_monte_carlo import integrate
+from keras_mvn._truncated import between
 from keras_mvn.types import Array
 
 __all__ = ["box_probability"]
@@ -44,7 +42,7 @@ def box_probability(
         )
     loadings = normal.loadings()
     if loadings is not None and loadings.shape[-1] == 0:  # independent
-        value, error = np.prod(_between(a, b)[0], axis=-1), np.zeros(len(a))
+        value, error = np.prod(between(a, b)[0], axis=-1), np.zeros(len(a))
     elif loadings is not None and d > _FEW:
         value, error = over_factors(a, b, loadings.reshape(len(a), d, -1), samples, seed)
     else:
@@ -53,9 +51,9 @@ def box_probability(
         with np.errstate(invalid="ignore"):
             box = a / stddev, b / stddev, factor / stddev[..., None]
         if d == 1:
-            value, error = _between(*box[:2])[0][..., 0], np.zeros(len(a))
+            value, error = between(*box[:2])[0][..., 0], np.zeros(len(a))
         else:
-            value, error = _by_scipy(*box) if d == 2 else _over_cube(*box, samples, seed)
+            value, error = _by_scipy(*box) if d == 2 else over_cube(*box, samples, seed)
     empty = (a > b).any(axis=-1)
     value, error = np.where(empty, 0.0, value), np.where(empty, 0.0, error)
     return value.reshape(batch)[()], error.reshape(batch)[()]
@@ -70,38 +68,3 @@ def _by_scipy(a: Array, b: Array, factor: Array) -> tuple[Array, Array]:
         matrix = [[1.0, rho], [rho, 1.0]]
         values.append(cdf(upper, cov=matrix, lower_limit=lower, allow_singular=True))
     return np.clip(values, 0.0, 1.0).reshape(len(a)), np.zeros(len(a))
-
-
-def _between(low: Array, high: Array) -> tuple[Array, Array, Array]:
-    """Φ(high) − Φ(low), Φ(low) and a sign, both limits reflected to where Φ is small."""
-    ndtr = require("scipy.special", "probability").ndtr
-    sign = np.where(low > 0, -1.0, 1.0)
-    start = ndtr(np.where(low > 0, -high, low))
-    return ndtr(np.where(low > 0, -low, high)) - start, start, sign
-
-
-def _over_cube(a: Array, b: Array, factor: Array, samples: int, seed: int) -> tuple[Array, Array]:
-    """Genz, of targets of variance 1: one by one, each given those before it."""
-    ndtri = require("scipy.special", "probability").ndtri
-    d = a.shape[-1]
-    order = np.argsort(_between(a, b)[0], axis=-1)
-    a, b = (np.take_along_axis(x, order, axis=-1) for x in (a, b))
-    factor = lower_factor(np.take_along_axis(factor, order[..., None], axis=-2))
-
-    def of(rows: slice, points: Array) -> Array:
-        part = factor[rows]
-        y = np.zeros((len(part), len(points), d))
-        value = np.ones(y.shape[:2])
-        for j in range(d):
-            known = (y[..., :j] @ part[:, j, :j, None])[..., 0]
-            width = part[:, j, j, None]
-            share, start, sign = _between(
-                (a[rows, j, None] - known) / width, (b[rows, j, None] - known) / width
-            )
-            value *= share
-            if j < d - 1:
-                inside = start + points[:, j] * share
-                y[..., j] = sign * ndtri(np.clip(inside, 1e-300, 1.0 - 1e-16))
-        return value
-
-    return integrate(of, len(a), max(d - 1, 1), d + 4, samples, seed)

@@ -21,6 +21,7 @@ import numpy as np
 from keras_mvn._numeric import solve_lower
 from keras_mvn._optional import require
 from keras_mvn._quasi_monte_carlo import integrate, parts, shifted_points
+from keras_mvn._truncated import log_between, shrinkage_between
 from keras_mvn.types import Array
 
 __all__ = ["over_factors"]
@@ -30,11 +31,6 @@ _NEWTON, _HALVINGS = 50, 30
 
 _ROUNDS, _PILOT = 3, 512
 """How often the moments are looked at, and on how many points."""
-
-_FAR = 30.0
-"""Standard deviations beyond which a truncated normal distribution is a point: variance < 1e-3."""
-
-_LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
 def over_factors(
@@ -70,7 +66,7 @@ class _Integrand:
     def log(self, part: slice, f: Array) -> Array:
         """At factors f (rows, points, r), times (2π)^(r/2): (rows, points)."""
         common = f @ _transposed(self.loadings[part])
-        between = _log_between(self.a[part, None] - common, self.b[part, None] - common)[0]
+        between = log_between(self.a[part, None] - common, self.b[part, None] - common)[0]
         return between.sum(axis=-1) - 0.5 * (f**2).sum(axis=-1)
 
 
@@ -116,19 +112,6 @@ def _transposed(matrix: Array) -> Array:
     return np.swapaxes(matrix, -1, -2)
 
 
-def _log_between(low: Array, high: Array) -> tuple[Array, Array, Array]:
-    """log [Φ(high) − Φ(low)], and φ(low) and φ(high) over that difference."""
-    log_ndtr = require("scipy.special", "probability").log_ndtr
-    reflected = low > 0
-    below, above = np.where(reflected, -high, low), np.where(reflected, -low, high)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        log_above = log_ndtr(above)
-        value = log_above + np.log1p(-np.exp(log_ndtr(below) - log_above))
-        ends = (np.exp(-0.5 * x * x - _LOG_ROOT_2PI - value) for x in (low, high))
-        shares = [np.where(np.isfinite(x), p, 0.0) for x, p in zip((low, high), ends, strict=True)]
-    return value, shares[0], shares[1]
-
-
 def _mode(a: Array, b: Array, loadings: Array) -> tuple[Array, Array]:
     """Where the integrand over the factors is largest, and its precision there: Newton's method."""
     rows, _, r = loadings.shape
@@ -137,12 +120,8 @@ def _mode(a: Array, b: Array, loadings: Array) -> tuple[Array, Array]:
     def at(f: Array) -> tuple[Array, Array, Array]:
         common = (loadings @ f[..., None])[..., 0]
         low, high = a - common, b - common
-        value, at_low, at_high = _log_between(low, high)
-        with np.errstate(invalid="ignore", over="ignore"):
-            ends = (np.where(p > 0, x * p, 0.0) for x, p in ((high, at_high), (low, at_low)))
-            # 1 less the variance of a truncated normal distribution; far out only digits are lost.
-            curvature = (at_high - at_low) ** 2 + next(ends) - next(ends)
-        curvature = np.where(np.maximum(low, -high) > _FAR, 1.0, np.clip(curvature, 0.0, 1.0))
+        value, at_low, at_high = log_between(low, high)
+        curvature = shrinkage_between(low, high, at_low, at_high)
         slope = -f - (transposed @ (at_high - at_low)[..., None])[..., 0]
         log_density = value.sum(axis=-1) - 0.5 * (f**2).sum(axis=-1)
         return log_density, slope, np.eye(r) + (transposed * curvature[..., None, :]) @ loadings
