@@ -458,6 +458,39 @@ class TestProbability:
         assert abs(value - expected) <= 3 * error + 1e-5 * expected
         assert error <= 0.02 * expected
 
+    @pytest.mark.parametrize("limits", ["two-sided", "above", "below"])
+    def test_targets_that_pull_against_each_other(self, limits, rng):
+        """Correlations up to 0.999 of either sign, boxes far out and narrow: down to 1e-250."""
+        f = np.linspace(-45.0, 45.0, 200_001)
+        log_ndtr = scipy.special.log_ndtr
+        ratios = []
+        for _ in range(15):
+            d = int(rng.integers(3, 13))
+            load = rng.choice([-1.0, 1.0], d) * (1.0 - 10.0 ** rng.uniform(-3, -0.01, d))
+            center, half = 3.0 * rng.normal(size=d), 10.0 ** rng.uniform(-2, 1, d)
+            a = center - half if limits != "below" else np.full(d, -np.inf)
+            b = center + half if limits != "above" else np.full(d, np.inf)
+            log_density = scipy.stats.norm.logpdf(f) + np.log(f[1] - f[0])
+            for low, high, v in zip(a, b, load, strict=True):
+                ends = np.array([low - v * f, high - v * f]) / np.sqrt(1.0 - v**2)
+                ends = np.where(ends[0] > 0, -ends[::-1], ends)
+                top = log_ndtr(ends[1])
+                with np.errstate(divide="ignore"):
+                    log_density += top + np.log1p(-np.exp(log_ndtr(ends[0]) - top))
+            expected = scipy.special.logsumexp(log_density)
+            if expected < -575:
+                continue
+            normal = MultivariateNormal(
+                np.zeros(d), covariance=np.outer(load, load) + np.diag(1.0 - load**2)
+            )
+            value, error = normal.probability(a, b, return_error=True)
+            assert error < 0.02 * value
+            assert value == pytest.approx(np.exp(expected), rel=0.01)
+            ratios.append(abs(value / np.exp(expected) - 1) / max(error / value, 1e-6))
+        assert len(ratios) > 5
+        assert np.median(ratios) < 1.0  # two standard errors: 0.34 of a normal's
+        assert max(ratios) < 4.0
+
     @pytest.mark.parametrize("load", [10.0, 1e4])
     def test_one_target_is_exact_whatever_its_structure(self, load):
         packed = np.concatenate([np.zeros(2), np.ones(2), np.full(2, load)])

@@ -605,7 +605,7 @@ class MultivariateNormal(Batch):
 
         P(all below their limits) is `probability(upper=limits)`. Exact for one target and for
         independent ones; by SciPy's integrator for two; else by quasi-Monte-Carlo integration
-        (Genz 1992), for many targets of a low-rank structure over its factors alone.
+        (Genz 1992, Botev 2017), for many targets of a low-rank structure over its factors.
 
         Args:
             lower: (..., d), one number per target, a number for all, or target → number or (...);
