@@ -40,6 +40,8 @@ def box_probability(
             np.broadcast_to((x - normal.mean) / normal.scale, normal.mean.shape).reshape(-1, d)
             for x in (lower, upper)
         )
+    empty = np.asarray((a >= b).any(axis=-1))
+    a, b = np.where(empty[:, None], -np.inf, a), np.where(empty[:, None], np.inf, b)
     loadings = normal.loadings()
     if loadings is not None and loadings.shape[-1] == 0:  # independent
         value, error = np.prod(between(a, b)[0], axis=-1), np.zeros(len(a))
@@ -54,7 +56,6 @@ def box_probability(
             value, error = between(*box[:2])[0][..., 0], np.zeros(len(a))
         else:
             value, error = _by_scipy(*box) if d == 2 else over_cube(*box, samples, seed)
-    empty = (a > b).any(axis=-1)
     value, error = np.where(empty, 0.0, value), np.where(empty, 0.0, error)
     return value.reshape(batch)[()], error.reshape(batch)[()]
 

@@ -34,14 +34,14 @@ _NEWTON, _HALVINGS = 40, 12
 _FAR = 30.0
 """Standard deviations out from which probabilities are computed as logarithms; e⁻⁷⁰⁰ is at 37."""
 
-_LEAST_VARIANCE = 1e-14
-"""Of a target given the others, if its own is 1: below, it is a function of them."""
+_LEAST = 1e-100
+"""Standard deviation of a target given the others, if its own is 1."""
 
 
 def over_cube(a: Array, b: Array, factor: Array, samples: int, seed: int) -> tuple[Array, Array]:
     """Of targets of variance 1: limits (rows, d), F with R = F Fᵀ (rows, d, d)."""
     d = a.shape[-1]
-    chain = _sorted(a, b, factor @ np.swapaxes(factor, -1, -2))
+    chain = _sorted(a, b, factor)
     tilt = chain.tilt()
 
     def of(rows: slice, points: Array) -> Array:
@@ -144,31 +144,37 @@ class _Chain:
         return slope, jacobian
 
 
-def _sorted(a: Array, b: Array, correlation: Array) -> _Chain:
-    """The targets, next that with the least probability given the means of those before."""
+def _sorted(a: Array, b: Array, factor: Array) -> _Chain:
+    """The targets, next that with the least probability given the means of those before.
+
+    Gram & Schmidt's method on the rows of the factor: what is left of a row is what those before
+    leave open, exactly, also where that is little.
+    """
     rows, d = a.shape
     every = np.arange(rows)
-    order = np.tile(np.arange(d), (rows, 1))
-    factor, z = np.zeros((rows, d, d)), np.zeros((rows, d))
-    low, high = np.zeros((rows, d)), np.zeros((rows, d))
+    low, high, left = a.copy(), b.copy(), factor.copy()
+    lower, z = np.zeros((rows, d, d)), np.zeros((rows, d))
     for j in range(d):
-        rest = order[:, j:]
-        variance = 1.0 - (factor[:, j:, :j] ** 2).sum(axis=-1)
-        width = np.sqrt(np.maximum(variance, _LEAST_VARIANCE))
-        known = (factor[:, j:, :j] @ z[:, :j, None])[..., 0]
-        limits = [(np.take_along_axis(x, rest, axis=1) - known) / width for x in (a, b)]
-        value, at_low, at_high = log_between(*limits)
+        width = np.maximum(np.linalg.norm(left[:, j:], axis=-1), _LEAST)
+        known = (lower[:, j:, :j] @ z[:, :j, None])[..., 0]
+        value, at_low, at_high = log_between(
+            (low[:, j:] - known) / width, (high[:, j:] - known) / width
+        )
         first = np.argmin(np.where(np.isnan(value), -np.inf, value), axis=1)
-        k = first + j
-        order[every, j], order[every, k] = order[every, k], order[every, j].copy()
-        rows_of = factor[every, j].copy()
-        factor[every, j], factor[every, k] = factor[every, k], rows_of
-        factor[:, j, j] = width[every, first]
-        z[:, j] = (at_low - at_high)[every, first]
-        below = correlation[every[:, None], order[:, j + 1 :], order[:, j, None]]
-        below = below - (factor[:, j + 1 :, :j] @ factor[:, j, :j, None])[..., 0]
-        factor[:, j + 1 :, j] = below / factor[:, j, j, None]
-    own = np.diagonal(factor, axis1=-2, axis2=-1)
-    low, high = (np.take_along_axis(x, order, axis=1) / own for x in (a, b))
-    given = factor / own[..., None] - np.eye(d)
-    return _Chain(low, high, given, z)
+        for array in (low, high, left, lower):
+            _swap(array, every, j, first + j)
+        with np.errstate(invalid="ignore"):
+            z[:, j] = np.nan_to_num((at_low - at_high)[every, first], posinf=0.0, neginf=0.0)
+        lower[:, j, j] = width[every, first]
+        direction = left[:, j] / lower[:, j, j, None]
+        lower[:, j + 1 :, j] = (left[:, j + 1 :] @ direction[..., None])[..., 0]
+        left[:, j + 1 :] -= lower[:, j + 1 :, j, None] * direction[:, None]
+    own = np.diagonal(lower, axis1=-2, axis2=-1)
+    return _Chain(low / own, high / own, lower / own[..., None] - np.eye(d), z)
+
+
+def _swap(array: Array, rows: np.ndarray, j: int, k: np.ndarray) -> None:
+    """Exchange [row, j] and [row, k[row]] in every row."""
+    first = array[rows, j].copy()
+    array[rows, j] = array[rows, k]
+    array[rows, k] = first

@@ -11,7 +11,7 @@ from keras_mvn.types import Array
 
 __all__ = ["between", "log_between", "shrinkage_between"]
 
-_LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
+_ROOT_2, _ROOT_2_OVER_PI = math.sqrt(2.0), math.sqrt(2.0 / math.pi)
 
 _FAR = 30.0
 """Standard deviations beyond which a truncated normal distribution is a point: variance < 1e-3."""
@@ -27,15 +27,19 @@ def between(low: Array, high: Array) -> tuple[Array, Array, Array]:
 
 def log_between(low: Array, high: Array) -> tuple[Array, Array, Array]:
     """log [Φ(high) − Φ(low)], and φ(low) and φ(high) over that difference."""
-    log_ndtr = require("scipy.special", "probability").log_ndtr
+    special = require("scipy.special", "probability")
     reflected = low > 0
     below, above = np.where(reflected, -high, low), np.where(reflected, -low, high)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        log_above = log_ndtr(above)
-        value = log_above + np.log1p(-np.exp(log_ndtr(below) - log_above))
-        ends = (np.exp(-0.5 * x * x - _LOG_ROOT_2PI - value) for x in (low, high))
-        shares = [np.where(np.isfinite(x), p, 0.0) for x, p in zip((low, high), ends, strict=True)]
-    return value, shares[0], shares[1]
+        log_above = special.log_ndtr(above)
+        ratio = np.exp(special.log_ndtr(below) - log_above)  # Φ(below)/Φ(above)
+        value = log_above + np.log1p(-ratio)
+        # φ/Φ by erfcx: φ and Φ as logarithms would be differences of numbers like 1e17 far out.
+        shares = [
+            np.where(np.isfinite(x), _ROOT_2_OVER_PI / special.erfcx(-x / _ROOT_2) * factor, 0.0)
+            for x, factor in ((below, ratio / (1.0 - ratio)), (above, 1.0 / (1.0 - ratio)))
+        ]
+    return value, np.where(reflected, shares[1], shares[0]), np.where(reflected, *shares)
 
 
 def shrinkage_between(low: Array, high: Array, at_low: Array, at_high: Array) -> Array:
