@@ -32,11 +32,11 @@ class BalancedNegativeLogLikelihood(CovarianceLoss):
     uncertain. Equal weights 1/σ̄ⱼ² learn the mean everywhere, and waste what the rows of little
     noise say. This loss takes the geometric mean of the two,
 
-        ∂/∂μᵢⱼ = −3 rᵢⱼ / (σᵢⱼ σ̄ⱼ),   r = y − μ,   σ̄ⱼ = the mean of σᵢⱼ over the batch
-    (weighted as its rows are, and where target j was observed),
+        ∂/∂μᵢⱼ = −3 rᵢⱼ / (σᵢⱼ σ̄ⱼ),   r = y − μ,   σ̄ⱼ = the mean of σᵢⱼ over the batch,
 
-    with σᵢⱼ the predicted standard deviation, and trains the covariance by the NLL of the residuals
-    that this mean leaves. The weights are positive and know nothing of y, so the mean still
+    with σᵢⱼ the predicted standard deviation (its mean weighted as the rows are, and taken where
+    target j was observed), and trains the covariance by the NLL of the residuals that this mean
+    leaves. The weights are positive and know nothing of y, so the mean still
     converges to the conditional mean; they are in the units of y, so that no choice of units
     matters; and a batch in which all rows are equally uncertain is the likelihood's own gradient
     without the correlations, whatever the uncertainty. Unlike β-NLL at β = ½, whose weights are
