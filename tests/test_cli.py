@@ -125,6 +125,7 @@ class TestFit:
         assert about["options"]["epochs"] == 3
         assert not about["interrupted"]
 
+    @pytest.mark.once
     def test_the_split_is_a_partition_of_the_file(self, fitted):
         parts = split_of(fitted[0])
         np.testing.assert_array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(240))
@@ -165,6 +166,7 @@ class TestFit:
         )
         np.testing.assert_allclose(after.stddev, temperature * before.stddev)
 
+    @pytest.mark.once
     def test_json_is_alone_on_stdout(self, table, tmp_path):
         out = tmp_path / "fit"
         arguments = ["fit", table, "--targets", "a", "--out", out, *QUICK, "--no-baselines"]
@@ -174,6 +176,7 @@ class TestFit:
         assert found["fit"]["rows"]["calibration"] == 0
         assert "size: number" in result.stderr
 
+    @pytest.mark.once
     def test_groups_and_times(self, table, tmp_path):
         frame = make_table()
         run("fit", table, "--targets", "a,b", "--group", "patient", "--out", tmp_path / "g", *QUICK,
@@ -198,6 +201,7 @@ class TestFit:
         np.testing.assert_allclose(found["b_stddev"], stored.stddev[:, 1], rtol=1e-4)
         assert "of an ensemble" in refused("export", out, "--outputs", "scale_tril")
 
+    @pytest.mark.once
     @pytest.mark.slow
     @pytest.mark.parametrize("calibration", ["temperature", "matrix"])
     def test_an_exported_ensemble_has_the_calibration(self, calibration, table, tmp_path):
@@ -219,6 +223,7 @@ class TestFit:
         difference = covariance[rows] - expected.covariance
         assert np.abs(difference / (sd[:, :, None] * sd[:, None, :])).max() < 1e-4
 
+    @pytest.mark.once
     @pytest.mark.slow
     def test_auto_chooses_and_lists_what_it_tried(self, table, tmp_path):
         out = tmp_path / "fit"
@@ -227,6 +232,7 @@ class TestFit:
         assert {"cholesky", "diagonal"} <= {one["name"] for one in tried}
         assert tried == sorted(tried, key=lambda one: one["validation_nll"])
 
+    @pytest.mark.once
     @pytest.mark.parametrize("members", [1, 2])
     def test_one_target_by_default(self, members, tmp_path):
         make_table().drop(columns=["b", "c"]).to_csv(tmp_path / "t.csv", index=False)
@@ -246,6 +252,7 @@ class TestFit:
         assert header == "a_mean,a_stddev,a_lower,a_upper"
         run("report", out)
 
+    @pytest.mark.once
     def test_a_network_that_was_compared_is_not_trained_again(self, table, tmp_path, monkeypatch):
         kept, reuse = [], _fit_training.reuse
         monkeypatch.setattr(
@@ -255,6 +262,7 @@ class TestFit:
             "--members", 1, "--hidden", 4)  # fmt: skip
         assert kept == [True, True]
 
+    @pytest.mark.once
     def test_what_is_compared_is_per_target(self, table, tmp_path):
         out = tmp_path / "fit"
         result = run("fit", table, "--targets", "a,b,c", "--out", out, "--epochs", 1, "--members",
@@ -267,6 +275,7 @@ class TestFit:
         assert "RMSE/sd" in result.stdout
         assert "sd: of each target in the training rows" in result.stdout
 
+    @pytest.mark.once
     def test_notes_name_the_targets_and_come_once(self, table, tmp_path):
         make_table().assign(b=lambda t: 2 * t["a"]).to_csv(tmp_path / "t.csv", index=False)
         few = ["--group", "g", "--calibration", "matrix"]
@@ -279,6 +288,7 @@ class TestFit:
         assert "target 0" not in result.output
         assert result.output.count("was left out") == 1
 
+    @pytest.mark.once
     def test_too_few_groups_and_too_many_numbers_are_warned_of(self, tmp_path):
         frame = make_table().assign(site=np.repeat(["n", "s", "e", "w"], [70, 70, 70, 30]))
         frame.to_csv(tmp_path / "t.csv", index=False)
@@ -293,6 +303,7 @@ class TestFit:
         assert "low_rank:5: 14 numbers a row for 2 targets" in result.stderr
         assert "warning" not in run(*arguments, *QUICK, "--overwrite").output
 
+    @pytest.mark.once
     def test_missing_values_are_declared(self, tmp_path):
         frame = make_table().fillna({"b": -200, "size": -200.0})
         frame.to_csv(tmp_path / "t.tsv", index=False, sep="\t")
@@ -303,6 +314,7 @@ class TestFit:
         np.testing.assert_array_equal(np.isnan(y[:, 1]), make_table()["b"].isna()[rows])
 
 
+@pytest.mark.once
 def test_by_default_the_90_percent_regions_cover_90_percent_of_the_calibration_rows(fitted, table):
     out, _ = fitted
     model = _model.FittedModel.load(out)
@@ -317,6 +329,7 @@ def test_by_default_the_90_percent_regions_cover_90_percent_of_the_calibration_r
     assert (squared <= limit * (1 - 1e-4)).sum() < np.ceil(0.9 * (len(rows) + 1))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("calibration", ["coverage", "temperature"])
 def test_a_target_that_only_training_rows_have(fitted, tmp_path, calibration):
     frame = make_table()
@@ -336,6 +349,7 @@ def test_a_target_that_only_training_rows_have(fitted, tmp_path, calibration):
         assert set(one["scores"]["crps"]["per_target"]) == set(TARGETS)
 
 
+@pytest.mark.once
 def test_each_network_predicts_the_test_rows_once(table, tmp_path, monkeypatch):
     calls, predict = [], _fit_results.predict_normal
     monkeypatch.setattr(
@@ -383,6 +397,7 @@ class TestPredict:
             "p.csv", "p.csv.gz", "p.feather", "p.parquet",
         ]  # fmt: skip
 
+    @pytest.mark.once
     def test_csv_on_stdout_with_columns_kept(self, fitted, table):
         result = run("predict", fitted[0], table, "--keep", "id,color")
         lines = result.stdout.splitlines()
@@ -390,6 +405,7 @@ class TestPredict:
         assert lines[1].startswith("row 0,")
         assert len(lines) == 241
 
+    @pytest.mark.once
     @pytest.mark.parametrize("suffix", [".csv", ".tsv.gz", ".parquet", ".feather"])
     def test_columns_are_kept_as_they_are(self, suffix, fitted, tmp_path, monkeypatch):
         """Not as pandas makes them floats, of 9 digits, of another type in every batch."""
@@ -416,6 +432,7 @@ class TestPredict:
         assert found["kind"].tolist() == frame["kind"].tolist()
         assert found["a_mean"].str.len().max() <= 15
 
+    @pytest.mark.once
     @pytest.mark.parametrize(
         ("name", "match"),
         [("p.tsv.csv", None), ("p.parquet.gz", "expected a file"), ("p.gz", "expected a file")],
@@ -428,6 +445,7 @@ class TestPredict:
         run("predict", fitted[0], table, "--out", tmp_path / name)
         assert pandas.read_csv(tmp_path / name).shape == (240, 15)
 
+    @pytest.mark.once
     def test_a_column_that_is_called_like_a_prediction_is_not_kept(self, fitted, tmp_path):
         make_table().assign(a_mean=0).to_csv(tmp_path / "t.csv", index=False)
         arguments = ["predict", fitted[0], tmp_path / "t.csv", "--keep"]
@@ -435,10 +453,12 @@ class TestPredict:
         assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
         assert run(*arguments, "id,id").stdout.startswith("id,a_mean,a_stddev")
 
+    @pytest.mark.once
     def test_targets_are_not_needed(self, fitted, tmp_path):
         make_table().drop(columns=[*TARGETS, "id"]).to_parquet(tmp_path / "new.parquet")
         run("predict", fitted[0], tmp_path / "new.parquet", "--out", tmp_path / "p.csv")
 
+    @pytest.mark.once
     def test_tables_that_do_not_fit_are_refused(self, fitted, tmp_path):
         make_table().drop(columns=["size", "open"]).to_csv(tmp_path / "lacking.csv", index=False)
         line = refused("predict", fitted[0], tmp_path / "lacking.csv", "--out", tmp_path / "p.csv")
@@ -451,11 +471,13 @@ class TestPredict:
         assert "'Smith'" in line
         assert sorted(p.name for p in tmp_path.iterdir()) == ["lacking.csv", "text.csv"]
 
+    @pytest.mark.once
     def test_an_unknown_category_is_predicted_and_told(self, fitted, tmp_path):
         make_table().assign(color="violet").to_csv(tmp_path / "new.csv", index=False)
         result = run("predict", fitted[0], tmp_path / "new.csv", "--out", tmp_path / "p.csv")
         assert "'violet' and such were not seen, or too rare, in training" in result.output
 
+    @pytest.mark.once
     @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
     def test_no_rows_give_a_header(self, suffix, fitted, tmp_path):
         empty, full = (tmp_path / f"{name}{suffix}" for name in ("empty", "full"))
@@ -472,6 +494,7 @@ class TestPredict:
             assert len(one) == 0
         assert "no row in which a target" in refused("evaluate", fitted[0], empty)
 
+    @pytest.mark.once
     @pytest.mark.parametrize("name", ["predict", "evaluate"])
     def test_the_table_of_the_fit_is_told(self, name, fitted, table, tmp_path):
         copy = tmp_path / "copy.csv"
@@ -485,6 +508,7 @@ class TestPredict:
         assert copy.stat().st_size == table.stat().st_size
         assert run(name, fitted[0], copy).stderr == ""
 
+    @pytest.mark.once
     @pytest.mark.skipif(os.name != "posix", reason="pipes of Unix")
     @pytest.mark.parametrize(
         ("name", "rows"), [("predict", 2), ("predict", 3000), ("evaluate", 240), ("report", 0)]
@@ -504,6 +528,7 @@ class TestPredict:
         said = [line for line in result.stderr.splitlines() if not STARTUP.match(line)]
         assert (result.returncode, said) == (141, [])
 
+    @pytest.mark.once
     def test_other_refusals(self, fitted, table, tmp_path):
         assert "no fit.json" in refused("predict", tmp_path, table)
         assert "expected a file" in refused(
@@ -529,9 +554,11 @@ class TestEvaluate:
         for name, score in metrics["scores"].items():
             assert found["scores"][name]["mean"] == pytest.approx(score["mean"], rel=1e-4), name
 
+    @pytest.mark.once
     def test_prints_a_table(self, fitted, table):
         assert "energy_score" in run("evaluate", fitted[0], table).output
 
+    @pytest.mark.once
     def test_needs_targets(self, fitted, tmp_path):
         make_table().drop(columns="b").to_csv(tmp_path / "t.csv", index=False)
         assert "the column 'b' is missing" in refused("evaluate", fitted[0], tmp_path / "t.csv")
@@ -558,6 +585,7 @@ class TestCondition:
             assert found["c_mean"][i] == pytest.approx(mean, rel=1e-4, abs=1e-5)
             assert found["c_stddev"][i] == pytest.approx(np.sqrt(variance), rel=1e-4)
 
+    @pytest.mark.once
     @pytest.mark.parametrize(
         ("given", "match"),
         [
@@ -578,12 +606,14 @@ class TestCondition:
         options = [word for entry in given for word in ("--given", entry)]
         assert match in refused("condition", fitted[0], table, *options)
 
+    @pytest.mark.once
     def test_commas_are_as_good(self, fitted, table):
         one = run("condition", fitted[0], table, "--given", "a=0.3,b=@b").stdout
         assert (
             one == run("condition", fitted[0], table, "--given", "a=0.3", "--given", "b=@b").stdout
         )
 
+    @pytest.mark.once
     def test_names_with_commas(self, table):
         opened = open_table(table)
         assert parsed(["x,a=1"], ["a", "x,a"], opened).numbers == {"x,a": 1.0}
@@ -618,6 +648,7 @@ class TestReportAndExport:
         np.testing.assert_allclose(stddev[test_rows_of(out)[0]], expected, rtol=1e-4)
 
 
+@pytest.mark.once
 class TestRefusedTables:
     """Each of these is one line and exit code 2, and leaves nothing."""
 
@@ -712,6 +743,7 @@ class TestRefusedTables:
                 assert "Invalid value" in run(*arguments, option, number, code=2).stderr
 
 
+@pytest.mark.once
 class TestDirectories:
     def test_an_earlier_fit_is_replaced_only_when_asked(self, table, tmp_path):
         out = tmp_path / "fit"
@@ -789,6 +821,7 @@ class TestSignals:
         np.testing.assert_allclose(one.mean, other.mean, rtol=1e-5, atol=1e-6)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["killed", "whole"]
 
+    @pytest.mark.once
     def test_a_table_that_changed_is_not_gone_on_with(self, tmp_path):
         path = tmp_path / "t.csv"
         make_table().to_csv(path, index=False)
@@ -808,7 +841,7 @@ class TestSignals:
         assert about["interrupted"]
         assert len(pandas.read_csv(out / "history.csv")) in (4, 5)
         run("predict", out, table, "--out", tmp_path / "p.csv")
-        assert (out / "report.html").exists()
+        assert "interrupted by ^C" in (out / "report.html").read_text()
 
     def test_control_c_before_anything_is_learnt(self, table, tmp_path, monkeypatch):
         def interrupt(*_):
@@ -820,6 +853,7 @@ class TestSignals:
         assert not (tmp_path / "fit").exists()
 
 
+@pytest.mark.once
 def test_control_c_while_a_backend_is_imported_is_no_traceback():
     code = """
 import builtins, keras_mvn_launcher
@@ -906,6 +940,7 @@ def test_a_table_need_not_fit_in_memory(tmp_path, rng):
     assert predicting < ALLOWED
 
 
+@pytest.mark.once
 class TestHelp:
     def test_exit_codes_are_documented(self):
         text = run("--help").output

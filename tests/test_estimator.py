@@ -82,7 +82,15 @@ _checks = parametrize_with_checks(
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.parametrize(_checks.args[0], list(_checks.args[1]), **_checks.kwargs)  # a generator
 def test_scikit_learn_checks(estimator, check):
+    if keras.backend.backend() != "torch" and not _touches_the_backend(check):
+        pytest.skip("arguments and attributes: checked with PyTorch")
     check(estimator)
+
+
+def _touches_the_backend(check):
+    """Whether it is about numbers that are fitted, or about copies of a fitted network."""
+    words = ("pickle", "idempotent", "train", "nan_inf", "subset_invariance", "readonly")
+    return any(word in check.func.__name__ for word in words)
 
 
 def test_clone_keeps_every_parameter_as_given():

@@ -21,6 +21,8 @@ import oracle
 from differentiation import EPSILON, precision, tensor
 from keras_mvn.kernels.elliptical import supports
 
+pytestmark = pytest.mark.widths
+
 BACKEND = keras.backend.backend()
 STRUCTURES = ("cholesky", "precision_cholesky")
 

@@ -33,6 +33,8 @@ from keras_mvn.kernels import _native
 from keras_mvn.layouts import PackedParameters
 from structures import STRUCTURES, named
 
+pytestmark = pytest.mark.widths
+
 BACKEND = keras.backend.backend()
 # As `oracle` names them. With rank 1, three targets have as many parameters as with a triangle.
 TRIANGULAR = ["cholesky", "precision_cholesky"]

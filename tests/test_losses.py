@@ -11,6 +11,8 @@ import oracle
 from differentiation import EPSILON, numpy, precision, tensor, value_and_gradients
 from keras_mvn import covariances, losses, regularizers
 
+pytestmark = pytest.mark.widths
+
 NAMES = ["isotropic", "diagonal", "cholesky", "precision_cholesky", "symmetric"]
 D = 3
 

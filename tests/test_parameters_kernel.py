@@ -12,6 +12,8 @@ from keras_mvn import covariances, kernels
 from keras_mvn.kernels import Origin, _native, parameters
 from keras_mvn.layers import MultivariateNormalHead
 
+pytestmark = pytest.mark.widths
+
 BACKEND = keras.backend.backend()
 STRUCTURES = [covariances.Cholesky(), covariances.PrecisionCholesky(), covariances.Correlation()]
 SIZES = [1, 2, 5, 9, 17, 33] if BACKEND == "torch" else [1, 9]

@@ -33,6 +33,8 @@ from keras_mvn.types import Array
 
 __all__ = ["about_fit", "assessed", "write_results"]
 
+CUT_SHORT = "training was interrupted by ^C: the weights are the best until then"
+
 
 def assessed(
     prepared: Prepared, networks: Mapping[str, Network], folder: FitFolder, output: Output
@@ -121,7 +123,7 @@ def about_fit(
         "calibration": _in_words(model.calibration, given["calibration"], rows),
         "members": len(model.members),
         "selection": [_plain(one) for one in model.selection],
-        "decisions": prepared.about["decisions"],
+        "decisions": [*prepared.about["decisions"], *([CUT_SHORT] if interrupted else [])],
         "options": request_of(given)["options"],
         "seed": given["seed"],
         "versions": versions(),
