@@ -28,8 +28,6 @@ from keras_mvn.tables import open_table, reading
 ROOT = Path(__file__).parent.parent
 QUICK = ["--epochs", "3", "--hidden", "8", "--covariance", "cholesky", "--members", 1]
 TARGETS = ["a", "b", "c"]
-STARTUP = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} ")
-"""TensorFlow's lines, which it writes whatever TF_CPP_MIN_LOG_LEVEL says (2.21)."""
 
 
 def run(*arguments, code=0):
@@ -508,7 +506,6 @@ class TestPredict:
         assert copy.stat().st_size == table.stat().st_size
         assert run(name, fitted[0], copy).stderr == ""
 
-    @pytest.mark.once
     @pytest.mark.skipif(os.name != "posix", reason="pipes of Unix")
     @pytest.mark.parametrize(
         ("name", "rows"), [("predict", 2), ("predict", 3000), ("evaluate", 240), ("report", 0)]
@@ -525,8 +522,7 @@ class TestPredict:
             text=True, check=False,
         )  # fmt: skip
         os.close(writer)
-        said = [line for line in result.stderr.splitlines() if not STARTUP.match(line)]
-        assert (result.returncode, said) == (141, [])
+        assert (result.returncode, result.stderr) == (141, "")
 
     @pytest.mark.once
     def test_other_refusals(self, fitted, table, tmp_path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 from keras import ops
 
@@ -38,9 +36,8 @@ def auto_strength(numbers: int, rows: int) -> float:
     return min(LARGEST, ROWS * numbers / rows)
 
 
-@functools.lru_cache(maxsize=64)
 def in_steps(steps: tuple[tuple[float, int], ...], dtype: str) -> Array:
-    """Each strength as often as it says, one after the other; made once, never written to."""
+    """Each strength as often as it says, one after the other."""
     return np.concatenate([np.full(count, strength, dtype) for strength, count in steps])
 
 

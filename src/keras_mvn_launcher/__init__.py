@@ -6,10 +6,14 @@ backend: the command has to choose one before that. The library itself never cho
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import re
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["configured_backend", "explain_missing_backend", "installed_backends", "main"]
@@ -69,7 +73,34 @@ def _main() -> None:
     for name in ("click", "rich"):
         if importlib.util.find_spec(name) is None:
             sys.exit(f"keras-mvn: {name} is missing; pip install 'keras-mvn[cli]'")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up lines are no answer
+    # TensorFlow's greetings are no answer. Keras imports it on any backend.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if configured_backend() == "tensorflow":
+        with _without_greetings():
+            import tensorflow  # noqa: F401
+    else:
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it says so if they are on
     from keras_mvn.cli import command
 
     command()
+
+
+_GREETING = re.compile(rb"WARNING: All log messages before absl|I\d{4} ")
+"""TensorFlow's lines, which it writes whatever TF_CPP_MIN_LOG_LEVEL says (2.21)."""
+
+
+@contextlib.contextmanager
+def _without_greetings() -> Iterator[None]:
+    """Hold back what is written to stderr, by C++ too, and then pass it on without greetings."""
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            for line in held:
+                if not _GREETING.match(line):
+                    os.write(2, line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -22,7 +21,6 @@ GROWTH_LIMIT = 1e10
 gradient meets, is still a float32 number."""
 
 
-@functools.cache
 def off_diagonal_limit(event_size: int) -> float:
     """The Frobenius norm of N up to which ‖(I + N)⁻¹‖ ≤ 1e10 is certain.
 
