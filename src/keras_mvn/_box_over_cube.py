@@ -21,6 +21,7 @@ from typing import final
 
 import numpy as np
 
+from keras_mvn._box_mode import mode_over_factors
 from keras_mvn._optional import require
 from keras_mvn._quasi_monte_carlo import integrate
 from keras_mvn._truncated import between, log_between, shrinkage_between
@@ -85,33 +86,41 @@ def _within(low: Array, high: Array, u: Array) -> tuple[Array, Array]:
 class _Chain:
     """low ≤ z + given z ≤ high, `given` strictly lower: z_k between limits that those before set.
 
-    (rows, d), (rows, d), (rows, d, d); `start` (rows, d) is about where z is.
+    (rows, d), (rows, d), (rows, d, d).
     """
 
     low: Array
     high: Array
     given: Array
-    start: Array
 
     def tilt(self) -> Array:
-        """μ (rows, d), the last 0: the saddle point of ψ(z, μ), by Newton's method."""
+        """μ (rows, d), the last 0: the saddle point of ψ(z, μ), by Newton's method.
+
+        From the mode of z, with the μ that makes it one; slopes are compared in units of what z
+        varies by there.
+        """
         rows, d = self.low.shape
-        point = np.concatenate([self.start[:, :-1], np.zeros((rows, d - 1))], axis=-1)
+        z, precision = mode_over_factors(self.low, self.high, self.given[..., : d - 1])
+        unit = 1.0 / np.sqrt(np.diagonal(precision, axis1=-2, axis2=-1))
+        weight = np.concatenate([unit, 1.0 / unit], axis=-1)
+        point = np.concatenate([z, np.zeros_like(z)], axis=-1)
+        slope, curvature = self._slope(point)
+        point[:, d - 1 :] = slope[:, : d - 1]
         slope, curvature = self._slope(point)
         for _ in range(_NEWTON):
             step = -np.linalg.solve(curvature, slope[..., None])[..., 0]
             size = np.ones(rows)
-            old = (slope**2).sum(axis=-1)
+            old = ((weight * slope) ** 2).sum(axis=-1)
             for _ in range(_HALVINGS):
                 found = self._slope(point + size[:, None] * step)
-                worse = ~((found[0] ** 2).sum(axis=-1) <= old)
+                worse = ~(((weight * found[0]) ** 2).sum(axis=-1) <= old)
                 if not worse.any():
                     break
                 size = np.where(worse, 0.5 * size, size)
             size = np.where(worse, 0.0, size)
             point = point + size[:, None] * step
             slope, curvature = self._slope(point)
-            if (np.abs(size[:, None] * step) < 1e-6).all():
+            if (np.abs(size[:, None] * step) / weight < 1e-6).all():
                 break
         mu = np.concatenate([point[:, d - 1 :], np.zeros((rows, 1))], axis=-1)
         return np.where(np.isfinite(mu).all(axis=-1, keepdims=True), mu, 0.0)
@@ -170,7 +179,7 @@ def _sorted(a: Array, b: Array, factor: Array) -> _Chain:
         lower[:, j + 1 :, j] = (left[:, j + 1 :] @ direction[..., None])[..., 0]
         left[:, j + 1 :] -= lower[:, j + 1 :, j, None] * direction[:, None]
     own = np.diagonal(lower, axis1=-2, axis2=-1)
-    return _Chain(low / own, high / own, lower / own[..., None] - np.eye(d), z)
+    return _Chain(low / own, high / own, lower / own[..., None] - np.eye(d))
 
 
 def _swap(array: Array, rows: np.ndarray, j: int, k: np.ndarray) -> None:

@@ -18,16 +18,14 @@ from typing import final
 
 import numpy as np
 
+from keras_mvn._box_mode import mode_over_factors
 from keras_mvn._numeric import solve_lower
 from keras_mvn._optional import require
 from keras_mvn._quasi_monte_carlo import integrate, parts, shifted_points
-from keras_mvn._truncated import log_between, shrinkage_between
+from keras_mvn._truncated import log_between
 from keras_mvn.types import Array
 
 __all__ = ["over_factors"]
-
-_NEWTON, _HALVINGS = 50, 30
-"""Steps to the mode, and how often one is halved."""
 
 _ROUNDS, _PILOT = 3, 512
 """How often the moments are looked at, and on how many points."""
@@ -38,7 +36,7 @@ def over_factors(
 ) -> tuple[Array, Array]:
     """E_f Π_j [Φ(b_j − v_jᵀ f) − Φ(a_j − v_jᵀ f)], f standard normal."""
     rows, d, r = loadings.shape
-    mode, precision = _mode(a, b, loadings)
+    mode, precision = mode_over_factors(a, b, loadings)
     integrand = _Integrand(a, b, loadings)
     identity = np.broadcast_to(np.eye(r), precision.shape)
     root = solve_lower(np.linalg.cholesky(precision), identity)
@@ -110,35 +108,3 @@ class _Proposal:
 
 def _transposed(matrix: Array) -> Array:
     return np.swapaxes(matrix, -1, -2)
-
-
-def _mode(a: Array, b: Array, loadings: Array) -> tuple[Array, Array]:
-    """Where the integrand over the factors is largest, and its precision there: Newton's method."""
-    rows, _, r = loadings.shape
-    f, transposed = np.zeros((rows, r)), _transposed(loadings)
-
-    def at(f: Array) -> tuple[Array, Array, Array]:
-        common = (loadings @ f[..., None])[..., 0]
-        low, high = a - common, b - common
-        value, at_low, at_high = log_between(low, high)
-        curvature = shrinkage_between(low, high, at_low, at_high)
-        slope = -f - (transposed @ (at_high - at_low)[..., None])[..., 0]
-        log_density = value.sum(axis=-1) - 0.5 * (f**2).sum(axis=-1)
-        return log_density, slope, np.eye(r) + (transposed * curvature[..., None, :]) @ loadings
-
-    value, slope, precision = at(f)
-    for _ in range(_NEWTON):
-        step = np.linalg.solve(precision, slope[..., None])[..., 0]
-        size = np.ones(rows)
-        for _ in range(_HALVINGS):
-            found = at(f + size[:, None] * step)
-            worse = ~(found[0] >= value)
-            if not worse.any():
-                break
-            size = np.where(worse, 0.5 * size, size)
-        size = np.where(worse, 0.0, size)
-        f = f + size[:, None] * step
-        value, slope, precision = at(f)
-        if (np.abs(size[:, None] * step) < 1e-6).all():
-            break
-    return f, precision
