@@ -722,6 +722,7 @@ class TestRefusedTables:
             (["--separator", "ab"], "--separator"),
             (["--group", "patient", "--time", "day"], "exclude"),
             (["--as", "size=date"], "its cells are numbers from"),
+            (["--as", "a=date"], "'a' is a target"),
         ],
     )
     def test_options(self, table, tmp_path, options, match):

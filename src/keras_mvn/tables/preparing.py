@@ -118,6 +118,9 @@ def inputs_of(table: Table, question: Question) -> list[str]:
     both = [name for name in question.features or () if name in targets]
     if both:
         raise TableError(f"--features: {listed(both)} is a target too.")
+    typed = [name for name in question.kinds if name in targets]
+    if typed:
+        raise TableError(f"--as: {listed(typed)} is a target, and targets are numbers.")
     contradicted = [name for name in question.features or () if name in question.drop]
     if contradicted:
         raise TableError(f"--features: {listed(contradicted)} is in --drop too.")
