@@ -658,6 +658,7 @@ class TestWarnOnOverfitting:
     def test_no_false_alarm(self, train, val):
         assert self.run(train, val).parted_at is None
 
+    @pytest.mark.once
     def test_a_small_table_overfits_and_a_large_one_does_not(self, rng):
         x = rng.normal(size=(4096, 3)).astype("float32")
         y = (x[:, :D] + rng.normal(size=(4096, D))).astype("float32")

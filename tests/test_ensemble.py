@@ -536,6 +536,7 @@ class TestDeepEnsemble:
             ensemble.fit(x, y, vectorized=True)
         assert ensemble.trained_vectorized is None
 
+    @pytest.mark.once
     @pytest.mark.slow
     def test_members_disagree_far_from_the_data(self, rng):
         x, y = table(rng, 600)

@@ -99,6 +99,7 @@ def test_clone_keeps_every_parameter_as_given():
     assert {name: estimator.get_params()[name] for name in given} == given
 
 
+@pytest.mark.once
 def test_grid_search_and_cross_validation():
     x, y, _ = draw(200)
     estimator = MultivariateNormalRegressor(**LINEAR)
@@ -214,6 +215,7 @@ def test_gaps_in_y_are_marginalized():
     assert estimator.score(held_out, first) == pytest.approx(expected.mean())
 
 
+@pytest.mark.once
 def test_weights_count_and_their_scale_does_not():
     rng = np.random.default_rng(0)
     x = np.zeros((400, 1))
@@ -249,6 +251,7 @@ def test_builder_makes_the_hidden_layers():
         MultivariateNormalRegressor(builder=lambda inputs: 3, calibration=None).fit(x, y)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "loss", ["nll", "crps", "student_t", kmvn.losses.StudentT("learned"), kmvn.losses.EnergyScore]
 )
@@ -296,6 +299,7 @@ def test_groups_stay_together():
     assert len(set.union(*found)) == sum(map(len, found)) == 100
 
 
+@pytest.mark.once
 def test_few_large_groups_still_calibrate():
     x, y, _ = draw(400)
     groups = np.repeat(np.arange(8), 50)
@@ -540,6 +544,7 @@ def test_an_ensemble_predicts_the_moments_of_its_mixture():
     assert not hasattr(estimator, "ensemble_")
 
 
+@pytest.mark.once
 def test_auto_chooses_on_the_validation_rows(capsys):
     x, y, _ = draw(200)
     estimator = MultivariateNormalRegressor("auto", verbose=1, **LINEAR)
@@ -1010,6 +1015,7 @@ def test_transforms_that_cannot_be(identifier, y, message):
 # --- errors --------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -48,6 +48,7 @@ def covariance_errors(sigma, n):
 
 
 class TestRecovery:
+    @pytest.mark.once
     @pytest.mark.parametrize("covariance", EVERY)
     def test_values_missing_at_random_cost_precision_only(self, covariance, rng):
         x, y = linear_gaussian(rng, 1000)
@@ -61,6 +62,7 @@ class TestRecovery:
         compared = np.diagonal(off) if covariance == "diagonal" else off
         np.testing.assert_array_less(compared, 4.5)
 
+    @pytest.mark.once
     @pytest.mark.parametrize("covariance", FULL)
     def test_informative_gaps_bias_complete_rows_and_not_the_marginal(self, covariance, rng):
         """Target 1 is missing where target 0 lies above its mean: known from what is observed."""
