@@ -16,14 +16,13 @@ variate ordering", Advances in Numerical Methods and Applications (1994).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 
 from keras_mvn._box_mode import mode_over_factors
 from keras_mvn._optional import require
-from keras_mvn._quasi_monte_carlo import integrate
+from keras_mvn._quasi_monte_carlo import integrate, parts
 from keras_mvn._truncated import between, log_between, shrinkage_between
 from keras_mvn.types import Array
 
@@ -43,10 +42,13 @@ def over_cube(a: Array, b: Array, factor: Array, samples: int, seed: int) -> tup
     """Of targets of variance 1: limits (rows, d), F with R = F Fᵀ (rows, d, d)."""
     d = a.shape[-1]
     chain = _sorted(a, b, factor)
-    tilt = chain.tilt()
+    tilt = np.zeros_like(a)
+    for part in parts(len(a), 16 * d * d):
+        tilt[part] = chain.rows(part).tilt()
 
-    def of(rows: slice, points: Array) -> Array:
-        low, high, given, mu = chain.low[rows], chain.high[rows], chain.given[rows], tilt[rows]
+    def of(part: slice, points: Array) -> Array:
+        low, high, given = chain.rows(part)
+        mu = tilt[part]
         z = np.zeros((len(mu), len(points), d))
         log_value = np.zeros(z.shape[:2])
         for j in range(d):
@@ -82,8 +84,7 @@ def _within(low: Array, high: Array, u: Array) -> tuple[Array, Array]:
 
 
 @final
-@dataclass(frozen=True)
-class _Chain:
+class _Chain(NamedTuple):
     """low ≤ z + given z ≤ high, `given` strictly lower: z_k between limits that those before set.
 
     (rows, d), (rows, d), (rows, d, d).
@@ -92,6 +93,10 @@ class _Chain:
     low: Array
     high: Array
     given: Array
+
+    def rows(self, part: slice) -> _Chain:
+        """Some of the rows."""
+        return _Chain(*(array[part] for array in self))
 
     def tilt(self) -> Array:
         """μ (rows, d), the last 0: the saddle point of ψ(z, μ), by Newton's method.
