@@ -44,7 +44,7 @@ def box_probability(
     a, b = np.where(empty[:, None], -np.inf, a), np.where(empty[:, None], np.inf, b)
     loadings = normal.loadings()
     if loadings is not None and loadings.shape[-1] == 0:  # independent
-        value, error = np.prod(between(a, b)[0], axis=-1), np.zeros(len(a))
+        value, error = np.prod(between(a, b), axis=-1), np.zeros(len(a))
     elif loadings is not None and d > _FEW:
         value, error = over_factors(a, b, loadings.reshape(len(a), d, -1), samples, seed)
     else:
@@ -53,7 +53,7 @@ def box_probability(
         with np.errstate(invalid="ignore"):
             box = a / stddev, b / stddev, factor / stddev[..., None]
         if d == 1:
-            value, error = between(*box[:2])[0][..., 0], np.zeros(len(a))
+            value, error = between(*box[:2])[..., 0], np.zeros(len(a))
         else:
             value, error = _by_scipy(*box) if d == 2 else over_cube(*box, samples, seed)
     value, error = np.where(empty, 0.0, value), np.where(empty, 0.0, error)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from keras_mvn._newton import damped_newton
 from keras_mvn._truncated import log_between, shrinkage_between
 from keras_mvn.types import Array
 
 __all__ = ["mode_over_factors"]
 
-_NEWTON, _HALVINGS = 50, 30
+_STEPS, _HALVINGS = 50, 30
 """Steps to the mode, and how often one is halved."""
 
 
@@ -20,7 +21,7 @@ def mode_over_factors(a: Array, b: Array, loadings: Array) -> tuple[Array, Array
     is log-concave.
     """
     rows, _, r = loadings.shape
-    f, transposed = np.zeros((rows, r)), np.swapaxes(loadings, -1, -2)
+    transposed = np.swapaxes(loadings, -1, -2)
 
     def at(f: Array) -> tuple[Array, Array, Array]:
         common = (loadings @ f[..., None])[..., 0]
@@ -31,19 +32,4 @@ def mode_over_factors(a: Array, b: Array, loadings: Array) -> tuple[Array, Array
         log_density = value.sum(axis=-1) - 0.5 * (f**2).sum(axis=-1)
         return log_density, slope, np.eye(r) + (transposed * curvature[..., None, :]) @ loadings
 
-    value, slope, precision = at(f)
-    for _ in range(_NEWTON):
-        step = np.linalg.solve(precision, slope[..., None])[..., 0]
-        size = np.ones(rows)
-        for _ in range(_HALVINGS):
-            found = at(f + size[:, None] * step)
-            worse = ~(found[0] >= value)
-            if not worse.any():
-                break
-            size = np.where(worse, 0.5 * size, size)
-        size = np.where(worse, 0.0, size)
-        f = f + size[:, None] * step
-        value, slope, precision = at(f)
-        if (np.abs(size[:, None] * step) < 1e-6).all():
-            break
-    return f, precision
+    return damped_newton(at, np.zeros((rows, r)), np.ones((rows, r)), _STEPS, _HALVINGS)

@@ -21,18 +21,15 @@ from typing import NamedTuple, final
 import numpy as np
 
 from keras_mvn._box_mode import mode_over_factors
-from keras_mvn._optional import require
+from keras_mvn._newton import damped_newton
 from keras_mvn._quasi_monte_carlo import integrate, parts
-from keras_mvn._truncated import between, log_between, shrinkage_between
+from keras_mvn._truncated import log_between, quantile_between, shrinkage_between
 from keras_mvn.types import Array
 
 __all__ = ["over_cube"]
 
-_NEWTON, _HALVINGS = 40, 12
+_STEPS, _HALVINGS = 40, 12
 """Steps to the tilt, and how often one is halved."""
-
-_FAR = 30.0
-"""Standard deviations out from which probabilities are computed as logarithms; e⁻⁷⁰⁰ is at 37."""
 
 _LEAST = 1e-100
 """Standard deviation of a target given the others, if its own is 1."""
@@ -54,7 +51,9 @@ def over_cube(a: Array, b: Array, factor: Array, samples: int, seed: int) -> tup
         for j in range(d):
             shift = (z[..., :j] @ given[:, j, :j, None])[..., 0] + mu[:, j, None]
             u = points[:, min(j, d - 2)]
-            log_share, drawn = _within(low[:, j, None] - shift, high[:, j, None] - shift, u)
+            log_share, drawn = quantile_between(
+                low[:, j, None] - shift, high[:, j, None] - shift, u
+            )
             log_value += log_share
             if j < d - 1:
                 log_value -= mu[:, j, None] * (0.5 * mu[:, j, None] + drawn)
@@ -62,25 +61,6 @@ def over_cube(a: Array, b: Array, factor: Array, samples: int, seed: int) -> tup
         return np.exp(log_value)
 
     return integrate(of, len(a), max(d - 1, 1), d + 4, samples, seed)
-
-
-def _within(low: Array, high: Array, u: Array) -> tuple[Array, Array]:
-    """log [Φ(high) − Φ(low)], and the normal between the limits at the quantile u."""
-    special = require("scipy.special", "probability")
-    share, start, sign = between(low, high)
-    with np.errstate(divide="ignore"):
-        log_share = np.log(share)
-    drawn = sign * special.ndtri(np.clip(start + u * share, 1e-300, 1.0 - 1e-16))
-    far = np.maximum(low, -high) > _FAR
-    if far.any():
-        u = np.broadcast_to(u, far.shape)[far]
-        log_share[far] = log_between(low[far], high[far])[0]
-        reflected = low[far] > 0
-        ends = np.where(reflected, -high[far], low[far]), np.where(reflected, -low[far], high[far])
-        log_start, log_end = (special.log_ndtr(end) for end in ends)
-        log_inside = np.logaddexp(log_start + np.log1p(-u), log_end + np.log(u))
-        drawn[far] = np.where(reflected, -1.0, 1.0) * special.ndtri_exp(log_inside)
-    return log_share, drawn
 
 
 @final
@@ -109,24 +89,13 @@ class _Chain(NamedTuple):
         unit = 1.0 / np.sqrt(np.diagonal(precision, axis1=-2, axis2=-1))
         weight = np.concatenate([unit, 1.0 / unit], axis=-1)
         point = np.concatenate([z, np.zeros_like(z)], axis=-1)
-        slope, curvature = self._slope(point)
-        point[:, d - 1 :] = slope[:, : d - 1]
-        slope, curvature = self._slope(point)
-        for _ in range(_NEWTON):
-            step = -np.linalg.solve(curvature, slope[..., None])[..., 0]
-            size = np.ones(rows)
-            old = ((weight * slope) ** 2).sum(axis=-1)
-            for _ in range(_HALVINGS):
-                found = self._slope(point + size[:, None] * step)
-                worse = ~(((weight * found[0]) ** 2).sum(axis=-1) <= old)
-                if not worse.any():
-                    break
-                size = np.where(worse, 0.5 * size, size)
-            size = np.where(worse, 0.0, size)
-            point = point + size[:, None] * step
-            slope, curvature = self._slope(point)
-            if (np.abs(size[:, None] * step) / weight < 1e-6).all():
-                break
+        point[:, d - 1 :] = self._slope(point)[0][:, : d - 1]
+
+        def at(point: Array) -> tuple[Array, Array, Array]:
+            slope, jacobian = self._slope(point)
+            return -((weight * slope) ** 2).sum(axis=-1), slope, -jacobian
+
+        point, _ = damped_newton(at, point, weight, _STEPS, _HALVINGS)
         mu = np.concatenate([point[:, d - 1 :], np.zeros((rows, 1))], axis=-1)
         return np.where(np.isfinite(mu).all(axis=-1, keepdims=True), mu, 0.0)
 

@@ -110,8 +110,7 @@ def train(
         batches = Batches(training, size, seed)
         model.compile(optimizer(recipe.learning_rate, len(batches)), loss=loss)
         model.optimizer.build(model.trainable_variables)
-        size_and_seed = len(training), size, seed
-        fingerprint = _fingerprint(model, recipe, validation, size_and_seed)
+        fingerprint = _fingerprint(model, recipe, training, validation, size, seed)
         run = _Run(model, recipe, backup_dir, fingerprint)
         interrupted = run.go(batches, validation, seed, callbacks, deadline, verbose)
     return Trained(run.model, run.history, interrupted, time.monotonic() - began)
@@ -345,7 +344,7 @@ class _Deadline(keras.callbacks.Callback):
 
 
 def _fingerprint(
-    model: Any, recipe: Recipe, validation: Table | None, size_and_seed: tuple[int, int, int]
+    model: Any, recipe: Recipe, training: Table, validation: Table | None, size: int, seed: int
 ) -> str:
     """Of what the weights after n epochs, and which are best, depend on.
 
@@ -361,7 +360,7 @@ def _fingerprint(
         recipe.dropout,
         recipe.learning_rate,
         loss,
-        size_and_seed,
+        (len(training), size, seed),
     )
     found = hashlib.sha256(repr(settings).encode())
     standardization = model.layers[1]

@@ -6,9 +6,9 @@ import numpy as np
 from keras import ops
 
 from keras_mvn._numeric import count_rows
-from keras_mvn.types import Array, Tensor
+from keras_mvn.types import Tensor
 
-__all__ = ["auto_strength", "checked_shrinkage", "in_steps", "mean_of_rows"]
+__all__ = ["auto_strength", "checked_shrinkage", "mean_of_rows"]
 
 ROWS = 16.0
 """c of `shrinkage="auto"`, λ = c/n for scales, c k/n for k other numbers (docs/choosing.md)."""
@@ -34,11 +34,6 @@ def checked_shrinkage(shrinkage: float | str | None) -> float | str | None:
 def auto_strength(numbers: int, rows: int) -> float:
     """λ of "auto" for so many numbers, learnt from so many rows."""
     return min(LARGEST, ROWS * numbers / rows)
-
-
-def in_steps(steps: tuple[tuple[float, int], ...], dtype: str) -> Array:
-    """Each strength as often as it says, one after the other."""
-    return np.concatenate([np.full(count, strength, dtype) for strength, count in steps])
 
 
 def mean_of_rows(penalty: Tensor, mask: Tensor | None) -> Tensor:

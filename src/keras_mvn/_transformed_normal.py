@@ -123,12 +123,11 @@ class TransformedNormal(Batch):
         """P(Yⱼ ≤ yⱼ) of each target alone: (..., d); 0 below the domain of T."""
         values = fitting(finite(y, "y"), (self.event_size,), "y")
         floor = self.transform.lowest
-        inside = np.where(values > floor, values, self.median if np.isfinite(floor) else values)
+        inside = np.where(values > floor, values, self.median)
         self.transform.check(inside, target_names_of(self.target_names, self.event_size))
         below = self.normal.cdf(self.transform.forward(inside))
-        return np.where(
-            values > floor, np.where(self.transform.increasing, below, 1.0 - below), 0.0
-        )
+        below = np.where(self.transform.increasing, below, 1.0 - below)
+        return np.where(values > floor, below, 0.0)
 
     def quantile(self, level: Any) -> Array:
         """As `MultivariateNormal.quantile`: (..., d), or (n, ..., d) for n levels."""

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_mvn import _tagging, covariances, moments
 from keras_mvn._checks import names_of_targets, whole
-from keras_mvn._shrinkage import auto_strength, checked_shrinkage, in_steps, mean_of_rows
+from keras_mvn._shrinkage import auto_strength, checked_shrinkage, mean_of_rows
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.distribution import MultivariateNormal
 from keras_mvn.kernels import Origin, parameters
@@ -352,9 +352,9 @@ class MultivariateNormalHead(keras.layers.Layer):
         if dense is None or max(of_scales, of_others) == 0:
             return None
         scales = self.covariance.scale_raw_size(self.event_size) or 0
-        rest = self.covariance.raw_size(self.event_size) - dense.units
-        steps = (of_scales, scales), (of_others, dense.units - scales), (0.0, rest)
-        return ops.convert_to_tensor(in_steps(steps, self.compute_dtype))
+        strengths = np.zeros(self.covariance.raw_size(self.event_size))
+        strengths[:scales], strengths[scales : dense.units] = of_scales, of_others
+        return ops.convert_to_tensor(strengths, self.compute_dtype)
 
     def save_own_variables(self, store: Any) -> None:
         """Keras' own, and how many rows `adapt` counted: loaded weights shrink alike."""

@@ -75,12 +75,10 @@ def _main() -> None:
             sys.exit(f"keras-mvn: {name} is missing; pip install 'keras-mvn[cli]'")
     # TensorFlow's greetings are no answer. Keras imports it on any backend.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if configured_backend() == "tensorflow":
-        with _without_greetings():
-            import tensorflow  # noqa: F401
-    else:
+    if configured_backend() != "tensorflow":
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it says so if they are on
-    from keras_mvn.cli import command
+    with _without_greetings():
+        from keras_mvn.cli import command  # and with it the backend
 
     command()
 

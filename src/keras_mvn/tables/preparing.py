@@ -325,16 +325,9 @@ def _check_target(profile: Profile) -> None:
         raise TableError(f"the target {name!r} is of type {profile.type_name}, not numbers.")
     if number.unreadable:
         text, row = number.example or ("?", 0)
-        way_out = (
-            "If its decimal point is a comma: --decimal ,"
-            if is_decimal_comma(text)
-            else f"If that means missing: --missing-value {text[:40]!r}"
-        )
-        if not number.readable and not is_decimal_comma(text):
-            way_out = "It is text; --targets are columns of numbers."
         raise TableError(
             f"the target {name!r} must hold numbers; row {row + 1} has {text[:40]!r} "
-            f"({number.unreadable} such cells). {way_out}"
+            f"({number.unreadable} such cells). {_way_out(text, number.readable)}"
         )
     if number.infinite is not None:
         raise TableError(
@@ -349,6 +342,15 @@ def _check_target(profile: Profile) -> None:
             f"(±{LARGEST_TARGET:g}): give it in another unit, or if that means missing: "
             f"--missing-value {value:g}"
         )
+
+
+def _way_out(text: str, readable: int) -> str:
+    """Of a target with this text in a cell, and so many numbers in others."""
+    if is_decimal_comma(text):
+        return "If its decimal point is a comma: --decimal ,"
+    if not readable:
+        return "It is text; --targets are columns of numbers."
+    return f"If that means missing: --missing-value {text[:40]!r}"
 
 
 def _check_target_varies(profile: Profile) -> None:
