@@ -17,7 +17,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_mvn import MultivariateNormal, demo
+from keras_mvn import MultivariateNormal
+from keras_mvn_cli import _demonstration as demo
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
 parser.add_argument("--model", type=Path, default=Path("keras-mvn-demo/model.keras"))

@@ -16,14 +16,18 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-import keras_mvn_launcher
-from keras_mvn import MultivariateNormal, cli
-from keras_mvn.cli import command
-from keras_mvn.commands import _fit_results, _fit_training, _model, _networks
-from keras_mvn.commands._batches import concatenated
-from keras_mvn.commands._conditioning import parsed
-from keras_mvn.commands._console import Output
+from keras_mvn import MultivariateNormal
 from keras_mvn.tables import open_table, reading
+from keras_mvn_cli import _model
+from keras_mvn_cli import backends as keras_mvn_launcher
+from keras_mvn_cli import main as cli
+from keras_mvn_cli._batches import concatenated
+from keras_mvn_cli._conditioning import parsed
+from keras_mvn_cli._console import Output
+from keras_mvn_cli.fitting import networks as _networks
+from keras_mvn_cli.fitting import results as _fit_results
+from keras_mvn_cli.fitting import training as _fit_training
+from keras_mvn_cli.main import command
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["--epochs", "3", "--hidden", "8", "--covariance", "cholesky", "--members", 1]
@@ -764,8 +768,8 @@ class TestDirectories:
 SCRIPT = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs tests with &
-from keras_mvn.cli import command
-from keras_mvn.commands import _networks
+from keras_mvn_cli.main import command
+from keras_mvn_cli.fitting import networks as _networks
 
 class Signalled(_networks._Progress):
     def on_epoch_end(self, epoch, logs=None):
@@ -853,10 +857,11 @@ class TestSignals:
 @pytest.mark.once
 def test_control_c_while_a_backend_is_imported_is_no_traceback():
     code = """
-import builtins, keras_mvn_launcher
+import builtins
+from keras_mvn_cli import backends as keras_mvn_launcher
 original = builtins.__import__
 def interrupted(name, *args):
-    if name == "keras_mvn.cli":
+    if name == "keras_mvn_cli.main":
         raise KeyboardInterrupt
     return original(name, *args)
 builtins.__import__ = interrupted
@@ -872,7 +877,7 @@ MEMORY = """
 import sys, threading, time
 import numpy as np
 from click.testing import CliRunner
-from keras_mvn.cli import command
+from keras_mvn_cli.main import command
 
 def private():
     # Pages of mapped files can be taken away at any time; what counts is what cannot.
@@ -957,7 +962,7 @@ class TestHelp:
         code = (
             "import sys, keras_mvn\n"
             "before = set(sys.modules)\n"
-            "from keras_mvn.cli import command\n"
+            "from keras_mvn_cli.main import command\n"
             "try: command(['--help'])\nexcept SystemExit: pass\n"
             "heavy = {'pandas', 'pyarrow', 'sklearn', 'scipy', 'matplotlib', 'rich'}\n"
             "print(sorted(heavy & (set(sys.modules) - before)))"

@@ -13,8 +13,8 @@ import scipy.stats
 
 import oracle
 from differentiation import EPSILON, numpy, tensor, value_and_gradients
-from keras_mvn import covariances, moments
-from keras_mvn.covariances import Covariance
+from keras_mvn import covariances
+from keras_mvn.covariances import Covariance, moments
 
 
 @dataclasses.dataclass(frozen=True)

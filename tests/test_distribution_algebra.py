@@ -321,7 +321,7 @@ class TestRegions:
 
     def test_simulation_does_not_depend_on_the_chunks(self, full, monkeypatch):
         whole = full.interval(0.9, "exact", samples=1000)[1]
-        monkeypatch.setattr("keras_mvn._simultaneous._CHUNK", 4 * 1000)
+        monkeypatch.setattr("keras_mvn.distributions.probability.simultaneous._CHUNK", 4 * 1000)
         np.testing.assert_array_equal(full.interval(0.9, "exact", samples=1000)[1], whole)
 
     def test_unknown_kind(self, full):
@@ -362,7 +362,7 @@ class TestRegions:
         region = full.ellipsoid(0.9)
         assert len(region) == ROWS
         close(region[1].radii, region.radii[1])
-        from keras_mvn.regions import Ellipsoid
+        from keras_mvn.distributions.regions import Ellipsoid
 
         for bad in (-1.0, np.nan, [1.0, 2.0]):
             with pytest.raises(ValueError, match="squared_radius"):
@@ -524,7 +524,7 @@ class TestProbability:
 
     def test_chunks_change_nothing(self, full, monkeypatch):
         whole = full.probability(upper=1.0)
-        monkeypatch.setattr("keras_mvn._quasi_monte_carlo._CHUNK", 1)
+        monkeypatch.setattr("keras_mvn.distributions.probability._quasi_monte_carlo._CHUNK", 1)
         np.testing.assert_allclose(full.probability(upper=1.0), whole, rtol=1e-12)
 
     def test_greater(self, normal):

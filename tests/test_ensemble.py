@@ -15,8 +15,8 @@ import keras_mvn as kmvn
 from differentiation import numpy
 from keras_mvn import MultivariateNormal
 from keras_mvn.covariances import LowRank
+from keras_mvn.distributions import Mixture
 from keras_mvn.ensemble import DeepEnsemble
-from keras_mvn.mixture import Mixture
 from structures import STRUCTURES, named
 
 K, N, D = 3, 5, 4

@@ -29,11 +29,11 @@ from sklearn.preprocessing import (
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import keras_mvn as kmvn
-from keras_mvn import _fitting, _target_transform
-from keras_mvn._fitting_data import Batches, Table, divide, moments
-from keras_mvn._recipe import Recipe
-from keras_mvn._transformed_normal import TransformedNormal
+from keras_mvn._training import train as _fitting
+from keras_mvn._training.data import Batches, Table, divide, moments
+from keras_mvn._training.recipe import Recipe
 from keras_mvn.covariances import Cholesky, Diagonal
+from keras_mvn.distributions import TransformedNormal, _transforms
 from keras_mvn.estimator import MultivariateNormalRegressor
 
 SIGMA = np.array([[1.0, 0.8], [0.8, 2.0]])
@@ -333,7 +333,7 @@ def test_without_validation_all_epochs_count():
 
 
 def test_moments_of_a_table_in_parts(monkeypatch):
-    monkeypatch.setattr("keras_mvn._fitting_data.PART", 7)
+    monkeypatch.setattr("keras_mvn._training.data.PART", 7)
     x = np.random.default_rng(0).normal([1e6, 0.0, 3.0], [1.0, 2.0, 0.0], size=(50, 3))
     rows = np.arange(0, 50, 2)
     mean, variance = moments(Table(x, x, None, rows))
@@ -803,7 +803,7 @@ TRANSFORMS = [
 
 
 def made(identifier, y=Y):
-    return _target_transform.fit_target_transform(identifier, y, ["a", "b"])
+    return _transforms.fit_target_transform(identifier, y, ["a", "b"])
 
 
 @pytest.mark.parametrize("identifier", TRANSFORMS, ids=str)
@@ -957,7 +957,7 @@ def test_log_is_exactly_the_log_normal():
         assert distribution.mean[0, j] == pytest.approx(scipy_normal.mean())
         assert distribution.stddev[0, j] == pytest.approx(scipy_normal.std())
     # Mehler's series, the general way, against the closed form.
-    mean, covariance = _target_transform.TargetTransform._moments(made("log"), normal, True)
+    mean, covariance = _transforms.TargetTransform._moments(made("log"), normal, True)
     np.testing.assert_allclose(mean, distribution.mean, rtol=1e-10)
     np.testing.assert_allclose(covariance, distribution.covariance, rtol=1e-8)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_mvn import MultivariateNormal, calibration, covariances, layers, losses
-from keras_mvn.covariances._written_out import cholesky, inverse_unit_lower, written_out
+from keras_mvn.covariances._solver_free import cholesky, inverse_unit_lower, written_out
 from keras_mvn.ensemble import DeepEnsemble
 from keras_mvn.exporting import _export, export
 from keras_mvn.exporting._onnx import Onnx

@@ -10,7 +10,7 @@ import scipy.stats
 
 import keras_mvn as kmvn
 from keras_mvn import MultivariateNormal, calibration, covariances
-from keras_mvn.mixture import Mixture
+from keras_mvn.distributions import Mixture
 
 pytestmark = pytest.mark.once
 

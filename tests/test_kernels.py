@@ -28,9 +28,9 @@ from differentiation import (
     value_and_gradients,
 )
 from keras_mvn import covariances, kernels, losses
-from keras_mvn._rows import Targets
 from keras_mvn.kernels import _native
 from keras_mvn.layouts import PackedParameters
+from keras_mvn.layouts._y_true import Targets
 from structures import STRUCTURES, named
 
 pytestmark = pytest.mark.widths

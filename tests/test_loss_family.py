@@ -21,7 +21,7 @@ from differentiation import (
     value_and_gradients,
 )
 from keras_mvn import covariances, losses
-from keras_mvn._keras import set_keras_mask
+from keras_mvn._core.keras_internals import set_keras_mask
 from keras_mvn.losses._log_gamma import log_gamma_ratio
 from structures import STRUCTURES, named
 
@@ -547,7 +547,7 @@ class TestScores:
 
     @pytest.mark.parametrize("p", [0.5, 1.0, 1.5])
     def test_the_rule_is_gauss_jacobi(self, p):
-        from keras_mvn.losses._quadrature import _gauss_jacobi
+        from keras_mvn._core.norm_quadrature import _gauss_jacobi
 
         got, expected = (
             _gauss_jacobi(16, 3 * p - 1, 5 - 3 * p),

@@ -7,10 +7,9 @@ import scipy.linalg
 import scipy.stats
 
 from differentiation import numpy, tensor, value_and_gradients
-from keras_mvn import links
-from keras_mvn._chi_square import chi_square_cdf, chi_square_quantile
-from keras_mvn._numeric import solve_lower
-from keras_mvn.covariances import packing
+from keras_mvn._core.chi_square import chi_square_cdf, chi_square_quantile
+from keras_mvn._core.numeric import solve_lower
+from keras_mvn.covariances import links, packing
 
 
 class TestPacking:

@@ -19,8 +19,9 @@ from differentiation import (
     tensor,
     value_and_gradients,
 )
-from keras_mvn import _kullback_leibler, covariances, ops
+from keras_mvn import covariances, ops
 from keras_mvn.layouts import Reader
+from keras_mvn.ops import _kl_divergence
 from structures import STRUCTURES, named
 
 D = 4
@@ -308,7 +309,7 @@ class TestDivergence:
     @pytest.mark.parametrize("q", STRUCTURES, ids=named)
     def test_every_pair_on_numpy_arrays(self, p, q, rng):
         at = predictions(p, rng), predictions(q, rng)
-        got = _kullback_leibler.kl_divergence(
+        got = _kl_divergence.kl_divergence(
             p, Reader(p, False, "packed").decode(at[0]), q, Reader(q, False, "packed").decode(at[1])
         )
         expected = [kl_of(*moments(p, a), *moments(q, b)) for a, b in zip(*at, strict=True)]
@@ -448,7 +449,7 @@ class TestLowRankDivergence:
             for s in (p, q)
         )
         tracemalloc.start()
-        _kullback_leibler.kl_divergence(p, a, q, b)
+        _kl_divergence.kl_divergence(p, a, q, b)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 0.1 * 8 * d * d
@@ -461,10 +462,10 @@ class TestLowRankDivergence:
             return np.diagonal(v @ np.linalg.inv(np.eye(rank) + v.T @ v) @ v.T)
 
         with precision("float64"):
-            got = numpy(_kullback_leibler._leverage(tensor(v, "float64")))
+            got = numpy(_kl_divergence._leverage(tensor(v, "float64")))
             weight = rng.normal(size=9)
             _, (gradient,) = value_and_gradients(
-                lambda v: keras.ops.sum(_kullback_leibler._leverage(v) * tensor(weight, "float64")),
+                lambda v: keras.ops.sum(_kl_divergence._leverage(v) * tensor(weight, "float64")),
                 v,
                 dtype="float64",
             )

@@ -13,12 +13,12 @@ import scipy.stats
 from markdown_it import MarkdownIt
 
 from keras_mvn import MultivariateNormal, calibration, report
-from keras_mvn._estimator_calibration import calibration_kind
 from keras_mvn.calibration import diagnose
-from keras_mvn.commands.fit import fit
 from keras_mvn.estimator import MultivariateNormalRegressor
+from keras_mvn.estimator._calibration import calibration_kind
 from keras_mvn.report import _advice, _figures, _format, _render, _svg
 from keras_mvn.report._learning import learning_of
+from keras_mvn_cli.fit import fit
 from structures import STRUCTURES, named
 
 pytestmark = pytest.mark.once

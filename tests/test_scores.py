@@ -10,8 +10,8 @@ import scipy.special
 import scipy.stats
 
 from keras_mvn import MultivariateNormal, scores
-from keras_mvn._gaussian import Gaussian
 from keras_mvn.covariances import Diagonal, LowRank
+from keras_mvn.distributions._gaussian import Gaussian
 from keras_mvn.scores import _estimates, _observations
 from structures import STRUCTURES, named
 

@@ -2,7 +2,7 @@
 
 import importlib as _importlib
 
-import keras_mvn_launcher as _launcher
+from keras_mvn_cli import backends as _launcher
 
 try:
     import keras as _keras  # noqa: F401  (a missing backend is explained here, once)
@@ -21,12 +21,12 @@ from keras_mvn import layouts as layouts
 from keras_mvn import losses as losses
 from keras_mvn import metrics as metrics
 from keras_mvn import ops as ops
-from keras_mvn import regions as regions
 from keras_mvn import regularizers as regularizers
 from keras_mvn import scores as scores
-from keras_mvn.distribution import MultivariateNormal as MultivariateNormal
+from keras_mvn.distributions import Mixture as Mixture
+from keras_mvn.distributions import MultivariateNormal as MultivariateNormal
+from keras_mvn.distributions import regions as regions
 from keras_mvn.exporting import export as export
-from keras_mvn.mixture import Mixture as Mixture
 from keras_mvn.scores import evaluate as evaluate
 
 __version__ = "0.1.0"

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._checks import observations, observed_targets, probability, whole
-from keras_mvn._chi_square import chi_square_cdf, chi_square_quantile
-from keras_mvn._names import target_names_of
-from keras_mvn._targets import position, positions
+from keras_mvn._core.checks import observations, observed_targets, probability, whole
+from keras_mvn._core.chi_square import chi_square_cdf, chi_square_quantile
+from keras_mvn._core.names import target_names_of
+from keras_mvn._core.targets import position, positions
+from keras_mvn._core.types import Array
 from keras_mvn.calibration._rows import calibration_rows
-from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.types import Array
+from keras_mvn.distributions import MultivariateNormal
 
 __all__ = [
     "COLORS",

@@ -6,8 +6,8 @@ import functools
 
 import numpy as np
 
-from keras_mvn._optional import require
-from keras_mvn.types import Array
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 
 __all__ = ["bias", "covariance", "holm", "radial", "size", "tails", "two_sided_chi_square"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mvn._heads import heads
+from keras_mvn._core.types import Array
 from keras_mvn.layers import MultivariateNormalHead
-from keras_mvn.types import Array
+from keras_mvn.layers._find_heads import heads
 
 __all__ = ["with_last_layer", "with_scaled_errors"]
 

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 
-from keras_mvn.types import Array
+from keras_mvn._core.types import Array
 
 __all__ = ["conformal_quantile", "rows_needed", "warn_if_unbounded"]
 

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_mvn._checks import as_numbers, checked_missing, in_order, observed_targets
-from keras_mvn._names import target_names_of
-from keras_mvn._normals import require_normal
-from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.types import Array
+from keras_mvn._core.checks import as_numbers, checked_missing, in_order, observed_targets
+from keras_mvn._core.names import target_names_of
+from keras_mvn._core.types import Array
+from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions._require import require_normal
 
 __all__ = ["Rows", "calibration_rows", "complete_rows"]
 

@@ -8,9 +8,9 @@ from typing import Any, final
 
 import numpy as np
 
-from keras_mvn._checks import as_numpy
+from keras_mvn._core.checks import as_numpy
+from keras_mvn._core.types import Array
 from keras_mvn.calibration import _hypotheses
-from keras_mvn.types import Array
 
 __all__ = ["Slice", "columns_of", "judged", "quantile_bins"]
 

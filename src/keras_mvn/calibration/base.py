@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Self, final, overload
 import keras
 import numpy as np
 
-from keras_mvn._normals import require_normal
-from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions._require import require_normal
 
 __all__ = ["Calibration", "Recalibration", "register"]
 

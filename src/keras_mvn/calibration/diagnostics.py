@@ -8,17 +8,17 @@ from typing import Any, final
 
 import numpy as np
 
-from keras_mvn._checks import group_labels, probability, whole
-from keras_mvn._json import json_value
-from keras_mvn._names import target_names_of
-from keras_mvn._optional import require
+from keras_mvn._core.checks import group_labels, probability, whole
+from keras_mvn._core.json_values import json_value
+from keras_mvn._core.names import target_names_of
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 from keras_mvn.calibration import _hypotheses
 from keras_mvn.calibration._coverage import CoverageCurve
 from keras_mvn.calibration._rows import Rows, calibration_rows
 from keras_mvn.calibration._slices import Slice, columns_of, judged, quantile_bins
-from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.scores._estimates import uniformity
-from keras_mvn.types import Array
 
 __all__ = ["LEVELS", "Diagnosis", "Direction", "diagnose"]
 

@@ -9,13 +9,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mvn import _tagging, covariances
-from keras_mvn._checks import finite, lower_triangular, names_of_targets, square
+from keras_mvn import covariances
+from keras_mvn._core.checks import finite, lower_triangular, names_of_targets, square
+from keras_mvn._core.types import Tensor
 from keras_mvn.calibration.base import register
 from keras_mvn.covariances import CovarianceLike
-from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.layers import _at_least_float32
-from keras_mvn.types import Tensor
+from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.layers.multivariate_normal_head import _at_least_float32
+from keras_mvn.layouts import _tag
 
 __all__ = ["CovarianceMap"]
 
@@ -69,7 +70,7 @@ class CovarianceMap(keras.layers.Layer):
 
     def call(self, inputs: Tensor) -> Tensor:
         """(..., 2 d + k) → (..., 2 d + k')."""
-        _tagging.check(inputs, self.input_covariance, type(self).__name__, self.layout, False)
+        _tag.check(inputs, self.input_covariance, type(self).__name__, self.layout, False)
         d, width = self.event_size, self.input_covariance.packed_size(self.event_size)
         scale, shape_params = self.input_covariance.recombine(
             inputs[..., d : 2 * d], inputs[..., 2 * d : width], self.scale_tril
@@ -78,9 +79,9 @@ class CovarianceMap(keras.layers.Layer):
         y_pred = ops.concatenate(
             [inputs[..., :d], scale, shape_params, inputs[..., width:]], axis=-1
         )
-        written = _tagging.read(inputs)
+        written = _tag.read(inputs)
         unit = ops.ones((d,), self.compute_dtype) if written is None else written.unit
-        return _tagging.tag(y_pred, _tagging.Written(self.covariance, self.layout, unit))
+        return _tag.tag(y_pred, _tag.Written(self.covariance, self.layout, unit))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(..., 2 d + k) → (..., 2 d + k')."""

@@ -8,16 +8,16 @@ from typing import Any, Self, final
 import keras
 import numpy as np
 
-from keras_mvn._checks import finite, lower_triangular, square
-from keras_mvn._gaussian import lower_factor
-from keras_mvn._numeric import solve_lower
+from keras_mvn._core.checks import finite, lower_triangular, square
+from keras_mvn._core.numeric import solve_lower
+from keras_mvn._core.types import Array
 from keras_mvn.calibration._models import with_last_layer
 from keras_mvn.calibration._rows import Rows, complete_rows
 from keras_mvn.calibration.base import Recalibration, register
 from keras_mvn.calibration.layer import CovarianceMap
-from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions._gaussian import lower_factor
 from keras_mvn.layers import MultivariateNormalHead
-from keras_mvn.types import Array
 
 __all__ = ["MatrixScaling"]
 

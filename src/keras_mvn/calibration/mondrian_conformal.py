@@ -7,12 +7,12 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from keras_mvn._checks import group_labels, probability
+from keras_mvn._core.checks import group_labels, probability
 from keras_mvn.calibration._quantile import conformal_quantile, warn_if_unbounded
 from keras_mvn.calibration._rows import complete_rows
 from keras_mvn.calibration.base import Calibration, register
-from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.regions import Ellipsoid
+from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions.regions import Ellipsoid
 
 __all__ = ["MondrianConformal"]
 

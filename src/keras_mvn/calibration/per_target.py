@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Self, final
 import keras
 import numpy as np
 
-from keras_mvn._checks import positive
-from keras_mvn._names import target_names_of
+from keras_mvn._core.checks import positive
+from keras_mvn._core.names import target_names_of
+from keras_mvn._core.types import Array
 from keras_mvn.calibration._models import with_scaled_errors
 from keras_mvn.calibration._rows import Rows, calibration_rows
 from keras_mvn.calibration.base import Recalibration, register
-from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.types import Array
+from keras_mvn.distributions import MultivariateNormal
 
 __all__ = ["PerTarget"]
 

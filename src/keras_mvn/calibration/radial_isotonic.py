@@ -7,13 +7,13 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from keras_mvn._checks import finite, probability
-from keras_mvn._optional import require
+from keras_mvn._core.checks import finite, probability
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 from keras_mvn.calibration._rows import complete_rows
 from keras_mvn.calibration.base import Calibration, register
-from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.regions import Ellipsoid
-from keras_mvn.types import Array
+from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions.regions import Ellipsoid
 
 __all__ = ["RadialIsotonic"]
 

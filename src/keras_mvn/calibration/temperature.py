@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Self, final
 import keras
 import numpy as np
 
-from keras_mvn._checks import positive, probability
-from keras_mvn._chi_square import chi_square_quantile
+from keras_mvn._core.checks import positive, probability
+from keras_mvn._core.chi_square import chi_square_quantile
 from keras_mvn.calibration._models import with_scaled_errors
 from keras_mvn.calibration._quantile import conformal_quantile, rows_needed
 from keras_mvn.calibration._rows import Rows, calibration_rows
 from keras_mvn.calibration.base import Recalibration, register
-from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.distributions import MultivariateNormal
 
 __all__ = ["Temperature"]
 

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_mvn._core.types import Array
 from keras_mvn.callbacks._training import to_numpy
 from keras_mvn.layers import MultivariateNormalHead
-from keras_mvn.types import Array
 
 __all__ = ["FAR", "Finding", "examine_data", "examine_prediction"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_mvn.types import Array
+from keras_mvn._core.types import Array
 
 __all__ = ["heat_map"]
 

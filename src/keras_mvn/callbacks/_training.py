@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mvn._heads import heads
+from keras_mvn._core.types import Array, Tensor
 from keras_mvn.layers import MultivariateNormalHead
-from keras_mvn.types import Array, Tensor
+from keras_mvn.layers._find_heads import heads
 
 __all__ = ["Snapshot", "find_head", "retrace", "sync", "to_numpy"]
 

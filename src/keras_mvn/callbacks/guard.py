@@ -9,12 +9,12 @@ from typing import Any, final
 
 import keras
 
-from keras_mvn._checks import whole
-from keras_mvn._heads import heads, output_of
+from keras_mvn._core.checks import whole
 from keras_mvn.callbacks._diagnosis import Finding, examine_data, examine_prediction
 from keras_mvn.callbacks._recorder import Recorder, record
 from keras_mvn.callbacks._training import Snapshot, find_head, sync
 from keras_mvn.layers import MultivariateNormalHead
+from keras_mvn.layers._find_heads import heads, output_of
 
 __all__ = ["NonFiniteGuard", "NonFiniteReport", "NonFiniteWarning"]
 

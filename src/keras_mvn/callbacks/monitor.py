@@ -11,14 +11,14 @@ from typing import Any, final
 import keras
 import numpy as np
 
-from keras_mvn._checks import whole
-from keras_mvn._heads import output_of
+from keras_mvn._core.checks import whole
+from keras_mvn._core.types import Array
 from keras_mvn.callbacks._heat_map import heat_map
 from keras_mvn.callbacks._training import find_head, to_numpy
-from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.covariances.links import KNEE
+from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.layers import MultivariateNormalHead
-from keras_mvn.links import KNEE
-from keras_mvn.types import Array
+from keras_mvn.layers._find_heads import output_of
 
 __all__ = ["CovarianceMonitor"]
 
@@ -38,8 +38,8 @@ class CovarianceMonitor(keras.callbacks.Callback):
     | `cov_at_floor` | share of rows with a scale below e⁻³ of the adapted one |
 
     The link of the scale has no hard floor; e⁻³, a twentieth of the adapted scale, is where it
-    turns from exponential to reciprocal (`keras_mvn.links`). Values are NaN while predictions are
-    not finite. All in float64, O(rows · d³): choose some hundred rows.
+    turns from exponential to reciprocal (`keras_mvn.covariances.links`). Values are NaN while
+    predictions are not finite. All in float64, O(rows · d³): choose some hundred rows.
 
     The logs feed `History`, and any callback that comes *after* this one in the list: early
     stopping on `cov_squared_z`, `CSVLogger`, a progress bar.

@@ -8,7 +8,7 @@ from typing import Any, final
 
 import keras
 
-from keras_mvn._checks import whole
+from keras_mvn._core.checks import whole
 from keras_mvn.callbacks._training import find_head
 
 __all__ = ["OverfittingWarning", "WarnOnOverfitting"]

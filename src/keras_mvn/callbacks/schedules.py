@@ -7,7 +7,7 @@ from typing import Any, final
 import keras
 import numpy as np
 
-from keras_mvn._checks import probability, whole
+from keras_mvn._core.checks import probability, whole
 from keras_mvn.callbacks._training import find_head, retrace
 from keras_mvn.layers import MultivariateNormalHead
 

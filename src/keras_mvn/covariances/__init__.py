@@ -5,7 +5,7 @@ One structure is one file. `get` turns a name, an instance or a saved configurat
 
 from __future__ import annotations
 
-from keras_mvn._numeric import namespace as namespace
+from keras_mvn._core.numeric import namespace as namespace
 from keras_mvn.covariances._lookup import CovarianceLike as CovarianceLike
 from keras_mvn.covariances._lookup import get as get
 from keras_mvn.covariances.banded import Banded as Banded

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_mvn.covariances._cholesky_of import correlation_cholesky
-from keras_mvn.types import Array
+from keras_mvn._core.types import Array
+from keras_mvn.covariances._from_dense import correlation_cholesky
 
 __all__ = ["closest_factors", "leading_factors"]
 

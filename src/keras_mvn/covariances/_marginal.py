@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_mvn._numeric import constant_like, differentiable, namespace, solve_lower
-from keras_mvn.types import Tensor
+from keras_mvn._core.numeric import constant_like, differentiable, namespace, solve_lower
+from keras_mvn._core.types import Tensor
 
 __all__ = ["whiten_marginal"]
 

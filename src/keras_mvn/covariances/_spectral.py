@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_mvn._numeric import differentiable, namespace
-from keras_mvn.types import Tensor
+from keras_mvn._core.numeric import differentiable, namespace
+from keras_mvn._core.types import Tensor
 
 __all__ = ["LOG_EIGENVALUE_LIMIT", "spectral_cholesky"]
 

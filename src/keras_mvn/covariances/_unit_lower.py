@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_mvn._numeric import constant_like, namespace, solve_lower
-from keras_mvn.covariances._written_out import inverse_unit_lower
+from keras_mvn._core.numeric import constant_like, namespace, solve_lower
+from keras_mvn._core.types import Tensor
+from keras_mvn.covariances._solver_free import inverse_unit_lower
 from keras_mvn.covariances.packing import pack_strict_lower, unpack_strict_lower
-from keras_mvn.types import Tensor
 
 __all__ = [
     "factor_bar",

@@ -8,19 +8,19 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from keras_mvn._checks import whole
-from keras_mvn._numeric import (
+from keras_mvn._core.checks import whole
+from keras_mvn._core.numeric import (
     constant_like,
     namespace,
     solve_lower,
     split_last_axis,
     static_gather,
 )
-from keras_mvn.covariances._cholesky_of import cholesky
+from keras_mvn._core.types import Array, Tensor
+from keras_mvn.covariances._from_dense import cholesky
+from keras_mvn.covariances._solver_free import inverse_unit_lower
 from keras_mvn.covariances._unit_lower import zero_log_det
-from keras_mvn.covariances._written_out import inverse_unit_lower
 from keras_mvn.covariances.base import Covariance, register
-from keras_mvn.types import Array, Tensor
 
 __all__ = ["Banded"]
 

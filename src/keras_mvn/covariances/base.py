@@ -2,7 +2,7 @@
 
 A structure is a small, frozen, serializable configuration. It holds no weights and no d; it is
 the only code that knows how to read `shape_params`. Every covariance is Σ = S R S with
-S = diag(scale); a structure says what R is. The notation is in `keras_mvn.types`.
+S = diag(scale); a structure says what R is. The notation is in `keras_mvn._core.types`.
 
 A new structure is one file with a final class over `Covariance` and one export line:
 docs/add_a_covariance.md walks through one.
@@ -18,14 +18,14 @@ from typing import Any, ClassVar, Self, final
 import keras
 import numpy as np
 
-from keras_mvn import links
-from keras_mvn._names import to_snake_case
-from keras_mvn._numeric import constant_like, differentiable, namespace
-from keras_mvn.covariances._ball import into_ball, out_of_ball
+from keras_mvn._core.names import to_snake_case
+from keras_mvn._core.numeric import constant_like, differentiable, namespace
+from keras_mvn._core.types import Array, Tensor
+from keras_mvn.covariances import links
+from keras_mvn.covariances._bound import into_ball, out_of_ball
 from keras_mvn.covariances._marginal import whiten_marginal
-from keras_mvn.covariances._written_out import cholesky
-from keras_mvn.moments import Moments
-from keras_mvn.types import Array, Tensor
+from keras_mvn.covariances._solver_free import cholesky
+from keras_mvn.covariances.moments import Moments
 
 __all__ = ["REGISTERED", "Covariance", "register"]
 
@@ -180,7 +180,7 @@ class Covariance(abc.ABC):
         """
 
     def moments_rank(self, event_size: int) -> int | None:
-        """What `from_moments` needs of training targets (see `keras_mvn.moments.estimate`).
+        """What `from_moments` needs of training targets (see `moments.estimate`).
 
         None, the default: their dense covariance. 0: standard deviations alone. p: those, and the
         p leading directions of their correlation, so that nothing of size d × d is formed.

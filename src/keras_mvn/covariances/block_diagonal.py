@@ -8,14 +8,14 @@ from typing import Any, Self, TypeAlias, final
 
 import numpy as np
 
-from keras_mvn._checks import whole
-from keras_mvn._numeric import namespace, static_gather
-from keras_mvn.covariances import _parts
+from keras_mvn._core.checks import whole
+from keras_mvn._core.numeric import namespace, static_gather
+from keras_mvn._core.types import Array, Tensor
+from keras_mvn.covariances import _composed
+from keras_mvn.covariances._composed import slices
 from keras_mvn.covariances._lookup import CovarianceLike, get
-from keras_mvn.covariances._parts import slices
 from keras_mvn.covariances.base import Covariance, register
-from keras_mvn.moments import Moments
-from keras_mvn.types import Array, Tensor
+from keras_mvn.covariances.moments import Moments
 
 __all__ = ["BlockDiagonal"]
 
@@ -110,11 +110,11 @@ class BlockDiagonal(Covariance):
     def raw_size(self, event_size: int) -> int:
         """The sum over blocks."""
         self.require(event_size)
-        return _parts.raw_size(self._sized)
+        return _composed.raw_size(self._sized)
 
     def scale_raw_size(self, event_size: int) -> int | None:
         """The sum over blocks; None if one of them cannot tell."""
-        return _parts.scale_raw_size(self._sized)
+        return _composed.scale_raw_size(self._sized)
 
     @property
     def wire(self) -> Covariance:
@@ -143,7 +143,7 @@ class BlockDiagonal(Covariance):
         return slices(shape_params, [s.shape_size(len(i)) for i, s in self])
 
     @property
-    def _sized(self) -> _parts.Parts:
+    def _sized(self) -> _composed.Parts:
         return [(structure, len(indices)) for indices, structure in self]
 
     def _structures(self) -> list[Covariance]:
@@ -235,7 +235,7 @@ class BlockDiagonal(Covariance):
     def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
         """Block by block."""
         self.require(event_size)
-        raws = _parts.split_raw(raw, self._sized)
+        raws = _composed.split_raw(raw, self._sized)
         return self._join(
             [s.constrain(part, len(i)) for (i, s), part in zip(self, raws, strict=True)]
         )
@@ -248,7 +248,7 @@ class BlockDiagonal(Covariance):
                 self._structures(), self._shapes(shape_params), self._by_block(scale), strict=True
             )
         ]
-        return _parts.join_raw(raws, self._sized)
+        return _composed.join_raw(raws, self._sized)
 
     def relocate(
         self, scale: Tensor, shape_params: Tensor, origin_scale: Tensor, origin_shape: Tensor

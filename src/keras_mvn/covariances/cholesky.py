@@ -7,12 +7,12 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from keras_mvn._numeric import constant_like, namespace
+from keras_mvn._core.numeric import constant_like, namespace
+from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances import _unit_lower
-from keras_mvn.covariances._cholesky_of import cholesky_parameters
+from keras_mvn.covariances._from_dense import cholesky_parameters
 from keras_mvn.covariances.base import Covariance, register
 from keras_mvn.covariances.packing import diagonal, pack_strict_lower
-from keras_mvn.types import Array, Tensor
 
 __all__ = ["Cholesky", "off_diagonal_limit"]
 

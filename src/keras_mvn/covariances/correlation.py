@@ -7,13 +7,13 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from keras_mvn._numeric import constant_like, differentiable, namespace
-from keras_mvn.covariances._cholesky_of import correlation_cholesky
+from keras_mvn._core.numeric import constant_like, differentiable, namespace
+from keras_mvn._core.types import Array, Tensor
+from keras_mvn.covariances._from_dense import correlation_cholesky
 from keras_mvn.covariances._unit_lower import inverse_matrix
 from keras_mvn.covariances.base import Covariance, register
 from keras_mvn.covariances.cholesky import GROWTH_LIMIT, Cholesky
 from keras_mvn.covariances.packing import pack_strict_lower, unpack_strict_lower
-from keras_mvn.types import Array, Tensor
 
 __all__ = ["Correlation"]
 

@@ -7,11 +7,11 @@ from typing import final
 
 import numpy as np
 
-from keras_mvn._numeric import constant_like, namespace, split_last_axis
+from keras_mvn._core.numeric import constant_like, namespace, split_last_axis
+from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances._unit_lower import zero_log_det
 from keras_mvn.covariances.base import Covariance, register
-from keras_mvn.moments import Moments
-from keras_mvn.types import Array, Tensor
+from keras_mvn.covariances.moments import Moments
 
 __all__ = ["Diagonal"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from keras_mvn import links
-from keras_mvn._numeric import namespace
+from keras_mvn._core.numeric import namespace
+from keras_mvn._core.types import Array, Tensor
+from keras_mvn.covariances import links
 from keras_mvn.covariances.base import Covariance, register
 from keras_mvn.covariances.diagonal import Diagonal
-from keras_mvn.moments import Moments
-from keras_mvn.types import Array, Tensor
+from keras_mvn.covariances.moments import Moments
 
 __all__ = ["Isotropic"]
 

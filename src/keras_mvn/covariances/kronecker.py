@@ -8,13 +8,13 @@ from typing import final
 
 import numpy as np
 
-from keras_mvn._checks import whole
-from keras_mvn._numeric import merge_last_axes, namespace, split_last_axis
-from keras_mvn.covariances import _parts
-from keras_mvn.covariances._cholesky_of import cholesky
+from keras_mvn._core.checks import whole
+from keras_mvn._core.numeric import merge_last_axes, namespace, split_last_axis
+from keras_mvn._core.types import Array, Tensor
+from keras_mvn.covariances import _composed
+from keras_mvn.covariances._from_dense import cholesky
 from keras_mvn.covariances._lookup import CovarianceLike, get
 from keras_mvn.covariances.base import Covariance, register
-from keras_mvn.types import Array, Tensor
 
 __all__ = ["Kronecker"]
 
@@ -80,7 +80,7 @@ class Kronecker(Covariance):
         return get(self.rows), get(self.columns)
 
     @property
-    def _both(self) -> _parts.Parts:
+    def _both(self) -> _composed.Parts:
         return list(zip(self._factors, self.shape, strict=True))
 
     @property
@@ -101,11 +101,11 @@ class Kronecker(Covariance):
     def raw_size(self, event_size: int) -> int:
         """The scales of A and of B, then the shapes of A and of B."""
         self.require(event_size)
-        return _parts.raw_size(self._both)
+        return _composed.raw_size(self._both)
 
     def scale_raw_size(self, event_size: int) -> int | None:
         """p + q, if both structures can tell."""
-        return _parts.scale_raw_size(self._both)
+        return _composed.scale_raw_size(self._both)
 
     @property
     def wire(self) -> Covariance:
@@ -174,7 +174,7 @@ class Kronecker(Covariance):
     def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
         """Each structure's own; scale = s_A ⊗ s_B."""
         self.require(event_size)
-        raw_a, raw_b = _parts.split_raw(raw, self._both)
+        raw_a, raw_b = _composed.split_raw(raw, self._both)
         scale_a, shape_a = self._factors[0].constrain(raw_a, self.shape[0])
         scale_b, shape_b = self._factors[1].constrain(raw_b, self.shape[1])
         shape_params = namespace(raw).concatenate([shape_a, shape_b], axis=-1)
@@ -188,7 +188,7 @@ class Kronecker(Covariance):
                 self._factors, self._separate(scale), self._split(shape_params), strict=True
             )
         ]
-        return _parts.join_raw(raw, self._both)
+        return _composed.join_raw(raw, self._both)
 
     def _separate(self, scale: Tensor) -> tuple[Tensor, Tensor]:
         """s_A and s_B of s_A ⊗ s_B, or the closest in logarithms."""

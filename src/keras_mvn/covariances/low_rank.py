@@ -7,13 +7,13 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from keras_mvn import links
-from keras_mvn._checks import whole
-from keras_mvn._numeric import constant_like, merge_last_axes, namespace, split_last_axis
+from keras_mvn._core.checks import whole
+from keras_mvn._core.numeric import constant_like, merge_last_axes, namespace, split_last_axis
+from keras_mvn._core.types import Array, Tensor
+from keras_mvn.covariances import links
 from keras_mvn.covariances._factor_analysis import closest_factors, leading_factors
 from keras_mvn.covariances.base import Covariance, register
-from keras_mvn.moments import Moments
-from keras_mvn.types import Array, Tensor
+from keras_mvn.covariances.moments import Moments
 
 __all__ = ["LowRank"]
 

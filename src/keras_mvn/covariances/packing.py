@@ -11,8 +11,8 @@ import functools
 
 import numpy as np
 
-from keras_mvn._numeric import merge_last_axes, split_last_axis, static_gather
-from keras_mvn.types import Tensor
+from keras_mvn._core.numeric import merge_last_axes, split_last_axis, static_gather
+from keras_mvn._core.types import Tensor
 
 __all__ = ["diagonal", "pack_lower", "pack_strict_lower", "unpack_lower", "unpack_strict_lower"]
 

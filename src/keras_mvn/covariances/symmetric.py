@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from keras_mvn._numeric import namespace
+from keras_mvn._core.numeric import namespace
+from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances import _unit_lower
+from keras_mvn.covariances._solver_free import cholesky
 from keras_mvn.covariances._spectral import LOG_EIGENVALUE_LIMIT, spectral_cholesky
-from keras_mvn.covariances._written_out import cholesky
 from keras_mvn.covariances.base import Covariance, register
 from keras_mvn.covariances.cholesky import Cholesky
 from keras_mvn.covariances.packing import (
@@ -17,7 +18,6 @@ from keras_mvn.covariances.packing import (
     pack_strict_lower,
     unpack_lower,
 )
-from keras_mvn.types import Array, Tensor
 
 __all__ = ["Symmetric"]
 

@@ -7,12 +7,12 @@ from typing import Any, cast, final
 
 import keras
 
+from keras_mvn._core.types import Tensor
 from keras_mvn.calibration import Recalibration
-from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.exporting._moments import Moments, mixture
 from keras_mvn.exporting._outputs import OUTPUTS
 from keras_mvn.exporting._serving import ModelServing, Serving
-from keras_mvn.types import Tensor
 
 __all__ = ["EnsembleServing", "serving_of_ensemble"]
 

@@ -13,12 +13,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mvn._core.files import replacing
 from keras_mvn.calibration import Recalibration
 from keras_mvn.covariances import CovarianceLike
-from keras_mvn.covariances._written_out import written_out
+from keras_mvn.covariances._solver_free import written_out
 from keras_mvn.ensemble import DeepEnsemble
 from keras_mvn.exporting._ensemble import serving_of_ensemble
-from keras_mvn.exporting._files import replacing
 from keras_mvn.exporting._formats import Format
 from keras_mvn.exporting._onnx import Onnx
 from keras_mvn.exporting._outputs import checked_outputs

@@ -6,8 +6,8 @@ import abc
 from pathlib import Path
 from typing import ClassVar
 
+from keras_mvn._core.types import Array
 from keras_mvn.exporting._serving import Serving
-from keras_mvn.types import Array
 
 __all__ = ["Format"]
 

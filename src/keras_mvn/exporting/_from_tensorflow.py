@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
 from keras_mvn.exporting._serving import Serving
 
 __all__ = ["PACKAGES", "to_onnx"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
 from keras_mvn.exporting._serving import Serving
 
 __all__ = ["PACKAGES", "to_onnx"]

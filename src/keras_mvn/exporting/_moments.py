@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from keras_mvn._numeric import constant_like, namespace
+from keras_mvn._core.numeric import constant_like, namespace
+from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances import Covariance
-from keras_mvn.covariances._written_out import cholesky
+from keras_mvn.covariances._solver_free import cholesky
 from keras_mvn.covariances.packing import diagonal
 from keras_mvn.layouts import Parameters
-from keras_mvn.types import Array, Tensor
 
 __all__ = ["Moments", "mixture"]
 
@@ -60,7 +60,7 @@ def _times(x: Tensor, constant: Array) -> Tensor:
 def mixture(structure: Covariance, members: Sequence[Parameters]) -> Moments:
     """Of a mixture with equal weights: Σ* = mean(Σ_m) + mean((μ_m − μ*)(μ_m − μ*)ᵀ).
 
-    As `keras_mvn.mixture.Mixture` has it, on tensors.
+    As `keras_mvn.distributions.mixture.Mixture` has it, on tensors.
     """
     mean = _average([member.mean for member in members])
 

@@ -7,11 +7,11 @@ from typing import Any, final
 
 import keras
 
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 from keras_mvn.exporting import _from_jax, _from_tensorflow, _from_torch
 from keras_mvn.exporting._formats import Format
 from keras_mvn.exporting._serving import Serving
-from keras_mvn.types import Array
 
 __all__ = ["Onnx"]
 

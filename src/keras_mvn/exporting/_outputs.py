@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from keras_mvn._numeric import namespace
+from keras_mvn._core.numeric import namespace
+from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import Covariance
 from keras_mvn.covariances.packing import diagonal
 from keras_mvn.exporting._moments import Moments
 from keras_mvn.layouts import Parameters
-from keras_mvn.types import Tensor
 
 __all__ = ["OUTPUTS", "Output", "checked_outputs"]
 

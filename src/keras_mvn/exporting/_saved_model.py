@@ -8,10 +8,10 @@ from typing import Any, ClassVar, final
 
 import keras
 
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 from keras_mvn.exporting._formats import Format
 from keras_mvn.exporting._serving import Serving
-from keras_mvn.types import Array
 
 __all__ = ["SavedModel"]
 

@@ -10,14 +10,13 @@ from typing import Any, final
 import keras
 
 import keras_mvn
-from keras_mvn import _tagging
-from keras_mvn._heads import heads, output_of
-from keras_mvn._names import target_names_of
+from keras_mvn._core.names import target_names_of
+from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.exporting._outputs import OUTPUTS
 from keras_mvn.exporting._signature import Signature, signature_of
-from keras_mvn.layouts import Parameters, Reader
-from keras_mvn.types import Array, Tensor
+from keras_mvn.layers._find_heads import heads, output_of
+from keras_mvn.layouts import Parameters, Reader, _tag
 
 __all__ = ["ModelServing", "Prediction", "Serving", "serving_of"]
 
@@ -135,7 +134,7 @@ def serving_of(
 
 
 def _position(predictions: Any, flat: list[Tensor], output: str | int | None) -> int:
-    written = [i for i, tensor in enumerate(flat) if _tagging.read(tensor) is not None]
+    written = [i for i, tensor in enumerate(flat) if _tag.read(tensor) is not None]
     if output is None and len(written) == 1:
         return written[0]
     try:
@@ -153,7 +152,7 @@ def _reader(
     layout: str,
     from_raw: bool,
 ) -> Reader:
-    written = _tagging.read(y_pred)
+    written = _tag.read(y_pred)
     if written is None and covariance is None and layout == "packed":
         raise ValueError(
             f"No MultivariateNormalHead is the last layer of model {model.name!r}. Say how its "
@@ -163,5 +162,5 @@ def _reader(
     if written is not None and covariance is None:
         return Reader(written.covariance, False, written.layout)
     reader = Reader(DEFAULT if covariance is None else covariance, from_raw, layout)
-    _tagging.check(y_pred, reader.covariance, "export", layout, from_raw)
+    _tag.check(y_pred, reader.covariance, "export", layout, from_raw)
     return reader

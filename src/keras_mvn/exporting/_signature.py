@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mvn.types import Array
+from keras_mvn._core.types import Array
 
 __all__ = ["Signature", "signature_of"]
 

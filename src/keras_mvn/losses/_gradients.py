@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from keras import ops
 
-from keras_mvn._rows import Targets
-from keras_mvn.types import Tensor
+from keras_mvn._core.types import Tensor
+from keras_mvn.layouts._y_true import Targets
 
 __all__ = ["gradient_only", "squared_error", "with_gradient_weight"]
 

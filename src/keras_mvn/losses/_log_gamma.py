@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
-from keras_mvn.types import Tensor
+from keras_mvn._core.types import Tensor
 
 __all__ = ["log_gamma_ratio"]
 

@@ -6,8 +6,8 @@ import math
 
 from keras import ops
 
-from keras_mvn._keras import reduce_weighted_values, scale_loss_for_distribution
-from keras_mvn.types import Tensor
+from keras_mvn._core.keras_internals import reduce_weighted_values, scale_loss_for_distribution
+from keras_mvn._core.types import Tensor
 
 __all__ = ["reduced"]
 

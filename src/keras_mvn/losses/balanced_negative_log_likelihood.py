@@ -7,13 +7,13 @@ from typing import ClassVar, final
 import keras
 from keras import ops
 
-from keras_mvn._rows import Targets
+from keras_mvn._core.types import Tensor
 from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters
+from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses._gradients import gradient_only
 from keras_mvn.losses.base import CovarianceLoss
 from keras_mvn.losses.negative_log_likelihood import from_elliptical
-from keras_mvn.types import Tensor
 
 __all__ = ["BalancedNegativeLogLikelihood"]
 

@@ -8,15 +8,15 @@ from typing import Any, ClassVar, final
 import keras
 from keras import ops
 
-from keras_mvn import _tagging, regularizers
-from keras_mvn._checks import checked_missing, finite
-from keras_mvn._keras import get_keras_mask, in_symbolic_scope, set_keras_mask
-from keras_mvn._rows import Targets, as_tensor, product, read_targets, weighted_events
+from keras_mvn import regularizers
+from keras_mvn._core.checks import checked_missing, finite
+from keras_mvn._core.keras_internals import get_keras_mask, in_symbolic_scope, set_keras_mask
+from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike
-from keras_mvn.layouts import Parameters, Reader
+from keras_mvn.layouts import Parameters, Reader, _tag
+from keras_mvn.layouts._y_true import Targets, as_tensor, product, read_targets, weighted_events
 from keras_mvn.losses._reduction import reduced
 from keras_mvn.regularizers import CovarianceRegularizer
-from keras_mvn.types import Tensor
 
 __all__ = ["CovarianceLoss", "UnitFreeLoss", "at_least_float32"]
 
@@ -165,7 +165,7 @@ class UnitFreeLoss(CovarianceLoss):
         """
         if self.target_scale is not None:
             return ops.convert_to_tensor(self.target_scale, dtype=self.dtype)
-        written = _tagging.read(y_pred)
+        written = _tag.read(y_pred)
         if written is not None:
             return ops.cast(ops.convert_to_tensor(written.unit), self.dtype)
         if in_symbolic_scope():  # Keras asks for shapes, with tensors that come from nowhere
@@ -205,9 +205,9 @@ def _cast_with_attributes(y_pred: Tensor, dtype: str) -> Tensor:
     if keras.backend.standardize_dtype(y_pred.dtype) == dtype:
         return y_pred
     cast = ops.cast(y_pred, dtype)
-    mask, written = get_keras_mask(y_pred), _tagging.read(y_pred)
+    mask, written = get_keras_mask(y_pred), _tag.read(y_pred)
     if mask is not None:
         set_keras_mask(cast, mask)
     if written is not None:
-        _tagging.tag(cast, written)
+        _tag.tag(cast, written)
     return cast

@@ -7,13 +7,13 @@ from typing import Any, final
 import keras
 from keras import ops
 
-from keras_mvn._rows import Targets
+from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.layouts import Parameters
+from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses._gradients import with_gradient_weight
 from keras_mvn.losses.base import UnitFreeLoss
 from keras_mvn.losses.negative_log_likelihood import row_negative_log_likelihood
-from keras_mvn.types import Tensor
 
 __all__ = ["BetaNegativeLogLikelihood"]
 

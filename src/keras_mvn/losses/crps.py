@@ -8,10 +8,10 @@ from typing import final
 import keras
 from keras import ops
 
-from keras_mvn._rows import Targets
+from keras_mvn._core.types import Tensor
 from keras_mvn.layouts import Parameters
+from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses.base import UnitFreeLoss
-from keras_mvn.types import Tensor
 
 __all__ = ["CRPS"]
 

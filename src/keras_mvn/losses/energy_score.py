@@ -7,14 +7,14 @@ from typing import Any, final
 import keras
 from keras import ops
 
-from keras_mvn._checks import whole
-from keras_mvn._numeric import differentiable
-from keras_mvn._rows import Targets
+from keras_mvn._core.checks import whole
+from keras_mvn._core.norm_quadrature import norm_power_rule
+from keras_mvn._core.numeric import differentiable
+from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import DEFAULT, Covariance, CovarianceLike
 from keras_mvn.layouts import Parameters
-from keras_mvn.losses._quadrature import norm_power_rule
+from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses.base import UnitFreeLoss
-from keras_mvn.types import Tensor
 
 __all__ = ["EnergyScore", "draw_errors"]
 

@@ -6,13 +6,13 @@ from typing import ClassVar, final
 
 import keras
 
-from keras_mvn._rows import Targets
+from keras_mvn._core.types import Tensor
 from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters
+from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses._gradients import gradient_only, squared_error
 from keras_mvn.losses.base import UnitFreeLoss
 from keras_mvn.losses.negative_log_likelihood import from_elliptical
-from keras_mvn.types import Tensor
 
 __all__ = ["FaithfulNegativeLogLikelihood"]
 

@@ -7,12 +7,12 @@ from typing import ClassVar, final
 
 import keras
 
-from keras_mvn._rows import Targets
+from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import Covariance
 from keras_mvn.kernels import Elliptical, elliptical
 from keras_mvn.layouts import Parameters
+from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses.base import CovarianceLoss
-from keras_mvn.types import Tensor
 
 __all__ = ["NegativeLogLikelihood", "from_elliptical", "row_negative_log_likelihood"]
 

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, final
 import keras
 from keras import ops
 
-from keras_mvn._rows import Targets
+from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters
+from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses._log_gamma import log_gamma_ratio
 from keras_mvn.losses.base import CovarianceLoss
-from keras_mvn.types import Tensor
 
 __all__ = ["StudentT"]
 

@@ -7,15 +7,15 @@ from typing import Any, final
 import keras
 from keras import ops
 
-from keras_mvn._checks import whole
-from keras_mvn._rows import Targets
+from keras_mvn._core.checks import whole
+from keras_mvn._core.norm_quadrature import norm_power_rule
+from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.covariances.packing import pack_strict_lower
 from keras_mvn.layouts import Parameters
-from keras_mvn.losses._quadrature import norm_power_rule
+from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses.base import UnitFreeLoss
 from keras_mvn.losses.energy_score import draw_errors
-from keras_mvn.types import Tensor
 
 __all__ = ["VariogramScore"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._checks import finite, symmetric
-from keras_mvn.types import Array
+from keras_mvn._core.checks import finite, symmetric
+from keras_mvn._core.types import Array
 
 __all__ = ["at_least", "check_event_size", "factor_of"]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from keras_mvn._numeric import constant_like
+from keras_mvn._core.numeric import constant_like
+from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import Covariance
 from keras_mvn.layouts import Parameters
 from keras_mvn.regularizers import _terms
-from keras_mvn.types import Tensor
 
 __all__ = ["check", "entries"]
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_mvn._numeric import constant_like, namespace
+from keras_mvn._core.numeric import constant_like, namespace
+from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances import Covariance
 from keras_mvn.layouts import Parameters
-from keras_mvn.types import Array, Tensor
 
 __all__ = [
     "correlation",

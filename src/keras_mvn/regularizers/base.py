@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
+from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import Covariance
 from keras_mvn.layouts import Parameters
-from keras_mvn.types import Tensor
 
 __all__ = ["CovarianceRegularizer", "get"]
 

@@ -6,12 +6,12 @@ from typing import Any, final
 
 import keras
 
-from keras_mvn._checks import whole
+from keras_mvn._core.checks import whole
+from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import Covariance
 from keras_mvn.layouts import Parameters
 from keras_mvn.regularizers import _checks, _terms
 from keras_mvn.regularizers.base import CovarianceRegularizer
-from keras_mvn.types import Tensor
 
 __all__ = ["LKJ"]
 

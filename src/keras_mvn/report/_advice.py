@@ -8,7 +8,7 @@ from typing import Literal, final
 
 import numpy as np
 
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
 from keras_mvn.report._calibration import BEFORE, OUTER, SIGNIFICANT, Calibration
 from keras_mvn.report._comparison import LEVEL, Comparison
 from keras_mvn.report._data import CONSTANT, DIAGONAL

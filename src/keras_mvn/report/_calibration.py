@@ -7,7 +7,7 @@ from typing import final
 
 import numpy as np
 
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
 from keras_mvn.calibration import CoverageCurve, Diagnosis, diagnose
 from keras_mvn.report._comparison import LEVEL, Comparison
 from keras_mvn.report._data import Assessed

@@ -8,9 +8,9 @@ from typing import final
 import numpy as np
 
 from keras_mvn import scores
+from keras_mvn._core.types import Array
 from keras_mvn.report._data import CONSTANT, MODEL, Assessed
 from keras_mvn.report._format import estimate
-from keras_mvn.types import Array
 
 __all__ = ["LEVEL", "Comparison", "ScoreRow", "compare"]
 

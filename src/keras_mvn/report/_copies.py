@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.types import Array
+from keras_mvn._core.types import Array
+from keras_mvn.distributions import MultivariateNormal
 
 __all__ = ["copies", "smallest_eigenvalue"]
 

@@ -8,9 +8,9 @@ from typing import Any, final
 
 import numpy as np
 
-from keras_mvn._checks import names_of_targets
-from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.types import Array
+from keras_mvn._core.checks import names_of_targets
+from keras_mvn._core.types import Array
+from keras_mvn.distributions import MultivariateNormal
 
 __all__ = ["CONSTANT", "DIAGONAL", "MODEL", "Assessed", "ReportData"]
 

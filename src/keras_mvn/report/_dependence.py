@@ -8,11 +8,11 @@ from typing import final
 
 import numpy as np
 
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 from keras_mvn.calibration._slices import quantile_bins
-from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.report._format import signed
-from keras_mvn.types import Array
 
 __all__ = ["SHOWN", "Bin", "Dependence", "Pair", "dependence_of", "few_values"]
 

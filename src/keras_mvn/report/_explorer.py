@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._chi_square import chi_square_quantile
+from keras_mvn._core.chi_square import chi_square_quantile
+from keras_mvn._core.types import Array
 from keras_mvn.report._comparison import LEVEL
 from keras_mvn.report._data import ReportData
 from keras_mvn.report._svg import shortened
-from keras_mvn.types import Array
 
 __all__ = ["ROWS", "explorer_of", "rows_of"]
 

@@ -8,16 +8,16 @@ from typing import final
 import numpy as np
 from markupsafe import Markup
 
-from keras_mvn._chi_square import chi_square_quantile
+from keras_mvn._core.chi_square import chi_square_quantile
+from keras_mvn._core.types import Array
 from keras_mvn.calibration import Diagnosis
-from keras_mvn.distribution import MultivariateNormal
+from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.report._calibration import Calibration, furthest_first
 from keras_mvn.report._comparison import LEVEL
 from keras_mvn.report._dependence import SHOWN, Dependence, Pair
 from keras_mvn.report._format import number, percent, plural, signed
 from keras_mvn.report._learning import Learning
 from keras_mvn.report._svg import Chart, DotRow, dot_plot
-from keras_mvn.types import Array
 
 __all__ = [
     "Figure",

@@ -8,8 +8,8 @@ from typing import final
 
 import numpy as np
 
+from keras_mvn._core.types import Array
 from keras_mvn.report._format import number
-from keras_mvn.types import Array
 
 __all__ = ["Learning", "learning_of"]
 

@@ -15,7 +15,7 @@ from typing import Any, final
 import numpy as np
 
 import keras_mvn
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
 from keras_mvn.report import _format
 from keras_mvn.report._advice import Advice, Evidence, advise
 from keras_mvn.report._calibration import (

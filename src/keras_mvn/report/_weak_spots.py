@@ -8,14 +8,14 @@ from typing import Any, final
 
 import numpy as np
 
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 from keras_mvn.calibration import Diagnosis
 from keras_mvn.calibration._slices import Slice, quantile_bins
 from keras_mvn.report._calibration import SIGNIFICANT, Calibration
 from keras_mvn.report._comparison import LEVEL
 from keras_mvn.report._data import Assessed
 from keras_mvn.report._dependence import BINS, few_values
-from keras_mvn.types import Array
 
 __all__ = ["FarRow", "Part", "WeakSpots", "weak_spots_of"]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._gaussian import Gaussian, lower_factor
-from keras_mvn.distribution import MultivariateNormal
+from keras_mvn._core.types import Array
+from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions._gaussian import Gaussian, lower_factor
 from keras_mvn.scores._observations import Observations
-from keras_mvn.types import Array
 
 __all__ = ["conditional_error", "conditional_error_of"]
 

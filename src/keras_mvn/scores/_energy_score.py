@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.losses._quadrature import NODES, norm_power_rule
+from keras_mvn._core.norm_quadrature import NODES, norm_power_rule
+from keras_mvn._core.types import Array
+from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.scores._observations import Observations, target_units
-from keras_mvn.types import Array
 
 __all__ = ["energy_of", "energy_score"]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_mvn.types import Array
+from keras_mvn._core.types import Array
 
 __all__ = ["Estimate", "mean_of", "root_of", "skill_of", "standard_error", "uniformity"]
 

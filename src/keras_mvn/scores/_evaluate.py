@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._checks import as_numpy, probability
-from keras_mvn._names import target_names_of
-from keras_mvn.distribution import MultivariateNormal
+from keras_mvn._core.checks import as_numpy, probability
+from keras_mvn._core.names import target_names_of
+from keras_mvn._core.types import Array
+from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.scores._estimates import Estimate, mean_of, skill_of, standard_error
 from keras_mvn.scores._evaluation import Evaluation, Score
 from keras_mvn.scores._measures import SCALED, Evidence, Measure, measures
 from keras_mvn.scores._observations import Observations, target_units
-from keras_mvn.types import Array
 
 __all__ = ["evaluate"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, final
 
-from keras_mvn._json import json_value
-from keras_mvn._optional import require
-from keras_mvn.types import Array
+from keras_mvn._core.json_values import json_value
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 
 __all__ = ["Evaluation", "Score"]
 

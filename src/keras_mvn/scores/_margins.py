@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._checks import probability
-from keras_mvn._optional import require
-from keras_mvn.distribution import MultivariateNormal
+from keras_mvn._core.checks import probability
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
+from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.scores._observations import Observations
-from keras_mvn.types import Array
 
 __all__ = ["crps", "crps_of", "interval_of", "interval_score"]
 

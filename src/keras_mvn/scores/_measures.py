@@ -11,14 +11,14 @@ from typing import NamedTuple, final
 
 import numpy as np
 
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 from keras_mvn.scores._conditional_error import conditional_error_of
 from keras_mvn.scores._energy_score import energy_of
 from keras_mvn.scores._estimates import Estimate, mean_of, root_of, uniformity
 from keras_mvn.scores._margins import crps_of, interval_of
 from keras_mvn.scores._observations import Observations
 from keras_mvn.scores._variogram_score import variogram_of
-from keras_mvn.types import Array
 
 __all__ = ["Evidence", "Found", "Measure", "measures"]
 

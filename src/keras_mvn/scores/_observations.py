@@ -9,11 +9,11 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from keras_mvn._checks import fitting, observed_targets, positive
-from keras_mvn._gaussian import Gaussian
-from keras_mvn._normals import require_normal
-from keras_mvn.distribution import MultivariateNormal
-from keras_mvn.types import Array
+from keras_mvn._core.checks import fitting, observed_targets, positive
+from keras_mvn._core.types import Array
+from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions._gaussian import Gaussian
+from keras_mvn.distributions._require import require_normal
 
 __all__ = ["Observations", "target_units"]
 

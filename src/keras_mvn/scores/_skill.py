@@ -8,9 +8,9 @@ from typing import Any, final
 
 import numpy as np
 
-from keras_mvn._checks import as_numpy, group_labels, probability, whole
-from keras_mvn._optional import require
-from keras_mvn.types import Array
+from keras_mvn._core.checks import as_numpy, group_labels, probability, whole
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 
 __all__ = ["Comparison", "mean_difference", "skill_score"]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._checks import finite
-from keras_mvn._gaussian import Gaussian
-from keras_mvn._optional import require
-from keras_mvn.distribution import MultivariateNormal
+from keras_mvn._core.checks import finite
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
+from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions._gaussian import Gaussian
 from keras_mvn.scores._observations import Observations, target_units
-from keras_mvn.types import Array
 
 __all__ = ["variogram_of", "variogram_score"]
 

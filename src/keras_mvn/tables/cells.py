@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 
-from keras_mvn._optional import require
-from keras_mvn.types import Array
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 
 __all__ = [
     "BOOLEANS",

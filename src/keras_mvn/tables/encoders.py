@@ -9,11 +9,11 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 from keras_mvn.tables.cells import Cells, Values
 from keras_mvn.tables.errors import TableError
 from keras_mvn.tables.profiling import Decision
-from keras_mvn.types import Array
 
 __all__ = [
     "ENCODERS",

@@ -13,7 +13,8 @@ from typing import IO, Any, final
 
 import numpy as np
 
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 from keras_mvn.tables.cells import Cells, Values, is_decimal_comma
 from keras_mvn.tables.errors import TableError, listed, unknown_columns
 from keras_mvn.tables.preprocessing import Preprocessing, fit_preprocessing, share_of
@@ -21,7 +22,6 @@ from keras_mvn.tables.profiling import Decision, Profile, decide, profiles_of
 from keras_mvn.tables.reading import Table
 from keras_mvn.tables.sampling import RowSample
 from keras_mvn.tables.splitting import Split, by_groups, by_time, random_split, shares
-from keras_mvn.types import Array
 
 __all__ = [
     "Plan",

@@ -10,12 +10,12 @@ from typing import Any, Self, final
 
 import numpy as np
 
+from keras_mvn._core.types import Array
 from keras_mvn.tables.cells import Cells
 from keras_mvn.tables.encoders import ENCODERS, Encoder, encoder_of
 from keras_mvn.tables.errors import TableError, listed
 from keras_mvn.tables.profiling import Decision, Profile
 from keras_mvn.tables.reading import Table
-from keras_mvn.types import Array
 
 __all__ = ["Preprocessing", "fit_preprocessing", "share_of"]
 

@@ -9,7 +9,8 @@ from typing import Any, final
 
 import numpy as np
 
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 from keras_mvn.tables.cells import (
     BOOLEANS,
     DATE_FORMATS,
@@ -23,7 +24,6 @@ from keras_mvn.tables.cells import (
     is_text,
 )
 from keras_mvn.tables.errors import TableError, listed
-from keras_mvn.types import Array
 
 __all__ = ["KINDS", "Candidate", "Decision", "Profile", "decide", "profiles_of"]
 

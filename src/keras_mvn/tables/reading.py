@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
 from keras_mvn.tables.errors import TableError, listed, unknown_columns
 from keras_mvn.tables.separators import best_separator, header_of, printable
 

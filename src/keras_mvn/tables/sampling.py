@@ -6,7 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
-from keras_mvn._optional import require
+from keras_mvn._core.optional import require
 
 __all__ = ["RowSample"]
 

@@ -14,12 +14,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mvn._keras import in_symbolic_scope
-from keras_mvn._rows import Targets
+from keras_mvn._core.keras_internals import in_symbolic_scope
+from keras_mvn._core.types import Tensor
 from keras_mvn.kernels._dispatch import choose, module_of_backend
 from keras_mvn.kernels.elliptical import reference
 from keras_mvn.kernels.elliptical.types import Elliptical, Request
-from keras_mvn.types import Tensor
+from keras_mvn.layouts._y_true import Targets
 
 __all__ = ["NAME", "Elliptical", "elliptical", "made_by", "supports"]
 

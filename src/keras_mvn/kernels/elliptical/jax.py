@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from keras_mvn._rows import Targets
 from keras_mvn.kernels import _native
 from keras_mvn.kernels._jax import Call, by_rows, foreign_function, platform
 from keras_mvn.kernels.elliptical.types import (
@@ -22,6 +21,7 @@ from keras_mvn.kernels.elliptical.types import (
     kept_columns,
     not_on_gpu,
 )
+from keras_mvn.layouts._y_true import Targets
 
 __all__ = ["elliptical", "made_by", "supports"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from keras import ops
 
-from keras_mvn._rows import Targets
 from keras_mvn.kernels.elliptical.types import Elliptical, Request
+from keras_mvn.layouts._y_true import Targets
 
 __all__ = ["elliptical"]
 

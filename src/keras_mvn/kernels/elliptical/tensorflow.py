@@ -6,10 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_mvn._rows import Targets
 from keras_mvn.kernels import _native
 from keras_mvn.kernels._tensorflow import operations, threads, unsupported
 from keras_mvn.kernels.elliptical.types import STRUCTURES, Elliptical, Request
+from keras_mvn.layouts._y_true import Targets
 
 __all__ = ["elliptical", "made_by", "supports"]
 

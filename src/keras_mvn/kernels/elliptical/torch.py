@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from keras_mvn._rows import Targets
 from keras_mvn.kernels import _native
 from keras_mvn.kernels._torch import (
     Pass,
@@ -33,6 +32,7 @@ from keras_mvn.kernels.elliptical.types import (
     kept_columns,
     not_on_gpu,
 )
+from keras_mvn.layouts._y_true import Targets
 
 __all__ = ["elliptical", "made_by", "supports"]
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import keras
 
-from keras_mvn._keras import in_symbolic_scope
+from keras_mvn._core.keras_internals import in_symbolic_scope
+from keras_mvn._core.types import Tensor
 from keras_mvn.kernels._dispatch import choose, module_of_backend
 from keras_mvn.kernels.parameters import reference
 from keras_mvn.kernels.parameters.types import Emitted, Origin
-from keras_mvn.types import Tensor
 
 __all__ = ["NAME", "Emitted", "Origin", "made_by", "parameters", "supports"]
 

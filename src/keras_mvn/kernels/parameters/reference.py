@@ -6,8 +6,8 @@ from typing import Any
 
 from keras import ops
 
+from keras_mvn._core.types import Tensor
 from keras_mvn.kernels.parameters.types import Emitted, Origin
-from keras_mvn.types import Tensor
 
 __all__ = ["parameters"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from keras_mvn.types import Tensor
+from keras_mvn._core.types import Tensor
 
 __all__ = ["Emitted", "Origin", "without_penalty"]
 

@@ -1,0 +1,1 @@
+"""What every part of the library stands on: types, checks, small numerics, files, interrupts."""

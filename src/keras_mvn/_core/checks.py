@@ -1,0 +1,272 @@
+"""Arrays from a user, checked and turned into float64 NumPy."""
+
+from __future__ import annotations
+
+import contextlib
+import numbers
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mvn._core.types import Array
+
+__all__ = [
+    "MISSING",
+    "as_numbers",
+    "as_numpy",
+    "checked_missing",
+    "explained_shapes",
+    "finite",
+    "fitting",
+    "group_labels",
+    "in_order",
+    "limit",
+    "linear_functions",
+    "lower_triangular",
+    "names_of_targets",
+    "observations",
+    "observed_targets",
+    "positive",
+    "probability",
+    "square",
+    "symmetric",
+    "whole",
+]
+
+MISSING = ("propagate", "marginalize")
+"""What NaN in y does: makes the row's value NaN (or is refused), or means "not observed"."""
+
+
+def whole(value: Any, name: str, meaning: str, minimum: int) -> int:
+    """An integer, at least `minimum`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < minimum:
+        raise ValueError(f"{name}={value!r} must be {meaning}, an integer ≥ {minimum}.")
+    return number
+
+
+def probability(value: Any, name: str) -> float:
+    """A number between 0 and 1, both excluded."""
+    level = float(value) if isinstance(value, numbers.Real) else float("nan")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"{name}={value!r} must be a probability between 0 and 1.")
+    return level
+
+
+def names_of_targets(names: Sequence[str] | None, event_size: int) -> tuple[str, ...] | None:
+    """d different names, or None."""
+    if names is None:
+        return None
+    strings = () if isinstance(names, str) else tuple(map(str, names))
+    if len(strings) != event_size or len(set(strings)) != event_size:
+        raise ValueError(
+            f"target_names={names!r} must be {event_size} different names, one per target."
+        )
+    return strings
+
+
+def observations(y: Any, like: Array, names: Sequence[str] | None = None) -> Array:
+    """What was observed for each of these predicted means: the same shape, nothing broadcast."""
+    values = finite(in_order(y, names), "y")
+    if values.shape != like.shape:
+        raise ValueError(
+            f"y has shape {values.shape}; the predictions are for {like.shape}, one row each."
+        )
+    return values
+
+
+def as_numpy(values: Any) -> Any:
+    """What NumPy takes: backend tensors may live elsewhere."""
+    return keras.ops.convert_to_numpy(values) if keras.ops.is_tensor(values) else values
+
+
+def as_numbers(values: Any) -> Any:
+    """What NumPy takes as numbers: NaN where an array is masked, or pandas has NA."""
+    values = as_numpy(values)
+    if isinstance(values, np.ma.MaskedArray):
+        return np.ma.filled(values.astype(np.float64), np.nan)
+    return values.astype("float64") if hasattr(values, "isna") else values
+
+
+def group_labels(groups: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """One label for each row; dates as text.
+
+    Raises:
+        ValueError: another number of labels, or a row without one.
+
+    """
+    labels = np.asarray(groups)
+    if labels.shape != shape:
+        raise ValueError(f"groups has shape {labels.shape}; there must be one for each of {shape}.")
+    nameless = [_is_nothing(label) for label in labels.reshape(-1).tolist()]
+    if any(nameless):
+        raise ValueError(
+            f"groups holds None or NaN in {sum(nameless)} rows, the first at position "
+            f"{nameless.index(True)}. Give rows without a group a name of their own."
+        )
+    return labels.astype(str) if labels.dtype.kind in "OM" else labels
+
+
+def _is_nothing(label: Any) -> bool:
+    """None, NaN, NaT, or pandas' NA, which will not be compared."""
+    return label is None or type(label).__name__ == "NAType" or label != label
+
+
+def in_order(y: Any, names: Sequence[str] | None) -> Any:
+    """y with its columns in the order of the targets, if it is a table that names them.
+
+    Raises:
+        ValueError: it names others.
+
+    """
+    columns = getattr(y, "columns", None)
+    if names is None or columns is None or not all(isinstance(c, str) for c in columns):
+        return y
+    if sorted(columns) != sorted(names):
+        raise ValueError(f"y has columns {list(columns)}; the targets are {list(names)}.")
+    return y[list(names)]
+
+
+def finite(values: Any, name: str) -> Array:
+    """An array of numbers, none of them NaN or infinite."""
+    array = np.array(as_numbers(values), dtype=np.float64)  # a copy: the caller may go on writing
+    if not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise ValueError(
+            f"{name} holds {np.count_nonzero(~np.isfinite(array))} values that are NaN or "
+            f"infinite, the first at index {tuple(bad)}."
+        )
+    return array
+
+
+def positive(values: Any, name: str) -> Array:
+    """An array of positive numbers."""
+    array = finite(values, name)
+    if not (array > 0).all():
+        raise ValueError(f"{name}={values!r} must be positive.")
+    return array
+
+
+def limit(values: Any, name: str) -> Array:
+    """An array of numbers, of which some may be infinite."""
+    array = np.array(as_numbers(values), dtype=np.float64)
+    if np.isnan(array).any():
+        raise ValueError(f"{name} holds NaN. No limit is inf, or −inf below.")
+    return array
+
+
+def fitting(array: Array, event_shape: tuple[int, ...], name: str) -> Array:
+    """An array whose last axes are these; a number is repeated."""
+    if array.ndim == 0:
+        return np.full(event_shape, array)
+    if array.shape[-len(event_shape) :] != event_shape:
+        raise ValueError(
+            f"{name} has shape {array.shape}; its last axes must be {event_shape}, or it must be "
+            "one number."
+        )
+    return array
+
+
+def linear_functions(values: Any, name: str, event_size: int) -> Array:
+    """(..., m, d) finite rows; (d,) is one row."""
+    matrix = np.atleast_2d(finite(values, name))
+    if matrix.shape[-1] != event_size or 0 in matrix.shape:
+        raise ValueError(
+            f"{name} has shape {np.shape(values)}; for functions of {event_size} targets it must "
+            f"be (..., m, {event_size}), or ({event_size},) for one function."
+        )
+    return matrix
+
+
+def lower_triangular(matrix: Array, name: str = "scale_tril") -> Array:
+    """Lower triangular matrices with a positive diagonal."""
+    if not (np.diagonal(matrix, axis1=-2, axis2=-1) > 0).all():
+        raise ValueError(f"{name} must have a positive diagonal.")
+    if np.triu(matrix, 1).any():
+        raise ValueError(
+            f"{name} must be lower triangular; entries above its diagonal are not zero. Pass a "
+            "covariance matrix as covariance=."
+        )
+    return matrix
+
+
+def checked_missing(missing: str) -> str:
+    """What NaN in y means: one of `MISSING`.
+
+    Raises:
+        ValueError: anything else.
+
+    """
+    if missing not in MISSING:
+        raise ValueError(
+            f"missing={missing!r} is not known. Expected 'propagate' (NaN in y is passed on or "
+            "refused) or 'marginalize' (NaN in y means not observed)."
+        )
+    return missing
+
+
+def observed_targets(
+    y: Any, missing: str, names: Sequence[str] | None = None
+) -> tuple[Array, Array | None]:
+    """y with zeros where it is NaN, and the mask (1 or 0) of what is not; None if nothing is.
+
+    Args:
+        y: (..., d); a table's columns are brought into the order of `names`.
+        missing: one of `MISSING`.
+        names: of the targets.
+
+    Raises:
+        ValueError: infinite values, NaN unless `missing="marginalize"`, or another `missing`.
+
+    """
+    y = in_order(y, names)
+    if checked_missing(missing) == "propagate":
+        try:
+            return finite(y, "y"), None
+        except ValueError as error:
+            hint = " NaN for what was not observed needs missing='marginalize'."
+            raise ValueError(f"{error}{hint}") from None
+    values = np.array(as_numbers(y), dtype=np.float64)
+    seen = ~np.isnan(values)
+    values = finite(np.where(seen, values, 0.0), "y")
+    return values, None if seen.all() else seen.astype(np.float64)
+
+
+@contextlib.contextmanager
+def explained_shapes(name: str, shape: Any, batch: Any) -> Iterator[None]:
+    """NumPy's refusal to broadcast, with the names of what does not fit."""
+    try:
+        yield
+    except ValueError as error:
+        if error.args and "broadcast" not in str(error) and "mismatch" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} has shape {shape}, which does not fit the distributions' {batch}."
+        ) from None
+
+
+def square(values: Any, name: str, event_shape: tuple[int, ...]) -> Array:
+    """Finite d × d matrices that fit a mean with this last axis."""
+    matrix = finite(values, name)
+    if matrix.ndim < 2 or matrix.shape[-2:] != event_shape * 2 or event_shape in ((), (0,)):
+        raise ValueError(
+            f"{name} has shape {matrix.shape}; for a mean with last axis {event_shape} it must be "
+            f"(..., d, d) = (..., {', '.join(map(str, event_shape * 2))})."
+        )
+    return matrix
+
+
+def symmetric(matrix: Array, name: str) -> Array:
+    """(A + Aᵀ)/2 of matrices that are symmetric to six digits."""
+    transposed = np.swapaxes(matrix, -1, -2)
+    root = np.sqrt(np.abs(np.diagonal(matrix, axis1=-2, axis2=-1)))
+    size = root[..., :, None] * root[..., None, :]
+    if (np.abs(matrix - transposed) > 1e-6 * size).any():
+        raise ValueError(f"{name} must be symmetric; it differs from its transpose.")
+    return 0.5 * (matrix + transposed)

@@ -1,0 +1,1 @@
+"""How estimator and command train: data, recipe, callbacks, backups, ensembles of networks."""

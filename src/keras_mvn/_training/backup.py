@@ -1,0 +1,78 @@
+"""What a training run needs to go on after it was killed: one file, replaced after every epoch.
+
+`keras.callbacks.BackupAndRestore` keeps weights and the number of the epoch, but not what early
+stopping has seen, so that a run which goes on would stop at another epoch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mvn._core.types import Array
+
+__all__ = ["State", "read", "write"]
+
+NAME = "training.npz"
+
+
+@dataclass
+class State:
+    """A training run between two epochs."""
+
+    fingerprint: str
+    """Of data and settings: a run goes on only with those that it began with."""
+    epoch: int
+    """The next one."""
+    finished: bool = False
+    """The weights are the final ones."""
+    history: dict[str, list[float]] = field(default_factory=dict)
+    stopping: dict[str, Any] = field(default_factory=dict)
+    """Numbers of early stopping."""
+    weights: list[Array] = field(default_factory=list)
+    optimizer: list[Array] = field(default_factory=list)
+    best: list[Array] = field(default_factory=list)
+
+
+_ARRAYS = ("weights", "optimizer", "best")
+_PLAIN = ("fingerprint", "epoch", "finished", "history", "stopping")
+
+
+def write(folder: Path, state: State) -> None:
+    """Replace the file; whenever the process is killed, the old one or the new one is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {name: getattr(state, name) for name in _PLAIN}
+    arrays = {
+        f"{name}_{i}": array for name in _ARRAYS for i, array in enumerate(getattr(state, name))
+    }
+    sizes = {name: len(getattr(state, name)) for name in _ARRAYS}
+    fresh = folder / f"new-{NAME}"
+    np.savez(fresh, plain=np.array(json.dumps({**plain, "sizes": sizes})), **arrays)
+    fresh.replace(folder / NAME)
+
+
+def read(folder: Path, fingerprint: str) -> State | None:
+    """What `write` wrote, or None where nothing was.
+
+    Raises:
+        ValueError: it was written by a run with other data or settings.
+
+    """
+    if not (folder / NAME).is_file():
+        return None
+    with np.load(folder / NAME, allow_pickle=False) as file:
+        plain = json.loads(str(file["plain"]))
+        sizes = plain.pop("sizes")
+        arrays: dict[str, Any] = {
+            name: [file[f"{name}_{i}"] for i in range(sizes[name])] for name in _ARRAYS
+        }
+    if plain["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"{folder / NAME} was written by a run with other data, settings or random_state, "
+            "which cannot go on with these. Repeat the call as it was, or empty the folder."
+        )
+    return State(**plain, **arrays)

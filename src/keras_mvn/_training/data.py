@@ -1,0 +1,181 @@
+"""A table by row numbers: how it is divided, read in batches, and measured; never copied whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, final
+
+import keras
+import numpy as np
+
+from keras_mvn._core.types import Array
+
+__all__ = ["Batches", "Moments", "Split", "Table", "divide", "moments"]
+
+PART = 1 << 16
+"""Rows that are read at a time where all are read."""
+
+LARGEST_HELD_OUT = 50_000
+"""Rows: a temperature of one target is then known to 0.3 %, and the rest may as well train."""
+
+
+class Split(NamedTuple):
+    """Row numbers of the parts of a table, each ascending."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    calibration: np.ndarray
+
+
+@final
+@dataclass(frozen=True)
+class Table:
+    """Some rows of arrays that may be larger than memory (`numpy.memmap`)."""
+
+    x: Any
+    """(n, features), NumPy."""
+    y: Any
+    """(n, d), NaN where not observed."""
+    weight: Array | None
+    """(n,), or None."""
+    rows: np.ndarray
+    """Numbers of the rows that belong to this part, ascending."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def of(self, rows: np.ndarray) -> Table:
+        """Other rows of the same arrays."""
+        return replace(self, rows=rows)
+
+    def batch(self, rows: np.ndarray) -> tuple[Any, ...]:
+        """(x, y) or (x, y, weight) of these rows, as Keras computes."""
+        float_type = keras.config.floatx()
+        x, y = (np.asarray(a[rows], dtype=float_type) for a in (self.x, self.y))
+        return (x, y) if self.weight is None else (x, y, self.weight[rows].astype(float_type))
+
+    def parts(self) -> Iterator[tuple[Array, Array]]:
+        """(x, y) of all rows of this part, in float64, some at a time."""
+        for start in range(0, len(self.rows), PART):
+            rows = self.rows[start : start + PART]
+            yield np.asarray(self.x[rows], np.float64), np.asarray(self.y[rows], np.float64)
+
+    def targets(self) -> Iterator[Array]:
+        """y of all rows of this part, in float64, some at a time."""
+        for start in range(0, len(self.rows), PART):
+            yield np.asarray(self.y[self.rows[start : start + PART]], np.float64)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether some y was not observed."""
+        return any(np.isnan(y).any() for y in self.targets())
+
+
+@final
+class Batches(keras.utils.PyDataset):
+    """Batches of a table for `fit(shuffle=False)`, all of one size: one compiled program.
+
+    With a seed, the order of rows depends on (seed, epoch) alone, so that training goes on after
+    a crash as if nothing had happened; what does not fill a batch waits for another epoch. Without
+    one, all rows in their order.
+    """
+
+    def __init__(self, table: Table, size: int, seed: int | None = None) -> None:
+        super().__init__()
+        self._table, self._seed = table, seed
+        self._size = min(size, len(table))
+        self.begin_epoch(0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Draw the order of this epoch."""
+        self._order = self._table.rows
+        if self._seed is not None:
+            self._order = np.random.default_rng([self._seed, epoch]).permutation(self._order)
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self._order), self._size)
+        return whole + bool(rest and self._seed is None)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        rows = self._order[index * self._size : (index + 1) * self._size]
+        return self._table.batch(np.sort(rows))  # ascending: a file is read in one direction
+
+
+class Moments(NamedTuple):
+    """Of every column."""
+
+    mean: Array
+    variance: Array
+
+
+def moments(table: Table) -> Moments:
+    """Mean and variance of the columns of x, variance 1 for those that are constant.
+
+    Raises:
+        ValueError: numbers that float32 cannot hold.
+
+    Source: the update of Chan, Golub & LeVeque, "Algorithms for computing the sample variance",
+    The American Statistician 37 (1983).
+
+    """
+    count, mean, square = 0, 0.0, 0.0
+    for x, _ in table.parts():
+        _refuse_beyond_float32(x)
+        n, m = len(x), x.mean(axis=0)
+        delta = m - mean
+        square = square + ((x - m) ** 2).sum(axis=0) + delta**2 * (count * n / (count + n))
+        count, mean = count + n, mean + delta * (n / (count + n))
+    variance = np.asarray(square) / count
+    # Below the second bound float32 sees one value only.
+    constant = (variance == 0) | (variance < (1e-7 * np.asarray(mean)) ** 2)
+    return Moments(np.asarray(mean), np.where(constant, 1.0, variance))
+
+
+def _refuse_beyond_float32(x: Array) -> None:
+    columns = np.flatnonzero((np.abs(x) > np.finfo(np.float32).max).any(axis=0))
+    if len(columns):
+        raise ValueError(
+            f"X holds values beyond float32 (3.4e38) in columns {columns[:10].tolist()}. Rescale "
+            "them."
+        )
+
+
+def divide(
+    rows: np.ndarray,
+    shares: tuple[float, float],
+    smallest: tuple[int, int],
+    seed: int,
+    groups: Any = None,
+) -> Split:
+    """Rows at random into training, validation and calibration.
+
+    Args:
+        rows: numbers of the rows.
+        shares: of validation and calibration; 0 for none.
+        smallest: so many rows at least in each of the two, if that is not more than a quarter of
+            all rows. Validation then has a quarter (and one row at least), calibration none.
+        seed: of the division.
+        groups: (len(rows),) labels; the rows of a group stay together, and the shares are of
+            groups.
+
+    """
+    labels = np.arange(len(rows)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    units = int(labels.max()) + 1
+    validation = calibration = 0
+    if shares[0] > 0:
+        validation = _held_out(units, shares[0], smallest[0]) or max(1, units // 4)
+    if shares[1] > 0:
+        calibration = _held_out(units, shares[1], smallest[1])
+    order = np.random.default_rng([seed, 1]).permutation(units)
+    part_of = np.zeros(units, dtype=np.int8)
+    part_of[order[:validation]] = 1
+    part_of[order[validation : validation + calibration]] = 2
+    parts = part_of[labels]
+    return Split(*(np.sort(rows[parts == part]) for part in range(3)))
+
+
+def _held_out(units: int, share: float, smallest: int) -> int:
+    """How many to hold out, 0 where `smallest` would be too large a part."""
+    count = min(max(round(share * units), smallest), LARGEST_HELD_OUT)
+    return count if count <= max(units // 4, round(share * units)) else 0

@@ -1,0 +1,128 @@
+"""What is trained on a table: the network, its loss and its optimizer (docs/training.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import keras
+
+from keras_mvn import losses
+from keras_mvn._core.types import Tensor
+from keras_mvn._training.data import Table, moments
+from keras_mvn.covariances import Covariance
+from keras_mvn.layers import MultivariateNormalHead
+from keras_mvn.losses import CovarianceLoss
+
+__all__ = ["LOSSES", "Recipe", "batch_size_for", "loss_for", "network", "optimizer"]
+
+AVERAGED_STEPS = 100
+AVERAGED_EPOCHS = 2.5
+"""Weights are averaged over about so many steps, and not over more epochs (docs/training.md)."""
+
+LOSSES: dict[str, type[CovarianceLoss]] = {
+    "balanced": losses.BalancedNegativeLogLikelihood,
+    "nll": losses.NegativeLogLikelihood,
+    "faithful": losses.FaithfulNegativeLogLikelihood,
+    "beta": losses.BetaNegativeLogLikelihood,
+    "natural_gradient": losses.NaturalGradientNegativeLogLikelihood,
+    "student_t": losses.StudentT,
+    "energy_score": losses.EnergyScore,
+    "crps": losses.CRPS,
+}
+"""By the names that the estimator takes."""
+
+
+@final
+@dataclass(frozen=True)
+class Recipe:
+    """What to train, and how."""
+
+    covariance: Covariance
+    loss: Any
+    """A name of `LOSSES`, a loss class or a loss."""
+    constant: str | None = None
+    hidden: tuple[int, ...] = (64, 64)
+    activation: Any = "gelu"
+    dropout: float = 0.0
+    builder: Callable[[Tensor], Tensor] | None = None
+    """From the standardized inputs to what the head gets, in place of the hidden layers."""
+    learning_rate: float = 5e-3
+    epochs: int = 1000
+    batch_size: int | None = None
+    """None: `batch_size_for`."""
+    patience: int = 60
+
+
+def network(
+    recipe: Recipe,
+    loss: CovarianceLoss,
+    training: Table,
+    residuals: Any,
+    target_names: Sequence[str] | None,
+) -> Any:
+    """Standardization → hidden layers → head, of raw inputs."""
+    head = MultivariateNormalHead(
+        training.y.shape[1],
+        recipe.covariance,
+        target_names=target_names,
+        constant=recipe.constant,
+        learn_degrees_of_freedom=loss.reader.layout.has_degrees_of_freedom,
+    )
+    head.adapt(training.targets(), residuals=residuals)
+    found = moments(training)
+    inputs = keras.Input((training.x.shape[1],))
+    x = keras.layers.Normalization(mean=found.mean, variance=found.variance)(inputs)
+    x = _hidden(x, recipe) if recipe.builder is None else _built(recipe.builder, x)
+    return keras.Model(inputs, head(x))
+
+
+def _hidden(x: Tensor, recipe: Recipe) -> Tensor:
+    for units in recipe.hidden:
+        x = keras.layers.Dense(units, recipe.activation)(x)
+        if recipe.dropout > 0:
+            x = keras.layers.Dropout(recipe.dropout)(x)
+    return x
+
+
+def _built(builder: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    hidden = builder(x)
+    if not isinstance(hidden, keras.KerasTensor) or len(hidden.shape) != 2:
+        raise ValueError(
+            "builder must take the standardized inputs, a Keras tensor (rows, features), and "
+            f"return what the head is to see, (rows, units); it returned {hidden!r}. For example "
+            "builder=lambda x: keras.layers.Dense(64, 'gelu')(x)."
+        )
+    return hidden
+
+
+def optimizer(learning_rate: float, steps_per_epoch: int) -> Any:
+    """Adam with averaged weights."""
+    window = min(AVERAGED_STEPS, AVERAGED_EPOCHS * steps_per_epoch)
+    return keras.optimizers.Adam(learning_rate, use_ema=True, ema_momentum=1.0 - 1.0 / window)
+
+
+def batch_size_for(rows: int) -> int:
+    """Eight steps an epoch of small tables, 200 of large ones; 32 to 1024 rows."""
+    return max(min(max(rows // 8, 32), 128), min(rows // 200, 1024))
+
+
+def loss_for(loss: Any, covariance: Covariance, missing: str) -> CovarianceLoss:
+    """The loss of this name, class or instance, for this structure.
+
+    Raises:
+        ValueError: an unknown name, or something else.
+
+    """
+    agreed: dict[str, Any] = {"covariance": covariance, "missing": missing}
+    if isinstance(loss, str) and loss in LOSSES:
+        return LOSSES[loss](**agreed)
+    if isinstance(loss, type) and issubclass(loss, CovarianceLoss):
+        return loss(**agreed)
+    if isinstance(loss, CovarianceLoss):
+        return type(loss).from_config({**loss.get_config(), **agreed})
+    raise ValueError(
+        f"loss={loss!r} is not known. Expected one of {sorted(LOSSES)}, or a class or an instance "
+        "of keras_mvn.losses."
+    )

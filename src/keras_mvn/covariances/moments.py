@@ -1,0 +1,304 @@
+"""Mean and covariance of training targets, in float64, for `MultivariateNormalHead.adapt`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_mvn._core.checks import as_numbers
+from keras_mvn._core.names import target_names_of
+from keras_mvn._core.types import Array
+from keras_mvn.covariances._streaming import StreamingMoments
+
+__all__ = ["Moments", "estimate"]
+
+STDDEV_FLOOR = 1e-6
+"""Smallest standard deviation, relative to |mean|: below it float32 cannot tell values apart."""
+
+SMALLEST_STDDEV = 1e-33
+"""float32 ends at 1e-38; scales may fall to a hundred-thousandth of the adapted one."""
+
+EIGENVALUE_FLOOR = 1e-6
+"""Smallest eigenvalue of the correlation matrix: perfectly collinear targets are given this."""
+
+GAPS_EIGENVALUE = 1e-2
+"""The same where values are missing: correlations from different rows can contradict each other,
+and are then pulled towards 0 together. A start with directions of almost no variance, which are
+artefacts, is hard to unlearn."""
+
+
+class Moments(NamedTuple):
+    """What `estimate` found: means, standard deviations, and as much more as was asked for."""
+
+    mean: Array
+    """(d,)"""
+    stddev: Array
+    """(d,), positive."""
+    covariance: Array | None
+    """(d, d), positive definite; None if it was not asked for."""
+    rows: int
+    """Rows in which the most often observed target was observed."""
+    directions: Array | None = None
+    """(d, p), F with correlation ≈ F Fᵀ off the diagonal, in place of the covariance."""
+
+    def dense(self) -> Array:
+        """The covariance (d, d), of standard deviations and directions if there is no other."""
+        if self.covariance is not None:
+            return self.covariance
+        correlation = np.zeros((len(self.stddev),) * 2)
+        if self.directions is not None:
+            correlation = self.directions @ self.directions.T
+        np.fill_diagonal(correlation, 1.0)
+        return self.stddev[:, None] * correlation * self.stddev[None, :]
+
+    def of(self, targets: list[int]) -> Moments:
+        """The moments of some of the targets."""
+        sigma, f = self.covariance, self.directions
+        return Moments(
+            self.mean[targets],
+            self.stddev[targets],
+            None if sigma is None else sigma[np.ix_(targets, targets)],
+            self.rows,
+            None if f is None else f[targets],
+        )
+
+
+def estimate(
+    data: Any,
+    event_size: int,
+    target_names: Sequence[str] | None = None,
+    rank: int | None = None,
+) -> Moments:
+    """Moments of y, with NaN read as "not observed".
+
+    Args:
+        data: array or tensor (..., d), a dataset or iterable of batches of y, or of
+            (x, y) or (x, y, sample_weight) as `fit` takes them (weights are not used).
+        event_size: d.
+        target_names: for messages.
+        rank: None measures the covariance, O(d²) memory. A number measures standard deviations
+            and this many leading directions of the correlation (0: none), O(d rank) memory.
+
+    Raises:
+        ValueError: another number of targets, infinite values, or a target observed fewer than
+            two times.
+
+    Warns:
+        UserWarning: constant targets, and collinear ones where the covariance is measured, by
+            name; they get the floors of this module.
+
+    """
+    names = target_names_of(target_names, event_size)
+    batches = _batches(data, event_size)
+    if rank is None:
+        pairs = _PairMoments(event_size)
+        for y in batches:
+            pairs.update(y)
+        seen, mean, variance = pairs.seen, pairs.mean, pairs.variance
+    else:
+        streamed = StreamingMoments(event_size, rank)
+        streamed.update_all(batches)
+        seen, mean, variance = streamed.count, streamed.mean, streamed.variance
+    if (seen < 2).any():
+        few = ", ".join(f"{names[j]} ({int(seen[j])})" for j in np.flatnonzero(seen < 2))
+        raise ValueError(
+            f"adapt needs at least 2 observed rows of every target; received fewer of: {few}. "
+            "Pass the training targets, y_train."
+        )
+    rows = int(seen.max())
+    stddev, constant = _floor_stddev(mean, np.sqrt(variance), names)
+    if rank is not None:
+        directions = streamed.directions / stddev[:, None]
+        directions[constant] = 0.0
+        return Moments(mean, stddev, None, rows, directions)
+    correlation = pairs.correlation
+    correlation[constant, :] = 0.0
+    correlation[:, constant] = 0.0
+    np.fill_diagonal(correlation, 1.0)
+    if pairs.with_gaps:
+        correlation = _made_consistent(correlation)
+    correlation = _floor_eigenvalues(correlation, names, rows=int(seen.min()))
+    sigma = stddev[:, None] * correlation * stddev[None, :]
+    return Moments(mean, stddev, sigma, rows)
+
+
+class _PairMoments:
+    """Mean and variance of every target from its own rows, correlations from the rows of a pair.
+
+    Both standard deviations of a correlation come from the same rows as the covariance: with those
+    of other rows it may exceed 1.
+    """
+
+    def __init__(self, d: int) -> None:
+        self._count, self._product = np.zeros((d, d)), np.zeros((d, d))
+        self._sums, self._squares = np.zeros((d, d)), np.zeros((d, d))
+        self._shift: Array | None = None
+
+    def update(self, y: Array) -> None:
+        """Add rows (n, d)."""
+        if not len(y):
+            return
+        observed = ~np.isnan(y)
+        if self._shift is None:
+            # Differences from a typical value: squares of the values themselves would cancel.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # a target missing in batch one
+                self._shift = np.nan_to_num(np.nanmean(y, axis=0))
+        mask = observed.astype(np.float64)
+        centred = np.where(observed, y - self._shift, 0.0)
+        self._count += mask.T @ mask
+        self._product += centred.T @ centred
+        self._sums += centred.T @ mask  # [i, j]: of target i over rows that also have target j
+        self._squares += (centred * centred).T @ mask
+
+    @property
+    def seen(self) -> Array:
+        """Rows in which each target was observed."""
+        return np.diagonal(self._count)
+
+    @property
+    def with_gaps(self) -> bool:
+        """Whether some pair of targets was not always observed together."""
+        return bool((self._count < self._count.max(initial=0.0)).any())
+
+    @property
+    def mean(self) -> Array:
+        """(d,)."""
+        shift = 0.0 if self._shift is None else self._shift
+        return np.asarray(np.diagonal(self._sums) / np.maximum(self.seen, 1.0) + shift)
+
+    @property
+    def variance(self) -> Array:
+        """(d,)."""
+        return np.diagonal(self._variances())
+
+    def _variances(self) -> Array:
+        """[i, j]: of target i over rows that also have target j."""
+        safe = np.maximum(self._count, 1.0)
+        return np.maximum(self._squares / safe - (self._sums / safe) ** 2, 0.0)
+
+    @property
+    def correlation(self) -> Array:
+        """(d, d); 0 for pairs that were never observed together."""
+        safe = np.maximum(self._count, 1.0)
+        covariance = self._product / safe - (self._sums / safe) * (self._sums.T / safe)
+        root = np.sqrt(self._variances())
+        size = root * root.T
+        known = (self._count > 1) & (size > 0)
+        return np.clip(np.where(known, covariance / np.where(known, size, 1.0), 0.0), -1.0, 1.0)
+
+
+def _made_consistent(correlation: Array) -> Array:
+    """(1 − λ) correlation + λ I with the smallest λ that leaves eigenvalues ≥ GAPS_EIGENVALUE."""
+    smallest = float(np.linalg.eigvalsh(correlation)[0])
+    share = (GAPS_EIGENVALUE - smallest) / (1.0 - smallest) if smallest < GAPS_EIGENVALUE else 0.0
+    return (1.0 - share) * correlation + share * np.eye(len(correlation))
+
+
+def _floor_stddev(mean: Array, stddev: Array, names: list[str]) -> tuple[Array, Array]:
+    floor = np.where(mean == 0.0, 0.0, STDDEV_FLOOR * np.abs(mean))
+    constant = (stddev <= floor) | (stddev == 0.0)
+    tiny = (stddev < SMALLEST_STDDEV) & ~constant
+    if tiny.any():
+        which = ", ".join(names[j] for j in np.flatnonzero(tiny))
+        raise ValueError(
+            f"adapt: the standard deviation of these targets is below {SMALLEST_STDDEV:g}, too "
+            f"small for float32: {which}. Rescale them."
+        )
+    if constant.any():
+        which = ", ".join(names[j] for j in np.flatnonzero(constant))
+        warnings.warn(
+            f"adapt: these targets are constant (to float32 precision): {which}. Their unit is set "
+            f"to {STDDEV_FLOOR:g} |mean|, or 1 where the mean is 0. Consider leaving them out.",
+            stacklevel=4,
+        )
+    replacement = np.where(floor > 0.0, floor, 1.0)
+    return np.where(constant, replacement, stddev), constant
+
+
+def _floor_eigenvalues(correlation: Array, names: list[str], rows: int) -> Array:
+    eigenvalues, vectors = np.linalg.eigh(correlation)
+    if eigenvalues[0] >= EIGENVALUE_FLOOR:
+        return correlation
+    below = eigenvalues < EIGENVALUE_FLOOR
+    involved = (vectors[:, below] ** 2).sum(axis=1) > 0.01
+    which = ", ".join(names[j] for j in np.flatnonzero(involved))
+    reason = (
+        f"{rows} rows cannot tell {len(names)} targets apart"
+        if rows <= len(names)
+        else "one is a copy, a sum or a difference of others, or too many values are missing"
+    )
+    warnings.warn(
+        f"adapt: these targets are perfectly collinear: {which} ({reason}). Eigenvalues of their "
+        f"correlation matrix are raised to {EIGENVALUE_FLOOR:g}. Consider leaving one out.",
+        stacklevel=4,
+    )
+    raised = (vectors * np.maximum(eigenvalues, EIGENVALUE_FLOOR)) @ vectors.T
+    root = np.sqrt(np.diagonal(raised))
+    return raised / root[:, None] / root[None, :]
+
+
+def _batches(data: Any, event_size: int) -> Iterator[Array]:
+    """The targets of every batch, as float64 arrays (n, d)."""
+    for batch in _elements(data):
+        if isinstance(batch, (tuple, list)) and len(batch) > 1:
+            batch = batch[1]  # (x, y) or (x, y, sample_weight)
+        elif isinstance(batch, (tuple, list)):
+            batch = batch[0]
+        y = _to_numpy(batch)
+        is_row = y.ndim == 1 and event_size > 1 and y.shape[0] == event_size
+        if y.ndim == 1 and (event_size == 1 or (is_row and not _is_array(data))):
+            y = y.reshape(-1, event_size)
+        if y.ndim < 2 or y.shape[-1] != event_size:
+            raise ValueError(
+                f"adapt received targets of shape {y.shape}; a head with event_size={event_size} "
+                f"expects (rows, {event_size})."
+            )
+        if np.isinf(y).any() or (np.abs(y) > np.finfo(np.float32).max).any():
+            raise ValueError(
+                "adapt received targets that are infinite or beyond float32 (3.4e38). Mark "
+                "missing values as NaN and rescale what is larger."
+            )
+        yield y.reshape(-1, event_size)
+
+
+def _elements(data: Any) -> Iterable[Any]:
+    if isinstance(data, tuple) and any(map(_is_array, data)):
+        raise ValueError(
+            "adapt received a tuple of arrays. Pass the targets alone, adapt(y_train), or a list "
+            "of batches."
+        )
+    if isinstance(data, (list, tuple)) and not any(map(_holds_array, data)):
+        return [np.asarray(data)]  # a table typed as nested lists
+    if _is_array(data):
+        return [data]
+    if isinstance(data, keras.utils.PyDataset):
+        return (data[i] for i in range(len(data)))
+    if isinstance(data, Iterable):
+        return data
+    raise TypeError(
+        f"adapt received {type(data).__name__}. Expected an array, a tensor, or a dataset or "
+        "iterable of batches."
+    )
+
+
+def _is_array(data: Any) -> bool:
+    return (hasattr(data, "shape") and hasattr(data, "dtype")) or hasattr(data, "to_numpy")
+
+
+def _holds_array(batch: Any) -> bool:
+    """Whether an element of a list is an array, or (x, y) of arrays, and not a row of numbers."""
+    return _is_array(batch) or (isinstance(batch, (list, tuple)) and any(map(_is_array, batch)))
+
+
+def _to_numpy(batch: Any) -> Array:
+    try:
+        return np.asarray(as_numbers(batch), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"adapt received {type(batch).__name__} that is not a table of numbers: {error}"
+        ) from None

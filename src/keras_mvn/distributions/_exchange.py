@@ -1,0 +1,78 @@
+"""Distributions as objects of other libraries."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from keras_mvn._core.names import target_names_of
+from keras_mvn._core.optional import require
+from keras_mvn.distributions._gaussian import Gaussian
+
+if TYPE_CHECKING:
+    from keras_mvn.distributions.multivariate_normal import MultivariateNormal
+
+__all__ = ["to_frame", "to_numpyro", "to_scipy", "to_torch"]
+
+
+def to_frame(normal: MultivariateNormal, index: Any, level: float | None) -> Any:
+    """One row per distribution, flat columns."""
+    pandas = require("pandas", "to_frame")
+    if len(normal.batch_shape) > 1:
+        raise ValueError(
+            f"to_frame makes one row per distribution; these have batch shape "
+            f"{normal.batch_shape}. Choose one axis by indexing."
+        )
+    names = target_names_of(normal.target_names, normal.event_size)
+    mean, stddev, correlation = normal.mean, normal.stddev, normal.correlation
+    bounds = () if level is None else normal.interval(level)
+    columns: dict[str, Any] = {}
+
+    def add(column: str, values: Any) -> None:
+        if column in columns:
+            raise ValueError(
+                f"to_frame: the targets {list(names)} give two columns {column!r}. Rename them."
+            )
+        columns[column] = values
+
+    for j, name in enumerate(names):
+        add(f"{name}_mean", mean[..., j])
+        add(f"{name}_stddev", stddev[..., j])
+        for kind, bound in zip(("lower", "upper"), bounds, strict=False):
+            add(f"{name}_{kind}", bound[..., j])
+    for i, j in itertools.combinations(range(normal.event_size), 2):
+        add(f"{names[i]}_{names[j]}_correlation", correlation[..., i, j])
+    rows = columns if normal.batch_shape else {name: [value] for name, value in columns.items()}
+    return pandas.DataFrame(rows, index=index)
+
+
+def to_scipy(normal: MultivariateNormal) -> Any:
+    """One frozen object, or a list of them."""
+    stats = require("scipy.stats", "to_scipy")
+    if normal.batch_shape:
+        return [to_scipy(one) for one in normal]
+    return stats.multivariate_normal(normal.mean, stats.Covariance.from_cholesky(normal.scale_tril))
+
+
+def to_torch(normal: Gaussian) -> Any:
+    """Low rank where there are loadings, which `torch.distributions` calls `cov_factor`."""
+    torch, distributions = require("torch", "to_torch"), require("torch.distributions", "to_torch")
+    mean, loadings = torch.tensor(normal.mean), normal.loadings()
+    if loadings is None:
+        return distributions.MultivariateNormal(mean, scale_tril=torch.tensor(normal.scale_tril()))
+    if not loadings.shape[-1]:
+        return distributions.Independent(distributions.Normal(mean, torch.tensor(normal.scale)), 1)
+    factor = torch.tensor(normal.scale[..., None] * loadings)
+    return distributions.LowRankMultivariateNormal(mean, factor, torch.tensor(normal.scale**2))
+
+
+def to_numpyro(normal: Gaussian) -> Any:
+    """As `to_torch`."""
+    distributions = require("numpyro.distributions", "to_numpyro")
+    loadings = normal.loadings()
+    if loadings is None:
+        return distributions.MultivariateNormal(normal.mean, scale_tril=normal.scale_tril())
+    if not loadings.shape[-1]:
+        return distributions.Normal(normal.mean, normal.scale).to_event(1)
+    factor = normal.scale[..., None] * loadings
+    return distributions.LowRankMultivariateNormal(normal.mean, factor, normal.scale**2)

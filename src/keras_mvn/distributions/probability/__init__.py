@@ -1,0 +1,1 @@
+"""Probabilities of boxes under a multivariate normal, and simultaneous intervals."""

@@ -1,0 +1,63 @@
+"""By how many standard deviations all targets at once stay within their intervals."""
+
+from __future__ import annotations
+
+import functools
+import math
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from keras_mvn._core.checks import whole
+from keras_mvn._core.types import Array
+from keras_mvn.distributions._gaussian import Gaussian
+
+__all__ = ["simultaneous_multiple"]
+
+_CHUNK = 4_000_000
+"""Numbers drawn at a time."""
+
+
+def simultaneous_multiple(
+    normal: Gaussian, level: float, how: str | None, samples: int, seed: Any
+) -> Array | float:
+    """c with P(|y_j − μ_j| ≤ c σ_j) = level, for each j (None) or for all j at once."""
+    d = normal.event_size
+    per_target = {
+        None: 1.0 - level,
+        "bonferroni": (1.0 - level) / d,
+        "sidak": -math.expm1(math.log(level) / d),
+    }
+    if how == "exact" and d == 1:
+        how = None
+    if how in per_target:
+        # Of what is outside, which has digits where what is inside has none left.
+        return -NormalDist().inv_cdf(0.5 * per_target[how])
+    if how == "exact":
+        return _simulated(normal, level, whole(samples, "samples", "a number of draws", 100), seed)
+    raise ValueError(
+        f"simultaneous={how!r} is not known. Expected None, 'bonferroni', 'sidak' or 'exact'."
+    )
+
+
+def _simulated(normal: Gaussian, level: float, samples: int, seed: Any) -> Array:
+    """The `level` quantile of max_j |y_j − μ_j| / σ_j for each distribution, over one set of z."""
+    flat = normal.flat()
+    rows, d = flat.mean.shape
+
+    @functools.cache
+    def draws(size: int) -> Array:  # the same for every row: none depends on those beside it
+        return np.random.default_rng(seed).standard_normal((samples, 1, size))
+
+    def largest_of(part: Gaussian) -> Array:
+        count = len(part.mean)
+        errors = part.errors(lambda m: np.broadcast_to(draws(m), (samples, count, m)))
+        return np.asarray(np.abs(errors / np.sqrt(part.variance())).max(axis=-1))
+
+    step = max(1, _CHUNK // (samples * d))
+    parts = (flat.take(slice(start, start + step)) for start in range(0, rows, step))
+    multiples = [np.quantile(largest_of(part), level, axis=0) for part in parts]
+    if not multiples:  # no distributions
+        return np.zeros(normal.batch_shape)
+    return np.concatenate(multiples).reshape(normal.batch_shape)

@@ -1,0 +1,116 @@
+"""Joint regions: the ellipsoid in which all targets lie at once, with a stated probability."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from keras_mvn._core.checks import finite, in_order
+from keras_mvn._core.types import Array
+from keras_mvn.distributions._batch import Batch
+
+if TYPE_CHECKING:
+    from keras_mvn.distributions.multivariate_normal import MultivariateNormal
+
+__all__ = ["Ellipsoid"]
+
+
+@final
+class Ellipsoid(Batch):
+    """A batch of ellipsoids (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ c around predicted means.
+
+    From `MultivariateNormal.ellipsoid(level)`, where c is the `level` quantile of χ²_d, or from a
+    conformal calibration, which finds c on data.
+
+    Args:
+        normal: the distributions, whose μ and Σ give centre and form.
+        squared_radius: c ≥ 0, a number or one per distribution (...); infinite: everything.
+
+    Raises:
+        ValueError: c is negative or NaN, or not one number per distribution.
+
+    >>> import numpy as np
+    >>> from keras_mvn import MultivariateNormal
+    >>> region = MultivariateNormal([0.0, 0.0], covariance=np.diag([4.0, 1.0])).ellipsoid(0.9)
+    >>> region.radii.round(3), bool(region.contains([4.0, 0.0])), bool(region.contains([0.0, 4.0]))
+    (array([4.292, 2.146]), True, False)
+
+    """
+
+    def __init__(self, normal: MultivariateNormal, squared_radius: Any) -> None:
+        c = np.array(squared_radius, dtype=np.float64)
+        if not (c >= 0).all() or c.shape not in ((), normal.batch_shape):
+            raise ValueError(
+                f"squared_radius={squared_radius!r} must be ≥ 0, one number or one per "
+                f"distribution, of shape {normal.batch_shape}."
+            )
+        self.normal = normal
+        self.squared_radius = np.broadcast_to(c, normal.batch_shape)
+
+    @property
+    def centre(self) -> Array:
+        """μ: (..., d)."""
+        return self.normal.mean
+
+    def contains(self, y: Any) -> np.ndarray:
+        """Whether y (..., d) is inside: (...), boolean.
+
+        Raises:
+            ValueError: y does not fit the distributions, or is not finite.
+
+        """
+        values = finite(in_order(y, self.normal.target_names), "y")
+        return np.asarray(self.normal.mahalanobis(values) ** 2 <= self.squared_radius)
+
+    @property
+    def log_volume(self) -> Array:
+        """log of the volume π^(d/2) c^(d/2) √det Σ / Γ(d/2 + 1), in log units of y: (...)."""
+        d = self.normal.event_size
+        with np.errstate(divide="ignore"):
+            log_ball = 0.5 * d * np.log(math.pi * self.squared_radius)
+        return log_ball - math.lgamma(0.5 * d + 1.0) + self.normal.log_scale
+
+    @property
+    def volume(self) -> Array:
+        """exp(log_volume), which may be beyond float64 for many targets: (...)."""
+        with np.errstate(over="ignore", under="ignore"):
+            return np.exp(self.log_volume)
+
+    @property
+    def radii(self) -> Array:
+        """Half-lengths of the axes, the longest first, in the units of y: (..., d).
+
+        √(c λ) for the eigenvalues λ of Σ, from singular values of its factor. Forms d × d
+        matrices.
+        """
+        singular = np.linalg.svd(self.normal.scale_tril, compute_uv=False)
+        return np.sqrt(self.squared_radius)[..., None] * singular
+
+    @property
+    def axes(self) -> Array:
+        """Directions of the axes, unit vectors in the columns, the longest first: (..., d, d).
+
+        Targets of different units have an ellipsoid all the same, but its axes depend on the
+        units: standardize first, `normal * (1 / normal.stddev)`, where that matters.
+        """
+        return np.linalg.svd(self.normal.scale_tril)[0]
+
+    def bounds(self) -> tuple[Array, Array]:
+        """Lower and upper ends of the smallest box around it: μ ∓ √c σ, (..., d) each."""
+        reach = np.sqrt(self.squared_radius)[..., None] * self.normal.stddev
+        return self.normal.mean - reach, self.normal.mean + reach
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The batch axes; () for a single region."""
+        return self.normal.batch_shape
+
+    def _take(self, index: Any) -> Ellipsoid:
+        return Ellipsoid(self.normal[index], self.squared_radius[index])
+
+    def __repr__(self) -> str:
+        return (
+            f"Ellipsoid(batch_shape={self.normal.batch_shape}, event_size={self.normal.event_size})"
+        )

@@ -1,0 +1,65 @@
+"""What the estimator's `calibration` stands for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from keras_mvn._core.types import Array
+from keras_mvn.calibration import (
+    MatrixScaling,
+    PerTarget,
+    Recalibration,
+    SplitConformal,
+    Temperature,
+)
+from keras_mvn.calibration._conformal_scores import ConformalScores
+from keras_mvn.distributions import MultivariateNormal
+
+__all__ = ["CalibrationKind", "calibration_kind"]
+
+
+class CalibrationKind(NamedTuple):
+    """How calibration rows are used."""
+
+    conformal: bool
+    """Covariances stay; regions and intervals change."""
+    takes_gaps: bool
+    needs_every_target: bool
+    fit: Callable[[MultivariateNormal, Array], Any]
+
+
+def calibration_kind(calibration: Any) -> CalibrationKind | None:
+    """Of a name, a class, or None.
+
+    Raises:
+        ValueError: anything else.
+
+    """
+    if calibration is None:
+        return None
+    if calibration is SplitConformal or calibration == "conformal":
+        return CalibrationKind(True, False, False, ConformalScores.fit)
+    if isinstance(calibration, str) and calibration in _NAMED:
+        return _NAMED[calibration]
+    if isinstance(calibration, type) and issubclass(calibration, Recalibration):
+        return _recalibration(calibration)
+    raise ValueError(
+        f"calibration={calibration!r} is not known. Expected None, 'conformal', one of "
+        f"{sorted(_NAMED)}, or a class of keras_mvn.calibration.Recalibration."
+    )
+
+
+def _recalibration(cls: type[Recalibration], **options: Any) -> CalibrationKind:
+    missing = "marginalize" if cls.takes_gaps else "propagate"
+    fit = functools.partial(cls.fit, missing=missing, **options)
+    return CalibrationKind(False, cls.takes_gaps, cls.needs_every_target, fit)
+
+
+_NAMED = {
+    "temperature": _recalibration(Temperature),
+    "coverage": _recalibration(Temperature, objective="coverage"),
+    "per_target": _recalibration(PerTarget),
+    "matrix": _recalibration(MatrixScaling),
+}

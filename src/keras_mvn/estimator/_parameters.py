@@ -1,0 +1,128 @@
+"""The estimator's parameters, which scikit-learn stores as given and checks in `fit`."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mvn import covariances
+from keras_mvn._core.checks import checked_missing, whole
+from keras_mvn._training.recipe import Recipe, loss_for
+from keras_mvn.estimator._calibration import calibration_kind
+
+__all__ = ["is_auto", "recipe_of"]
+
+
+def is_auto(covariance: Any) -> bool:
+    """Whether the structure is to be chosen."""
+    return isinstance(covariance, str) and covariance == "auto"
+
+
+def recipe_of(estimator: Any) -> Recipe:
+    """What to train; with "auto", the structure in it is not the one that will be chosen.
+
+    Raises:
+        ValueError: a parameter is wrong; the message says which and what is expected.
+
+    """
+    _check_what_is_no_recipe(estimator)
+    structure = _structure(estimator)
+    loss_for(estimator.loss, structure, "propagate")
+    batch_size = estimator.batch_size
+    if isinstance(batch_size, str) and batch_size == "auto":
+        batch_size = None
+    else:
+        batch_size = whole(batch_size, "batch_size", "'auto' or a number of rows", 1)
+    return Recipe(
+        covariance=structure,
+        loss=estimator.loss,
+        constant=estimator.constant,
+        hidden=_widths(estimator.hidden),
+        activation=_activation(estimator.activation),
+        dropout=_share(estimator.dropout, "dropout"),
+        builder=_builder(estimator.builder),
+        learning_rate=_positive(estimator.learning_rate, "learning_rate"),
+        epochs=whole(estimator.epochs, "epochs", "a number of epochs", 1),
+        batch_size=batch_size,
+        patience=whole(estimator.patience, "patience", "a number of epochs", 1),
+    )
+
+
+def _check_what_is_no_recipe(estimator: Any) -> None:
+    calibration_kind(estimator.calibration)
+    checked_missing(estimator.missing)
+    whole(estimator.n_members, "n_members", "the number of networks", 1)
+    if estimator.time_budget is not None:
+        _positive(estimator.time_budget, "time_budget")
+    shares = [
+        _share(getattr(estimator, name), name)
+        for name in ("validation_fraction", "calibration_fraction")
+    ]
+    if sum(shares) >= 1:
+        raise ValueError(
+            f"validation_fraction={shares[0]} and calibration_fraction={shares[1]} leave no rows "
+            "to train on."
+        )
+
+
+def _structure(estimator: Any) -> covariances.Covariance:
+    if not is_auto(estimator.covariance):
+        try:
+            return covariances.get(estimator.covariance)
+        except ValueError as error:
+            raise ValueError(f"{error} Or 'auto', for the best of a few.") from None
+    if estimator.constant is not None:
+        raise ValueError(
+            "covariance='auto' decides what of the covariance is constant; "
+            f"constant={estimator.constant!r} must be None."
+        )
+    return covariances.get(covariances.DEFAULT)
+
+
+def _widths(hidden: Any) -> tuple[int, ...]:
+    if isinstance(hidden, str) or not isinstance(hidden, Sequence | np.ndarray):
+        raise ValueError(f"hidden={hidden!r} must be a sequence of widths, as (64, 64).")
+    return tuple(whole(width, "hidden", "widths of layers", 1) for width in hidden)
+
+
+def _activation(activation: Any) -> Any:
+    try:
+        keras.activations.get(activation)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"activation={activation!r} is not known to Keras; 'gelu' and 'silu' are."
+        ) from error
+    return activation
+
+
+def _builder(builder: Any) -> Any:
+    if builder is not None and not callable(builder):
+        raise ValueError(
+            f"builder={builder!r} must be None, or a function from the standardized inputs to "
+            "what the head is to see."
+        )
+    return builder
+
+
+def _share(value: Any, name: str) -> float:
+    number = _number(value)
+    if not 0 <= number < 1:
+        raise ValueError(f"{name}={value!r} must be a number from 0 to below 1.")
+    return number
+
+
+def _positive(value: Any, name: str) -> float:
+    number = _number(value)
+    if not 0 < number < np.inf:
+        raise ValueError(f"{name}={value!r} must be a positive number.")
+    return number
+
+
+def _number(value: Any) -> float:
+    """NaN for what is none."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return float(value) if is_number else float("nan")

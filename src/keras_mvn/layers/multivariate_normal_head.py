@@ -1,0 +1,441 @@
+"""The output layer that emits a multivariate normal for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self, final
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mvn import covariances
+from keras_mvn._core.checks import names_of_targets, whole
+from keras_mvn._core.types import Array, Tensor
+from keras_mvn.covariances import DEFAULT, CovarianceLike, moments
+from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.kernels import Origin, parameters
+from keras_mvn.layers._shrinkage import auto_strength, checked_shrinkage, mean_of_rows
+from keras_mvn.layouts import _tag, degrees_of_freedom_from
+
+__all__ = ["MultivariateNormalHead"]
+
+WIRE_VERSION = 1
+"""Version of the layout [mean | scale | shape_params], so that later releases load this one's."""
+
+_ROWS = "adapted_rows"
+"""Its name among the weights of a file."""
+
+# Glorot uniform × 0.1: at the start every row is predicted close to the adapted covariance.
+_SMALL_GLOROT = {"scale": 0.01, "mode": "fan_avg", "distribution": "uniform"}
+
+
+@final
+@keras.saving.register_keras_serializable(package="keras_mvn.layers")
+class MultivariateNormalHead(keras.layers.Layer):
+    """Dense → link → units of y: one multivariate normal per row, valid for any weights.
+
+    Its output is the flat tensor `[mean (d) | scale (d) | shape_params (k)]` of the covariance
+    Σ = S R S, S = diag(scale), in the units of y, float32 at least under any dtype policy. Any
+    Keras facility that takes a tensor takes it.
+
+    Call `adapt(y_train)` before training: the first prediction is then the mean and covariance
+    of the data, and training does not depend on the units of y. Without it the head starts at
+    N(0, I) and expects standardized targets.
+
+    Args:
+        event_size: d, the number of targets.
+        covariance: a structure of `keras_mvn.covariances`, or its name.
+        target_names: d names, carried into `distribution` and messages.
+        kernel_initializer: of the mean's kernel.
+        covariance_kernel_initializer: of the covariance's kernel; None is Glorot uniform × 0.1.
+        kernel_regularizer: of both kernels; a covariance overfits small tables quickly.
+        use_bias: whether mean and covariance have a bias.
+        constant: what of the covariance does not depend on x, but is one trained set of numbers
+            for all rows: None (nothing), "shape" (scales depend on x, how targets move together
+            does not) or "covariance" (all of it).
+        stop_trunk: the covariance's gradient stops at the head's input, so that the layers before
+            it learn from the mean alone.
+        shrinkage: pulls each row's covariance towards the one that is best for all rows: the
+            strength λ of a penalty ½ λ Σ raw², per row, on what x adds to the head's raw
+            covariance outputs. None for none; "auto" for λ = 16/n on numbers that set scales and
+            16 k/n, at most 4, on the k others, n the rows that `adapt` counted (every step of a
+            sequence is one; no penalty without `adapt`). The many numbers of the shape are what
+            a covariance overfits with. It is added while training (`model.losses`), masked steps
+            apart, and is not part of `val_loss`. docs/choosing.md has the measurements.
+        learn_degrees_of_freedom: emit one more column, the degrees of freedom of a multivariate
+            Student's t, one trained number for all rows, for `losses.StudentT("learned")`.
+
+    Input shape: (..., features). Output shape: (..., 2 d + k), one more with
+    `learn_degrees_of_freedom`. Masks pass through.
+
+    Raises:
+        ValueError: event_size < 1, an unknown structure, a wrong number of names, or a part to be
+            constant that the structure cannot separate.
+
+    >>> import keras, numpy as np
+    >>> head = MultivariateNormalHead(event_size=2, covariance="cholesky")
+    >>> head.adapt(np.array([[1.0, 10.0], [2.0, 30.0], [3.0, 20.0]]))
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "gelu"), head])
+    >>> model.output_shape  # 2 means, 2 scales, 1 shape parameter
+    (None, 5)
+
+    """
+
+    def __init__(
+        self,
+        event_size: int,
+        covariance: CovarianceLike = DEFAULT,
+        target_names: Sequence[str] | None = None,
+        kernel_initializer: Any = "glorot_uniform",
+        covariance_kernel_initializer: Any = None,
+        kernel_regularizer: Any = None,
+        use_bias: bool = True,
+        constant: str | None = None,
+        stop_trunk: bool = False,
+        shrinkage: float | str | None = "auto",
+        learn_degrees_of_freedom: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        version = kwargs.pop("wire_version", WIRE_VERSION)
+        if version > WIRE_VERSION:
+            raise ValueError(
+                f"This model was saved with version {version} of the head's output, by a newer "
+                f"keras-mvn; this one reads up to {WIRE_VERSION}. Upgrade keras-mvn."
+            )
+        super().__init__(dtype=_at_least_float32(kwargs.pop("dtype", None)), **kwargs)
+        self.event_size = whole(event_size, "event_size", "the number of targets", 1)
+        self.covariance = covariances.get(covariance)
+        self.target_names = names_of_targets(target_names, self.event_size)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.covariance_kernel_initializer = keras.initializers.get(
+            covariance_kernel_initializer or keras.initializers.VarianceScaling(**_SMALL_GLOROT)
+        )
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.use_bias = use_bias
+        self.constant = constant
+        self.stop_trunk = bool(stop_trunk)
+        self.shrinkage = checked_shrinkage(shrinkage)
+        self._adapted_rows = 0
+        self.learn_degrees_of_freedom = bool(learn_degrees_of_freedom)
+        self.supports_masking = True
+        self._add_origin()
+        self.mean_dense = self._dense(self.event_size, self.kernel_initializer, "mean")
+        self._add_raw_covariance()
+        self.raw_degrees_of_freedom = (
+            self.add_weight(name="raw_degrees_of_freedom", shape=(1,), initializer="zeros")
+            if self.learn_degrees_of_freedom
+            else None
+        )
+
+    def _add_raw_covariance(self) -> None:
+        """The layer and the weight that emit raw covariance numbers: of x, and for all rows."""
+        size = self.covariance.raw_size(self.event_size)
+        of_x = self._raw_size_of_x(size)
+        self.covariance_dense = (
+            self._dense(of_x, self.covariance_kernel_initializer, "covariance") if of_x else None
+        )
+        self.constant_raw = (
+            self.add_weight(name="constant_raw", shape=(size - of_x,), initializer="zeros")
+            if of_x < size
+            else None
+        )
+
+    def _raw_size_of_x(self, size: int) -> int:
+        if self.constant is None:
+            return size
+        if self.constant == "covariance":
+            return 0
+        if self.constant != "shape":
+            raise ValueError(
+                f"constant={self.constant!r} is not known. Expected None, 'shape' or 'covariance'."
+            )
+        scales = self.covariance.scale_raw_size(self.event_size)
+        if scales is None:
+            raise ValueError(
+                f"constant='shape' needs a structure whose scales have numbers of their own; "
+                f"covariance={self.covariance.name!r} has none. Use 'cholesky', or "
+                "constant='covariance'."
+            )
+        return scales
+
+    def _dense(self, units: int, initializer: Any, name: str) -> keras.layers.Dense:
+        return keras.layers.Dense(
+            units,
+            use_bias=self.use_bias,
+            kernel_initializer=initializer,
+            kernel_regularizer=self.kernel_regularizer,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _add_origin(self) -> None:
+        """Weights for the prediction that raw zeros stand for: N(0, I) until `adapt`."""
+
+        def constant(name: str, size: int, initializer: str) -> Any:
+            return self.add_weight(
+                name=name, shape=(size,), initializer=initializer, trainable=False
+            )
+
+        d, k = self.event_size, self.covariance.shape_size(self.event_size)
+        self.origin_mean = constant("origin_mean", d, "zeros")
+        self.origin_stddev = constant("origin_stddev", d, "ones")
+        self.origin_scale = constant("origin_scale", d, "ones")
+        self.origin_shape = constant("origin_shape", k, "zeros") if k else None
+
+    def adapt(self, y: Any, residuals: Any = None) -> None:
+        """Start at the mean and covariance of y, and remember its units.
+
+        In float64, NaN read as "not observed". Call it before training; afterwards it would move
+        what the weights have learnt. `mean = m + sd · raw`, `scale = s₀ · link(raw)` and
+        `shape = N₀ + raw` with (s₀, N₀) the structure's reading of the covariance of y.
+
+        Args:
+            y: (rows, d) array, tensor or data frame; or a dataset or iterable of batches of y, or
+                of (x, y) as `fit` takes it.
+            residuals: errors of a simpler model on rows it was not fitted to, in the units of y and
+                any form that y may have. The covariance then starts at theirs, in place of that
+                of y, most of which x may explain. For tables of a few hundred rows, on which
+                training stops before the covariance has come that far; with scikit-learn,
+                `y - cross_val_predict(RidgeCV(), x, y)`.
+
+        Raises:
+            ValueError: another number of targets, infinite values, fewer than two rows.
+
+        Warns:
+            UserWarning: constant or perfectly collinear targets, by name. They get a floor:
+                a standard deviation of `1e-6·|mean|`, eigenvalues of the correlation of 1e-6.
+
+        """
+        columns = [str(column) for column in getattr(y, "columns", ())]
+        if self.target_names is not None and columns != list(self.target_names):
+            if set(columns) == set(self.target_names):
+                raise ValueError(
+                    f"adapt received columns {columns}; the head's target_names are the same in "
+                    f"another order, {list(self.target_names)}. Reorder the columns of y."
+                )
+            columns = []
+        names = self.target_names or columns
+        rank = self.covariance.moments_rank(self.event_size)
+        found = moments.estimate(y, self.event_size, names, rank)
+        start = found
+        if residuals is not None:
+            start = moments.estimate(residuals, self.event_size, names, rank)
+        self.target_names = names_of_targets(names or None, self.event_size)
+        scale, shape_params = self.covariance.from_moments(start)
+        self._set_origin(found.mean, found.stddev, scale, shape_params, found.rows)
+
+    @property
+    def shrinkage_strengths(self) -> tuple[float, float]:
+        """λ in force for the raw numbers of x that set scales, and for all others.
+
+        0 for None, and for "auto" until `adapt` has counted rows.
+        """
+        if self.shrinkage != "auto":
+            return (float(self.shrinkage or 0.0),) * 2
+        if not self._adapted_rows:
+            return 0.0, 0.0
+        size = self.covariance.raw_size(self.event_size)
+        others = size - (self.covariance.scale_raw_size(self.event_size) or 0)
+        return auto_strength(1, self._adapted_rows), auto_strength(others, self._adapted_rows)
+
+    @property
+    def layout(self) -> str:
+        """The layout of the output: "packed", or "student_t" with `learn_degrees_of_freedom`."""
+        return "student_t" if self.learn_degrees_of_freedom else "packed"
+
+    def _set_origin(
+        self,
+        mean: Array,
+        stddev: Array,
+        scale: Array,
+        shape_params: Array,
+        rows: int | Array = 0,
+    ) -> None:
+        self.origin_mean.assign(mean)
+        self.origin_stddev.assign(stddev)
+        self.origin_scale.assign(scale)
+        self._adapted_rows = int(rows)
+        if self.origin_shape is not None:
+            self.origin_shape.assign(shape_params)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the kernels for inputs of this shape."""
+        self.mean_dense.build(input_shape)
+        if self.covariance_dense is not None:
+            self.covariance_dense.build(input_shape)
+
+    def call(self, inputs: Tensor, training: bool = False, mask: Tensor | None = None) -> Tensor:
+        """(..., features) → (..., 2 d + k)."""
+        raw, bias = self._raw_and_bias(inputs) if training else (self._raw(inputs), None)
+        y_pred, penalty = parameters(
+            self.covariance,
+            raw,
+            self._origin(),
+            training=training,
+            bias=bias,
+            strengths=self._strengths() if training else None,
+        )
+        if penalty is not None:
+            self.add_loss(mean_of_rows(penalty, mask))
+        if self.raw_degrees_of_freedom is not None:
+            nu = degrees_of_freedom_from(ops.ones_like(raw[..., :1]) * self.raw_degrees_of_freedom)
+            y_pred = ops.concatenate([y_pred, nu], axis=-1)
+        written = _tag.Written(self.covariance, self.layout, self.origin_stddev)
+        return _tag.tag(y_pred, written)
+
+    def _origin(self) -> Origin:
+        """What raw zeros stand for, as tensors."""
+        shape_params = (
+            ops.zeros((0,), self.compute_dtype)
+            if self.origin_shape is None
+            else self._tensor(self.origin_shape)
+        )
+        return Origin(
+            self._tensor(self.origin_mean),
+            self._tensor(self.origin_stddev),
+            self._tensor(self.origin_scale),
+            shape_params,
+        )
+
+    def _raw(self, inputs: Tensor) -> Tensor:
+        """Raw mean, then what `Covariance.constrain` takes: (..., features) → (..., d + m).
+
+        By the layers themselves, which may be quantized.
+        """
+        # Keras' matmul turns float64 into float32 on PyTorch.
+        parts = [ops.cast(layer(x), self.compute_dtype) for layer, x in self._fed(inputs)]
+        if self.constant_raw is not None:
+            parts.append(ops.ones_like(parts[0][..., :1]) * self.constant_raw)
+        return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+
+    def _raw_and_bias(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """`_raw` in the two parts whose sum it is, of x and of all rows: one product if it can be.
+
+        (..., features) → (..., d + m), (d + m,).
+        """
+        fed = self._fed(inputs)
+        if self.stop_trunk:
+            parts = [x @ self._joined([layer.kernel]) for layer, x in fed]
+        else:
+            parts = [inputs @ self._joined([layer.kernel for layer, _ in fed])]
+        biases = [layer.bias if self.use_bias else np.zeros(layer.units) for layer, _ in fed]
+        if self.constant_raw is not None:
+            parts.append(ops.zeros_like(parts[0][..., :1]) * self.constant_raw)
+            biases.append(self.constant_raw)
+        raw = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+        return raw, self._joined(biases)
+
+    def _fed(self, inputs: Tensor) -> list[tuple[keras.layers.Dense, Tensor]]:
+        """The layers that x goes through, and what each gets of it."""
+        if self.covariance_dense is None:
+            return [(self.mean_dense, inputs)]
+        trunk = ops.stop_gradient(inputs) if self.stop_trunk else inputs
+        return [(self.mean_dense, inputs), (self.covariance_dense, trunk)]
+
+    def _tensor(self, weight: Any) -> Tensor:
+        """A weight or an array in the dtype of the arithmetic.
+
+        Where nothing is compiled, Keras' conversions cost as much as a small operation each.
+        """
+        if isinstance(weight, keras.Variable) and weight.dtype == self.compute_dtype:
+            return weight.value
+        return ops.cast(ops.convert_to_tensor(weight), self.compute_dtype)
+
+    def _joined(self, weights: list[Any]) -> Tensor:
+        tensors = [self._tensor(weight) for weight in weights]
+        return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors, axis=-1)
+
+    def _strengths(self) -> Tensor | None:
+        """λ of raw scale and shape, 0 where they don't depend on x; None if nothing is shrunk."""
+        dense, (of_scales, of_others) = self.covariance_dense, self.shrinkage_strengths
+        if dense is None or max(of_scales, of_others) == 0:
+            return None
+        scales = self.covariance.scale_raw_size(self.event_size) or 0
+        strengths = np.zeros(self.covariance.raw_size(self.event_size))
+        strengths[:scales], strengths[scales : dense.units] = of_scales, of_others
+        return ops.convert_to_tensor(strengths, self.compute_dtype)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Keras' own, and how many rows `adapt` counted: loaded weights shrink alike."""
+        super().save_own_variables(store)
+        store[_ROWS] = np.asarray(self._adapted_rows)
+
+    def load_own_variables(self, store: Any) -> None:
+        """What `save_own_variables` wrote."""
+        keys = set(store.keys())  # all that Keras' store of a file is asked for
+        super().load_own_variables({key: store[key] for key in keys - {_ROWS}})
+        if _ROWS in keys:
+            self._adapted_rows = int(np.asarray(store[_ROWS]))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(..., features) → (..., 2 d + k)."""
+        width = self.covariance.packed_size(self.event_size) + self.learn_degrees_of_freedom
+        return (*input_shape[:-1], width)
+
+    def distribution(self, y_pred: Any) -> MultivariateNormal:
+        """What `model.predict` gave, as a batch of distributions with this head's structure.
+
+        Args:
+            y_pred: (..., 2 d + k).
+
+        Raises:
+            ValueError: y_pred of another width.
+
+        """
+        return MultivariateNormal.from_prediction(
+            y_pred,
+            covariance=self.covariance,
+            layout=self.layout,
+            target_names=self.target_names,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, and what `adapt` found."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "event_size": self.event_size,
+            "covariance": serialize(self.covariance),
+            "target_names": self.target_names and list(self.target_names),
+            "kernel_initializer": serialize(self.kernel_initializer),
+            "covariance_kernel_initializer": serialize(self.covariance_kernel_initializer),
+            "kernel_regularizer": serialize(self.kernel_regularizer),
+            "use_bias": self.use_bias,
+            "constant": self.constant,
+            "stop_trunk": self.stop_trunk,
+            "shrinkage": self.shrinkage,
+            "learn_degrees_of_freedom": self.learn_degrees_of_freedom,
+            "wire_version": WIRE_VERSION,
+            "origin": self._origin_config(),
+        }
+
+    def _origin_config(self) -> dict[str, Any]:
+        """What `adapt` found belongs to the problem, not to a training run: clones keep it."""
+        weights = {
+            "mean": self.origin_mean,
+            "stddev": self.origin_stddev,
+            "scale": self.origin_scale,
+            "shape_params": self.origin_shape,
+        }
+        values = {
+            name: [] if weight is None else ops.convert_to_numpy(weight).tolist()
+            for name, weight in weights.items()
+        }
+        return {**values, "rows": self._adapted_rows}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The head of this configuration, adapted as the original was."""
+        config = dict(config)
+        origin = config.pop("origin", None)
+        head = cls(**config)
+        if origin is not None:
+            head._set_origin(**{name: np.asarray(values) for name, values in origin.items()})
+        return head
+
+
+def _at_least_float32(dtype: Any) -> Any:
+    """The dtype policy asked for, or float32 where it would compute in half precision."""
+    policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+    return policy if policy.compute_dtype in ("float32", "float64") else "float32"

@@ -1,0 +1,30 @@
+"""Layouts: where mean, scale and shape stand in y_pred.
+
+`"packed"` is what `MultivariateNormalHead` writes. The other two serve models that exist
+already. A `Reader` joins a structure, a layout and `from_raw`, and is what losses, metrics and
+`MultivariateNormal.from_prediction` use to read y_pred.
+"""
+
+from keras_mvn.layouts._layouts import Layout as Layout
+from keras_mvn.layouts._layouts import MeanLogVariance as MeanLogVariance
+from keras_mvn.layouts._layouts import Packed as Packed
+from keras_mvn.layouts._layouts import PackedParameters as PackedParameters
+from keras_mvn.layouts._layouts import Parameters as Parameters
+from keras_mvn.layouts._layouts import Reader as Reader
+from keras_mvn.layouts._layouts import Stacked as Stacked
+from keras_mvn.layouts._layouts import StudentT as StudentT
+from keras_mvn.layouts._layouts import degrees_of_freedom_from as degrees_of_freedom_from
+from keras_mvn.layouts._layouts import get as get
+
+__all__ = [
+    "Layout",
+    "MeanLogVariance",
+    "Packed",
+    "PackedParameters",
+    "Parameters",
+    "Reader",
+    "Stacked",
+    "StudentT",
+    "degrees_of_freedom_from",
+    "get",
+]

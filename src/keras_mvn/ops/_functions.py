@@ -1,0 +1,415 @@
+"""The operations of `keras_mvn.ops`, on tensors and inside a graph."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops as kops
+
+from keras_mvn._core.checks import checked_missing, whole
+from keras_mvn._core.types import Tensor
+from keras_mvn.covariances import DEFAULT, Covariance, CovarianceLike
+from keras_mvn.layouts import Parameters, Reader, _tag
+from keras_mvn.layouts._y_true import Targets, as_tensor, read_targets
+from keras_mvn.losses.base import at_least_float32
+from keras_mvn.losses.energy_score import draw_errors
+from keras_mvn.losses.negative_log_likelihood import row_negative_log_likelihood
+from keras_mvn.ops import _kl_divergence
+
+__all__ = [
+    "covariance",
+    "entropy",
+    "kl_divergence",
+    "log_prob",
+    "mahalanobis",
+    "mean",
+    "sample",
+    "scale_tril",
+    "stddev",
+    "variance",
+]
+
+# --- density --------------------------------------------------------------------------------------
+
+
+def log_prob(
+    y: Tensor,
+    y_pred: Tensor,
+    covariance: CovarianceLike = DEFAULT,
+    from_raw: bool = False,
+    layout: str = "packed",
+    missing: str = "propagate",
+) -> Tensor:
+    """log N(y; μ, Σ) = −½ ‖z‖² − ½ log det Σ − ½ d log 2π, z = Σ^(−½)(y − μ), in nats: (...).
+
+    Args:
+        y: (..., d), in the units of y; (...) will do for one target. It may have more leading axes
+            than y_pred, (n, ..., d), as `sample` gives them: every draw is read against the same
+            predictions. Axes of length 1 are not stretched.
+        y_pred: what the model emitted, (..., 2 d + k) in the packed layout.
+        covariance: the structure that wrote y_pred, or its name; the head's.
+        from_raw: as in `keras_mvn.losses.NegativeLogLikelihood`.
+        layout: as in `keras_mvn.losses.NegativeLogLikelihood`.
+        missing: "marginalize" reads NaN in y as "not observed": the log-density of what was, and
+            0 for a row with nothing observed. "propagate" lets NaN make the row NaN.
+
+    Raises:
+        ValueError: unknown names, y and y_pred of shapes that don't belong together, or a head
+            that wrote another structure.
+
+    >>> import keras
+    >>> y_pred = keras.ops.convert_to_tensor([[0.0, 0.0, 2.0, 3.0, 0.5]])
+    >>> round(float(log_prob(keras.ops.convert_to_tensor([[2.0, 3.0]]), y_pred)[0]), 4)
+    -4.2546
+
+    """
+    reader = Reader(covariance, from_raw, layout)
+    targets, parameters = _read_both(y, y_pred, reader, missing, "ops.log_prob")
+    return -row_negative_log_likelihood(reader.covariance, targets, parameters)
+
+
+def mahalanobis(
+    y: Tensor,
+    y_pred: Tensor,
+    covariance: CovarianceLike = DEFAULT,
+    from_raw: bool = False,
+    layout: str = "packed",
+    missing: str = "propagate",
+) -> Tensor:
+    """√((y − μ)ᵀ Σ⁻¹ (y − μ)) = ‖z‖, the distance in standard deviations: (...).
+
+    At distance 0, where the distance has a kink, its gradient is 0. With "marginalize", the
+    distance of what was observed. Arguments and errors as for `log_prob`.
+
+    >>> import keras
+    >>> y_pred = keras.ops.convert_to_tensor([[0.0, 0.0, 2.0, 3.0, 0.5]])
+    >>> round(float(mahalanobis(keras.ops.convert_to_tensor([[2.0, 3.0]]), y_pred)[0]), 4)
+    1.118
+
+    """
+    reader = Reader(covariance, from_raw, layout)
+    targets, parameters = _read_both(y, y_pred, reader, missing, "ops.mahalanobis")
+    z, _ = reader.covariance.standardize(
+        targets.values - parameters.mean,
+        parameters.scale,
+        parameters.shape_params,
+        targets.observed,
+    )
+    return _norm(z)
+
+
+def entropy(
+    y_pred: Tensor,
+    covariance: CovarianceLike = DEFAULT,
+    from_raw: bool = False,
+    layout: str = "packed",
+) -> Tensor:
+    """½ log det(2πe Σ), in nats: (...).
+
+    Args:
+        y_pred: what the model emitted, (..., 2 d + k) in the packed layout.
+        covariance: the structure that wrote y_pred, or its name; the head's.
+        from_raw: as in `keras_mvn.losses.NegativeLogLikelihood`.
+        layout: as in `keras_mvn.losses.NegativeLogLikelihood`.
+
+    Raises:
+        ValueError: unknown names, y_pred of a width that the structure cannot read, a head that
+            wrote another structure, or a symbolic y_pred (outside any layer's `call`).
+
+    >>> import keras
+    >>> y_pred = keras.ops.convert_to_tensor([[7.0, 1.0]])  # N(7, 1): ½ log 2πe
+    >>> round(float(entropy(y_pred)[0]), 4)
+    1.4189
+
+    """
+    structure, (location, scale, shape_params) = _read(
+        y_pred, covariance, from_raw, layout, "ops.entropy"
+    )
+    _, log_scale = structure.standardize(kops.zeros_like(location), scale, shape_params)
+    return log_scale + 0.5 * location.shape[-1] * (1.0 + math.log(2.0 * math.pi))
+
+
+def kl_divergence(
+    p_pred: Tensor,
+    q_pred: Tensor,
+    covariance: CovarianceLike = DEFAULT,
+    other_covariance: CovarianceLike | None = None,
+    from_raw: bool = False,
+    layout: str = "packed",
+) -> Tensor:
+    """KL(p‖q) = E_p[log p(y) − log q(y)] ≥ 0, in nats: (...).
+
+    For distillation, for a penalty on the distance from a prior or from an earlier model. The
+    exact value, ½ [tr(Σ_q⁻¹ Σ_p) + (μ_p − μ_q)ᵀ Σ_q⁻¹ (μ_p − μ_q) − d + log det Σ_q − log det Σ_p],
+    from the factors of both: nothing is inverted and no determinant is formed. Where p is nearly q,
+    rounding leaves about ±1e-7 d of it in float32; the gradient is right there too.
+
+    Memory per row is O(d²), time O(d³), in general. Diagonal and low-rank structures on both sides
+    take O(d r_q (r_p + r_q)) and form nothing of size d × d; a diagonal q takes the variances of p
+    alone. A low-rank q beside a full p takes O(d² r_q) memory.
+
+    Args:
+        p_pred: (..., 2 d + k) in the packed layout, as for `entropy`.
+        q_pred: the same for q, of as many targets. The one with fewer batch axes (none, for one
+            prior) is repeated over the leading axes of the other; axes of length 1 are not
+            stretched.
+        covariance: the structure that wrote p_pred, or its name.
+        other_covariance: that which wrote q_pred; None is the same.
+        from_raw: of both, as in `keras_mvn.losses.NegativeLogLikelihood`.
+        layout: of both, as in `keras_mvn.losses.NegativeLogLikelihood`.
+
+    Raises:
+        ValueError: as for `entropy`; or p_pred and q_pred of different numbers of targets, or batch
+            axes that don't fit.
+
+    Source: Kullback & Leibler, "On information and sufficiency", Ann. Math. Stat. 22 (1951);
+    Rasmussen & Williams, "Gaussian Processes for Machine Learning", 2006, eq. A.23.
+
+    >>> import keras
+    >>> p = keras.ops.convert_to_tensor([[0.0, 1.0]])  # N(0, 1)
+    >>> q = keras.ops.convert_to_tensor([[1.0, 2.0]])  # N(1, 4): log 2 + (1 + 1)/8 − ½
+    >>> round(float(kl_divergence(p, q)[0]), 4)
+    0.4431
+
+    """
+    who = "ops.kl_divergence"
+    other = covariance if other_covariance is None else other_covariance
+    p, p_at = _read(p_pred, covariance, from_raw, layout, who)
+    try:
+        q, q_at = _read(q_pred, other, from_raw, layout, who)
+    except ValueError as error:
+        raise ValueError(f"q_pred, read by other_covariance: {error}") from None
+    p_at, q_at = _aligned(p_at, q_at, who)
+    return _kl_divergence.kl_divergence(p, p_at, q, q_at)
+
+
+# --- draws ----------------------------------------------------------------------------------------
+
+
+def sample(
+    y_pred: Tensor,
+    n: int | None = None,
+    seed: Any = None,
+    covariance: CovarianceLike = DEFAULT,
+    from_raw: bool = False,
+    layout: str = "packed",
+) -> Tensor:
+    """Random draws μ + Σ^½ ε, ε standard normal: (n, ..., d), or (..., d) for n=None.
+
+    Reparameterized: the draws are a differentiable function of y_pred, so the gradient of a mean
+    over draws is an unbiased estimate of that of the expectation. Memory per draw is that of
+    y_pred, repeated.
+
+    Args:
+        y_pred: as for `entropy`.
+        n: number of draws from each distribution.
+        seed: as in `keras.random.normal`: an integer gives the same draws at every call, a
+            `keras.random.SeedGenerator` new ones each time, None is Keras' global generator, which
+            compiled JAX functions do not take.
+        covariance: as for `entropy`.
+        from_raw: as for `entropy`.
+        layout: as for `entropy`.
+
+    Raises:
+        ValueError: as for `entropy`; or n is neither None nor an integer ≥ 0.
+
+    Source: Kingma & Welling, "Auto-encoding variational Bayes", ICLR 2014.
+
+    >>> import keras
+    >>> y_pred = keras.ops.convert_to_tensor([[1.0, 2.0, 2.0, 3.0, 0.5]])
+    >>> draws = sample(y_pred, n=1000, seed=0)
+    >>> tuple(draws.shape)
+    (1000, 1, 2)
+
+    """
+    draws = None if n is None else whole(n, "n", "None or a number of draws", 0)
+    structure, (location, scale, shape_params) = _read(
+        y_pred, covariance, from_raw, layout, "ops.sample"
+    )
+    errors = draw_errors(structure, scale, shape_params, 1 if draws is None else draws, seed)
+    return location + (errors[0] if draws is None else errors)
+
+
+# --- moments --------------------------------------------------------------------------------------
+
+
+def mean(
+    y_pred: Tensor,
+    covariance: CovarianceLike = DEFAULT,
+    from_raw: bool = False,
+    layout: str = "packed",
+) -> Tensor:
+    """μ, in the units of y: (..., d). Arguments and errors as for `entropy`.
+
+    >>> import keras
+    >>> [float(m) for m in mean(keras.ops.convert_to_tensor([1.0, 2.0, 2.0, 3.0, 0.5]))]
+    [1.0, 2.0]
+
+    """
+    reader = Reader(covariance, from_raw, layout)
+    return reader.mean(_checked(as_tensor(y_pred), reader, "ops.mean"))
+
+
+def covariance(
+    y_pred: Tensor,
+    covariance: CovarianceLike = DEFAULT,
+    from_raw: bool = False,
+    layout: str = "packed",
+) -> Tensor:
+    """Σ, in squared units of y: (..., d, d). Arguments and errors as for `entropy`.
+
+    >>> import keras
+    >>> sigma = covariance(keras.ops.convert_to_tensor([1.0, 2.0, 2.0, 3.0, 0.5]))
+    >>> [[float(entry) for entry in row] for row in sigma]
+    [[4.0, 3.0], [3.0, 11.25]]
+
+    """
+    structure, (_, scale, shape_params) = _read(
+        y_pred, covariance, from_raw, layout, "ops.covariance"
+    )
+    return structure.covariance(scale, shape_params)
+
+
+def variance(
+    y_pred: Tensor,
+    covariance: CovarianceLike = DEFAULT,
+    from_raw: bool = False,
+    layout: str = "packed",
+) -> Tensor:
+    """The diagonal of Σ: (..., d). Arguments and errors as for `entropy`.
+
+    >>> import keras
+    >>> [float(v) for v in variance(keras.ops.convert_to_tensor([1.0, 2.0, 2.0, 3.0, 0.5]))]
+    [4.0, 11.25]
+
+    """
+    structure, (_, scale, shape_params) = _read(
+        y_pred, covariance, from_raw, layout, "ops.variance"
+    )
+    return structure.variance(scale, shape_params)
+
+
+def stddev(
+    y_pred: Tensor,
+    covariance: CovarianceLike = DEFAULT,
+    from_raw: bool = False,
+    layout: str = "packed",
+) -> Tensor:
+    """Standard deviations, in the units of y: (..., d). Arguments and errors as for `entropy`.
+
+    >>> import keras
+    >>> s = stddev(keras.ops.convert_to_tensor([1.0, 2.0, 2.0, 3.0, 0.5]))
+    >>> [round(float(v), 4) for v in s]
+    [2.0, 3.3541]
+
+    """
+    structure, (_, scale, shape_params) = _read(y_pred, covariance, from_raw, layout, "ops.stddev")
+    # Of R: the square of a small scale would underflow.
+    return scale * kops.sqrt(structure.variance(kops.ones_like(scale), shape_params))
+
+
+def scale_tril(
+    y_pred: Tensor,
+    covariance: CovarianceLike = DEFAULT,
+    from_raw: bool = False,
+    layout: str = "packed",
+) -> Tensor:
+    """The lower Cholesky factor L of Σ = L Lᵀ: (..., d, d). Arguments and errors as for `entropy`.
+
+    >>> import keras
+    >>> factor = scale_tril(keras.ops.convert_to_tensor([1.0, 2.0, 2.0, 3.0, 0.5]))
+    >>> [[float(entry) for entry in row] for row in factor]
+    [[2.0, 0.0], [1.5, 3.0]]
+
+    """
+    structure, (_, scale, shape_params) = _read(
+        y_pred, covariance, from_raw, layout, "ops.scale_tril"
+    )
+    return structure.scale_tril(scale, shape_params)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def _read(
+    y_pred: Tensor, covariance: CovarianceLike, from_raw: bool, layout: str, owner: str
+) -> tuple[Covariance, Parameters]:
+    """The structure that reads y_pred, and the parameters, float32 at least."""
+    reader = Reader(covariance, from_raw, layout)
+    return reader.covariance, _decode(as_tensor(y_pred), reader, owner)
+
+
+def _decode(y_pred: Tensor, reader: Reader, owner: str) -> Parameters:
+    return reader.decode(_checked(y_pred, reader, owner))
+
+
+def _checked(y_pred: Tensor, reader: Reader, owner: str) -> Tensor:
+    """y_pred, float32 at least, from no head of another structure."""
+    if isinstance(y_pred, keras.KerasTensor):
+        raise ValueError(
+            f"{owner}: y_pred is a symbolic KerasTensor of shape {tuple(y_pred.shape)}. Call this "
+            "function inside a layer's `call`, a loss or a training step, where tensors have "
+            "values."
+        )
+    _tag.check(y_pred, reader.covariance, owner, reader.layout.name, reader.from_raw)
+    return kops.cast(y_pred, at_least_float32(y_pred.dtype))
+
+
+def _read_both(
+    y: Tensor, y_pred: Tensor, reader: Reader, missing: str, owner: str
+) -> tuple[Targets, Parameters]:
+    """Targets and parameters of equal batch axes."""
+    missing = checked_missing(missing)
+    y, y_pred = as_tensor(y), as_tensor(y_pred)
+    parameters = _decode(y_pred, reader, owner)
+    if _continues(y, parameters.mean):
+        parameters = _repeat(parameters, y)
+    else:
+        reader.check(y, y_pred, owner)
+    return read_targets(y, parameters.mean, missing), parameters
+
+
+def _aligned(p: Parameters, q: Parameters, owner: str) -> tuple[Parameters, Parameters]:
+    """Both in one dtype, the one with fewer batch axes repeated."""
+    # Not `keras.backend.result_type`, which takes float64 for float32.
+    types = [keras.backend.standardize_dtype(x.mean.dtype) for x in (p, q)]
+    dtype = "float64" if "float64" in types else "float32"
+    p, q = (Parameters(*(kops.cast(x, dtype) for x in parameters)) for parameters in (p, q))
+    if _continues(p.mean, q.mean):
+        return p, _repeat(q, p.mean)
+    if _continues(q.mean, p.mean):
+        return _repeat(p, q.mean), q
+    if _ends_with(p.mean, q.mean):
+        return p, q
+    raise ValueError(
+        f"{owner}: p_pred describes means of shape {tuple(p.mean.shape)} and q_pred of shape "
+        f"{tuple(q.mean.shape)}. They must agree; only leading axes may be left out of one."
+    )
+
+
+def _continues(longer: Tensor, x: Tensor) -> bool:
+    """Whether one is the other with more leading axes."""
+    return len(longer.shape) > len(x.shape) and _ends_with(longer, x)
+
+
+def _ends_with(longer: Tensor, x: Tensor) -> bool:
+    last = tuple(longer.shape)[len(longer.shape) - len(x.shape) :]
+    return len(last) == len(x.shape) and all(
+        a is None or b is None or a == b for a, b in zip(last, x.shape, strict=True)
+    )
+
+
+def _repeat(parameters: Parameters, like: Tensor) -> Parameters:
+    """The parameters for every leading index of `like` (n, ..., d)."""
+    batch = kops.cast(kops.zeros_like(like[..., :1]), parameters.mean.dtype)
+    return Parameters(*(x + batch for x in parameters))
+
+
+def _norm(z: Tensor) -> Tensor:
+    """‖z‖ (...), with gradient 0 at z = 0; NaN stays NaN."""
+    squares = kops.sum(z * z, axis=-1)
+    at_zero = squares == 0
+    root = kops.sqrt(kops.where(at_zero, kops.ones_like(squares), squares))
+    return kops.where(at_zero, kops.zeros_like(squares), root)

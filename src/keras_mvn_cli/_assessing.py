@@ -1,0 +1,157 @@
+"""Predictions for test rows, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mvn import scores
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
+from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.scores import Evaluation
+from keras_mvn_cli._folder import write_json
+
+__all__ = [
+    "CONSTANT",
+    "DIAGONAL",
+    "MODEL",
+    "UNCALIBRATED",
+    "assess",
+    "comparison",
+    "load_test",
+    "save_test",
+    "write_metrics",
+]
+
+MODEL, UNCALIBRATED, DIAGONAL, CONSTANT = "model", "uncalibrated", "diagonal", "constant Σ"
+
+FILES = {
+    MODEL: "model.npz",
+    UNCALIBRATED: "uncalibrated.npz",
+    DIAGONAL: "diagonal.npz",
+    CONSTANT: "constant_covariance.npz",
+}
+"""Prediction → its file in `test/`."""
+
+MOST_PAIRS_OF = 60
+"""Targets, above which the variogram score has too many pairs."""
+
+
+def save_test(
+    folder: Path,
+    predictions: Mapping[str, MultivariateNormal],
+    y: Array,
+    x: Mapping[str, np.ndarray],
+    rows: np.ndarray,
+) -> None:
+    """Write `test/`: predictions, what was observed, and the raw input columns.
+
+    Args:
+        folder: of the fit.
+        predictions: name → (n,) distributions.
+        y: (n, d).
+        x: raw input column → (n,).
+        rows: (n,) numbers of the rows in the file.
+
+    """
+    parquet = require("pyarrow.parquet", "keras-mvn fit")
+    folder.mkdir(exist_ok=True)
+    for name, normal in predictions.items():
+        normal.save(folder / FILES[name])
+    np.savez_compressed(folder / "y.npz", y=y, rows=rows)
+    arrow = require("pyarrow", "keras-mvn fit")
+    parquet.write_table(arrow.table(dict(x)), folder / "x.parquet")
+
+
+def load_test(
+    folder: Path,
+) -> tuple[dict[str, MultivariateNormal], Array, dict[str, np.ndarray], np.ndarray]:
+    """Predictions, y, raw input columns, and row numbers, as `save_test` wrote them."""
+    parquet = require("pyarrow.parquet", "keras-mvn report")
+    predictions = {
+        name: MultivariateNormal.load(folder / file)
+        for name, file in FILES.items()
+        if (folder / file).is_file()
+    }
+    with np.load(folder / "y.npz") as file:
+        y, rows = file["y"], file["rows"]
+    table = parquet.read_table(folder / "x.parquet")
+    x = {name: np.array(table.column(name).to_pylist()) for name in table.column_names}
+    return predictions, y, x, rows
+
+
+def assess(
+    predictions: Mapping[str, MultivariateNormal], y: Array, target_scale: Array
+) -> dict[str, Evaluation]:
+    """Every score of every prediction; those of the model beside those of the diagonal."""
+    wanted = None
+    if y.shape[1] > MOST_PAIRS_OF:
+        wanted = ["nll", "nll_per_target", "energy_score", "crps", "rmse", "coverage_90"]
+    return {
+        name: scores.evaluate(
+            normal,
+            y,
+            missing="marginalize",
+            reference=predictions.get(DIAGONAL) if name == MODEL else None,
+            target_scale=target_scale,
+            scores=wanted,
+        )
+        for name, normal in predictions.items()
+    }
+
+
+def comparison(metrics: Mapping[str, Any]) -> Any:
+    """`metrics.json` as a table of `rich`: what decides whether the model is any good."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    columns = {
+        "NLL/target": ("nll_per_target", "{:.3f}", 1.0),
+        "RMSE/sd": ("rmse", "{:.3f}", 1.0),
+        "energy/sd": ("energy_score", "{:.3f}", 1.0),
+        "joint 90 %": ("coverage_90", "{:.1f} %", 100.0),
+        "marginal 90 %": ("marginal_coverage_90", "{:.1f} %", 100.0),
+    }
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+        caption="sd: of each target in the training rows (in the report: in the test rows)",
+        caption_justify="left",
+    )
+    table.add_column("test rows", no_wrap=True)
+    for title in columns:
+        table.add_column(title, justify="right", no_wrap=True)
+    for name, found in metrics["test"].items():
+        cells = []
+        for score, pattern, factor in columns.values():
+            value = found["scores"].get(score, {}).get("mean")
+            cells.append("–" if value is None else pattern.format(factor * value))
+        table.add_row(name, *cells)
+    return table
+
+
+def write_metrics(
+    folder: Path, found: Mapping[str, Evaluation], uncalibrated: Mapping[str, Evaluation]
+) -> dict[str, Any]:
+    """Write `metrics.json`; returns what is in it.
+
+    Args:
+        folder: of the fit.
+        found: of what is compared.
+        uncalibrated: of the baselines, before they were recalibrated.
+
+    """
+    metrics = {
+        "reference": DIAGONAL if DIAGONAL in found else None,
+        "test": {name: evaluation.to_dict() for name, evaluation in found.items()},
+        "baselines_uncalibrated": {
+            name: evaluation.to_dict() for name, evaluation in uncalibrated.items()
+        },
+    }
+    write_json(folder / "metrics.json", metrics)
+    return metrics

@@ -1,0 +1,110 @@
+"""Measured targets on the command line: numbers, or columns of the table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from keras_mvn._core.types import Array
+from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.tables import Preprocessing, Table
+from keras_mvn_cli._console import RefusalError
+
+__all__ = ["Known", "conditioned", "parsed"]
+
+
+@final
+@dataclass(frozen=True)
+class Known:
+    """Target → a number, or the column that holds it."""
+
+    numbers: Mapping[str, float]
+    sources: Mapping[str, str]
+
+    @property
+    def columns(self) -> list[str]:
+        """Of the table that are needed."""
+        return list(self.sources.values())
+
+    def values(self, batch: Any, preprocessing: Preprocessing) -> dict[str, Array]:
+        """Target → (rows,), NaN where it was not measured."""
+        found = {target: np.full(batch.num_rows, number) for target, number in self.numbers.items()}
+        if self.sources:
+            columns = preprocessing.observed(batch, self.columns)
+            found |= dict(zip(self.sources, columns.T, strict=True))
+        return found
+
+
+def parsed(given: Sequence[str], targets: Sequence[str], table: Table) -> Known:
+    """Of `--given a=1.2 --given b=@column`, also `--given a=1.2,b=@column`.
+
+    Raises:
+        RefusalError: an unknown target or column, one given twice, all of them, or no number.
+
+    """
+    numbers: dict[str, float] = {}
+    sources: dict[str, str] = {}
+    for entry in (part for text in given for part in _entries(text, targets)):
+        target, _, value = entry.rpartition("=")
+        if target not in targets:
+            raise RefusalError(
+                f"--given {entry}: expected TARGET=VALUE with one of the targets "
+                f"{', '.join(targets)}; repeat --given for several."
+            )
+        if target in numbers or target in sources:
+            raise RefusalError(f"--given {entry}: {target} was given before.")
+        if value.startswith("@"):
+            if value[1:] not in table.columns:
+                raise RefusalError(f"--given {entry}: {table.path} has no column {value[1:]!r}.")
+            sources[target] = value[1:]
+            continue
+        try:
+            numbers[target] = float(value)
+        except ValueError:
+            raise RefusalError(
+                f"--given {entry}: {value!r} is no number; @{value} would be a column."
+            ) from None
+        if not np.isfinite(numbers[target]):
+            raise RefusalError(f"--given {entry}: the value must be finite.")
+    if len(numbers) + len(sources) == len(targets):
+        raise RefusalError("--given names every target: nothing is left to predict.")
+    return Known(numbers, sources)
+
+
+def _entries(text: str, targets: Sequence[str]) -> list[str]:
+    """Of `a=1.2,b=@column` the entries; names of targets and columns may have commas in them."""
+    names = "|".join(map(re.escape, sorted(targets, key=len, reverse=True)))
+    if text.rpartition("=")[0] in targets or not re.match(rf"(?:{names})=", text):
+        return [text]
+    return re.findall(rf"(?:{names})=.*?(?=,\s*(?:{names})=|$)", text)
+
+
+def conditioned(normal: MultivariateNormal, values: Mapping[str, Array]) -> MultivariateNormal:
+    """The targets that are not in `values`, given those that are; NaN: not measured in this row."""
+    left = [name for name in normal.target_names or () if name not in values]
+    variance = {t: np.where(np.isnan(v), np.inf, 0.0) for t, v in values.items()}
+    if not any(np.isinf(v).any() for v in variance.values()):
+        return normal.condition(values)
+    return _by_pattern(normal, values, left)
+
+
+def _by_pattern(
+    normal: MultivariateNormal, values: Mapping[str, Array], left: list[str]
+) -> MultivariateNormal:
+    """Rows with the same targets measured at a time."""
+    names = list(values)
+    measured = ~np.isnan(np.stack([values[name] for name in names], axis=1))
+    patterns, which = np.unique(measured, axis=0, return_inverse=True)
+    mean = np.empty((len(normal), len(left)))
+    covariance = np.empty((len(normal), len(left), len(left)))
+    for i, pattern in enumerate(patterns):
+        rows = np.flatnonzero(which.ravel() == i)
+        part = normal[rows]
+        known = {n: values[n][rows] for n, there in zip(names, pattern, strict=True) if there}
+        found = (part.condition(known) if known else part).marginal(left)
+        mean[rows], covariance[rows] = found.mean, found.covariance
+    return MultivariateNormal(mean, covariance=covariance, target_names=left)

@@ -1,0 +1,218 @@
+"""The demonstration behind `keras-mvn demo`: blood-serum values of diabetes patients.
+
+Six measurements of each patient (s1…s6), predicted jointly from age, sex, body mass index and
+blood pressure: n = 442, real units, strongly correlated errors. The table comes with scikit-learn.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_mvn import calibration, layers, losses, plots
+from keras_mvn._core.chi_square import chi_square_quantile
+from keras_mvn._core.types import Array
+from keras_mvn.distributions import MultivariateNormal
+
+__all__ = [
+    "METHODS",
+    "Outcome",
+    "Part",
+    "Scores",
+    "Split",
+    "load",
+    "run",
+    "summarize",
+    "write",
+]
+
+LEVEL = 0.9
+SIZES = {"train": 0.5, "validation": 0.15, "calibration": 0.15}  # the rest is test
+METHODS = ("constant Σ", "diagonal", "full Cholesky", "+ temperature")
+"""Σ of an MSE net's residuals; two heads; the full head recalibrated with one temperature."""
+
+
+class Part(NamedTuple):
+    """Inputs (n, 4) and targets (n, 6)."""
+
+    x: Array
+    y: Array
+
+
+class Split(NamedTuple):
+    """One random division of the table, and the names of its targets."""
+
+    train: Part
+    validation: Part
+    calibration: Part
+    test: Part
+    test_rows: np.ndarray
+    target_names: tuple[str, ...]
+
+
+class Scores(NamedTuple):
+    """How one method did on the test rows of one split."""
+
+    nll_per_target: float
+    rmse: float
+    coverage: float
+    log_volume: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one split gave: scores and test predictions by method, and the full model."""
+
+    split: Split
+    scores: dict[str, Scores]
+    predictions: dict[str, MultivariateNormal]
+    model: keras.Model
+    temperature: float
+
+
+def load(seed: int) -> Split:
+    """The diabetes table, divided at random by this seed."""
+    from sklearn.datasets import load_diabetes
+
+    data = load_diabetes(scaled=False)
+    x, y = data.data[:, :4], data.data[:, 4:]
+    order = np.random.default_rng(seed).permutation(len(x))
+    ends = np.cumsum([round(share * len(x)) for share in SIZES.values()])
+    train, validation, held_out, test = np.split(order, ends)
+    names = tuple(str(name) for name in data.feature_names[4:])
+    parts = [Part(x[rows], y[rows]) for rows in (train, validation, held_out, test)]
+    return Split(parts[0], parts[1], parts[2], parts[3], test, names)
+
+
+def run(seed: int, report: Callable[[str], None] = lambda _: None) -> Outcome:
+    """Train the three networks on one split and score the four methods on its test rows."""
+    split = load(seed)
+    report("MSE net")
+    predictions = {METHODS[0]: _constant_covariance(split, seed)}
+    report("diagonal")
+    _, diagonal = _train(split, seed, "diagonal")
+    predictions[METHODS[1]] = diagonal(split.test.x)
+    report("full Cholesky")
+    model, full = _train(split, seed, "cholesky")
+    predictions[METHODS[2]] = full(split.test.x)
+    temperature = calibration.Temperature.fit(full(split.calibration.x), split.calibration.y)
+    predictions[METHODS[3]] = temperature.apply(predictions[METHODS[2]])
+    unit = split.train.y.std(axis=0)
+    scores = {name: _score(normal, split.test.y, unit) for name, normal in predictions.items()}
+    return Outcome(split, scores, predictions, model, temperature.temperature)
+
+
+def _network(split: Split, seed: int, head: keras.layers.Layer) -> keras.Model:
+    keras.utils.set_random_seed(seed)  # every method starts from the same hidden layers
+    normalization = keras.layers.Normalization()
+    normalization.adapt(split.train.x)
+    hidden = [keras.layers.Dense(32, "gelu"), keras.layers.Dense(32, "gelu")]
+    return keras.Sequential([keras.Input((split.train.x.shape[1],)), normalization, *hidden, head])
+
+
+def _fit(model: keras.Model, train: Part, validation: Part, loss: Any) -> None:
+    model.compile(keras.optimizers.Adam(2e-3), loss=loss)
+    stop = keras.callbacks.EarlyStopping(patience=20, restore_best_weights=True)
+    model.fit(
+        *train, validation_data=validation, epochs=300, batch_size=64, callbacks=[stop], verbose=0
+    )
+
+
+def _train(
+    split: Split, seed: int, covariance: str
+) -> tuple[keras.Model, Callable[[Array], MultivariateNormal]]:
+    head = layers.MultivariateNormalHead(
+        len(split.target_names), covariance, target_names=split.target_names
+    )
+    head.adapt(split.train.y)
+    model = _network(split, seed, head)
+    _fit(model, split.train, split.validation, losses.BalancedNegativeLogLikelihood(covariance))
+    return model, lambda x: head.distribution(model.predict(x, verbose=0))
+
+
+def _constant_covariance(split: Split, seed: int) -> MultivariateNormal:
+    """The usual baseline: a network for the mean, one covariance of its residuals for all rows."""
+    centre, unit = split.train.y.mean(axis=0), split.train.y.std(axis=0)
+    model = _network(split, seed, keras.layers.Dense(len(split.target_names)))
+    train, validation = (
+        Part(part.x, (part.y - centre) / unit) for part in (split.train, split.validation)
+    )
+    _fit(model, train, validation, "mse")
+    seen = [split.train, split.validation]
+    residuals = np.concatenate(
+        [part.y - centre - unit * model.predict(part.x, verbose=0) for part in seen]
+    )
+    mean = centre + unit * model.predict(split.test.x, verbose=0)
+    covariance = residuals.T @ residuals / len(residuals)
+    return MultivariateNormal(mean, covariance=covariance, target_names=split.target_names)
+
+
+def _score(normal: MultivariateNormal, y: Array, unit: Array) -> Scores:
+    d = normal.event_size
+    c = chi_square_quantile(LEVEL, d)
+    log_ball = 0.5 * d * math.log(math.pi * c) - math.lgamma(0.5 * d + 1.0)
+    return Scores(
+        nll_per_target=float(-normal.log_prob(y).mean() / d),
+        rmse=float(np.sqrt(np.mean(((y - normal.mean) / unit) ** 2))),
+        coverage=float(np.mean(normal.mahalanobis(y) ** 2 <= c)),
+        log_volume=float(log_ball + normal.log_scale.mean()),
+    )
+
+
+def summarize(outcomes: list[Outcome]) -> dict[str, list[tuple[float, float, float]]]:
+    """For each method, (median, smallest, largest) over the splits of every score."""
+    table = {}
+    for method in METHODS:
+        columns = np.array([outcome.scores[method] for outcome in outcomes]).T
+        table[method] = [(float(np.median(c)), float(c.min()), float(c.max())) for c in columns]
+    return table
+
+
+def write(outcome: Outcome, folder: Path) -> list[Path]:
+    """Write `model.keras`, `predictions.csv` and `figure.png` of one split; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / name for name in ("model.keras", "predictions.csv", "figure.png")]
+    outcome.model.save(paths[0])
+    _write_predictions(outcome, paths[1])
+    _draw(outcome, paths[2])
+    return paths
+
+
+def _write_predictions(outcome: Outcome, path: Path) -> None:
+    normal, y = outcome.predictions[METHODS[3]], outcome.split.test.y
+    lower, upper = normal.interval(LEVEL)
+    names = outcome.split.target_names
+    inside = normal.mahalanobis(y) ** 2 <= chi_square_quantile(LEVEL, normal.event_size)
+    kinds = {"observed": y, "mean": normal.mean, "sd": normal.stddev, "p05": lower, "p95": upper}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        columns = [f"{name}_{kind}" for name in names for kind in kinds]
+        writer.writerow(["row", *columns, "inside_joint_90"])
+        for i, row in enumerate(outcome.split.test_rows):
+            values = [f"{kinds[kind][i, j]:.6g}" for j in range(len(names)) for kind in kinds]
+            writer.writerow([int(row), *values, int(inside[i])])
+
+
+def _draw(outcome: Outcome, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    normal, y = outcome.predictions[METHODS[3]], outcome.split.test.y
+    figure = Figure(figsize=(13, 8), layout="constrained")
+    grid: dict[str, Any] = figure.subplot_mosaic([["a", "b", "heat"], ["c", "d", "calibration"]])
+    for key, pair in zip("abcd", plots.pairs_by_correlation(normal), strict=False):
+        plots.ellipses(grid[key], normal, pair, y=y, level=LEVEL)
+    figure.suptitle(
+        "Left: 90 % ellipses of six test patients on the most correlated pairs; dots: observed"
+    )
+    plots.correlation_heatmap(grid["heat"], normal)
+    grid["heat"].set_title("mean predicted correlation of the errors")
+    plots.joint_calibration(grid["calibration"], outcome.predictions, y)
+    grid["calibration"].set_title(f"joint calibration on {len(y)} test rows")
+    figure.savefig(path, dpi=120)

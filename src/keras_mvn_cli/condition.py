@@ -1,0 +1,71 @@
+"""`keras-mvn condition`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from keras_mvn_cli import _options
+
+__all__ = ["condition"]
+
+
+@click.command()
+@_options.model_argument
+@_options.data_argument
+@click.option(
+    "--given",
+    "given",
+    multiple=True,
+    required=True,
+    metavar="TARGET=VALUE",
+    help="A target that was measured: its value, or @COLUMN to take each row's from DATA. Repeat "
+    "for several, or separate them by commas.",
+)
+@_options.out_option
+@_options.level_option
+@_options.reading_options
+@_options.as_json
+def condition(
+    model_dir: Path,
+    data: Path,
+    given: tuple[str, ...],
+    out: Path | None,
+    level: float,
+    separator: str | None,
+    encoding: str | None,
+    as_json: bool,
+) -> None:
+    """Predict the other targets, once some are measured.
+
+    What a joint prediction is for: as soon as one target is known, the others are known better,
+    by as much as they move together. Rows in which a value of @COLUMN is missing are predicted
+    without it. The columns are those of `keras-mvn predict`, of the targets that are left.
+
+    \b
+    Examples:
+      keras-mvn condition air new.csv --given max_NO2=31.5
+      keras-mvn condition air new.csv --given max_NO2=@max_NO2 --given max_CO=@max_CO --out rest.csv
+    """  # noqa: D301  (click's \b: lines stay as they are)
+    from keras_mvn.tables import open_table
+    from keras_mvn_cli._conditioning import conditioned, parsed
+    from keras_mvn_cli._console import Output
+    from keras_mvn_cli._model import FittedModel
+    from keras_mvn_cli._tables_out import frame_writer
+
+    output = Output(as_json, quiet=out is None)
+    table = open_table(data, _options.reading_of(separator, encoding))
+    model = FittedModel.load(model_dir)
+    known = parsed(given, model.targets, table)
+    rows = 0
+    with frame_writer(out) as write, output.progress(f"predicting {data.name}") as progress:
+        for batch, normal in model.stream(table, output, known.columns):
+            values = known.values(batch, model.preprocessing)
+            frame = conditioned(normal, values).to_frame(level=level)
+            write(frame, {})
+            rows += len(frame)
+            progress(rows, f"{rows} rows")
+    if out is not None:
+        output.say(f"{rows} rows → {out}")
+        output.result({"rows": rows, "out": str(out), "given": list(given), "level": level})

@@ -1,0 +1,60 @@
+"""`keras-mvn evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from keras_mvn_cli import _options
+
+__all__ = ["evaluate"]
+
+
+@click.command(short_help="Score predictions of rows whose targets are known.")
+@_options.model_argument
+@_options.data_argument
+@_options.reading_options
+@_options.as_json
+def evaluate(
+    model_dir: Path, data: Path, separator: str | None, encoding: str | None, as_json: bool
+) -> None:
+    """How good the predictions for the rows of DATA are, whose targets are known.
+
+    Every score with its standard error: likelihood, energy and variogram score, CRPS, errors of
+    the means, coverage of joint regions and of intervals. Use rows that `fit` did not have; for
+    those it held out itself, see metrics.json and the report in MODEL_DIR. Missing targets are
+    left out of what they are missing in.
+
+    \b
+    Examples:
+      keras-mvn evaluate air next_year.csv
+      keras-mvn evaluate air next_year.csv --json | jq .scores.nll.mean
+    """  # noqa: D301  (click's \b: lines stay as they are)
+    import numpy as np
+
+    from keras_mvn import scores
+    from keras_mvn.tables import open_table
+    from keras_mvn_cli._batches import concatenated
+    from keras_mvn_cli._console import Output, RefusalError
+    from keras_mvn_cli._model import FittedModel
+
+    output = Output(as_json)
+    table = open_table(data, _options.reading_of(separator, encoding))
+    model = FittedModel.load(model_dir)
+    normals, observed = [], []
+    with output.progress(f"predicting {data.name}") as progress:
+        for batch, normal in model.stream(table, output, targets=True, what="scores"):
+            y = model.preprocessing.observed(batch)
+            seen = ~np.isnan(y).all(axis=1)
+            normals.append(normal[seen])
+            observed.append(y[seen])
+            progress(sum(map(len, observed)))
+    if not sum(map(len, observed)):
+        raise RefusalError(f"{data} has no row in which a target is observed.")
+    scale = np.array(model.about["target_stddev"])
+    found = scores.evaluate(
+        concatenated(normals), np.concatenate(observed), missing="marginalize", target_scale=scale
+    )
+    output.say(str(found))
+    output.result(found.to_dict())

@@ -1,0 +1,62 @@
+"""`keras-mvn export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from keras_mvn_cli import _options
+
+__all__ = ["export"]
+
+
+@click.command(short_help="Write the network as ONNX or SavedModel.")
+@_options.model_argument
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["onnx", "saved_model"]),
+    default="onnx",
+    show_default=True,
+    help="ONNX for onnxruntime and others; saved_model for TensorFlow.",
+)
+@click.option(
+    "--outputs",
+    default="mean,covariance",
+    show_default=True,
+    help="Of mean, covariance, scale_tril, stddev, correlation, y_pred; of an ensemble without "
+    "scale_tril and y_pred.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File or folder to write; by default model.onnx or saved_model in MODEL_DIR.",
+)
+@_options.as_json
+def export(model_dir: Path, form: str, outputs: str, out: Path | None, as_json: bool) -> None:
+    """Write the network as a file that is served without keras-mvn or Keras.
+
+    The recalibration is part of it; an ensemble is one file, too, which gives the moments of its
+    mixture. What a table goes through before the network is not part of it: it is described in
+    MODEL_DIR/preprocessing.json, and `inputs` in fit.json names the numbers in order.
+
+    \b
+    Examples:
+      keras-mvn export air
+      keras-mvn export air --outputs mean,stddev,correlation --out air.onnx
+    """  # noqa: D301  (click's \b: lines stay as they are)
+    from keras_mvn.exporting import export as write
+    from keras_mvn_cli._console import Output, RefusalError
+    from keras_mvn_cli._model import FittedModel
+
+    output = Output(as_json)
+    model = FittedModel.load(model_dir)
+    path = out or model_dir / ("model.onnx" if form == "onnx" else "saved_model")
+    wanted = tuple(name.strip() for name in outputs.split(","))
+    try:
+        write(model.members, path, form, wanted, calibration=model.calibration)
+    except (ValueError, ImportError) as error:
+        raise RefusalError(str(error)) from error
+    output.say(f"{', '.join(wanted)} → {path}")
+    output.result({"out": str(path), "format": form, "outputs": list(wanted)})

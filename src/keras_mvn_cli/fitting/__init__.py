@@ -1,0 +1,1 @@
+"""`keras-mvn fit`, step by step: the table, the training, the results, the report."""

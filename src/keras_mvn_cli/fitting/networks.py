@@ -1,0 +1,181 @@
+"""Training on the arrays of a table: the estimator, with progress, and what it leaves."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import keras
+import numpy as np
+
+from keras_mvn._core.optional import require
+from keras_mvn._training.members import Candidate
+from keras_mvn.calibration import Recalibration
+from keras_mvn.covariances import Covariance
+from keras_mvn.estimator import MultivariateNormalRegressor
+from keras_mvn.layers._find_heads import heads
+from keras_mvn.tables import Split
+from keras_mvn_cli._console import Output
+from keras_mvn_cli._structures import structure_of
+
+__all__ = ["Arrays", "Network", "Settings", "reuse", "train", "warnings_said"]
+
+
+@final
+@dataclass(frozen=True)
+class Arrays:
+    """A table prepared: files on disk, and which rows are for what."""
+
+    x: Any
+    y: Any
+    split: Split
+    targets: tuple[str, ...]
+
+    def named(self) -> Any:
+        """The targets as a data frame, without a copy: what is wrong with one, says its name."""
+        pandas = require("pandas", "keras-mvn fit")
+        return pandas.DataFrame(self.y, columns=list(self.targets), copy=False)
+
+    def targets_in_a_row(self, part: str) -> float:
+        """How many are observed, on average over the rows of a part of the split."""
+        y = self.y[getattr(self.split, part)]
+        return float(np.count_nonzero(~np.isnan(y)) / max(1, len(y)))
+
+    @classmethod
+    def open(cls, folder: Path, split: Split, targets: Sequence[str]) -> Arrays:
+        """As `tables.write_arrays` wrote them, not read into memory."""
+        x, y = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("X", "y"))
+        return cls(x, y, split, tuple(targets))
+
+
+@final
+@dataclass(frozen=True)
+class Settings:
+    """Of a network and its training; names and units are those of the command line."""
+
+    covariance: str | Covariance
+    """A structure, or its name on the command line."""
+    calibration: str | None
+    seed: int
+    constant: str | None = None
+    members: int = 1
+    time_budget: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further parameters of `MultivariateNormalRegressor`."""
+
+
+class Network(NamedTuple):
+    """What training gave."""
+
+    members: list[Any]
+    calibration: Recalibration | None
+    histories: list[dict[str, list[float]]]
+    selection: list[dict[str, Any]]
+    """Structures tried, of "auto"."""
+    interrupted: bool
+
+    @property
+    def structure(self) -> str:
+        """In words."""
+        head = heads(self.members[0])[-1]
+        constant = {"covariance": ", the same for all rows", "shape": ", constant correlations"}
+        return f"{head.covariance.name}{constant.get(head.constant or '', '')}"
+
+
+def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what: str) -> Network:
+    """Train, select, recalibrate; go on where an earlier process was killed.
+
+    Args:
+        settings: of network and training.
+        arrays: rows.
+        folder: for what is needed to go on.
+        output: hears of progress.
+        what: is being trained, in a word.
+
+    Raises:
+        KeyboardInterrupt: ^C before there was anything worth keeping.
+
+    """
+    estimator = MultivariateNormalRegressor(
+        _structure(settings.covariance),
+        constant=settings.constant,
+        n_members=settings.members,
+        calibration=settings.calibration,
+        time_budget=settings.time_budget,
+        random_state=settings.seed,
+        **settings.options,
+    )
+    rows = {name: part for name, part in arrays.split._asdict().items() if name != "test"}
+    epochs = int(settings.options.get("epochs", estimator.epochs))
+    with output.progress(f"training {what}", total=epochs) as progress, warnings_said(output):
+        try:
+            estimator.fit(
+                arrays.x,
+                arrays.named(),
+                split=rows,
+                backup_dir=folder,
+                callbacks=lambda: [_Progress(progress, output)],
+            )
+        except KeyboardInterrupt:
+            if not getattr(estimator, "interrupted_", False):
+                raise
+    members = [estimator.model_] if settings.members == 1 else estimator.ensemble_.members
+    for member in members:
+        heads(member)[-1].target_names = arrays.targets
+    histories = estimator.history_
+    return Network(
+        list(members),
+        estimator.calibration_,
+        [histories] if settings.members == 1 else histories,
+        getattr(estimator, "selection_", []),
+        estimator.interrupted_,
+    )
+
+
+def _structure(covariance: str | Covariance) -> str | Covariance:
+    return structure_of(covariance) if isinstance(covariance, str) else covariance
+
+
+def reuse(selection: Path, candidate: Candidate, folder: Path) -> None:
+    """Let a baseline take the network that was trained when structures were compared."""
+    trained = selection / candidate.folder
+    if trained.is_dir() and not folder.exists():
+        shutil.copytree(trained, folder / "member_0")
+
+
+class _Progress(keras.callbacks.Callback):
+    """Moves the bar; says where an earlier process had come to."""
+
+    def __init__(self, progress: Callable[..., None], output: Output) -> None:
+        super().__init__()
+        self._progress, self._output, self._began = progress, output, False
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Note the first."""
+        if not self._began and epoch > 0:
+            self._output.say(f"going on with epoch {epoch + 1}")
+        self._began = True
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Show the validation loss."""
+        loss = (logs or {}).get("val_loss", np.nan)
+        self._progress(epoch + 1, f"epoch {epoch + 1}, validation loss {loss:.3f}")
+
+
+@contextmanager
+def warnings_said(output: Output) -> Iterator[None]:
+    """Warnings as notes among what is said."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield
+        finally:
+            texts = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+            for text in texts:
+                output.note(text)

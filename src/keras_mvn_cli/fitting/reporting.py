@@ -1,0 +1,74 @@
+"""The report of a fit directory, from what is in it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from keras_mvn import report
+from keras_mvn_cli._assessing import load_test
+from keras_mvn_cli._folder import fitted
+
+__all__ = ["write_history", "write_report"]
+
+
+def write_report(folder: Path) -> list[Path]:
+    """Write `report.html` and `report.md`; nothing is trained or predicted again.
+
+    Raises:
+        RefusalError: it is no fit directory.
+
+    """
+    about = fitted(folder)
+    predictions, y, x, rows = load_test(folder / "test")
+    data = report.ReportData(
+        title=f"{', '.join(about['targets'])}: {about['source']}",
+        source=about["source"],
+        rows=about["rows"],
+        inputs=tuple(about["columns"]),
+        targets=tuple(about["targets"]),
+        covariance=about["covariance"],
+        command=about["command"],
+        versions=about["versions"],
+        created=about["created"],
+        predictions=predictions,
+        y=y,
+        x=x,
+        row_labels=rows + 1,
+        history=_history(folder / "history.csv"),
+        calibration=about["calibration"],
+        decisions=tuple(about["decisions"]),
+        seconds=about["seconds"],
+        calibrated_for_coverage=about["options"]["calibration"] == "coverage"
+        and bool(about["calibration"]),
+        chosen_from=tuple(one["name"] for one in about["selection"]),
+    )
+    report.write(data, folder)
+    return [folder / "report.html", folder / "report.md"]
+
+
+def _history(path: Path) -> dict[str, list[float]]:
+    """Losses of the first network."""
+    history: dict[str, list[float]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row.pop("network") == "1" and row.pop("epoch"):
+                for name, value in row.items():
+                    history.setdefault(name, []).append(float(value or "nan"))
+    return history
+
+
+def write_history(path: Path, histories: list[dict[str, list[float]]]) -> None:
+    """`history.csv`: a line for each epoch of each network."""
+    names = sorted({name for history in histories for name in history})
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["network", "epoch", *names])
+        for network, history in enumerate(histories, 1):
+            for epoch, values in enumerate(zip(*(history[n] for n in names), strict=True), 1):
+                writer.writerow([network, epoch, *map(_text, values)])
+
+
+def _text(value: Any) -> str:
+    return f"{value:.9g}"

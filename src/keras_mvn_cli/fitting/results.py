@@ -1,0 +1,174 @@
+"""What `keras-mvn fit` writes of its networks: test predictions, metrics, models, `fit.json`."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mvn._core.types import Array
+from keras_mvn._training import data as _fitting_data
+from keras_mvn._training.train import predict_normal
+from keras_mvn.calibration import Recalibration
+from keras_mvn.covariances._streaming import StreamingMoments
+from keras_mvn.distributions import MultivariateNormal
+from keras_mvn_cli import _assessing
+from keras_mvn_cli._console import Output
+from keras_mvn_cli._folder import FIT, FORMAT, FitFolder, write_json
+from keras_mvn_cli._model import (
+    MEMBERS,
+    MODEL,
+    recalibrated,
+    save_calibration,
+)
+from keras_mvn_cli._versions import versions
+from keras_mvn_cli.fitting.networks import Network
+from keras_mvn_cli.fitting.reporting import write_history
+from keras_mvn_cli.fitting.table import Prepared, request_of
+
+__all__ = ["about_fit", "assessed", "write_results"]
+
+CUT_SHORT = "training was interrupted by ^C: the weights are the best until then"
+
+
+def assessed(
+    prepared: Prepared, networks: Mapping[str, Network], folder: FitFolder, output: Output
+) -> dict[str, Any]:
+    """Write `test/` and `metrics.json`; returns the latter."""
+    test = prepared.arrays.split.test
+    x = np.asarray(prepared.arrays.x[test])
+    y = np.asarray(prepared.arrays.y[test])
+    seen = ~np.isnan(y).all(axis=0)
+    with output.progress("judging the test rows"):
+        plain = {name: predict_normal(one.members, x) for name, one in networks.items()}
+        found = dict(_compared(networks, plain))
+        shown = prepared.preprocessing.shown(prepared.raw)
+        _assessing.save_test(folder.partial / "test", found, y, shown, prepared.rows[test])
+        baselines = {
+            name: normal
+            for name, normal in plain.items()
+            if name != _assessing.MODEL and networks[name].calibration is not None
+        }
+        scale = _target_stddev(prepared)[seen]
+        evaluations, uncalibrated = (
+            _assessing.assess(_margins(normals, seen), y[:, seen], scale)
+            for normals in (found, baselines)
+        )
+    return _assessing.write_metrics(folder.partial, evaluations, uncalibrated)
+
+
+def _compared(
+    networks: Mapping[str, Network], plain: Mapping[str, MultivariateNormal]
+) -> Iterator[tuple[str, MultivariateNormal]]:
+    """Name → predictions, in the order of the report; baselines recalibrated as the model is."""
+    for name in (_assessing.MODEL, _assessing.DIAGONAL, _assessing.CONSTANT):
+        if name not in networks:
+            continue
+        calibration = networks[name].calibration
+        yield name, recalibrated(calibration, plain[name])
+        if name == _assessing.MODEL and calibration is not None:
+            yield _assessing.UNCALIBRATED, plain[name]
+
+
+def _margins(
+    normals: Mapping[str, MultivariateNormal], seen: np.ndarray
+) -> Mapping[str, MultivariateNormal]:
+    """Of the targets that some test row has; as they are where these are all."""
+    if seen.all():
+        return normals
+    return {name: normal.marginal(np.flatnonzero(seen)) for name, normal in normals.items()}
+
+
+def _target_stddev(prepared: Prepared) -> Array:
+    """Of the training rows: (d,)."""
+    arrays = prepared.arrays
+    found = StreamingMoments(arrays.y.shape[1], rank=0)
+    training = _fitting_data.Table(arrays.x, arrays.y, None, arrays.split.train)
+    found.update_all(training.targets())
+    return np.sqrt(found.variance)
+
+
+def about_fit(
+    given: Mapping[str, Any],
+    prepared: Prepared,
+    networks: Mapping[str, Network],
+    interrupted: bool,
+    seconds: float,
+) -> dict[str, Any]:
+    """What goes into `fit.json`, of networks that were trained in so many seconds in all."""
+    model, split = networks["model"], prepared.arrays.split
+    rows = {name: len(part) for name, part in split._asdict().items()}
+    rows["test"] = prepared.about["test_rows"]
+    return {
+        "format": FORMAT,
+        "command": shlex.join(["keras-mvn", *sys.argv[1:]]),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "interrupted": interrupted,
+        "resumed": bool(given["resume"]),
+        "source": Path(given["data"]).name,
+        "file": prepared.about.get("file"),
+        "rows_in_file": prepared.about["rows_in_file"],
+        "rows": rows,
+        "targets": list(prepared.preprocessing.targets),
+        "target_stddev": _target_stddev(prepared).tolist(),
+        "columns": prepared.preprocessing.columns,
+        "inputs": prepared.preprocessing.names,
+        "covariance": model.structure,
+        "calibration": _in_words(model.calibration, given["calibration"], rows),
+        "members": len(model.members),
+        "selection": [_plain(one) for one in model.selection],
+        "decisions": [*prepared.about["decisions"], *([CUT_SHORT] if interrupted else [])],
+        "options": request_of(given)["options"],
+        "seed": given["seed"],
+        "versions": versions(),
+    }
+
+
+def _plain(candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the selection, in what JSON knows."""
+    kept = ("name", "validation_nll", "epochs", "seconds")
+    values = {name: candidate[name] for name in kept}
+    return {
+        k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()
+    }
+
+
+def _in_words(calibration: Recalibration | None, method: str, rows: Mapping[str, int]) -> str:
+    if calibration is None:
+        return ""
+    of_rows = f"{rows['calibration']} calibration rows"
+    if method not in _FACTORS:
+        return f"{method}, fitted to {of_rows}."
+    factor = calibration.get_config()["temperature"]
+    return f"All standard deviations were multiplied by {factor:.3f}, {_FACTORS[method]} {of_rows}."
+
+
+_FACTORS = {
+    "coverage": "the factor with which 90 % regions hold 90 % of",
+    "temperature": "the likeliest factor on",
+}
+
+
+def write_results(
+    folder: Path, prepared: Prepared, model: Network, method: str, about: dict[str, Any]
+) -> None:
+    """Everything that is not there yet."""
+    if len(model.members) == 1:
+        model.members[0].save(folder / MODEL)
+    else:
+        (folder / MEMBERS).mkdir(exist_ok=True)
+        for i, member in enumerate(model.members):
+            member.save(folder / MEMBERS / f"member_{i:02d}.keras")
+    save_calibration(model.calibration, method, folder)
+    write_history(folder / "history.csv", model.histories)
+    parts: dict[str, Any] = {
+        name: prepared.rows[part] for name, part in prepared.arrays.split._asdict().items()
+    }
+    np.savez_compressed(folder / "split.npz", **parts)
+    write_json(folder / FIT, about)

@@ -1,0 +1,71 @@
+"""What `keras-mvn fit` does: read, prepare, train, assess, write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keras_mvn._core.interrupts import held_back
+from keras_mvn_cli import _assessing, _options
+from keras_mvn_cli._console import INTERRUPTED, Output, RefusalError
+from keras_mvn_cli._folder import FitFolder
+from keras_mvn_cli._structures import structure_of
+from keras_mvn_cli.fitting.reporting import write_report
+from keras_mvn_cli.fitting.results import about_fit, assessed, write_results
+from keras_mvn_cli.fitting.table import prepared_table
+from keras_mvn_cli.fitting.training import trained_networks, widths_of
+
+__all__ = ["run"]
+
+
+def run(given: dict[str, Any], context: click.Context) -> None:
+    """Make a fit directory.
+
+    Raises:
+        RefusalError: options or folders that are wrong.
+        TableError: a table that is.
+
+    """
+    began = time.monotonic()
+    output = Output(given["as_json"])
+    folder = FitFolder(Path(given["out"]))
+    folder.check(given["resume"], given["overwrite"])
+    _check(given)
+    prepared = prepared_table(given, folder, output)
+    try:
+        with held_back(output.interrupting) as interruption:
+            networks, interrupted = trained_networks(given, prepared, folder, output)
+            metrics = assessed(prepared, networks, folder, output)
+            seconds = prepared.seconds + time.monotonic() - began
+            about = about_fit(given, prepared, networks, interrupted, seconds)
+            write_results(folder.partial, prepared, networks["model"], given["calibration"], about)
+            folder.finish()
+            output.say(_assessing.comparison(metrics))
+            with output.progress("writing the report"):
+                write_report(folder.target)
+    except KeyboardInterrupt:
+        if not folder.partial.exists():
+            raise
+        raise KeyboardInterrupt(f"{folder.partial} is kept; --resume goes on with it") from None
+    output.say(f"{folder.target}: model, metrics.json, report.html; {about['seconds']:.0f} s")
+    output.result({"out": str(folder.target), "fit": about, "metrics": metrics})
+    if interrupted:
+        output.say("interrupted: the best weights until then were kept")
+    if interruption.requested or interrupted:
+        context.exit(INTERRUPTED)
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    """Options that can be judged before the table is read."""
+    structure_of(given["covariance"])
+    _options.reading_of(given["separator"], given["encoding"])
+    widths_of(given["hidden"])
+    if given["group"] and given["time"]:
+        raise RefusalError("--group and --time exclude each other.")
+    for entry in given["kinds"]:
+        if "=" not in entry:
+            raise RefusalError(f"--as {entry}: expected COLUMN=KIND, such as station=category.")

@@ -1,0 +1,223 @@
+"""What `keras-mvn fit` does first: from the table to arrays on disk, with words about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_mvn._core.optional import require
+from keras_mvn.tables import (
+    Cells,
+    Preprocessing,
+    Question,
+    Split,
+    Table,
+    columns_named,
+    open_table,
+    plan,
+    shares,
+    survey,
+    write_arrays,
+)
+from keras_mvn_cli import _options
+from keras_mvn_cli._console import Output, RefusalError
+from keras_mvn_cli._folder import FitFolder, identity, read_json, write_json
+from keras_mvn_cli._model import PREPROCESSING
+from keras_mvn_cli._structures import wasteful
+from keras_mvn_cli.fitting.networks import Arrays
+
+__all__ = ["Prepared", "prepared_table", "request_of"]
+
+MOST_TEST_ROWS = 20_000
+"""Kept and assessed: standard errors of coverage are then 0.2 %."""
+
+NO_MATTER = ("out", "resume", "overwrite", "as_json")
+"""Options that a resumed fit may change."""
+
+REQUEST, PREPARED, ROWS, CLOCK = "request.json", "prepared.json", "rows.npz", "seconds.json"
+
+
+class Prepared(NamedTuple):
+    """The table as it is trained on."""
+
+    preprocessing: Preprocessing
+    arrays: Arrays
+    rows: np.ndarray
+    """Numbers in the file of the rows used."""
+    raw: Any
+    """`pyarrow.Table` of the input columns of the test rows."""
+    about: dict[str, Any]
+    """Decisions and notes, in words; total of rows."""
+    seconds: float = 0.0
+    """That the fit had taken when it was killed."""
+
+
+def prepared_table(given: dict[str, Any], folder: FitFolder, output: Output) -> Prepared:
+    """Read the table and write what is needed of it; with --resume what was written before.
+
+    Raises:
+        RefusalError: what was written before is of another command or another table.
+        TableError: a table that cannot be used.
+
+    """
+    request = request_of(given)
+    if given["resume"] and (folder.work / PREPARED).is_file():
+        _require_same(request, read_json(folder.work / REQUEST))
+        output.say(f"going on with {folder.partial}")
+        return _reopened(folder)._replace(seconds=_seconds_before(folder.work))
+    table = open_table(given["data"], _options.reading_of(given["separator"], given["encoding"]))
+    question, cells = _question(given, table), Cells(given["decimal"], tuple(given["missing"]))
+    with output.progress(f"reading {table.path.name}") as progress:
+        found = survey(table, question, cells, lambda n: progress(n, f"{n} rows"))
+    planned = plan(table, question, cells, found)
+    decided = [_words(d.column, d.kind, d.why) for d in planned.decisions]
+    _tell(output, table, found.rows, decided, planned.notes)
+    _tell_split(output, planned.split, given)
+    warned = [
+        *_starved(planned.split, given),
+        *wasteful(given["covariance"], len(question.targets)),
+    ]
+    for text in warned:
+        output.warn(text)
+    folder.begin()
+    try:
+        write_json(folder.work / REQUEST, request)
+        test = _thinned(planned.split.test)
+        with output.progress("preparing", total=found.rows) as progress:
+            raw = write_arrays(table, planned, folder.work, planned.rows[test], progress)
+        _keep(folder, planned.split._replace(test=test), planned.rows, raw)
+        planned.preprocessing.save(folder.partial / PREPROCESSING)
+        about = {
+            "decisions": [*table.notes, *decided, *planned.notes, *warned],
+            "file": identity(table.path),
+            "rows_in_file": found.rows,
+            "test_rows": len(planned.split.test),
+        }
+        write_json(folder.work / PREPARED, about)
+    except BaseException:
+        folder.discard()
+        raise
+    return _reopened(folder)
+
+
+def _question(given: Mapping[str, Any], table: Table) -> Question:
+    def named(option: str) -> tuple[str, ...]:
+        return columns_named(given[option], table.columns)
+
+    return Question(
+        targets=named("targets"),
+        features=named("features") or None,
+        drop=named("drop"),
+        kinds=dict(entry.rpartition("=")[::2] for entry in given["kinds"]),
+        group=given["group"],
+        time=given["time"],
+        calibrated=given["calibration"] != "none",
+        seed=given["seed"],
+    )
+
+
+def request_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same for a fit to go on."""
+    path = Path(given["data"])
+    try:
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+    except OSError:
+        stamp = []  # `open_table` says why
+    kept = {key: value for key, value in given.items() if key not in NO_MATTER}
+    plain = json.loads(json.dumps({**kept, "data": str(path.resolve())}))
+    return {"options": plain, "file": stamp}
+
+
+def _require_same(request: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
+    now, then = request["options"], earlier["options"]
+    differing = [name for name in now if now[name] != then.get(name)]
+    if differing:
+        raise RefusalError(
+            f"--resume: {', '.join(differing)} differ from the fit that was begun; repeat its "
+            "command, or start anew with --overwrite."
+        )
+    if request["file"] != earlier["file"]:
+        raise RefusalError(
+            f"--resume: {now['data']} has changed since; start anew with --overwrite."
+        )
+
+
+def _keep(folder: FitFolder, split: Split, rows: np.ndarray, raw: Any) -> None:
+    parquet = require("pyarrow.parquet", "keras-mvn fit")
+    parts: dict[str, Any] = split._asdict()
+    np.savez_compressed(folder.work / ROWS, rows=rows, **parts)
+    parquet.write_table(raw, folder.work / "x.parquet")
+
+
+def _reopened(folder: FitFolder) -> Prepared:
+    parquet = require("pyarrow.parquet", "keras-mvn fit")
+    preprocessing = Preprocessing.load(folder.partial / PREPROCESSING)
+    with np.load(folder.work / ROWS) as file:
+        split, rows = Split(*(file[name] for name in Split._fields)), file["rows"]
+    return Prepared(
+        preprocessing,
+        Arrays.open(folder.work, split, preprocessing.targets),
+        rows,
+        parquet.read_table(folder.work / "x.parquet"),
+        read_json(folder.work / PREPARED),
+    )
+
+
+def _seconds_before(work: Path) -> float:
+    """Until the last file that a killed fit wrote; the time until it was resumed does not count."""
+    clock = work / CLOCK
+    before = read_json(clock) if clock.is_file() else 0.0
+    start = (clock if clock.is_file() else work / REQUEST).stat().st_mtime
+    spent = before + max(file.stat().st_mtime for file in work.rglob("*")) - start
+    write_json(clock, spent)
+    return float(spent)
+
+
+def _thinned(rows: np.ndarray) -> np.ndarray:
+    return rows[:: max(1, -(-len(rows) // MOST_TEST_ROWS))]
+
+
+def _words(column: str, kind: str, why: str) -> str:
+    return f"{column}: {kind}, {why}"
+
+
+def _tell(output: Output, table: Table, rows: int, decided: list[str], notes: Any) -> None:
+    about = f" ({', '.join(table.notes)})" if table.notes else ""
+    output.say(f"{table.path.name}: {rows} rows, {len(table.columns)} columns{about}")
+    for line in [*decided[:MOST_LINES], *notes]:
+        output.say(f"  {line}")
+    if len(decided) > MOST_LINES:
+        output.say(f"  … {len(decided) - MOST_LINES} more: see fit.json")
+
+
+MOST_LINES = 60
+"""Columns told on the screen."""
+
+
+def _tell_split(output: Output, split: Split, given: Mapping[str, Any]) -> None:
+    how = "at random"
+    if given["group"]:
+        how = f"by whole groups of {given['group']}"
+    if given["time"]:
+        how = f"in order of {given['time']}"
+    parts = ", ".join(f"{len(rows)} {name}" for name, rows in split._asdict().items() if len(rows))
+    output.say(f"  rows {how}: {parts}")
+
+
+def _starved(split: Split, given: Mapping[str, Any]) -> list[str]:
+    """That training has far fewer rows than it should, as with few groups."""
+    rows, train = sum(map(len, split)), len(split.train)
+    wanted = shares(given["calibration"] != "none")[0]
+    if train >= FEW * wanted * rows:
+        return []
+    why = f"groups of {given['group']} are few, and stay whole" if given["group"] else "of times"
+    return [f"{train} of {rows} rows are for training, not {100 * wanted:.0f} %: {why}"]
+
+
+FEW = 2 / 3
+"""Of the rows that training should have: fewer are worth a warning."""

@@ -1,0 +1,109 @@
+"""The networks that `keras-mvn fit` trains: the model, and what it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from keras_mvn._training.members import Candidate, constant_covariance, independent
+from keras_mvn_cli import _assessing
+from keras_mvn_cli._console import Output, RefusalError
+from keras_mvn_cli._folder import FitFolder
+from keras_mvn_cli.fitting.networks import Arrays, Network, Settings, reuse, train
+from keras_mvn_cli.fitting.table import Prepared
+
+__all__ = ["trained_networks", "widths_of"]
+
+SHARE_OF_MODEL = 0.7
+"""Of a time budget; the baselines have the rest."""
+
+
+def trained_networks(
+    given: Mapping[str, Any], prepared: Prepared, folder: FitFolder, output: Output
+) -> tuple[dict[str, Network], bool]:
+    """The model and its baselines, and whether ^C cut training short."""
+    baselines = not given["no_baselines"]
+    model = _settings(given, SHARE_OF_MODEL if baselines else 1.0)
+    trained = {"model": train(model, prepared.arrays, folder.work / "model", output, "the model")}
+    if trained["model"].interrupted:
+        return trained, True
+    _tell_selection(output, trained["model"], prepared.arrays)
+    if not baselines:
+        return trained, False
+    for name, settings, candidate in _baselines(given, model, len(prepared.arrays.targets)):
+        place = folder.work / name.replace(" ", "_")
+        reuse(folder.work / "model", candidate, place)
+        try:
+            network = train(settings, prepared.arrays, place, output, f"baseline: {name}")
+        except KeyboardInterrupt:
+            return trained, True
+        if network.interrupted:
+            return trained, True
+        trained[name] = network
+    return trained, False
+
+
+def _settings(given: Mapping[str, Any], share: float) -> Settings:
+    budget = given["time_budget"]
+    return Settings(
+        covariance=given["covariance"],
+        calibration=None if given["calibration"] == "none" else given["calibration"],
+        seed=given["seed"],
+        members=given["members"],
+        time_budget=None if budget is None else share * budget,
+        options={
+            "loss": given["loss"],
+            "hidden": widths_of(given["hidden"]),
+            "dropout": given["dropout"],
+            "epochs": given["epochs"],
+            "patience": given["patience"],
+            "batch_size": given["batch_size"] or "auto",
+            "learning_rate": given["learning_rate"],
+        },
+    )
+
+
+def _baselines(
+    given: Mapping[str, Any], model: Settings, event_size: int
+) -> Iterator[tuple[str, Settings, Candidate]]:
+    """Name, settings, and the candidate of "auto" that is the same network."""
+    budget = given["time_budget"]
+    share = None if budget is None else 0.5 * (1.0 - SHARE_OF_MODEL) * budget
+    structures = {
+        _assessing.DIAGONAL: independent(),
+        _assessing.CONSTANT: constant_covariance(event_size),
+    }
+    for name, candidate in structures.items():
+        yield (
+            name,
+            Settings(
+                candidate.covariance,
+                model.calibration,
+                model.seed,
+                candidate.constant,
+                members=model.members,
+                time_budget=share,
+                options=model.options,
+            ),
+            candidate,
+        )
+
+
+def _tell_selection(output: Output, network: Network, arrays: Arrays) -> None:
+    if network.selection:
+        d = arrays.targets_in_a_row("validation")
+        tried = ", ".join(
+            f"{one['name']} {one['validation_nll'] / d:.3f}" for one in network.selection
+        )
+        output.say(f"  structures by NLL per target, of the validation rows: {tried}")
+
+
+def widths_of(text: str) -> tuple[int, ...]:
+    """The widths of hidden layers that `--hidden` names."""
+    try:
+        widths = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        widths = (0,)
+    if min(widths) < 1:
+        raise RefusalError(f"--hidden {text}: expected widths of layers, such as 64,64.")
+    return widths

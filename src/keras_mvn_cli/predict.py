@@ -1,0 +1,72 @@
+"""`keras-mvn predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from keras_mvn_cli import _options
+
+__all__ = ["predict"]
+
+
+@click.command()
+@_options.model_argument
+@_options.data_argument
+@_options.out_option
+@_options.level_option
+@click.option(
+    "--keep",
+    help="Columns of DATA to repeat in front as they are, such as an identifier: a,b,c.",
+)
+@_options.reading_options
+@_options.as_json
+def predict(
+    model_dir: Path,
+    data: Path,
+    out: Path | None,
+    level: float,
+    keep: str | None,
+    separator: str | None,
+    encoding: str | None,
+    as_json: bool,
+) -> None:
+    """Predict the targets of every row of DATA, jointly.
+
+    MODEL_DIR is what `keras-mvn fit` wrote; nothing else is needed. DATA must have the columns it
+    was trained on; others are ignored. For each target there are columns
+    <target>_mean, _stddev, and _lower and _upper of its central interval; then
+    <target>_<other>_correlation of every pair. The table is read and written in batches: it may
+    be larger than memory.
+
+    \b
+    Examples:
+      keras-mvn predict air new.csv --out predictions.parquet
+      keras-mvn predict air new.csv --level 0.5 --keep station,date | head
+    """  # noqa: D301  (click's \b: lines stay as they are)
+    from keras_mvn.tables import columns_named, open_table
+    from keras_mvn_cli._console import Output, RefusalError
+    from keras_mvn_cli._model import FittedModel
+    from keras_mvn_cli._tables_out import frame_writer
+
+    output = Output(as_json, quiet=out is None)
+    table = open_table(data, _options.reading_of(separator, encoding))
+    model = FittedModel.load(model_dir)
+    kept = tuple(dict.fromkeys(columns_named(keep, table.columns)))
+    rows = 0
+    with frame_writer(out) as write, output.progress(f"predicting {data.name}") as progress:
+        for batch, normal in model.stream(table, output, kept):
+            frame = normal.to_frame(level=level)
+            twice = [name for name in kept if name in frame.columns]
+            if twice:
+                raise RefusalError(
+                    f"--keep {','.join(twice)}: a column of the predictions is called so, too; "
+                    f"rename the column of {data}."
+                )
+            write(frame, {name: batch.column(name) for name in kept})
+            rows += len(frame)
+            progress(rows, f"{rows} rows")
+    if out is not None:
+        output.say(f"{rows} rows → {out}")
+        output.result({"rows": rows, "out": str(out), "level": level})
