@@ -3,7 +3,7 @@
 * energy_efficiency.csv: UCI 242, 8 inputs, heating and cooling load of 768 buildings.
 * air.csv: US EPA air quality, 15 inputs, 6 pollutants, 10000 rows.
 * air_quality_uci.csv: UCI 360, hourly; 5 pollutants of which many are missing, told by
-  `--missing-value -200`. Rows at random, as without --time: neighbouring hours help, which they
+  `--missing-value -200`. Rows at random, as without --time: neighboring hours help, which they
   would not in a forecast.
 
 The command is run as it stands, with a seed for each split of the rows and nothing else; further

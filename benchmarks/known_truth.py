@@ -56,7 +56,7 @@ def kl(p, q):
     r = q.mean - p.mean
     mahalanobis = np.einsum("ni,ni->n", r, np.linalg.solve(q.covariance, r[..., None])[..., 0])
     trace = np.trace(solved, axis1=-2, axis2=-1)
-    return 0.5 * (trace + mahalanobis - p.event_size) + q.log_scale - p.log_scale
+    return 0.5 * (trace + mahalanobis - p.event_size) + q.half_log_det - p.half_log_det
 
 
 def ours(train, validation, x_test, covariance, loss, seed):

@@ -3,7 +3,7 @@
 * air_quality_uci.csv: UCI 360, an Italian city hourly for a year. 5 reference concentrations
   (logarithms, as they are positive and skewed) from 5 sensors, temperature, humidity, hour of day
   and day of week. −200 is missing. NMHC was measured in the first seven weeks only.
-  Days are divided at random 60/20/20: neighbouring hours are all but copies of each other, so
+  Days are divided at random 60/20/20: neighboring hours are all but copies of each other, so
   random rows would leak; days with and without NMHC are divided separately, so that every part
   has both.
 * air.csv: US EPA air quality, 15 inputs, 6 pollutants; 30 % of the training and validation

@@ -70,7 +70,7 @@ PENALTIES: dict[str, tuple[tuple[float, ...], Make]] = {
             np.diag(y.var(axis=0)), s * len(y), rows=len(y)
         ),
     ),
-    "LogVolume": ((-0.5, -0.2, 0.2), lambda s, y: regularizers.LogVolume(s)),
+    "HalfLogDet": ((-0.5, -0.2, 0.2), lambda s, y: regularizers.HalfLogDet(s)),
 }
 
 

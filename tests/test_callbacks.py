@@ -87,7 +87,7 @@ class TestCovarianceMonitor:
             "cov_max_eigenvalue": 1 + np.abs(rho).max(),
             "cov_condition": ((1 + np.abs(rho)) / (1 - np.abs(rho))).max(),
             "cov_condition_in_units": np.linalg.cond(sigma).max(),
-            "cov_log_volume": 0.5 * np.log(np.linalg.det(sigma)).mean(),
+            "cov_half_log_det": 0.5 * np.log(np.linalg.det(sigma)).mean(),
             "cov_squared_z": np.mean(squared) / D,
             "cov_at_floor": 0.0,
         }
@@ -158,7 +158,7 @@ class TestCovarianceMonitor:
         x, y = table
         model, _ = make(y)
         monitor = CovarianceMonitor(x[:4], every=2, csv_path=tmp_path / "cov.csv")
-        volume = fit(model, x, y, [monitor], epochs=4).history["cov_log_volume"]
+        volume = fit(model, x, y, [monitor], epochs=4).history["cov_half_log_det"]
         assert volume[0] == volume[1] != volume[2] == volume[3]
         rows = records(tmp_path / "cov.csv")
         assert [row["epoch"] for row in rows] == ["0", "2"]
@@ -186,8 +186,8 @@ class TestCovarianceMonitor:
             content = content[16 + length :]
             found |= {(value.tag, event.step): value for value in event.summary.value}
         for epoch in range(2):
-            value = found["cov_log_volume", epoch].simple_value
-            np.testing.assert_allclose(value, history["cov_log_volume"][epoch], rtol=1e-6)
+            value = found["cov_half_log_det", epoch].simple_value
+            np.testing.assert_allclose(value, history["cov_half_log_det"][epoch], rtol=1e-6)
         png = found["cov_mean_correlation", 1].image.encoded_image_string
         pixels = np.asarray(image.open(io.BytesIO(png)))
         y_pred = model.predict(x[:4], verbose=0)
@@ -215,7 +215,9 @@ class TestCovarianceMonitor:
             fit(model, x, both, [CovarianceMonitor(x, head=heads[1])])
         history = fit(model, x, both, [CovarianceMonitor(x, head=heads[1], output="b")]).history
         normal = heads[1].distribution(model.predict(x, verbose=0)["b"])
-        np.testing.assert_allclose(history["cov_log_volume"], normal.log_scale.mean(), rtol=1e-6)
+        np.testing.assert_allclose(
+            history["cov_half_log_det"], normal.half_log_det.mean(), rtol=1e-6
+        )
 
     def test_bad_arguments(self, table):
         x, y = table

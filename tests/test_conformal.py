@@ -20,7 +20,7 @@ def wrong_model(rows, d=3):
 
 
 def heavy_and_correlated(rng, rows, d=3):
-    """What comes: Student's t with 3 degrees of freedom, correlated, off centre."""
+    """What comes: Student's t with 3 degrees of freedom, correlated, off center."""
     mixing = np.linalg.cholesky(0.7 + 0.3 * np.eye(d))
     chi = rng.chisquare(3, size=(rows, 1)) / 3
     return 2.0 * (rng.normal(size=(rows, d)) @ mixing.T) / np.sqrt(chi) + 0.5

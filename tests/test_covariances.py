@@ -120,8 +120,8 @@ def oracle_covariance(wire, scale, shape_params):
 
 def total_nll(structure):
     def nll(residual, scale, shape_params):
-        z, log_scale = structure.standardize(residual, scale, shape_params)
-        return 0.5 * keras.ops.sum(z * z) + keras.ops.sum(log_scale)
+        z, half_log_det = structure.standardize(residual, scale, shape_params)
+        return 0.5 * keras.ops.sum(z * z) + keras.ops.sum(half_log_det)
 
     return nll
 
@@ -215,14 +215,14 @@ class TestArithmetic:
         scale, shape_params = parameters(structure, batch, self.d, rng)
         residual = rng.normal(size=(*batch, self.d)) * scale
         sigma = oracle_covariance(case.wire(self.d), scale, shape_params)
-        z, log_scale = structure.standardize(
+        z, half_log_det = structure.standardize(
             *(tensor(a, dtype) for a in (residual, scale, shape_params))
         )
         squared = np.einsum("...i,...ij,...j->...", residual, np.linalg.inv(sigma), residual)
         bound = 100 * EPSILON[dtype]
         np.testing.assert_allclose((numpy(z).astype(float) ** 2).sum(-1), squared, rtol=bound)
         np.testing.assert_allclose(
-            numpy(log_scale), 0.5 * np.linalg.slogdet(sigma)[1], rtol=bound, atol=bound
+            numpy(half_log_det), 0.5 * np.linalg.slogdet(sigma)[1], rtol=bound, atol=bound
         )
 
     def test_color_undoes_whiten(self, case, batch, dtype, rng):
@@ -465,8 +465,8 @@ class TestObserved:
             *(tensor(a, dtype) for a in (residual, scale, shape_params, OBSERVED))
         )
         in_numpy = structure.standardize(residual, scale, shape_params, OBSERVED)
-        for (z, log_scale), width in ((on_backend, dtype), (in_numpy, "float64")):
-            got = 0.5 * (numpy(z).astype(float) ** 2).sum(-1) + numpy(log_scale)
+        for (z, half_log_det), width in ((on_backend, dtype), (in_numpy, "float64")):
+            got = 0.5 * (numpy(z).astype(float) ** 2).sum(-1) + numpy(half_log_det)
             for i, seen in enumerate(map(np.flatnonzero, OBSERVED)):
                 if not len(seen):
                     assert abs(got[i]) <= 10 * EPSILON[width]
@@ -483,10 +483,10 @@ class TestObserved:
         structure, *arguments = self.arguments(case, rng)
 
         def nll(residual, scale, shape_params):
-            z, log_scale = structure.standardize(
+            z, half_log_det = structure.standardize(
                 residual, scale, shape_params, tensor(OBSERVED, dtype)
             )
-            return 0.5 * keras.ops.sum(z * z) + keras.ops.sum(log_scale)
+            return 0.5 * keras.ops.sum(z * z) + keras.ops.sum(half_log_det)
 
         _, gradients = value_and_gradients(nll, *arguments, dtype=dtype)
         wire, zero = case.wire(self.d), np.zeros(self.d)
@@ -580,12 +580,16 @@ class TestAccuracy:
         mean = np.zeros_like(y)
 
         def nll(mean, scale, shape_params):
-            z, log_scale = structure.standardize(tensor(y) - mean, scale, shape_params)
-            return keras.ops.sum(0.5 * keras.ops.sum(z * z, axis=-1) + log_scale)
+            z, half_log_det = structure.standardize(tensor(y) - mean, scale, shape_params)
+            return keras.ops.sum(0.5 * keras.ops.sum(z * z, axis=-1) + half_log_det)
 
         _, (mean_bar, _, _) = value_and_gradients(nll, mean, scale, shape_params)
-        got_z, got_log_scale = structure.standardize(tensor(y), tensor(scale), tensor(shape_params))
-        got = 0.5 * (numpy(got_z).astype(float) ** 2).sum(-1) + numpy(got_log_scale).astype(float)
+        got_z, got_half_log_det = structure.standardize(
+            tensor(y), tensor(scale), tensor(shape_params)
+        )
+        got = 0.5 * (numpy(got_z).astype(float) ** 2).sum(-1) + numpy(got_half_log_det).astype(
+            float
+        )
         root = np.sqrt(condition)
         for i in range(rows):
             value, gradient = oracle.mp_triangular_nll(
@@ -945,14 +949,14 @@ class TestCorrelation:
         scale, x = (a.astype("float32") for a in self.structure.from_covariance(sigma))
         exact = self.structure.covariance(scale.astype(float), x.astype(float))
         u = (np.linalg.cholesky(exact) @ rng.normal(size=d)).astype("float32")
-        z, log_scale = self.structure.standardize(tensor(u), tensor(scale), tensor(x))
+        z, half_log_det = self.structure.standardize(tensor(u), tensor(scale), tensor(x))
         root = np.sqrt(np.linalg.cond(exact))
         np.testing.assert_allclose(
             (numpy(z).astype(float) ** 2).sum(), u @ np.linalg.solve(exact, u.astype(float)),
             rtol=5e-6 + EPSILON["float32"] * root,
         )  # fmt: skip
         np.testing.assert_allclose(
-            numpy(log_scale), 0.5 * np.linalg.slogdet(exact)[1], rtol=1e-6, atol=1e-6
+            numpy(half_log_det), 0.5 * np.linalg.slogdet(exact)[1], rtol=1e-6, atol=1e-6
         )
 
     def test_beyond_the_bound_is_refused(self):

@@ -1,4 +1,4 @@
-"""MultivariateNormal against SciPy, and its behaviour as a batch."""
+"""MultivariateNormal against SciPy, and its behavior as a batch."""
 
 import numpy as np
 import pytest

@@ -47,12 +47,12 @@ def parts(components, weights, row):
     """μ*, E[Σ] and Cov[μ] of one row, term by term."""
     means = [components[m, row].mean for m in range(len(weights))]
     matrices = [components[m, row].covariance for m in range(len(weights))]
-    centre = sum(w * m for w, m in zip(weights, means, strict=True))
+    center = sum(w * m for w, m in zip(weights, means, strict=True))
     aleatoric = sum(w * s for w, s in zip(weights, matrices, strict=True))
     epistemic = sum(
-        w * np.outer(m - centre, m - centre) for w, m in zip(weights, means, strict=True)
+        w * np.outer(m - center, m - center) for w, m in zip(weights, means, strict=True)
     )
-    return centre, aleatoric, epistemic
+    return center, aleatoric, epistemic
 
 
 def log_density(components, weights, row, y):
@@ -71,10 +71,10 @@ class TestMixtureOfEveryStructure:
         mixture = Mixture(components, WEIGHTS)
         normal = mixture.moments()
         for row in range(N):
-            centre, aleatoric, epistemic = parts(components, WEIGHTS, row)
+            center, aleatoric, epistemic = parts(components, WEIGHTS, row)
             total = aleatoric + epistemic
             for got, expected in (
-                (mixture.mean, centre),
+                (mixture.mean, center),
                 (mixture.aleatoric, aleatoric),
                 (mixture.epistemic, epistemic),
                 (mixture.covariance, total),
@@ -82,7 +82,7 @@ class TestMixtureOfEveryStructure:
                 (mixture.stddev, np.sqrt(np.diag(total))),
                 (mixture.aleatoric_stddev, np.sqrt(np.diag(aleatoric))),
                 (mixture.epistemic_stddev, np.sqrt(np.diag(epistemic))),
-                (normal.mean, centre),
+                (normal.mean, center),
                 (normal.covariance, total),
             ):
                 np.testing.assert_allclose(got[row], expected, rtol=1e-10, atol=1e-12)
@@ -99,10 +99,10 @@ class TestMixtureOfEveryStructure:
         draws = Mixture(components, WEIGHTS).sample(n, seed=1)
         assert draws.shape == (n, 2, D)
         for row in range(2):
-            centre, aleatoric, epistemic = parts(components, WEIGHTS, row)
+            center, aleatoric, epistemic = parts(components, WEIGHTS, row)
             sd = np.sqrt(np.diag(aleatoric + epistemic))
-            assert np.abs((draws[:, row].mean(0) - centre) / sd).max() < 5.0 / np.sqrt(n)
-            deviation = draws[:, row] - centre
+            assert np.abs((draws[:, row].mean(0) - center) / sd).max() < 5.0 / np.sqrt(n)
+            deviation = draws[:, row] - center
             products = (deviation[:, :, None] * deviation[:, None, :]).reshape(n, -1)
             error = products.mean(0) - (aleatoric + epistemic).ravel()
             assert np.abs(error / (products.std(0) / np.sqrt(n))).max() < 5.0

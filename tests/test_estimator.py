@@ -468,7 +468,7 @@ def test_factors_per_target_are_left_out_where_a_target_is_never_observed():
 def test_a_recalibration_of_ones_own_says_whether_it_takes_rows_with_gaps(takes_gaps):
     class Own(kmvn.calibration.Recalibration):
         @classmethod
-        def fit(cls, normal, y, missing="propagate"):
+        def fit(cls, normal, y, missing="raise"):
             Own.seen = (missing, np.isnan(y).any(), len(y))
             return cls()
 
@@ -486,7 +486,7 @@ def test_a_recalibration_of_ones_own_says_whether_it_takes_rows_with_gaps(takes_
     if takes_gaps:
         assert Own.seen == ("marginalize", True, len(observed))
     else:
-        assert Own.seen == ("propagate", False, observed.all(axis=1).sum())
+        assert Own.seen == ("raise", False, observed.all(axis=1).sum())
 
 
 def test_conformal_regions_and_intervals_hold_what_they_promise():
@@ -759,7 +759,7 @@ def test_control_c_in_a_later_network_keeps_those_before(python_handles_sigint):
 def test_control_c_while_calibrating_loses_nothing(python_handles_sigint):
     class Own(kmvn.calibration.Temperature):
         @classmethod
-        def fit(cls, normal, y, missing="propagate"):
+        def fit(cls, normal, y, missing="raise"):
             signal.raise_signal(signal.SIGINT)
             return super().fit(normal, y, missing)
 
@@ -848,7 +848,7 @@ def test_a_range_with_an_end_goes_back_to_where_the_targets_end():
     log_normal = TransformedNormal(
         kmvn.MultivariateNormal([0.0, 1.0], covariance=np.eye(2)), made("log")
     )
-    below = log_normal.cdf([[-1.0, 0.0], [2.0, 3.0]])
+    below = log_normal.marginal_cdf([[-1.0, 0.0], [2.0, 3.0]])
     expected = scipy.stats.lognorm(1.0, scale=np.exp([0.0, 1.0])).cdf([[-1, 0], [2, 3]])
     np.testing.assert_allclose(below, expected, rtol=1e-12)
     logs = made(FunctionTransformer(np.log, np.exp))
@@ -896,7 +896,7 @@ def test_transformed_moments_agree_with_draws(identifier):
     assert abs(((draws >= lower) & (draws <= upper)).mean() - 0.9) < 0.005
     region = distribution.ellipsoid(0.7)
     assert abs(region.contains(draws[:2000, 0][:, None]).mean(axis=0)[0] - 0.7) < 0.05
-    np.testing.assert_allclose(distribution.cdf(lower), 0.05, atol=1e-6)
+    np.testing.assert_allclose(distribution.marginal_cdf(lower), 0.05, atol=1e-6)
 
 
 @pytest.mark.parametrize("identifier", TRANSFORMS, ids=str)
@@ -1078,7 +1078,7 @@ def test_wrong_data(change, message):
 def test_nan_is_refused_where_it_is_not_expected():
     x, y, _ = draw(30, missing=0.2)
     with pytest.raises(ValueError, match="missing='marginalize'"):
-        MultivariateNormalRegressor(missing="propagate").fit(x, y)
+        MultivariateNormalRegressor(missing="raise").fit(x, y)
 
 
 def test_other_data_for_score(fitted):

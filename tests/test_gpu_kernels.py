@@ -43,7 +43,7 @@ class Problem:
         scale = np.exp(normal((rows, d)))
         self.y_pred = self._rounded(np.concatenate, [3 * normal((rows, d)), scale, shape], 1)
         self.y = normal((rows, d))
-        self.mahalanobis_bar, self.log_scale_bar = normal(rows), normal(rows)
+        self.squared_mahalanobis_bar, self.half_log_det_bar = normal(rows), normal(rows)
         self.mean_bar = normal((rows, d))
 
     def _rounded(self, make, *arguments):
@@ -68,7 +68,7 @@ def expected(problem, fixed_mean=False):
     factor = np.array([np.eye(d) + oracle.strict_lower(x, d) for x in problem.y_pred[:, 2 * d :]])
     transposed, residual = np.swapaxes(factor, 1, 2), (problem.y - mean)[:, :, None]
     outer = scale[:, :, None] * scale[:, None, :]
-    q_bar, log_bar = problem.mahalanobis_bar[:, None], problem.log_scale_bar[:, None]
+    q_bar, log_bar = problem.squared_mahalanobis_bar[:, None], problem.half_log_det_bar[:, None]
     if problem.cholesky:
         correlation = factor @ transposed
         covariance = outer * correlation
@@ -93,8 +93,8 @@ def expected(problem, fixed_mean=False):
         q_bar * by_factor[:, below[0], below[1]],
     ]
     return {
-        "mahalanobis": np.sum(residual * solved, axis=(1, 2)),
-        "log_scale": 0.5 * np.linalg.slogdet(covariance)[1],
+        "squared_mahalanobis": np.sum(residual * solved, axis=(1, 2)),
+        "half_log_det": 0.5 * np.linalg.slogdet(covariance)[1],
         "variance": variance,
         "z": z[..., 0],
         "v": scale * solved[..., 0],
@@ -144,7 +144,7 @@ def _through_triton(problem, fixed_mean=False, mean_bar=True, apart=0):
 
     from keras_mvn.kernels.elliptical import triton
 
-    names = ("y", "mahalanobis_bar", "log_scale_bar", "mean_bar")
+    names = ("y", "squared_mahalanobis_bar", "half_log_det_bar", "mean_bar")
     y, *bars = (torch.tensor(x) for x in problem.arrays(*names))
     bars[2] = bars[2] if mean_bar else None
     (packed,) = (torch.tensor(x) for x in problem.arrays("y_pred"))
@@ -159,7 +159,7 @@ def _through_triton(problem, fixed_mean=False, mean_bar=True, apart=0):
         return larger[:rows]
 
     structure = STRUCTURES.index(problem.structure)
-    made = {"mahalanobis": empty(bars[0]), "log_scale": empty(bars[0])}
+    made = {"squared_mahalanobis": empty(bars[0]), "half_log_det": empty(bars[0])}
     made["variance"] = empty(y) if problem.cholesky else None
     made.update(z=empty(y), v=empty(y))
     triton.forward(structure, y_pred, y, *made.values())
@@ -228,9 +228,13 @@ class TestTriton:
     @pytest.mark.parametrize("structure", STRUCTURES)
     def test_the_likelihood(self, interpreter, structure):
         problem = Problem(70, 5, structure, "float64")
-        problem.mahalanobis_bar[:], problem.log_scale_bar[:], problem.mean_bar[:] = 0.5, 1.0, 0.0
+        problem.squared_mahalanobis_bar[:], problem.half_log_det_bar[:], problem.mean_bar[:] = (
+            0.5,
+            1.0,
+            0.0,
+        )
         want = expected(problem)
-        rows = 0.5 * want["mahalanobis"] + want["log_scale"] + 2.5 * oracle.LOG_2PI
+        rows = 0.5 * want["squared_mahalanobis"] + want["half_log_det"] + 2.5 * oracle.LOG_2PI
         found = interpreter(_loss_through_triton, problem, "NegativeLogLikelihood")
         np.testing.assert_allclose(found[0], rows.mean(), rtol=1e-13)
         np.testing.assert_allclose(found[1], -want["y_pred_bar"][:, :5] / 70, rtol=1e-11)
@@ -238,7 +242,7 @@ class TestTriton:
 
     def test_the_balanced_likelihood_has_a_fixed_mean_and_variances(self, interpreter):
         problem = Problem(70, 5, "cholesky", "float64")
-        problem.mahalanobis_bar[:], problem.log_scale_bar[:] = 0.5, 1.0
+        problem.squared_mahalanobis_bar[:], problem.half_log_det_bar[:] = 0.5, 1.0
         sigma = np.sqrt(expected(problem)["variance"])
         residual = problem.y - problem.y_pred[:, :5]
         problem.mean_bar = -3.0 * residual / (sigma * sigma.mean(axis=0))
@@ -325,11 +329,16 @@ def _through_pallas(problem, fixed_mean=False, keeps=True):
     """Both passes; without z and v there is no second one."""
     from keras_mvn.kernels.elliptical import pallas
 
-    names = ("y_pred", "y", "mahalanobis_bar", "log_scale_bar", "mean_bar")
+    names = ("y_pred", "y", "squared_mahalanobis_bar", "half_log_det_bar", "mean_bar")
     y_pred, y, *bars = (tensor(x, problem.dtype) for x in problem.arrays(*names))
     about = {"cholesky": problem.cholesky, "interpret": True}
     found = pallas.forward(y_pred, y, variance=problem.cholesky, keeps=keeps, **about)
-    wanted = ["mahalanobis", "log_scale", *["variance"] * problem.cholesky, *["z", "v"] * keeps]
+    wanted = [
+        "squared_mahalanobis",
+        "half_log_det",
+        *["variance"] * problem.cholesky,
+        *["z", "v"] * keeps,
+    ]
     made = dict(zip(wanted, found, strict=True))
     if keeps:
         kept = (made["z"], made["v"])
@@ -413,7 +422,11 @@ class TestJAXDispatch:
         import jax
 
         problem = Problem(9, 5, structure, "float32")
-        problem.mahalanobis_bar[:], problem.log_scale_bar[:], problem.mean_bar[:] = 0.5, 1.0, 0.0
+        problem.squared_mahalanobis_bar[:], problem.half_log_det_bar[:], problem.mean_bar[:] = (
+            0.5,
+            1.0,
+            0.0,
+        )
         y_pred, y = (tensor(x) for x in problem.arrays("y_pred", "y"))
         want = expected(problem)["y_pred_bar"] / 9
         for gradient in (jax.grad(self.value(structure)), jax.jit(jax.grad(self.value(structure)))):
@@ -442,7 +455,7 @@ class TestJAXDispatch:
         try:
             with precision("float64"):
                 problem = Problem(24, 5, structure, "float64")
-                problem.mahalanobis_bar[:], problem.log_scale_bar[:] = 0.5, 1.0
+                problem.squared_mahalanobis_bar[:], problem.half_log_det_bar[:] = 0.5, 1.0
                 problem.mean_bar[:] = 0.0
                 y_pred, y = (
                     tensor(x, "float64").reshape(3, 8, -1) for x in problem.arrays("y_pred", "y")

@@ -101,7 +101,7 @@ def observed_moments(name, y, row):
     return (y - row[:d])[here], sigma[np.ix_(here, here)], len(here)
 
 
-def distance_and_log_scale(name, y, row):
+def distance_and_half_log_det(name, y, row):
     """‖z‖² and ½ log det Σ of what was observed."""
     r, sigma, count = observed_moments(name, y, row)
     if count == 0:
@@ -110,16 +110,16 @@ def distance_and_log_scale(name, y, row):
 
 
 def normal_nll(name, y, row):
-    distance, log_scale = distance_and_log_scale(name, y, row)
-    return 0.5 * distance + log_scale + 0.5 * np.sum(~np.isnan(y)) * oracle.LOG_2PI
+    distance, half_log_det = distance_and_half_log_det(name, y, row)
+    return 0.5 * distance + half_log_det + 0.5 * np.sum(~np.isnan(y)) * oracle.LOG_2PI
 
 
 def student_t_nll(name, y, row):
-    distance, log_scale = distance_and_log_scale(name, y, row)
+    distance, half_log_det = distance_and_half_log_det(name, y, row)
     d = int(np.sum(~np.isnan(y)))
     constant = mpmath.loggamma(NU / 2) - mpmath.loggamma((NU + d) / 2)
     constant += d / 2 * mpmath.log(NU * mpmath.pi)
-    return float(constant) + log_scale + 0.5 * (NU + d) * np.log(1.0 + distance / NU)
+    return float(constant) + half_log_det + 0.5 * (NU + d) * np.log(1.0 + distance / NU)
 
 
 def balanced_mean_gradient(name, y, y_pred):
@@ -362,14 +362,15 @@ class TestElliptical:
 
     @pytest.mark.parametrize("fixed_mean", [False, True])
     @pytest.mark.parametrize(
-        ("used", "d"), [("all", 1), ("all", 4), ("mahalanobis", 4), ("log_scale", 4), ("mean", 4)]
+        ("used", "d"),
+        [("all", 1), ("all", 4), ("squared_mahalanobis", 4), ("half_log_det", 4), ("mean", 4)],
     )
     def test_cotangents(self, name, gaps, fixed_mean, used, d, dtype, rng):
         y, y_pred = batch(19, d, rng, dtype, name)
         y = with_gaps(y, rng) if gaps else y
         bars = {
-            "mahalanobis": rng.normal(size=19),
-            "log_scale": rng.normal(size=19),
+            "squared_mahalanobis": rng.normal(size=19),
+            "half_log_det": rng.normal(size=19),
             "mean": rng.normal(size=(19, d)),
         }
         values = np.where(np.isnan(y), y_pred[:, :d], y)  # as `read_targets` leaves it
@@ -393,10 +394,12 @@ class TestElliptical:
         for i in range(19):
 
             def row_value(row, i=i):
-                distance, log_scale = distance_and_log_scale(name, y[i], row)
+                distance, half_log_det = distance_and_half_log_det(name, y[i], row)
                 return (
-                    bars["mahalanobis"][i] * (used in ("all", "mahalanobis")) * distance
-                    + bars["log_scale"][i] * (used in ("all", "log_scale")) * log_scale
+                    bars["squared_mahalanobis"][i]
+                    * (used in ("all", "squared_mahalanobis"))
+                    * distance
+                    + bars["half_log_det"][i] * (used in ("all", "half_log_det")) * half_log_det
                 )
 
             expected = oracle.complex_step_gradient(row_value, y_pred[i])
@@ -422,14 +425,14 @@ class TestElliptical:
                 PackedParameters.of(tensor(y_pred, dtype), d),
                 fused=True,
             )
-            return ops.sum(tensor(bar, dtype) * (found.mahalanobis + found.log_scale))
+            return ops.sum(tensor(bar, dtype) * (found.squared_mahalanobis + found.half_log_det))
 
         start = np.where(observed, y, y_pred[:, :d])
         _, (gradient,) = value_and_gradients(total, start, dtype=dtype)
         for i in range(19):
             # r = y − mean: the slope by y is that by the mean, reversed.
             expected = -bar[i] * oracle.complex_step_gradient(
-                lambda row, i=i: distance_and_log_scale(name, y[i], row)[0], y_pred[i]
+                lambda row, i=i: distance_and_half_log_det(name, y[i], row)[0], y_pred[i]
             )
             bound = 300 * EPSILON[dtype]
             unit = np.abs(expected[:d]).max()

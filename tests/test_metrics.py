@@ -17,7 +17,7 @@ ALL = [
     metrics.RootMeanSquaredError,
     metrics.Coverage,
     metrics.CoverageError,
-    metrics.MeanLogScale,
+    metrics.MeanHalfLogDet,
 ]
 
 
@@ -28,7 +28,7 @@ def expected(cls, y, y_pred, weight):
         return np.sqrt(np.average(square, weights=weight))
     if cls is metrics.NegativeLogLikelihood:
         return np.average(oracle_nll("cholesky", y, y_pred), weights=weight)
-    if cls is metrics.MeanLogScale:
+    if cls is metrics.MeanHalfLogDet:
         log_det = np.linalg.slogdet(normal.covariance)[1]
         return np.average(0.5 * log_det, weights=weight)
     r = y - normal.mean
@@ -115,7 +115,7 @@ class TestEvery:
         assert all(again.get_config()[key] != default[key] for key in changed)
 
     def test_those_that_have_a_better_say_so(self, cls):
-        undirected = cls in (metrics.Coverage, metrics.MeanLogScale)
+        undirected = cls in (metrics.Coverage, metrics.MeanHalfLogDet)
         assert getattr(cls(), "_direction", None) == (None if undirected else "down")
 
 

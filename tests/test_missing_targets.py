@@ -159,11 +159,11 @@ class TestMetrics:
         got = self.result(metric, y, y_pred, weight)
         np.testing.assert_allclose(got, np.sqrt(self.mean_of(squared, each)), rtol=1e-5)
 
-    def test_mean_log_scale_is_that_of_all_targets(self, data):
+    def test_mean_half_log_det_is_that_of_all_targets(self, data):
         """Of rows in which anything was observed."""
         y, y_pred, _, sigma, weight = data
         values = np.where(np.isnan(y).all(axis=1), NAN, 0.5 * np.linalg.slogdet(sigma)[1])
-        metric = kmvn.metrics.MeanLogScale(missing="marginalize")
+        metric = kmvn.metrics.MeanHalfLogDet(missing="marginalize")
         got = self.result(metric, y, y_pred, weight)
         np.testing.assert_allclose(got, self.mean_of(values, weight), rtol=1e-5)
 

@@ -19,8 +19,8 @@ from keras_mvn.regularizers import (
     ConditionNumber,
     CovarianceL1,
     CovarianceL2,
+    HalfLogDet,
     InverseWishart,
-    LogVolume,
     Shrinkage,
 )
 
@@ -112,9 +112,9 @@ CASES = {
         ConditionNumber(0.7, threshold=3.0),
         lambda s: 0.7 * max(0.0, log_mean_inflation(s) - np.log(16 / 12)),
     ),
-    "log volume": (LogVolume(0.7), lambda s: 0.35 * log_det(s)),
+    "log volume": (HalfLogDet(0.7), lambda s: 0.35 * log_det(s)),
     "log volume in units": (
-        LogVolume(-0.7, units=[1.0, 2.0, 5.0]),
+        HalfLogDet(-0.7, target_scale=[1.0, 2.0, 5.0]),
         lambda s: -0.7 * (0.5 * log_det(s) - np.log(10.0)),
     ),
 }
@@ -230,7 +230,7 @@ def test_a_fixed_target_in_other_units_gives_the_same(unit, rng):
     for penalty, formula in (
         (Shrinkage(0.7, target), CASES["shrinkage to a matrix"][1]),
         (InverseWishart(5.5, 4 * target, rows=10), CASES["inverse-wishart"][1]),
-        (LogVolume(-0.7, units=[1.0, 2.0 * unit, 5.0]), CASES["log volume in units"][1]),
+        (HalfLogDet(-0.7, target_scale=[1.0, 2.0 * unit, 5.0]), CASES["log volume in units"][1]),
     ):
         expected = of_rows(formula, "cholesky", scale, shape_params)
         got = numpy(penalty_of(penalty, "cholesky", tensor(scale * units), tensor(shape_params)))
@@ -277,7 +277,7 @@ class TestWhatTheMinimumIs:
                 InverseWishart.from_mode(TARGET, 10, n),
                 (s + 10 * TARGET) / (n + 10),
             ),
-            "log volume": (LogVolume(c), s / n / (1 + c)),
+            "log volume": (HalfLogDet(c), s / n / (1 + c)),
         }[which]
         np.testing.assert_allclose(self.stationary(penalty, sigma), 0.0, atol=1e-12)
         assert np.abs(self.stationary(penalty, 1.01 * sigma)).max() > 1e-3
@@ -452,9 +452,9 @@ class TestArguments:
             (lambda: Shrinkage(0.1, [[1.0, np.nan], [np.nan, 1.0]]), "target holds 2 values"),
             (lambda: ConditionNumber(1.0, threshold=0.5), "threshold=0.5 must be a number ≥ 1"),
             (lambda: ConditionNumber(-1.0), "strength=-1.0"),
-            (lambda: LogVolume(-1.0), "nothing would hold it back"),
-            (lambda: LogVolume(-1.5), "strength=-1.5"),
-            (lambda: LogVolume(1.0, units=[1.0, 0.0]), "positive numbers"),
+            (lambda: HalfLogDet(-1.0), "nothing would hold it back"),
+            (lambda: HalfLogDet(-1.5), "strength=-1.5"),
+            (lambda: HalfLogDet(1.0, target_scale=[1.0, 0.0]), "positive numbers"),
         ],
     )  # fmt: skip
     def test_bad_ones_are_named(self, make, message):
@@ -466,7 +466,7 @@ class TestArguments:
         [
             Shrinkage(0.1, np.eye(2)),
             InverseWishart(9, np.eye(2), 10),
-            LogVolume(0.1, units=[1.0, 2.0]),
+            HalfLogDet(0.1, target_scale=[1.0, 2.0]),
         ],
         ids=lambda p: type(p).__name__,
     )
@@ -495,7 +495,7 @@ class TestArguments:
         InverseWishart(6.0, np.eye(4), rows=10),
         Shrinkage(0.7),
         ConditionNumber(0.7),
-        LogVolume(0.7),
+        HalfLogDet(0.7),
     ],
     ids=lambda p: type(p).__name__,
 )

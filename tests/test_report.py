@@ -662,7 +662,7 @@ class TestFiles:
         assert all("scope" in attrs for tag, attrs in tags if tag == "th")
         assert all(attrs.get("aria-label") for tag, attrs in tags if tag == "svg")
         for _, attrs in tags:
-            for name in ("aria-labelledby", "for"):
+            for name in ("aria-labeledby", "for"):
                 assert attrs.get(name, ids[0]) in ids
             if attrs.get("href", "").startswith("#"):
                 assert attrs["href"][1:] in ids

@@ -243,7 +243,7 @@ class TestKinds:
         with pytest.raises(TableError, match="--as x=date: its cells are numbers from 1 to 3"):
             decide(codes, "date")
         with pytest.raises(TableError, match="expected one of"):
-            decide(codes, "colour")
+            decide(codes, "color")
 
     def test_numbers_of_rows_are_dropped_by_name(self):
         profile = profiled([str(i) for i in range(50)])
@@ -409,7 +409,7 @@ class TestQuestions:
     @pytest.mark.parametrize(
         ("change", "match"),
         [
-            ({"features": ("size", "colour")}, "--features.*'colour'.*Did you mean 'color'"),
+            ({"features": ("size", "color")}, "--features.*'color'.*Did you mean 'color'"),
             ({"features": ("a", "size")}, "'a' is a target too"),
             ({"features": ("size", "color"), "drop": ("color",)}, "--features: 'color' .* --drop"),
             ({"drop": ("what",)}, "--drop"),

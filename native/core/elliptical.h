@@ -3,7 +3,7 @@
 // A row of y_pred is [mean (d) | scale (d) | shape (k)], Σ = S R S with S = diag(scale). With
 // u = (y - mean)/scale and z the whitened u, z ~ N(0, I) under the model,
 //
-//     mahalanobis = ‖z‖²,   log_scale = ½ log det Σ,   v = ½ ∂‖z‖²/∂u.
+//     squared_mahalanobis = ‖z‖²,   half_log_det = ½ log det Σ,   v = ½ ∂‖z‖²/∂u.
 //
 // Structures of which N, strictly lower triangular, is the shape, row by row, k = d(d - 1)/2:
 //
@@ -38,25 +38,25 @@ typedef struct {
   const void* y_pred;
   const void* y;         // (rows, d)
   const void* observed;  // (rows, d), 1 or 0; NULL: all
-  void* mahalanobis;     // (rows,)
-  void* log_scale;       // (rows,)
+  void* squared_mahalanobis;  // (rows,)
+  void* half_log_det;         // (rows,)
   void* variance;        // (rows, d), the diagonal of Σ; NULL: not wanted (and not of a precision)
   void* z;               // (rows, kmvn_kept); NULL with v: only the values are wanted
   void* v;               // (rows, d)
 } kmvn_forward;
 
-// Of the backward pass: y_pred_bar for the cotangents of mahalanobis, log_scale and mean.
+// The backward pass: y_pred_bar from the cotangents of squared_mahalanobis, half_log_det and mean.
 typedef struct {
   int32_t structure;
-  int32_t fixed_mean;  // not zero: mahalanobis counts as independent of the mean
+  int32_t fixed_mean;  // not zero: squared_mahalanobis counts as independent of the mean
   int64_t rows, d, k, stride;
   const void* y_pred;
   const void* y;
   const void* observed;
   const void* z;
   const void* v;
-  const void* mahalanobis_bar;  // (rows,)
-  const void* log_scale_bar;    // (rows,)
+  const void* squared_mahalanobis_bar;  // (rows,)
+  const void* half_log_det_bar;         // (rows,)
   const void* mean_bar;         // (rows, d), of the mean itself; NULL: none
   void* y_pred_bar;             // (rows, 2 d + k), contiguous
 } kmvn_backward;

@@ -30,43 +30,43 @@ class RowWithGaps {
   void read(const T* row, const T* y, const T* observed) {
     const T *mean = row, *scale = row + d_, *n = row + 2 * d_;
     chosen_.clear();
-    log_scale_ = 0;
+    half_log_det_ = 0;
     for (int64_t i = 0; i < d_; ++i) {
       const bool here = observed[i] > 0;
       if (here == (structure_ == KMVN_CHOLESKY)) chosen_.push_back(i);
       u_[i] = here ? (double(y[i]) - double(mean[i])) / double(scale[i]) : 0.0;
-      if (here) log_scale_ += std::log(double(scale[i]));
+      if (here) half_log_det_ += std::log(double(scale[i]));
       for (int64_t j = 0; j < i; ++j) a_[i * d_ + j] = double(*n++);
       a_[i * d_ + i] = 1.0;
       for (int64_t j = i + 1; j < d_; ++j) a_[i * d_ + j] = 0.0;
     }
     orthogonalize();
     structure_ == KMVN_CHOLESKY ? whiten_by_rows() : whiten_by_columns(observed);
-    mahalanobis_ = 0;
-    for (int64_t i = 0; i < d_; ++i) mahalanobis_ += z_[i] * z_[i];
+    squared_mahalanobis_ = 0;
+    for (int64_t i = 0; i < d_; ++i) squared_mahalanobis_ += z_[i] * z_[i];
   }
 
-  double mahalanobis() const { return mahalanobis_; }
-  double log_scale() const { return log_scale_; }
+  double squared_mahalanobis() const { return squared_mahalanobis_; }
+  double half_log_det() const { return half_log_det_; }
   const std::vector<double>& z() const { return z_; }
   const std::vector<double>& v() const { return v_; }
 
-  // N_bar for the cotangents of mahalanobis and log_scale, packed.
-  void shape_bar(double mahalanobis_bar, double log_scale_bar, T* to) {
+  // N_bar for the cotangents of squared_mahalanobis and half_log_det, packed.
+  void shape_bar(double squared_mahalanobis_bar, double half_log_det_bar, T* to) {
     const bool by_rows = structure_ == KMVN_CHOLESKY;
     const auto& left = by_rows ? v_ : z_;
     const auto& right = by_rows ? z_ : u_;
-    const double factor = (by_rows ? -2.0 : 2.0) * mahalanobis_bar;
+    const double factor = (by_rows ? -2.0 : 2.0) * squared_mahalanobis_bar;
     for (int64_t i = 0; i < d_; ++i)
       for (int64_t j = 0; j < i; ++j) a_[i * d_ + j] = factor * left[i] * right[j];
-    gradient_of_log_det();
+    gradient_of_half_log_det();
     for (int64_t c = 0; c < int64_t(chosen_.size()); ++c) {
       const double* g = &q_[c * d_];
       const int64_t at = chosen_[size_t(c)];
       if (by_rows)
-        for (int64_t j = 0; j < at; ++j) a_[at * d_ + j] += log_scale_bar * g[j];
+        for (int64_t j = 0; j < at; ++j) a_[at * d_ + j] += half_log_det_bar * g[j];
       else
-        for (int64_t i = at + 1; i < d_; ++i) a_[i * d_ + at] += log_scale_bar * g[i];
+        for (int64_t i = at + 1; i < d_; ++i) a_[i * d_ + at] += half_log_det_bar * g[i];
     }
     for (int64_t i = 0; i < d_; ++i)
       for (int64_t j = 0; j < i; ++j) *to++ = T(a_[i * d_ + j]);
@@ -91,7 +91,7 @@ class RowWithGaps {
         }
       const double norm = std::sqrt(inner(q, q));
       t(c, c) = norm;
-      log_scale_ += std::log(norm);
+      half_log_det_ += std::log(norm);
       for (int64_t i = 0; i < d_; ++i) q[i] /= norm;
     }
   }
@@ -143,7 +143,7 @@ class RowWithGaps {
   }
 
   // G = Q T⁻ᵀ in place of Q, by G Tᵀ = Q from the last column.
-  void gradient_of_log_det() {
+  void gradient_of_half_log_det() {
     const int64_t m = int64_t(chosen_.size());
     for (int64_t c = m - 1; c >= 0; --c) {
       double* g = &q_[c * d_];
@@ -165,7 +165,7 @@ class RowWithGaps {
   int64_t d_;
   std::vector<double> a_, q_, t_, u_, z_, v_, w_;
   std::vector<int64_t> chosen_;
-  double mahalanobis_ = 0, log_scale_ = 0;
+  double squared_mahalanobis_ = 0, half_log_det_ = 0;
 };
 
 }  // namespace KMVN_TARGET

@@ -61,8 +61,8 @@ void location_scale_bars_by(const kmvn_backward& a, int64_t row, T* u) {
   const T* const of_mean = a.mean_bar ? static_cast<const T*>(a.mean_bar) + row * d : nullptr;
   T *const mean_bar = static_cast<T*>(a.y_pred_bar) + row * (2 * d + a.k),
     *const scale_bar = mean_bar + d;
-  const T twice = 2 * static_cast<const T*>(a.mahalanobis_bar)[row],
-          log_bar = static_cast<const T*>(a.log_scale_bar)[row];
+  const T twice = 2 * static_cast<const T*>(a.squared_mahalanobis_bar)[row],
+          log_bar = static_cast<const T*>(a.half_log_det_bar)[row];
   for (int64_t i = 0; i < d; ++i) {
     const By over(scale[i]);
     const T u_i = over(y[i] - mean[i]), along = twice * v[i];

@@ -73,7 +73,8 @@ class LowRankForward {
       : a_(a), d_(a.d), rank_(a.k / a.d), targets_(vectors_for<T>(a.d)),
         length_(targets_ + vectors_for<T>(rank_)), y_pred_(static_cast<const T*>(a.y_pred)),
         y_(static_cast<const T*>(a.y)), observed_(static_cast<const T*>(a.observed)),
-        mahalanobis_(static_cast<T*>(a.mahalanobis)), log_scale_(static_cast<T*>(a.log_scale)),
+        squared_mahalanobis_(static_cast<T*>(a.squared_mahalanobis)),
+        half_log_det_(static_cast<T*>(a.half_log_det)),
         variance_(static_cast<T*>(a.variance)), z_(static_cast<T*>(a.z)), v_(static_cast<T*>(a.v)) {}
 
   void rows(int64_t begin, int64_t end) const {
@@ -82,10 +83,10 @@ class LowRankForward {
     Vector<T>*const squares = columns + (rank_ + 1) * length_, *const part = squares + rank_;
     for (int64_t row = begin; row < end; ++row) {
       const T log_scale = read(row, columns, part);
-      const double log_det = orthogonalize(columns, squares);
+      const double half_log_det = orthogonalize(columns, squares);
       const Vector<T>* const residual = columns + rank_ * length_;
-      mahalanobis_[row] = inner<T>(residual, residual, length_);
-      log_scale_[row] = log_scale + T(log_det);
+      squared_mahalanobis_[row] = inner<T>(residual, residual, length_);
+      half_log_det_[row] = log_scale + T(half_log_det);
       if (v_)
         for_each_vector<T>(d_, [&](int64_t i, int count) {
           store_up_to<T>(v_ + row * d_ + i, residual[i / lanes<T>], count);
@@ -134,19 +135,19 @@ class LowRankForward {
 
   // Takes each column off those after it; ½ log det C.
   double orthogonalize(Vector<T>* columns, Vector<T>* squares) const {
-    HalfLog log_det;
+    HalfLog half_log_det;
     for (int64_t k = 0; k < rank_; ++k) {
       const Vector<T>* const x = columns + k * length_;
       const T square = inner<T>(x, x, length_);
       squares[k] = broadcast<T>(square);
-      log_det.multiply(double(square));
+      half_log_det.multiply(double(square));
       for (int64_t j = k + 1; j <= rank_; ++j) {
         Vector<T>* const other = columns + j * length_;
         const T along = inner<T>(x, other, length_) / square;
         for (int64_t b = 0; b < length_; ++b) other[b] -= along * x[b];
       }
     }
-    return log_det.value();
+    return half_log_det.value();
   }
 
   // a and C⁻¹ = T⁻¹ T⁻ᵀ, which are in the last places of the columns.
@@ -167,20 +168,22 @@ class LowRankForward {
   const kmvn_forward& a_;
   const int64_t d_, rank_, targets_, length_;
   const T *y_pred_, *y_, *observed_;
-  T *mahalanobis_, *log_scale_, *variance_, *z_, *v_;
+  T *squared_mahalanobis_, *half_log_det_, *variance_, *z_, *v_;
 };
 
 // --- backward ------------------------------------------------------------------------------------
 
-// V_bar = log_scale_bar V C⁻¹ - 2 mahalanobis_bar v aᵀ.
+// V_bar = half_log_det_bar V C⁻¹ - 2 squared_mahalanobis_bar v aᵀ.
 template <class T>
 class LowRankBackward {
  public:
   explicit LowRankBackward(const kmvn_backward& a)
       : a_(a), d_(a.d), rank_(a.k / a.d), y_pred_(static_cast<const T*>(a.y_pred)),
         observed_(static_cast<const T*>(a.observed)), z_(static_cast<const T*>(a.z)),
-        v_(static_cast<const T*>(a.v)), mahalanobis_bar_(static_cast<const T*>(a.mahalanobis_bar)),
-        log_scale_bar_(static_cast<const T*>(a.log_scale_bar)), to_(static_cast<T*>(a.y_pred_bar)) {}
+        v_(static_cast<const T*>(a.v)),
+        squared_mahalanobis_bar_(static_cast<const T*>(a.squared_mahalanobis_bar)),
+        half_log_det_bar_(static_cast<const T*>(a.half_log_det_bar)),
+        to_(static_cast<T*>(a.y_pred_bar)) {}
 
   void rows(int64_t begin, int64_t end) const {
     Vector<T>* const part = workspace<T>(size_t(2 * rank_ + vectors_for<T>(d_)));
@@ -197,7 +200,7 @@ class LowRankBackward {
     const T *const v = y_pred_ + row * a_.stride + 2 * d_, *const v_end = v + k;
     T *const to = to_ + row * (2 * d_ + k) + 2 * d_, *const to_end = to + k;
     const T *const a = z_ + row * rank_ * (1 + rank_), *const c_inverse = a + rank_;
-    const T factor = -2 * mahalanobis_bar_[row], log_bar = log_scale_bar_[row];
+    const T factor = -2 * squared_mahalanobis_bar_[row], log_bar = half_log_det_bar_[row];
     const Vector<T> zero{};
     for_each_vector<T>(d_, [&](int64_t i, int count) {
       rows_to_lanes<T>(v + i * rank_, rank_, count, rank_, v_end, part);
@@ -218,7 +221,7 @@ class LowRankBackward {
 
   const kmvn_backward& a_;
   const int64_t d_, rank_;
-  const T *y_pred_, *observed_, *z_, *v_, *mahalanobis_bar_, *log_scale_bar_;
+  const T *y_pred_, *observed_, *z_, *v_, *squared_mahalanobis_bar_, *half_log_det_bar_;
   T* to_;
 };
 

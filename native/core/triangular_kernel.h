@@ -31,7 +31,8 @@ class TriangularForward {
   explicit TriangularForward(const kmvn_forward& a)
       : a_(a), d_(a.d), k_(a.k), y_pred_(static_cast<const T*>(a.y_pred)),
         y_(static_cast<const T*>(a.y)), observed_(static_cast<const T*>(a.observed)),
-        mahalanobis_(static_cast<T*>(a.mahalanobis)), log_scale_(static_cast<T*>(a.log_scale)),
+        squared_mahalanobis_(static_cast<T*>(a.squared_mahalanobis)),
+        half_log_det_(static_cast<T*>(a.half_log_det)),
         variance_(static_cast<T*>(a.variance)), z_(static_cast<T*>(a.z)), v_(static_cast<T*>(a.v)) {}
 
   void rows(int64_t begin, int64_t end) const {
@@ -60,8 +61,8 @@ class TriangularForward {
     for (int64_t i = 0; i < d_; ++i) q += z[i] * z[i];
     const Vector<T> log_scale = scales.log();
     for (int l = 0; l < count; ++l) {
-      mahalanobis_[row + l] = q[l];
-      log_scale_[row + l] =
+      squared_mahalanobis_[row + l] = q[l];
+      half_log_det_[row + l] =
           scales.ordinary(l) ? log_scale[l] : sum_of_logs(from + l * a_.stride + d_, d_);
     }
     if (z_) lanes_to_rows<T>(z, d_, count, z_ + end * d_, z_ + row * d_);
@@ -89,8 +90,8 @@ class TriangularForward {
       const T* const observed = observed_ + row * d_;
       if (!has_gaps(observed, d_)) continue;
       marginal.read(y_pred_ + row * a_.stride, y_ + row * d_, observed);
-      mahalanobis_[row] = T(marginal.mahalanobis());
-      log_scale_[row] = T(marginal.log_scale());
+      squared_mahalanobis_[row] = T(marginal.squared_mahalanobis());
+      half_log_det_[row] = T(marginal.half_log_det());
       for (int64_t i = 0; z_ && i < d_; ++i) z_[row * d_ + i] = T(marginal.z()[size_t(i)]);
       for (int64_t i = 0; v_ && i < d_; ++i) v_[row * d_ + i] = T(marginal.v()[size_t(i)]);
     }
@@ -99,7 +100,7 @@ class TriangularForward {
   const kmvn_forward& a_;
   int64_t d_, k_;
   const T *y_pred_, *y_, *observed_;
-  T *mahalanobis_, *log_scale_, *variance_, *z_, *v_;
+  T *squared_mahalanobis_, *half_log_det_, *variance_, *z_, *v_;
 };
 
 // --- backward ------------------------------------------------------------------------------------
@@ -111,8 +112,9 @@ class TriangularBackward {
       : a_(a), d_(a.d), width_(2 * a.d + a.k),
         y_pred_(static_cast<const T*>(a.y_pred)), y_(static_cast<const T*>(a.y)),
         observed_(static_cast<const T*>(a.observed)), z_(static_cast<const T*>(a.z)),
-        v_(static_cast<const T*>(a.v)), mahalanobis_bar_(static_cast<const T*>(a.mahalanobis_bar)),
-        log_scale_bar_(static_cast<const T*>(a.log_scale_bar)),
+        v_(static_cast<const T*>(a.v)),
+        squared_mahalanobis_bar_(static_cast<const T*>(a.squared_mahalanobis_bar)),
+        half_log_det_bar_(static_cast<const T*>(a.half_log_det_bar)),
         to_(static_cast<T*>(a.y_pred_bar)) {}
 
   void rows(int64_t begin, int64_t end) const {
@@ -127,12 +129,12 @@ class TriangularBackward {
   }
 
  private:
-  // N_bar_ij = ∓2 mahalanobis_bar left_i right_j. Rows of N are written in whole vectors where what
-  // stands behind them is still to be written.
+  // N_bar_ij = ∓2 squared_mahalanobis_bar left_i right_j. Rows of N are written in whole vectors
+  // where what stands behind them is still to be written.
   void outer_product(int64_t row, const T* right, bool another) const {
     const bool cholesky = a_.structure == KMVN_CHOLESKY;
     const T* const left = (cholesky ? v_ : z_) + row * d_;
-    const T factor = (cholesky ? T(-2) : T(2)) * mahalanobis_bar_[row];
+    const T factor = (cholesky ? T(-2) : T(2)) * squared_mahalanobis_bar_[row];
     T* to = to_ + row * width_ + 2 * d_;
     const T* const end = to_ + row * width_ + width_ + (another ? width_ : 0);
     for (int64_t i = 1; i < d_; to += i, ++i) {
@@ -150,14 +152,14 @@ class TriangularBackward {
       const T* const observed = observed_ + row * d_;
       if (!has_gaps(observed, d_)) continue;
       marginal.read(y_pred_ + row * a_.stride, y_ + row * d_, observed);
-      marginal.shape_bar(double(mahalanobis_bar_[row]), double(log_scale_bar_[row]),
+      marginal.shape_bar(double(squared_mahalanobis_bar_[row]), double(half_log_det_bar_[row]),
                          to_ + row * width_ + 2 * d_);
     }
   }
 
   const kmvn_backward& a_;
   int64_t d_, width_;
-  const T *y_pred_, *y_, *observed_, *z_, *v_, *mahalanobis_bar_, *log_scale_bar_;
+  const T *y_pred_, *y_, *observed_, *z_, *v_, *squared_mahalanobis_bar_, *half_log_det_bar_;
   T* to_;
 };
 

@@ -158,7 +158,7 @@ XLA_FFI_Error* call(XLA_FFI_CallFrame* frame, const Arguments& arguments,
 
 }  // namespace
 
-// (y_pred, y[, observed]) → (mahalanobis, log_scale, [variance,] [z, v])
+// (y_pred, y[, observed]) → (squared_mahalanobis, half_log_det, [variance,] [z, v])
 extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_forward(XLA_FFI_CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
   const int64_t given = frame->args.size, results = frame->rets.size;
@@ -176,15 +176,15 @@ extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_forward(XLA_FFI_CallFrame
                             !has(frame, result_buffer(frame, values + 1), a.rows, a.d))))
     return fail(frame->api, mismatch);
   a.observed = given > 2 ? argument(frame, 2).data : nullptr;
-  a.mahalanobis = result(frame, 0);
-  a.log_scale = result(frame, 1);
+  a.squared_mahalanobis = result(frame, 0);
+  a.half_log_det = result(frame, 1);
   a.variance = variance ? result(frame, 2) : nullptr;
   a.z = results > values ? result(frame, values) : nullptr;
   a.v = results > values ? result(frame, values + 1) : nullptr;
   return call(frame, a, kmvn_elliptical_forward_f32, kmvn_elliptical_forward_f64);
 }
 
-// (y_pred, y, z, v, mahalanobis_bar, log_scale_bar, mean_bar[, observed]) → y_pred_bar
+// (y_pred, y, z, v, squared_mahalanobis_bar, half_log_det_bar, mean_bar[, observed]) → y_pred_bar
 extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_backward(XLA_FFI_CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
   const int64_t given = frame->args.size;
@@ -202,8 +202,8 @@ extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_backward(XLA_FFI_CallFram
     return fail(frame->api, mismatch);
   a.z = argument(frame, 2).data;
   a.v = argument(frame, 3).data;
-  a.mahalanobis_bar = argument(frame, 4).data;
-  a.log_scale_bar = argument(frame, 5).data;
+  a.squared_mahalanobis_bar = argument(frame, 4).data;
+  a.half_log_det_bar = argument(frame, 5).data;
   a.mean_bar = argument(frame, 6).data;
   a.observed = given > 7 ? argument(frame, 7).data : nullptr;
   a.y_pred_bar = result(frame, 0);

@@ -293,8 +293,8 @@ void forward(void* kernel, TF_OpKernelContext* context) {
   if (!call.ok() || !call.read_sizes(a) || !call.has_observed(2, a)) return;
   a.structure = settings.structure;
   a.observed = call.input(2);
-  a.mahalanobis = call.output(a.rows, vector);
-  a.log_scale = call.output(a.rows, vector);
+  a.squared_mahalanobis = call.output(a.rows, vector);
+  a.half_log_det = call.output(a.rows, vector);
   a.z = call.output(a.rows, kmvn_kept(a.structure, a.d, a.k));
   a.v = call.output(a.rows, a.d);
   a.variance = settings.variance ? call.output(a.rows, a.d) : nullptr;
@@ -316,8 +316,8 @@ void backward(void* kernel, TF_OpKernelContext* context) {
     return;
   a.z = call.input(2);
   a.v = call.input(3);
-  a.mahalanobis_bar = call.input(4);
-  a.log_scale_bar = call.input(5);
+  a.squared_mahalanobis_bar = call.input(4);
+  a.half_log_det_bar = call.input(5);
   a.mean_bar = call.input(6);
   a.observed = call.input(7);
   a.y_pred_bar = call.output(a.rows, a.stride);
@@ -437,12 +437,14 @@ bool register_all() {
   const char* const forward_attributes[] = {"T: {float, double}", "gaps: int >= 0",
                                             "structure: int", "variance: int >= 0", "threads: int"};
   const char* const forward_inputs[] = {"y_pred: T", "y: T", "observed: gaps * T"};
-  const char* const forward_outputs[] = {"mahalanobis: T", "log_scale: T", "z: T", "v: T",
+  const char* const forward_outputs[] = {"squared_mahalanobis: T", "half_log_det: T", "z: T",
+                                         "v: T",
                                          "variances: variance * T"};  // one or none
   const char* const backward_attributes[] = {"T: {float, double}", "gaps: int >= 0",
                                              "structure: int", "fixed_mean: int", "threads: int"};
   const char* const backward_inputs[] = {"y_pred: T", "y: T", "z: T", "v: T",
-                                         "mahalanobis_bar: T", "log_scale_bar: T", "mean_bar: T",
+                                         "squared_mahalanobis_bar: T", "half_log_det_bar: T",
+                                         "mean_bar: T",
                                          "observed: gaps * T"};
   const char* const backward_outputs[] = {"y_pred_bar: T"};
   const char* const parameters_attributes[] = {"T: {float, double}", "radius: float",

@@ -47,7 +47,7 @@ namespace {
 
 template <class S>
 struct Truth {
-  S mahalanobis, log_scale;
+  S squared_mahalanobis, half_log_det;
   std::vector<S> v, z;  // z only if nothing is missing
 };
 
@@ -116,8 +116,8 @@ Truth<S> truth(int structure, const std::vector<S>& row, const std::vector<Real>
     w[i] = (S(y[at]) - row[at]) / row[size_t(d) + at];
     for (int64_t l = 0; l < i; ++l) w[i] -= factor[i][l] * w[l];
     w[i] /= factor[i][i];
-    found.mahalanobis += w[i] * w[i];
-    found.log_scale += std::log(row[size_t(d) + at]) + std::log(factor[i][i]);
+    found.squared_mahalanobis += w[i] * w[i];
+    found.half_log_det += std::log(row[size_t(d) + at]) + std::log(factor[i][i]);
   }
   for (int64_t i = m - 1; i >= 0; --i) {
     x[i] = w[i];
@@ -166,9 +166,10 @@ template <class T>
 struct Batch {
   explicit Batch(const Shape& s, unsigned seed = 0)
       : shape(s), y_pred(s.y_pred_size(), s.edge), y(numbers(s), s.edge),
-        observed(s.gaps ? numbers(s) : 0, s.edge), mahalanobis_bar(size_t(s.rows), s.edge),
-        log_scale_bar(size_t(s.rows), s.edge), mean_bar(s.with_mean_bar ? numbers(s) : 0, s.edge),
-        mahalanobis(size_t(s.rows), s.edge), log_scale(size_t(s.rows), s.edge),
+        observed(s.gaps ? numbers(s) : 0, s.edge), squared_mahalanobis_bar(size_t(s.rows), s.edge),
+        half_log_det_bar(size_t(s.rows), s.edge),
+        mean_bar(s.with_mean_bar ? numbers(s) : 0, s.edge),
+        squared_mahalanobis(size_t(s.rows), s.edge), half_log_det(size_t(s.rows), s.edge),
         variance(s.structure != KMVN_PRECISION_CHOLESKY ? numbers(s) : 0, s.edge),
         z(size_t(s.rows * s.kept()), s.edge),
         v(numbers(s), s.edge), y_pred_bar(size_t(s.rows * s.width()), s.edge) {
@@ -191,8 +192,8 @@ struct Batch {
       if (s.rows > 0) observed[size_t(i)] = T(1);
       if (s.rows > 1) observed[size_t(s.d + i)] = T(0);
     }
-    fill(mahalanobis_bar, [&] { return normal(random); });
-    fill(log_scale_bar, [&] { return normal(random); });
+    fill(squared_mahalanobis_bar, [&] { return normal(random); });
+    fill(half_log_det_bar, [&] { return normal(random); });
     fill(mean_bar, [&] { return normal(random); });
   }
 
@@ -208,8 +209,8 @@ struct Batch {
     a.y_pred = y_pred.data();
     a.y = y.data();
     a.observed = shape.gaps ? observed.data() : nullptr;
-    a.mahalanobis = mahalanobis.data();
-    a.log_scale = log_scale.data();
+    a.squared_mahalanobis = squared_mahalanobis.data();
+    a.half_log_det = half_log_det.data();
     a.variance = variance.size() ? variance.data() : nullptr;
     a.z = z.data();
     a.v = v.data();
@@ -229,8 +230,8 @@ struct Batch {
     a.observed = shape.gaps ? observed.data() : nullptr;
     a.z = z.data();
     a.v = v.data();
-    a.mahalanobis_bar = mahalanobis_bar.data();
-    a.log_scale_bar = log_scale_bar.data();
+    a.squared_mahalanobis_bar = squared_mahalanobis_bar.data();
+    a.half_log_det_bar = half_log_det_bar.data();
     a.mean_bar = shape.with_mean_bar ? mean_bar.data() : nullptr;
     a.y_pred_bar = y_pred_bar.data();
     return a;
@@ -242,7 +243,7 @@ struct Batch {
   }
 
   std::vector<const Guarded<T>*> results() const {
-    return {&mahalanobis, &log_scale, &variance, &z, &v, &y_pred_bar};
+    return {&squared_mahalanobis, &half_log_det, &variance, &z, &v, &y_pred_bar};
   }
   bool untouched_around() const {
     const auto good = [](const Guarded<T>* x) { return x->untouched_around(); };
@@ -251,8 +252,8 @@ struct Batch {
   }
 
   Shape shape;
-  Guarded<T> y_pred, y, observed, mahalanobis_bar, log_scale_bar, mean_bar;
-  Guarded<T> mahalanobis, log_scale, variance, z, v, y_pred_bar;
+  Guarded<T> y_pred, y, observed, squared_mahalanobis_bar, half_log_det_bar, mean_bar;
+  Guarded<T> squared_mahalanobis, half_log_det, variance, z, v, y_pred_bar;
 };
 
 template <class T>
@@ -293,9 +294,11 @@ void check_values(const Batch<T>& b, int64_t row) {
   const Shape& s = b.shape;
   const Row<T> from(b, row);
   const auto expected = truth<Real>(s.structure, from.y_pred, from.y, from.observed);
-  check_close(b.mahalanobis[row], expected.mahalanobis, bound<T>, "mahalanobis", row);
-  check_close(b.log_scale[row], expected.log_scale, bound<T>, "log_scale", row);
-  const Real unit = std::sqrt(expected.mahalanobis);  // z and v are not small where it is large
+  check_close(b.squared_mahalanobis[row], expected.squared_mahalanobis, bound<T>,
+              "squared_mahalanobis", row);
+  check_close(b.half_log_det[row], expected.half_log_det, bound<T>, "half_log_det", row);
+  // z and v are not small where it is large.
+  const Real unit = std::sqrt(expected.squared_mahalanobis);
   for (int64_t i = 0; i < s.d; ++i) {
     check_close(b.v[row * s.d + i], expected.v[i], bound<T>, "v", row, unit);
     if (!expected.z.empty())
@@ -328,8 +331,8 @@ void check_gradient(const Batch<T>& b, int64_t row) {
     moved[size_t(i)] += std::complex<Real>(0, step);
     const auto found = truth<std::complex<Real>>(s.structure, moved, from.y, from.observed);
     moved[size_t(i)] = from.y_pred[size_t(i)];
-    Real slope = (Real(b.mahalanobis_bar[row]) * found.mahalanobis.imag() +
-                  Real(b.log_scale_bar[row]) * found.log_scale.imag()) / step;
+    Real slope = (Real(b.squared_mahalanobis_bar[row]) * found.squared_mahalanobis.imag() +
+                  Real(b.half_log_det_bar[row]) * found.half_log_det.imag()) / step;
     if (i < s.d && s.fixed_mean) slope = 0;
     if (i < s.d && s.with_mean_bar) slope += Real(b.mean_bar[row * s.d + i]);
     const Real got = b.y_pred_bar[row * s.width() + i];
@@ -364,8 +367,9 @@ void check_batch(const Shape& shape) {
   forward(only_values, {1, nullptr, nullptr}, T());
   const Real rounding = 4 * Real(std::numeric_limits<T>::epsilon());
   for (int64_t row = 0; row < shape.rows; ++row) {
-    check_close(values.mahalanobis[row], batch.mahalanobis[row], rounding, "distance alone", row);
-    check_close(values.log_scale[row], batch.log_scale[row], rounding, "log_scale alone", row);
+    check_close(values.squared_mahalanobis[row], batch.squared_mahalanobis[row], rounding,
+                "distance alone", row);
+    check_close(values.half_log_det[row], batch.half_log_det[row], rounding, "half_log_det alone", row);
   }
   const int64_t last = shape.rows - 1;
   auto one = values.forward_arguments();
@@ -415,9 +419,9 @@ void check_spoiled_rows() {
         spoiled.run();
         for (int64_t row = 0; row < shape.rows; ++row) {
           const bool hit = row == 5 || row == 36;
-          check(!hit || !std::isfinite(spoiled.mahalanobis[row]), "NaN or infinity is swallowed");
+          check(!hit || !std::isfinite(spoiled.squared_mahalanobis[row]), "NaN or infinity is swallowed");
           if (hit) continue;
-          check(spoiled.mahalanobis[row] == clean.mahalanobis[row], "another row's distance");
+          check(spoiled.squared_mahalanobis[row] == clean.squared_mahalanobis[row], "another row's distance");
           check(std::memcmp(&spoiled.y_pred_bar[row * shape.width()],
                             &clean.y_pred_bar[row * shape.width()],
                             size_t(shape.width()) * sizeof(T)) == 0,
@@ -445,7 +449,7 @@ void check_scales() {
       Real expected = 0;
       for (int64_t i = 0; i < d; ++i)
         expected += std::log(Real(batch.y_pred[size_t(row * shape.stride() + d + i)]));
-      check_close(batch.log_scale[row], expected, bound<T>, "log_scale", row);
+      check_close(batch.half_log_det[row], expected, bound<T>, "half_log_det", row);
     }
   }
 }

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mvn._core.checks import checked_missing, probability
+from keras_mvn._core.checks import probability
 from keras_mvn._core.chi_square import chi_square_quantile
 from keras_mvn._core.names import to_snake_case
+from keras_mvn._core.targets import checked_missing
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.kernels import elliptical
@@ -24,7 +25,7 @@ __all__ = [
     "CovarianceMetric",
     "Coverage",
     "CoverageError",
-    "MeanLogScale",
+    "MeanHalfLogDet",
     "NegativeLogLikelihood",
     "RootMeanSquaredError",
 ]
@@ -60,7 +61,7 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
             name=name or to_snake_case(type(self).__name__), dtype=at_least_float32(dtype)
         )
         self.reader = Reader(covariance, from_raw, layout)
-        self.missing = checked_missing(missing)
+        self.missing = checked_missing(missing, "propagate")
         self.add_totals()
 
     def add_totals(self) -> None:
@@ -213,7 +214,7 @@ class _EllipsoidMetric(CovarianceMetric):
 
     def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
         """1 for rows inside, 0 for rows outside, NaN where y is NaN (...)."""
-        squared = elliptical(self.reader.covariance, targets, parameters).mahalanobis
+        squared = elliptical(self.reader.covariance, targets, parameters).squared_mahalanobis
         inside = ops.cast(squared <= self._radius_squared(targets), squared.dtype)
         return ops.where(ops.isnan(squared), squared, inside)
 
@@ -279,8 +280,8 @@ class CoverageError(_EllipsoidMetric):
 
 
 @final
-@keras.saving.register_keras_serializable(package="keras_mvn.metrics")
-class MeanLogScale(CovarianceMetric):
+@keras.saving.register_keras_serializable("keras_mvn.metrics", "MeanLogScale")  # as in 0.1.0
+class MeanHalfLogDet(CovarianceMetric):
     """Mean ½ log det Σ: the log-volume of the predicted ellipsoids, up to a constant.
 
     Falling means the model grows more certain, which is good only while it stays calibrated; it
@@ -289,7 +290,7 @@ class MeanLogScale(CovarianceMetric):
     Arguments as `keras_mvn.losses.NegativeLogLikelihood`.
 
     >>> import numpy as np
-    >>> metric = MeanLogScale()
+    >>> metric = MeanHalfLogDet()
     >>> metric.update_state(np.zeros((1, 2)), np.array([[0.0, 0.0, 1.0, np.e, 0.3]]))
     >>> round(float(metric.result()), 6)
     1.0

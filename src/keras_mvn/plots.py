@@ -1,7 +1,7 @@
 """Pictures of predicted distributions. Matplotlib; every function draws on axes passed in.
 
-Install with `pip install "keras-mvn[plots]"`. Colours are Okabe and Ito's, told apart by people
-with colour-blindness.
+Install with `pip install "keras-mvn[plots]"`. Colors are Okabe and Ito's, told apart by people
+with color-blindness.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._core.checks import observations, observed_targets, probability, whole
+from keras_mvn._core.checks import probability, whole
 from keras_mvn._core.chi_square import chi_square_cdf, chi_square_quantile
-from keras_mvn._core.names import target_names_of
-from keras_mvn._core.targets import position, positions
+from keras_mvn._core.targets import (
+    observations,
+    observed_targets,
+    position,
+    positions,
+    target_names_of,
+)
 from keras_mvn._core.types import Array
 from keras_mvn.calibration._rows import calibration_rows
 from keras_mvn.distributions import MultivariateNormal
@@ -60,8 +65,8 @@ def ellipses(
         ax: matplotlib axes.
         normal: a batch of distributions.
         pair: names or indices of the targets on the x and y axes.
-        y: (rows, d), what was observed; drawn as points in the colour of their ellipse, joined to
-            its centre.
+        y: (rows, d), what was observed; drawn as points in the color of their ellipse, joined to
+            its center.
         level: probability of an ellipse.
         rows: how many rows to draw.
 
@@ -80,8 +85,8 @@ def ellipses(
         color = COLORS[row % len(COLORS)]
         _ellipse(ax, margins[row], level, color=color, linewidth=1.2)
         if observed is not None:
-            centre, point = margins[row].mean, observed[row]
-            ax.plot(*zip(centre, point, strict=True), color=color, linewidth=0.8, alpha=0.6)
+            center, point = margins[row].mean, observed[row]
+            ax.plot(*zip(center, point, strict=True), color=color, linewidth=0.8, alpha=0.6)
             ax.plot(*point, "o", color=color, markersize=5)
     _name_axes(ax, normal, index)
 
@@ -132,7 +137,7 @@ def conditioning(
     if y is not None:
         ax.plot(*_observed(y, normal)[index], "o", color=COLORS[1], label="observed")
     _name_axes(ax, normal, index)
-    # Below the axes: inside, it would hide the centre of the filled ellipse.
+    # Below the axes: inside, it would hide the center of the filled ellipse.
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, fontsize=8)
 
 
@@ -153,7 +158,7 @@ def intervals(
         target: name or index.
         index: (rows,) numbers or dates for the x axis; None counts the rows.
         y: (rows, d), what was observed; NaN for what was not. Points outside the widest interval
-            are drawn in another colour.
+            are drawn in another color.
         levels: probability of the intervals, one or several.
 
     Raises:

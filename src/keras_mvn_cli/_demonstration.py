@@ -139,17 +139,17 @@ def _train(
 
 def _constant_covariance(split: Split, seed: int) -> MultivariateNormal:
     """The usual baseline: a network for the mean, one covariance of its residuals for all rows."""
-    centre, unit = split.train.y.mean(axis=0), split.train.y.std(axis=0)
+    center, unit = split.train.y.mean(axis=0), split.train.y.std(axis=0)
     model = _network(split, seed, keras.layers.Dense(len(split.target_names)))
     train, validation = (
-        Part(part.x, (part.y - centre) / unit) for part in (split.train, split.validation)
+        Part(part.x, (part.y - center) / unit) for part in (split.train, split.validation)
     )
     _fit(model, train, validation, "mse")
     seen = [split.train, split.validation]
     residuals = np.concatenate(
-        [part.y - centre - unit * model.predict(part.x, verbose=0) for part in seen]
+        [part.y - center - unit * model.predict(part.x, verbose=0) for part in seen]
     )
-    mean = centre + unit * model.predict(split.test.x, verbose=0)
+    mean = center + unit * model.predict(split.test.x, verbose=0)
     covariance = residuals.T @ residuals / len(residuals)
     return MultivariateNormal(mean, covariance=covariance, target_names=split.target_names)
 
@@ -162,7 +162,7 @@ def _score(normal: MultivariateNormal, y: Array, unit: Array) -> Scores:
         nll_per_target=float(-normal.log_prob(y).mean() / d),
         rmse=float(np.sqrt(np.mean(((y - normal.mean) / unit) ** 2))),
         coverage=float(np.mean(normal.mahalanobis(y) ** 2 <= c)),
-        log_volume=float(log_ball + normal.log_scale.mean()),
+        log_volume=float(log_ball + normal.half_log_det.mean()),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import numbers
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -14,30 +14,21 @@ import numpy as np
 from keras_mvn._core.types import Array
 
 __all__ = [
-    "MISSING",
     "as_numbers",
     "as_numpy",
-    "checked_missing",
     "explained_shapes",
     "finite",
     "fitting",
     "group_labels",
-    "in_order",
     "limit",
     "linear_functions",
     "lower_triangular",
-    "names_of_targets",
-    "observations",
-    "observed_targets",
     "positive",
     "probability",
     "square",
     "symmetric",
     "whole",
 ]
-
-MISSING = ("propagate", "marginalize")
-"""What NaN in y does: makes the row's value NaN (or is refused), or means "not observed"."""
 
 
 def whole(value: Any, name: str, meaning: str, minimum: int) -> int:
@@ -57,28 +48,6 @@ def probability(value: Any, name: str) -> float:
     if not 0.0 < level < 1.0:
         raise ValueError(f"{name}={value!r} must be a probability between 0 and 1.")
     return level
-
-
-def names_of_targets(names: Sequence[str] | None, event_size: int) -> tuple[str, ...] | None:
-    """d different names, or None."""
-    if names is None:
-        return None
-    strings = () if isinstance(names, str) else tuple(map(str, names))
-    if len(strings) != event_size or len(set(strings)) != event_size:
-        raise ValueError(
-            f"target_names={names!r} must be {event_size} different names, one per target."
-        )
-    return strings
-
-
-def observations(y: Any, like: Array, names: Sequence[str] | None = None) -> Array:
-    """What was observed for each of these predicted means: the same shape, nothing broadcast."""
-    values = finite(in_order(y, names), "y")
-    if values.shape != like.shape:
-        raise ValueError(
-            f"y has shape {values.shape}; the predictions are for {like.shape}, one row each."
-        )
-    return values
 
 
 def as_numpy(values: Any) -> Any:
@@ -116,21 +85,6 @@ def group_labels(groups: Any, shape: tuple[int, ...]) -> np.ndarray:
 def _is_nothing(label: Any) -> bool:
     """None, NaN, NaT, or pandas' NA, which will not be compared."""
     return label is None or type(label).__name__ == "NAType" or label != label
-
-
-def in_order(y: Any, names: Sequence[str] | None) -> Any:
-    """y with its columns in the order of the targets, if it is a table that names them.
-
-    Raises:
-        ValueError: it names others.
-
-    """
-    columns = getattr(y, "columns", None)
-    if names is None or columns is None or not all(isinstance(c, str) for c in columns):
-        return y
-    if sorted(columns) != sorted(names):
-        raise ValueError(f"y has columns {list(columns)}; the targets are {list(names)}.")
-    return y[list(names)]
 
 
 def finite(values: Any, name: str) -> Array:
@@ -194,48 +148,6 @@ def lower_triangular(matrix: Array, name: str = "scale_tril") -> Array:
             "covariance matrix as covariance=."
         )
     return matrix
-
-
-def checked_missing(missing: str) -> str:
-    """What NaN in y means: one of `MISSING`.
-
-    Raises:
-        ValueError: anything else.
-
-    """
-    if missing not in MISSING:
-        raise ValueError(
-            f"missing={missing!r} is not known. Expected 'propagate' (NaN in y is passed on or "
-            "refused) or 'marginalize' (NaN in y means not observed)."
-        )
-    return missing
-
-
-def observed_targets(
-    y: Any, missing: str, names: Sequence[str] | None = None
-) -> tuple[Array, Array | None]:
-    """y with zeros where it is NaN, and the mask (1 or 0) of what is not; None if nothing is.
-
-    Args:
-        y: (..., d); a table's columns are brought into the order of `names`.
-        missing: one of `MISSING`.
-        names: of the targets.
-
-    Raises:
-        ValueError: infinite values, NaN unless `missing="marginalize"`, or another `missing`.
-
-    """
-    y = in_order(y, names)
-    if checked_missing(missing) == "propagate":
-        try:
-            return finite(y, "y"), None
-        except ValueError as error:
-            hint = " NaN for what was not observed needs missing='marginalize'."
-            raise ValueError(f"{error}{hint}") from None
-    values = np.array(as_numbers(y), dtype=np.float64)
-    seen = ~np.isnan(values)
-    values = finite(np.where(seen, values, 0.0), "y")
-    return values, None if seen.all() else seen.astype(np.float64)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
-__all__ = ["Interruption", "held_back", "is_interrupt"]
+__all__ = ["Interruption", "deferred_interrupts", "is_interrupt"]
 
 
 @final
@@ -21,11 +21,11 @@ class Interruption:
 
 
 _current: Interruption | None = None
-"""Of the outermost `held_back` that is in force."""
+"""Of the outermost `deferred_interrupts` that is in force."""
 
 
 @contextlib.contextmanager
-def held_back(tell: Callable[[], None] | None = None) -> Iterator[Interruption]:
+def deferred_interrupts(on_interrupt: Callable[[], None] | None = None) -> Iterator[Interruption]:
     """Within it the first ^C is only noted; the second raises `KeyboardInterrupt` wherever it is.
 
     Raised in the middle of a step, it would find a model whose buffers JAX has given away, and may
@@ -36,7 +36,7 @@ def held_back(tell: Callable[[], None] | None = None) -> Iterator[Interruption]:
     another thread, ^C does what it did.
 
     Args:
-        tell: is called when ^C was noted.
+        on_interrupt: is called when ^C was noted.
 
     """
     global _current
@@ -49,8 +49,8 @@ def held_back(tell: Callable[[], None] | None = None) -> Iterator[Interruption]:
         if noted.requested:
             signal.default_int_handler(number, frame)
         noted.requested = True
-        if tell is not None:
-            tell()
+        if on_interrupt is not None:
+            on_interrupt()
 
     _current = noted
     signal.signal(signal.SIGINT, note)

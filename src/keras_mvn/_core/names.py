@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
-__all__ = ["target_names_of", "to_snake_case"]
+__all__ = ["to_snake_case"]
 
 
 def to_snake_case(name: str) -> str:
@@ -15,8 +14,3 @@ def to_snake_case(name: str) -> str:
     'precision_cholesky'
     """
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-
-
-def target_names_of(names: Sequence[str] | None, event_size: int) -> list[str]:
-    """The names, or "target 0", "target 1", … where there are none."""
-    return list(names or (f"target {j}" for j in range(event_size)))

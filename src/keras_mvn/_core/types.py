@@ -10,8 +10,8 @@
 | `shape_params` | packed dimensionless parameters of the shape matrix R | (..., k) |
 | `u` | scaled residual (y − mean) / scale | (..., d) |
 | `z` | whitened residual, standard normal under the model | (..., d) |
-| `log_det` | ½ log det R | (...) |
-| `log_scale` | ½ log det Σ = Σ log scale + log_det | (...) |
+| `half_log_det` | ½ log det R | (...) |
+| `half_log_det` | ½ log det Σ = Σ log scale + half_log_det | (...) |
 | `scale_tril` | lower Cholesky factor L, Σ = L Lᵀ | (..., d, d) |
 | `precision_tril` | lower factor P of the precision, Σ⁻¹ = Pᵀ P | (..., d, d) |
 

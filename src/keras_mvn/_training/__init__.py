@@ -1,1 +1,3 @@
 """How estimator and command train: data, recipe, callbacks, backups, ensembles of networks."""
+
+__all__: list[str] = []

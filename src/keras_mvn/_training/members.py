@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from keras_mvn import covariances
-from keras_mvn._core.interrupts import held_back
+from keras_mvn._core.interrupts import deferred_interrupts
 from keras_mvn._core.types import Array
 from keras_mvn._training import train as _fitting
 from keras_mvn._training.data import Table
@@ -28,7 +28,7 @@ __all__ = [
     "constant_covariance",
     "ensemble_of",
     "independent",
-    "thinned",
+    "subsample",
 ]
 
 DENSE_UP_TO = 100
@@ -196,7 +196,7 @@ class Fitter:
         self, recipe: Recipe, member: int, folder: str, left: int, expendable: bool
     ) -> _fitting.Trained | None:
         """As `_train`; None after ^C before the first epoch was over, where others are there."""
-        with held_back() as interruption:
+        with deferred_interrupts() as interruption:
             try:
                 trained = self._train(recipe, member, folder, left)
             except KeyboardInterrupt:
@@ -230,7 +230,7 @@ class Fitter:
 
 
 def _mean_nll(trained: _fitting.Trained, table: Table) -> float:
-    rows = thinned(table.rows, trained.head)
+    rows = subsample(table.rows, trained.head)
     y_pred = _fitting.predict(trained.model, np.asarray(table.x[rows]))
     y = np.asarray(table.y[rows], np.float64)
     log_prob = trained.head.distribution(y_pred).log_prob(y, "marginalize")
@@ -238,7 +238,7 @@ def _mean_nll(trained: _fitting.Trained, table: Table) -> float:
     return float(-np.average(log_prob, weights=weights))
 
 
-def thinned(rows: np.ndarray, head: MultivariateNormalHead) -> np.ndarray:
+def subsample(rows: np.ndarray, head: MultivariateNormalHead) -> np.ndarray:
     """So many of the rows that their predictions fit in memory."""
     width = head.covariance.packed_size(head.event_size)
     return rows[:: max(1, -(-len(rows) * width // NUMBERS_AT_ONCE))]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_mvn._core.interrupts import Interruption, held_back, is_interrupt
+from keras_mvn._core.interrupts import Interruption, deferred_interrupts, is_interrupt
 from keras_mvn._core.random_state import random_state
 from keras_mvn._core.types import Array
 from keras_mvn._training import backup
@@ -145,7 +145,7 @@ class _Run:
         backup = _Backup(self, stopping)
         made = [] if make_callbacks is None else keras.tree.flatten(make_callbacks())
         evaluated = None if validation is None else Batches(validation, EVALUATED_AT_ONCE)
-        with held_back() as interruption:
+        with deferred_interrupts() as interruption:
             chain = [
                 NonFiniteGuard(),
                 keras.callbacks.SwapEMAWeights(swap_on_epoch=True),

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_mvn._core.checks import as_numbers, checked_missing, in_order, observed_targets
-from keras_mvn._core.names import target_names_of
+from keras_mvn._core.checks import as_numbers
+from keras_mvn._core.targets import checked_missing, in_order, observed_targets, target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.distributions._require import require_normal
@@ -92,7 +92,7 @@ def calibration_rows(
     return rows
 
 
-def complete_rows(normal: MultivariateNormal, y: Any, who: str, missing: str = "propagate") -> Rows:
+def complete_rows(normal: MultivariateNormal, y: Any, who: str, missing: str = "raise") -> Rows:
     """The same for fits that cannot use rows with gaps.
 
     Raises:
@@ -108,7 +108,7 @@ def complete_rows(normal: MultivariateNormal, y: Any, who: str, missing: str = "
             "rows, if what is missing does not depend on its value; Temperature and PerTarget take "
             "rows with gaps (missing='marginalize')."
         )
-    return calibration_rows(normal, values, "propagate", who)
+    return calibration_rows(normal, values, "raise", who)
 
 
 def _on_one_axis(normal: MultivariateNormal) -> MultivariateNormal:

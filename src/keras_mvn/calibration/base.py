@@ -54,7 +54,7 @@ class Recalibration(Calibration, abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def fit(cls, normal: MultivariateNormal, y: Any, missing: str = "propagate") -> Self:
+    def fit(cls, normal: MultivariateNormal, y: Any, missing: str = "raise") -> Self:
         """The recalibration of predictions for rows that were not trained on.
 
         Args:

@@ -10,8 +10,8 @@ import numpy as np
 
 from keras_mvn._core.checks import group_labels, probability, whole
 from keras_mvn._core.json_values import json_value
-from keras_mvn._core.names import target_names_of
 from keras_mvn._core.optional import require
+from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.calibration import _hypotheses
 from keras_mvn.calibration._coverage import CoverageCurve
@@ -185,7 +185,7 @@ def diagnose(
     y: Any,
     groups: Any = None,
     levels: Sequence[float] = LEVELS,
-    missing: str = "propagate",
+    missing: str = "raise",
 ) -> Diagnosis:
     """Compare predictions with what was observed, on rows that were not trained on.
 

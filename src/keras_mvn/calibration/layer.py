@@ -10,7 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_mvn import covariances
-from keras_mvn._core.checks import finite, lower_triangular, names_of_targets, square
+from keras_mvn._core.checks import finite, lower_triangular, square
+from keras_mvn._core.targets import names_of_targets
 from keras_mvn._core.types import Tensor
 from keras_mvn.calibration.base import register
 from keras_mvn.covariances import CovarianceLike

@@ -74,7 +74,7 @@ class MatrixScaling(Recalibration):
         cls,
         normal: MultivariateNormal,
         y: Any,
-        missing: str = "propagate",
+        missing: str = "raise",
         shrinkage: float | str = "auto",
     ) -> Self:
         """The matrix of predictions for rows that were not trained on.

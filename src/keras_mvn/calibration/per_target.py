@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_mvn._core.checks import positive
-from keras_mvn._core.names import target_names_of
+from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.calibration._models import with_scaled_errors
 from keras_mvn.calibration._rows import Rows, calibration_rows
@@ -72,7 +72,7 @@ class PerTarget(Recalibration):
         cls,
         normal: MultivariateNormal,
         y: Any,
-        missing: str = "propagate",
+        missing: str = "raise",
         objective: str = "joint",
     ) -> Self:
         """The factors of predictions for rows that were not trained on.

@@ -24,7 +24,7 @@ __all__ = ["RadialIsotonic"]
 class RadialIsotonic(Calibration):
     """A monotone map from the distances that Σ claims to those observed: regions at every level.
 
-    Centre and form of the ellipsoids stay; only their radius is learnt, and not with one factor
+    Center and form of the ellipsoids stay; only their radius is learnt, and not with one factor
     for all levels, as by `Temperature`: heavy tails need 50 % regions that are smaller and 99 %
     regions that are larger. With m₁ ≤ … ≤ mₙ the Mahalanobis distances of the calibration rows and
     ρᵢ the i/(n + 1) quantile of the χ distribution, the map ρᵢ → mᵢ of the quantile–quantile plot
@@ -67,7 +67,7 @@ class RadialIsotonic(Calibration):
         object.__setattr__(self, "distances", m)
 
     @classmethod
-    def fit(cls, normal: MultivariateNormal, y: Any, missing: str = "propagate") -> Self:
+    def fit(cls, normal: MultivariateNormal, y: Any, missing: str = "raise") -> Self:
         """The map for predictions of rows that were not trained on.
 
         Args:

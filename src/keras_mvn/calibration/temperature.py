@@ -77,7 +77,7 @@ class Temperature(Recalibration):
         cls,
         normal: MultivariateNormal,
         y: Any,
-        missing: str = "propagate",
+        missing: str = "raise",
         objective: str = "likelihood",
         level: float = 0.9,
     ) -> Self:

@@ -9,7 +9,7 @@ from keras_mvn._core.types import Array
 
 __all__ = ["heat_map"]
 
-# Okabe & Ito's blue and vermilion, told apart by people with colour-blindness.
+# Okabe & Ito's blue and vermilion, told apart by people with color-blindness.
 _NEGATIVE, _ZERO, _POSITIVE = (0, 114, 178), (255, 255, 255), (213, 94, 0)
 
 

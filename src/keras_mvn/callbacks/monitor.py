@@ -33,7 +33,7 @@ class CovarianceMonitor(keras.callbacks.Callback):
     | `cov_max_eigenvalue` | largest eigenvalue of any row's correlation matrix |
     | `cov_condition` | largest condition number of any row's correlation matrix |
     | `cov_condition_in_units` | the same of Σ: grows with unlike units of y, too |
-    | `cov_log_volume` | mean ½ log det Σ, in log units of y |
+    | `cov_half_log_det` | mean ½ log det Σ, in log units of y |
     | `cov_squared_z` | mean (y − μ)ᵀ Σ⁻¹ (y − μ)/d: 1 if calibrated, more if overconfident |
     | `cov_at_floor` | share of rows with a scale below e⁻³ of the adapted one |
 
@@ -141,7 +141,7 @@ _NOTHING = dict.fromkeys(
         "max_eigenvalue",
         "condition",
         "condition_in_units",
-        "log_volume",
+        "half_log_det",
         "at_floor",
     ),
     math.nan,
@@ -173,7 +173,7 @@ def _properties(
         correlation.max(),
         _condition(correlation),
         _condition(covariance),
-        normal.log_scale.mean(),
+        normal.half_log_det.mean(),
         at_floor.mean(),
     )
     return dict(zip(_NOTHING, map(float, values), strict=True))

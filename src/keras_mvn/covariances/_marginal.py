@@ -47,21 +47,21 @@ def _project(w: Tensor, b: Tensor) -> Tensor:
     xp = namespace(w, b)
     q, t = xp.linalg.qr(w)
     residual = b - _times(q, _times(_transpose(q), b))
-    log_det = xp.sum(xp.log(xp.abs(xp.diagonal(t, axis1=-2, axis2=-1))), axis=-1)
-    column = log_det[..., None, None] + xp.zeros_like(b)[..., None]
+    half_log_det = xp.sum(xp.log(xp.abs(xp.diagonal(t, axis1=-2, axis2=-1))), axis=-1)
+    column = half_log_det[..., None, None] + xp.zeros_like(b)[..., None]
     below = xp.concatenate([t, xp.zeros_like(t)], axis=-2)
     return xp.concatenate([residual[..., None], column, q, below], axis=-1)
 
 
 def _project_vjp(bar: Tensor, output: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """With P = I − Q Qᵀ: W_bar = −(P z_bar)(W⁺b)ᵀ − (P b)(W⁺z_bar)ᵀ + log_det_bar Q T⁻ᵀ."""
+    """With P = I − Q Qᵀ: W_bar = −(P z_bar)(W⁺b)ᵀ − (P b)(W⁺z_bar)ᵀ + half_log_det_bar Q T⁻ᵀ."""
     d = w.shape[-1]
     residual, q, t = output[..., 0], output[..., 2 : d + 2], output[..., :d, d + 2 :]
-    z_bar, log_det_bar = bar[..., 0], bar[..., :1, 1:2]
+    z_bar, half_log_det_bar = bar[..., 0], bar[..., :1, 1:2]
     pseudo_inverse = solve_lower(_transpose(t), _transpose(q), transposed=True)
     b_bar = z_bar - _times(q, _times(_transpose(q), z_bar))
     w_bar = (
-        log_det_bar * _transpose(pseudo_inverse)
+        half_log_det_bar * _transpose(pseudo_inverse)
         - b_bar[..., :, None] * _times(pseudo_inverse, b)[..., None, :]
         - residual[..., :, None] * _times(pseudo_inverse, z_bar)[..., None, :]
     )

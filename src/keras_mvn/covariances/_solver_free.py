@@ -56,7 +56,7 @@ def inverse_unit_lower(a: Tensor) -> Tensor:
 
 
 def _below_diagonal_blocks(d: int, size: int) -> np.ndarray:
-    """1 where B stands in [A 0; B C], for the pairs A, C of neighbouring blocks of this size."""
+    """1 where B stands in [A 0; B C], for the pairs A, C of neighboring blocks of this size."""
     block = np.arange(d) // size
     row, column = block[:, None], block[None, :]
     return ((row % 2 == 1) & (column == row - 1)).astype("float64")

@@ -22,7 +22,7 @@ __all__ = [
     "row_squares",
     "solve",
     "unit_tangent",
-    "zero_log_det",
+    "zero_half_log_det",
 ]
 
 
@@ -89,7 +89,7 @@ def unit_tangent(
     return pack_strict_lower(tangent - n * rate)
 
 
-def zero_log_det(u: Tensor) -> Tensor:
+def zero_half_log_det(u: Tensor) -> Tensor:
     """½ log det R of a unit triangular factor: zeros (...)."""
     return namespace(u).zeros_like(u[..., 0])
 

@@ -19,7 +19,7 @@ from keras_mvn._core.numeric import (
 from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances._from_dense import cholesky
 from keras_mvn.covariances._solver_free import inverse_unit_lower
-from keras_mvn.covariances._unit_lower import zero_log_det
+from keras_mvn.covariances._unit_lower import zero_half_log_det
 from keras_mvn.covariances.base import Covariance, register
 
 __all__ = ["Banded"]
@@ -80,15 +80,15 @@ class Banded(Covariance):
         return found
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """z = (I + N) u; log_det = 0."""
+        """z = (I + N) u; half_log_det = 0."""
         xp, z = namespace(u), u
         for lag, entries in self._diagonals(shape_params, u.shape[-1]):
             product = entries * u[..., :-lag]
             z = z + xp.concatenate([xp.zeros_like(u[..., :lag]), product], axis=-1)
-        return z, zero_log_det(u)
+        return z, zero_half_log_det(u)
 
     def whiten_vjp(
-        self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, log_det_bar: Tensor
+        self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, half_log_det_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
         """u_bar = (I + N)ᵀ z_bar, N_bar = z_bar uᵀ inside the band."""
         xp, u_bar = namespace(u), z_bar

@@ -88,14 +88,14 @@ class Covariance(abc.ABC):
 
     @abc.abstractmethod
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """z = R^(−½) u, standard normal under the model, and log_det = ½ log det R."""
+        """z = R^(−½) u, standard normal under the model, and half_log_det = ½ log det R."""
 
     @abc.abstractmethod
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
         """u = R^½ z, the inverse of `whiten`: how samples are drawn."""
 
     def whiten_vjp(
-        self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, log_det_bar: Tensor
+        self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, half_log_det_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The analytic backward pass of `whiten`: (shape_params_bar, u_bar).
 
@@ -137,9 +137,9 @@ class Covariance(abc.ABC):
 
         """
         whitening = self.whitening_matrix(shape_params, u.shape[-1])
-        z, log_det = whiten_marginal(whitening, u, observed)
+        z, half_log_det = whiten_marginal(whitening, u, observed)
         _, whole = self.whiten_with_vjp(shape_params, namespace(u).zeros_like(u))
-        return z, whole + log_det
+        return z, whole + half_log_det
 
     fused_form: ClassVar[str | None] = None
     """The name under which `keras_mvn.kernels` knows how to read `shape_params`; None: not."""
@@ -315,9 +315,9 @@ class Covariance(abc.ABC):
         shape_params: Tensor,
         observed: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """z and log_scale = ½ log det Σ of y − mean: all that a likelihood needs.
+        """z and half_log_det = ½ log det Σ of y − mean: all that a likelihood needs.
 
-        −log p(y) = ½ ‖z‖² + log_scale + ½ d log 2π. Differentiable in all arguments, with the
+        −log p(y) = ½ ‖z‖² + half_log_det + ½ d log 2π. Differentiable in all arguments, with the
         structure's analytic gradient; the residual is divided by the scale before anything is
         squared, so units neither over- nor underflow.
 
@@ -325,7 +325,7 @@ class Covariance(abc.ABC):
             residual: (..., d), y − mean; any finite number where nothing was observed.
             scale: (..., d), positive.
             shape_params: (..., k).
-            observed: (..., d), 1 or 0; None is all. With it, z and log_scale are those of the
+            observed: (..., d), 1 or 0; None is all. With it, z and half_log_det are those of the
                 observed targets alone, whose number takes the place of d. A batch without gaps
                 costs what it costs without this argument.
 
@@ -338,10 +338,10 @@ class Covariance(abc.ABC):
             scale,
         )
         if observed is None:
-            z, log_det = self.whiten_with_vjp(shape_params, u)
-            return z, xp.sum(xp.log(scale), axis=-1) + log_det
-        z, log_det = self._whiten_where_observed(shape_params, u, observed)
-        return z, xp.sum(xp.log(scale) * observed, axis=-1) + log_det
+            z, half_log_det = self.whiten_with_vjp(shape_params, u)
+            return z, xp.sum(xp.log(scale), axis=-1) + half_log_det
+        z, half_log_det = self._whiten_where_observed(shape_params, u, observed)
+        return z, xp.sum(xp.log(scale) * observed, axis=-1) + half_log_det
 
     def _whiten_where_observed(
         self, shape_params: Tensor, u: Tensor, observed: Tensor
@@ -366,8 +366,8 @@ class Covariance(abc.ABC):
         xp = namespace(u)
 
         def forward(shape_params: Tensor, u: Tensor) -> Tensor:
-            z, log_det = self.whiten(shape_params, u)
-            return xp.concatenate([z, log_det[..., None]], axis=-1)
+            z, half_log_det = self.whiten(shape_params, u)
+            return xp.concatenate([z, half_log_det[..., None]], axis=-1)
 
         def vjp(bar: Tensor, output: Tensor, shape_params: Tensor, u: Tensor) -> Any:
             return self.whiten_vjp(shape_params, u, output[..., :-1], bar[..., :-1], bar[..., -1])

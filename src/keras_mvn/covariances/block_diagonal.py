@@ -28,7 +28,7 @@ Blocks: TypeAlias = "Sequence[tuple[Sequence[int], CovarianceLike]]"
 class BlockDiagonal(Covariance):
     """Independent groups of targets: Σ is block diagonal, each block by another structure.
 
-    The targets of a group need not be neighbours, and their order within it is the order that the
+    The targets of a group need not be neighbors, and their order within it is the order that the
     block's structure sees. `shape_params` are those of the blocks, one after the other; the network
     emits the scales of all blocks, then the rest. Time and memory are those of the blocks.
 
@@ -157,19 +157,21 @@ class BlockDiagonal(Covariance):
     # --- the contract, block by block ------------------------------------------------------------
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Block by block; log_det is the sum."""
+        """Block by block; half_log_det is the sum."""
         parts = [
             structure.whiten_with_vjp(s, x)
             for structure, s, x in zip(
                 self._structures(), self._shapes(shape_params), self._by_block(u), strict=True
             )
         ]
-        return self._by_target([z for z, _ in parts]), _total([log_det for _, log_det in parts])
+        return self._by_target([z for z, _ in parts]), _total(
+            [half_log_det for _, half_log_det in parts]
+        )
 
     def whiten_observed(
         self, shape_params: Tensor, u: Tensor, observed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Block by block; log_det is the sum."""
+        """Block by block; half_log_det is the sum."""
         parts = [
             structure.whiten_observed(*arguments)
             for structure, *arguments in zip(
@@ -180,7 +182,9 @@ class BlockDiagonal(Covariance):
                 strict=True,
             )
         ]
-        return self._by_target([z for z, _ in parts]), _total([log_det for _, log_det in parts])
+        return self._by_target([z for z, _ in parts]), _total(
+            [half_log_det for _, half_log_det in parts]
+        )
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
         """Block by block."""

@@ -34,7 +34,7 @@ class Correlation(Covariance):
     rows of length one, from canonical partial correlations p_ij = tanh x_ij (of targets i and j,
     given those before j): L_ij = p_ij Π_{k<j} √(1 − p_ik²), L_ii = Π_{k<i} √(1 − p_ik²).
     `shape_params` holds x, the strict lower triangle row by row: any real numbers, Fisher's z of
-    partial correlations. log_det = −Σ log cosh x_ij. The loss solves L z = u by substitution.
+    partial correlations. half_log_det = −Σ log cosh x_ij. The loss solves L z = u by substitution.
 
     d + d(d − 1)/2 numbers beside the mean. Per row O(d²) memory; the products of cosh x are one
     d × d × d matrix product, O(d³). Exact for every Σ.

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_mvn._core.numeric import constant_like, namespace, split_last_axis
 from keras_mvn._core.types import Array, Tensor
-from keras_mvn.covariances._unit_lower import zero_log_det
+from keras_mvn.covariances._unit_lower import zero_half_log_det
 from keras_mvn.covariances.base import Covariance, register
 from keras_mvn.covariances.moments import Moments
 
@@ -36,13 +36,13 @@ class Diagonal(Covariance):
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """z = u."""
-        return u, zero_log_det(u)
+        return u, zero_half_log_det(u)
 
     def whiten_observed(
         self, shape_params: Tensor, u: Tensor, observed: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What is missing drops out."""
-        return u * observed, zero_log_det(u)
+        return u * observed, zero_half_log_det(u)
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
         """u = z."""

@@ -25,7 +25,7 @@ class Isotropic(Covariance):
 
     One number σ beside the mean, in the units that `MultivariateNormalHead.adapt` measured (1
     without `adapt`): "isotropic" in adapted units, so that it does not depend on whether a target
-    is in metres or millimetres. O(d) time and memory. y_pred is that of `Diagonal`, with all d
+    is in meters or millimeters. O(d) time and memory. y_pred is that of `Diagonal`, with all d
     scales written out; `unconstrain` reads the geometric mean of the scales.
     """
 

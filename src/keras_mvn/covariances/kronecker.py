@@ -118,15 +118,15 @@ class Kronecker(Covariance):
         return shape_params[..., :k], shape_params[..., k:]
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Z = K_A U K_Bᵀ; log_det = q log_det_A + p log_det_B."""
+        """Z = K_A U K_Bᵀ; half_log_det = q half_log_det_A + p half_log_det_B."""
         (a, b), (p, q) = self._factors, self.shape
         shape_a, shape_b = self._split(shape_params)
         xp, table = namespace(u), split_last_axis(u, p, q)
         z = a.whitening_matrix(shape_a, p) @ table
         z = z @ xp.swapaxes(b.whitening_matrix(shape_b, q), -1, -2)
-        _, log_det_a = a.whiten_with_vjp(shape_a, xp.zeros_like(table[..., :, 0]))
-        _, log_det_b = b.whiten_with_vjp(shape_b, xp.zeros_like(table[..., 0, :]))
-        return merge_last_axes(z), q * log_det_a + p * log_det_b
+        _, half_log_det_a = a.whiten_with_vjp(shape_a, xp.zeros_like(table[..., :, 0]))
+        _, half_log_det_b = b.whiten_with_vjp(shape_b, xp.zeros_like(table[..., 0, :]))
+        return merge_last_axes(z), q * half_log_det_a + p * half_log_det_b
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
         """U = K_A⁻¹ Z K_B⁻ᵀ."""

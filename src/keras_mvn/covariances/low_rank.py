@@ -33,9 +33,9 @@ class LowRank(Covariance):
     start does not depend on r. The columns of V are determined up to a rotation.
 
     Whitening goes through the factors one after the other: with w_k = v_k whitened by those before
-    it, c = 1 + ‖w_k‖² and R_k = R_{k−1} + v_k v_kᵀ, z ← z − w_k (w_kᵀ z) / (c + √c), and log_det =
-    ½ Σ log c. The r × r matrix I + Vᵀ V is never formed, because a Cholesky factorization of it
-    loses κ(R) of float32's accuracy; this loses √κ and cannot fail, so V needs
+    it, c = 1 + ‖w_k‖² and R_k = R_{k−1} + v_k v_kᵀ, z ← z − w_k (w_kᵀ z) / (c + √c), and
+    half_log_det = ½ Σ log c. The r × r matrix I + Vᵀ V is never formed, because a Cholesky
+    factorization of it loses κ(R) of float32's accuracy; this loses √κ and cannot fail, so V needs
     no bound. O(d r²) time and O(d r) memory per row, for samples and incomplete rows too. r steps
     are written out into the graph: meant for r up to about 50.
 
@@ -71,13 +71,13 @@ class LowRank(Covariance):
         return event_size * self.rank
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """z = M_r … M_1 u, M_k = I − w_k w_kᵀ / (c_k + √c_k); log_det = ½ Σ log c_k."""
+        """z = M_r … M_1 u, M_k = I − w_k w_kᵀ / (c_k + √c_k); half_log_det = ½ Σ log c_k."""
         xp = namespace(u)
         steps, z = self._steps(shape_params, u[..., None, :])
-        log_det = xp.log(steps[0].root)
+        half_log_det = xp.log(steps[0].root)
         for step in steps[1:]:
-            log_det = log_det + xp.log(step.root)
-        return z[..., 0, :], log_det[..., 0, 0]
+            half_log_det = half_log_det + xp.log(step.root)
+        return z[..., 0, :], half_log_det[..., 0, 0]
 
     def whiten_rows(self, shape_params: Tensor, rows: Tensor) -> Tensor:
         """All of them with one pass through the factors: O(m d r)."""
@@ -97,7 +97,7 @@ class LowRank(Covariance):
         return steps, rows
 
     def whiten_vjp(
-        self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, log_det_bar: Tensor
+        self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, half_log_det_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Back through the factors, last to first; what `whiten` held is computed again.
 
@@ -114,7 +114,7 @@ class LowRank(Covariance):
         rows, bars = unit[..., -2:-1, :], unit[..., -1:, :]
         for k in reversed(range(self.rank)):
             w, along = unit[..., k : k + 1, :], bars @ gram[..., :, k : k + 1]
-            rows, bars = steps[k].backward(w, rows, bars, along, log_det_bar[..., None, None])
+            rows, bars = steps[k].backward(w, rows, bars, along, half_log_det_bar[..., None, None])
         bars = bars @ basis
         v_bar = xp.swapaxes(bars[..., :-1, :], -1, -2)
         return merge_last_axes(v_bar), bars[..., -1, :]
@@ -218,7 +218,7 @@ class _Step:
         return rows + product / (1.0 + self.root) * self.w
 
     def backward(
-        self, w: Tensor, rows: Tensor, bars: Tensor, along: Tensor, log_det_bar: Tensor
+        self, w: Tensor, rows: Tensor, bars: Tensor, along: Tensor, half_log_det_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
         """From the rows after this step, and their gradients, to those before it, w the first.
 
@@ -230,7 +230,7 @@ class _Step:
         # d weight / d c = −weight² (1 + ½ / √c)
         c_bar = weight * (1.0 + 0.5 / self.root) * xp.sum(
             along * (weight * self.products), axis=-2, keepdims=True
-        ) + 0.5 * log_det_bar / (self.root * self.root)
+        ) + 0.5 * half_log_det_bar / (self.root * self.root)
         w_bar = (
             xp.swapaxes(products_bar, -1, -2) @ before
             - xp.swapaxes(weight * self.products, -1, -2) @ bars

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_mvn._core.checks import as_numbers
-from keras_mvn._core.names import target_names_of
+from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.covariances._streaming import StreamingMoments
 
@@ -149,11 +149,11 @@ class _PairMoments:
                 warnings.simplefilter("ignore", RuntimeWarning)  # a target missing in batch one
                 self._shift = np.nan_to_num(np.nanmean(y, axis=0))
         mask = observed.astype(np.float64)
-        centred = np.where(observed, y - self._shift, 0.0)
+        centerd = np.where(observed, y - self._shift, 0.0)
         self._count += mask.T @ mask
-        self._product += centred.T @ centred
-        self._sums += centred.T @ mask  # [i, j]: of target i over rows that also have target j
-        self._squares += (centred * centred).T @ mask
+        self._product += centerd.T @ centerd
+        self._sums += centerd.T @ mask  # [i, j]: of target i over rows that also have target j
+        self._squares += (centerd * centerd).T @ mask
 
     @property
     def seen(self) -> Array:

@@ -48,11 +48,11 @@ class PrecisionCholesky(Covariance):
         return event_size * (event_size - 1) // 2
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """z = (I + N) u; log_det = 0."""
-        return _unit_lower.multiply(shape_params, u), _unit_lower.zero_log_det(u)
+        """z = (I + N) u; half_log_det = 0."""
+        return _unit_lower.multiply(shape_params, u), _unit_lower.zero_half_log_det(u)
 
     def whiten_vjp(
-        self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, log_det_bar: Tensor
+        self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, half_log_det_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
         """u_bar = (I + N)ᵀ z_bar, N_bar = tril(z_bar uᵀ, −1)."""
         u_bar = _unit_lower.multiply(shape_params, z_bar, transposed=True)

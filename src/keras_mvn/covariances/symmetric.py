@@ -71,10 +71,10 @@ class Symmetric(Covariance):
         return _CHOLESKY.whiten(shape_params, u)
 
     def whiten_vjp(
-        self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, log_det_bar: Tensor
+        self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, half_log_det_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As `Cholesky`."""
-        return _CHOLESKY.whiten_vjp(shape_params, u, z, z_bar, log_det_bar)
+        return _CHOLESKY.whiten_vjp(shape_params, u, z, z_bar, half_log_det_bar)
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
         """As `Cholesky`."""

@@ -37,8 +37,8 @@ def wasserstein2(p: Gaussian, q: Gaussian) -> Array:
 
 def bhattacharyya(p: Gaussian, q: Gaussian) -> Array:
     """⅛ ‖K̄ (μ_p − μ_q)‖² + ½ log |Σ̄| − ¼ log |Σ_p| − ¼ log |Σ_q|, Σ̄ = ½ (Σ_p + Σ_q)."""
-    z, log_scale = _average(p, q).whiten(p.mean - q.mean)
-    spread = log_scale - 0.5 * (p.log_scale() + q.log_scale())
+    z, half_log_det = _average(p, q).whiten(p.mean - q.mean)
+    spread = half_log_det - 0.5 * (p.half_log_det() + q.half_log_det())
     return 0.125 * (z**2).sum(axis=-1) + spread
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from keras_mvn._core.names import target_names_of
 from keras_mvn._core.optional import require
+from keras_mvn._core.targets import target_names_of
 from keras_mvn.distributions._gaussian import Gaussian
 
 if TYPE_CHECKING:

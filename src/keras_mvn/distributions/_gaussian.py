@@ -134,7 +134,7 @@ class Gaussian:
         k = self.structure.whitening_matrix(self.shape_params, self.event_size)
         return np.asarray(k) / self.scale[..., None, :]
 
-    def log_scale(self) -> Array:
+    def half_log_det(self) -> Array:
         """½ log det Σ."""
         return self.whiten(np.zeros(self.mean.shape))[1]
 
@@ -159,13 +159,13 @@ class Gaussian:
 
     def whiten(self, residual: Array, observed: Array | None = None) -> tuple[Array, Array]:
         """z and ½ log det Σ, of what was observed; residuals may have more batch axes in front."""
-        z, log_scale = self.structure.standardize(
+        z, half_log_det = self.structure.standardize(
             residual,
             np.broadcast_to(self.scale, residual.shape),
             np.broadcast_to(self.shape_params, (*residual.shape[:-1], self.shape_params.shape[-1])),
             observed,
         )
-        return np.asarray(z), np.asarray(log_scale)
+        return np.asarray(z), np.asarray(half_log_det)
 
     # --- other distributions from this one -------------------------------------------------------
 

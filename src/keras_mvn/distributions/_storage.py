@@ -18,8 +18,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mvn._core.names import target_names_of
 from keras_mvn._core.optional import require
+from keras_mvn._core.targets import target_names_of
 from keras_mvn.distributions._gaussian import Gaussian
 
 __all__ = ["load", "save"]

@@ -12,12 +12,19 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from keras_mvn._core.names import target_names_of
 from keras_mvn._core.optional import require
+from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.distributions.multivariate_normal import MultivariateNormal
 
-__all__ = ["BoxCox", "Fitted", "Log", "TargetTransform", "YeoJohnson", "fit_target_transform"]
+__all__ = [
+    "BoxCox",
+    "Log",
+    "SklearnTransform",
+    "TargetTransform",
+    "YeoJohnson",
+    "fit_target_transform",
+]
 
 NODES = 32
 """Of the Gauss–Hermite rule: exact for polynomials up to degree 63."""
@@ -243,7 +250,7 @@ def _power_inverse(t: Array, power: Array) -> Array:
 
 
 @final
-class Fitted(TargetTransform):
+class SklearnTransform(TargetTransform):
     """A scikit-learn transformer that acts on each column alone; T' by differences of T⁻¹."""
 
     def __init__(self, transformer: Any, y: Array, names: list[str]) -> None:
@@ -402,7 +409,7 @@ class Fitted(TargetTransform):
 class _Part(TargetTransform):
     """Some targets of a transformer that wants all of them: the others are what is typical."""
 
-    def __init__(self, whole: Fitted, index: np.ndarray) -> None:
+    def __init__(self, whole: SklearnTransform, index: np.ndarray) -> None:
         self.whole, self.index = whole, index
         self.increasing = whole.increasing[index]
 
@@ -467,7 +474,7 @@ def fit_target_transform(
         return _NAMED[identifier](y, known)
     if hasattr(identifier, "inverse_transform") and hasattr(identifier, "fit"):
         clone = require("sklearn.base", "target_transform").clone
-        return Fitted(clone(identifier), y, known)
+        return SklearnTransform(clone(identifier), y, known)
     raise ValueError(
         f"target_transform={identifier!r} is not known. Expected None, one of {sorted(_NAMED)}, or "
         "a scikit-learn transformer with inverse_transform."

@@ -157,7 +157,7 @@ class Mixture(Batch):
 
     # --- density and samples ---------------------------------------------------------------------
 
-    def log_prob(self, y: Any, missing: str = "propagate") -> Array:
+    def log_prob(self, y: Any, missing: str = "raise") -> Array:
         """log Σ_m w_m N(y; μ_m, Σ_m), in nats: (...).
 
         Args:

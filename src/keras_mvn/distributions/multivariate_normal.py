@@ -15,8 +15,6 @@ from keras_mvn._core.checks import (
     limit,
     linear_functions,
     lower_triangular,
-    names_of_targets,
-    observed_targets,
     positive,
     probability,
     square,
@@ -24,9 +22,17 @@ from keras_mvn._core.checks import (
     whole,
 )
 from keras_mvn._core.chi_square import chi_square_quantile
-from keras_mvn._core.names import target_names_of
 from keras_mvn._core.optional import require
-from keras_mvn._core.targets import by_target, limits, named, position, positions
+from keras_mvn._core.targets import (
+    by_target,
+    limits,
+    named,
+    names_of_targets,
+    observed_targets,
+    position,
+    positions,
+    target_names_of,
+)
 from keras_mvn._core.types import Array
 from keras_mvn.covariances import DEFAULT, Cholesky, Covariance, CovarianceLike, PrecisionCholesky
 from keras_mvn.covariances._from_dense import cholesky
@@ -195,7 +201,7 @@ class MultivariateNormal(Batch):
 
     # --- density ---------------------------------------------------------------------------------
 
-    def whiten(self, y: Any, missing: str = "propagate") -> Array:
+    def whiten(self, y: Any, missing: str = "raise") -> Array:
         """z = Σ^(−½) (y − μ), independent standard normal numbers if the model is right: (..., d).
 
         Which root of Σ⁻¹ is the structure's choice; its own whitening costs no factorization.
@@ -203,14 +209,14 @@ class MultivariateNormal(Batch):
         """
         return self._standardize(y, missing)[0]
 
-    def mahalanobis(self, y: Any, missing: str = "propagate") -> Array:
+    def mahalanobis(self, y: Any, missing: str = "raise") -> Array:
         """√((y − μ)ᵀ Σ⁻¹ (y − μ)), the distance in standard deviations: (...).
 
         Arguments and errors as for `log_prob`; of a row with gaps, the distance in its margin.
         """
         return np.sqrt((self._standardize(y, missing)[0] ** 2).sum(axis=-1))
 
-    def log_prob(self, y: Any, missing: str = "propagate") -> Array:
+    def log_prob(self, y: Any, missing: str = "raise") -> Array:
         """log N(y; μ, Σ), in nats: (...).
 
         Args:
@@ -222,8 +228,8 @@ class MultivariateNormal(Batch):
             ValueError: the last axis is not d, batch axes don't fit, or values are not finite.
 
         """
-        z, log_scale, observed = self._standardize(y, missing)
-        return -0.5 * (z**2).sum(axis=-1) - log_scale - 0.5 * observed * _LOG_2PI
+        z, half_log_det, observed = self._standardize(y, missing)
+        return -0.5 * (z**2).sum(axis=-1) - half_log_det - 0.5 * observed * _LOG_2PI
 
     def _standardize(self, y: Any, missing: str) -> tuple[Array, Array, Any]:
         """z, ½ log det Σ and the number of targets, all of what was observed."""
@@ -235,13 +241,13 @@ class MultivariateNormal(Batch):
         return *self._gaussian.whiten(np.where(mask > 0, residual, 0.0), mask), mask.sum(axis=-1)
 
     @property
-    def log_scale(self) -> Array:
+    def half_log_det(self) -> Array:
         """½ log det Σ: (...)."""
-        return self._gaussian.log_scale()
+        return self._gaussian.half_log_det()
 
     def entropy(self) -> Array:
         """½ log det(2πe Σ), in nats: (...)."""
-        return self.log_scale + 0.5 * self.event_size * (1.0 + _LOG_2PI)
+        return self.half_log_det + 0.5 * self.event_size * (1.0 + _LOG_2PI)
 
     def _residual(self, values: Array) -> Array:
         if values.shape[-1:] != (self.event_size,):
@@ -567,7 +573,20 @@ class MultivariateNormal(Batch):
         return Ellipsoid(self, chi_square_quantile(probability(level, "level"), self.event_size))
 
     def cdf(self, y: Any) -> Array:
-        """P(Yⱼ ≤ yⱼ) of each target alone: (..., d). All at once: `probability(upper=y)`.
+        """P(Y₁ ≤ y₁, …, Y_d ≤ y_d), all targets at once: (...).
+
+        As `scipy.stats.multivariate_normal.cdf`; `probability(upper=y)` gives the error of the
+        estimate, and takes limits by target. Of each target alone: `marginal_cdf`.
+
+        Raises:
+            ValueError: y that is NaN or doesn't fit.
+            ImportError: SciPy is not installed.
+
+        """
+        return np.asarray(self.probability(upper=y))
+
+    def marginal_cdf(self, y: Any) -> Array:
+        """P(Yⱼ ≤ yⱼ) of each target alone: (..., d).
 
         Raises:
             ValueError: as `log_prob`.
@@ -575,20 +594,20 @@ class MultivariateNormal(Batch):
 
         """
         residual = self._residual(limit(y, "y"))
-        return np.asarray(require("scipy.special", "cdf").ndtr(residual / self.stddev))
+        return np.asarray(require("scipy.special", "marginal_cdf").ndtr(residual / self.stddev))
 
-    def quantile(self, level: Any) -> Array:
-        """The value below which each target alone lies with probability `level`.
+    def quantile(self, q: Any) -> Array:
+        """The value below which each target alone lies with probability q.
 
         Args:
-            level: a probability, which gives (..., d), or (n,) of them: (n, ..., d).
+            q: a probability, which gives (..., d), or (n,) of them: (n, ..., d).
 
         Raises:
-            ValueError: a level is not between 0 and 1.
+            ValueError: q is not between 0 and 1.
 
         """
-        levels = np.asarray(level, dtype=np.float64)
-        z = [NormalDist().inv_cdf(probability(float(p), "level")) for p in levels.reshape(-1)]
+        levels = np.asarray(q, dtype=np.float64)
+        z = [NormalDist().inv_cdf(probability(float(p), "q")) for p in levels.reshape(-1)]
         steps = np.array(z).reshape(*levels.shape, *(1,) * self.mean.ndim)
         return self.mean + steps * self.stddev
 
@@ -721,8 +740,8 @@ class MultivariateNormal(Batch):
         if set(a) & set(b):
             raise ValueError(f"targets={targets!r} and others={others!r} have a target in common.")
         both = np.concatenate([a, b])
-        return sum(self._gaussian.marginal(i).log_scale() for i in (a, b)) - (
-            self._gaussian.marginal(both).log_scale()
+        return sum(self._gaussian.marginal(i).half_log_det() for i in (a, b)) - (
+            self._gaussian.marginal(both).half_log_det()
         )
 
     def combine(self, other: MultivariateNormal) -> Self:

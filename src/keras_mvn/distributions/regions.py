@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from keras_mvn._core.checks import finite, in_order
+from keras_mvn._core.checks import finite
+from keras_mvn._core.targets import in_order
 from keras_mvn._core.types import Array
 from keras_mvn.distributions._batch import Batch
 
@@ -25,7 +26,7 @@ class Ellipsoid(Batch):
     conformal calibration, which finds c on data.
 
     Args:
-        normal: the distributions, whose μ and Σ give centre and form.
+        normal: the distributions, whose μ and Σ give center and form.
         squared_radius: c ≥ 0, a number or one per distribution (...); infinite: everything.
 
     Raises:
@@ -50,7 +51,7 @@ class Ellipsoid(Batch):
         self.squared_radius = np.broadcast_to(c, normal.batch_shape)
 
     @property
-    def centre(self) -> Array:
+    def center(self) -> Array:
         """μ: (..., d)."""
         return self.normal.mean
 
@@ -70,7 +71,7 @@ class Ellipsoid(Batch):
         d = self.normal.event_size
         with np.errstate(divide="ignore"):
             log_ball = 0.5 * d * np.log(math.pi * self.squared_radius)
-        return log_ball - math.lgamma(0.5 * d + 1.0) + self.normal.log_scale
+        return log_ball - math.lgamma(0.5 * d + 1.0) + self.normal.half_log_det
 
     @property
     def volume(self) -> Array:

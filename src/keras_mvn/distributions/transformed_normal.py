@@ -12,9 +12,8 @@ from typing import Any, final
 
 import numpy as np
 
-from keras_mvn._core.checks import finite, fitting, observed_targets, probability
-from keras_mvn._core.names import target_names_of
-from keras_mvn._core.targets import limits, positions
+from keras_mvn._core.checks import finite, fitting, probability
+from keras_mvn._core.targets import limits, observed_targets, positions, target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.distributions._batch import Batch
 from keras_mvn.distributions._transforms import TargetTransform
@@ -100,7 +99,7 @@ class TransformedNormal(Batch):
 
     # --- density, quantiles and draws ---
 
-    def log_prob(self, y: Any, missing: str = "propagate") -> Array:
+    def log_prob(self, y: Any, missing: str = "raise") -> Array:
         """log p(y), the Jacobian included, in nats: (...).
 
         Args:
@@ -115,23 +114,27 @@ class TransformedNormal(Batch):
         log_prob = self.normal.log_prob(self.transform.forward(values), missing)
         return log_prob + np.nansum(self.transform.log_derivative(values), axis=-1)
 
-    def mahalanobis(self, y: Any, missing: str = "propagate") -> Array:
+    def mahalanobis(self, y: Any, missing: str = "raise") -> Array:
         """The distance of T(y) from μ in standard deviations: (...)."""
         return self.normal.mahalanobis(self.transform.forward(self._values(y, missing)), missing)
 
     def cdf(self, y: Any) -> Array:
+        """P(Y₁ ≤ y₁, …, Y_d ≤ y_d), all targets at once: (...)."""
+        return np.asarray(self.probability(upper=y))
+
+    def marginal_cdf(self, y: Any) -> Array:
         """P(Yⱼ ≤ yⱼ) of each target alone: (..., d); 0 below the domain of T."""
         values = fitting(finite(y, "y"), (self.event_size,), "y")
         floor = self.transform.lowest
         inside = np.where(values > floor, values, self.median)
         self.transform.check(inside, target_names_of(self.target_names, self.event_size))
-        below = self.normal.cdf(self.transform.forward(inside))
+        below = self.normal.marginal_cdf(self.transform.forward(inside))
         below = np.where(self.transform.increasing, below, 1.0 - below)
         return np.where(values > floor, below, 0.0)
 
-    def quantile(self, level: Any) -> Array:
-        """As `MultivariateNormal.quantile`: (..., d), or (n, ..., d) for n levels."""
-        levels = np.asarray(level, dtype=np.float64)
+    def quantile(self, q: Any) -> Array:
+        """As `MultivariateNormal.quantile`: (..., d), or (n, ..., d) for n probabilities."""
+        levels = np.asarray(q, dtype=np.float64)
         low = self.normal.quantile(levels)
         high = self.normal.quantile(1.0 - levels)
         return self.transform.inverse(np.where(self.transform.increasing, low, high))

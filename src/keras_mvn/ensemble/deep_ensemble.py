@@ -39,7 +39,7 @@ class DeepEnsemble:
 
     `builder` is called once for each member, under a seed of that member's own. It must make
     everything anew: model, head, optimizer. Seeds are derived from `seed` and the member's
-    number (`numpy.random.SeedSequence`), so that ensembles of neighbouring seeds share no
+    number (`numpy.random.SeedSequence`), so that ensembles of neighboring seeds share no
     members. The global states of Python's `random`, NumPy and PyTorch are put back afterwards;
     TensorFlow's global seed and Keras' global generator, which cannot be read, are left set.
 

@@ -52,7 +52,7 @@ def calibration_kind(calibration: Any) -> CalibrationKind | None:
 
 
 def _recalibration(cls: type[Recalibration], **options: Any) -> CalibrationKind:
-    missing = "marginalize" if cls.takes_gaps else "propagate"
+    missing = "marginalize" if cls.takes_gaps else "raise"
     fit = functools.partial(cls.fit, missing=missing, **options)
     return CalibrationKind(False, cls.takes_gaps, cls.needs_every_target, fit)
 

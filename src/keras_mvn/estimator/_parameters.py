@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from keras_mvn import covariances
-from keras_mvn._core.checks import checked_missing, whole
+from keras_mvn._core.checks import whole
+from keras_mvn._core.targets import checked_missing
 from keras_mvn._training.recipe import Recipe, loss_for
 from keras_mvn.estimator._calibration import calibration_kind
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._core.names import target_names_of
 from keras_mvn._core.optional import require
+from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn._training.data import PART, Split, Table, divide
 

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from keras_mvn._core.interrupts import held_back
-from keras_mvn._core.names import target_names_of
+from keras_mvn._core.interrupts import deferred_interrupts
 from keras_mvn._core.optional import require
+from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn._training import train as _fitting
 from keras_mvn._training.data import Split, Table
-from keras_mvn._training.members import Fitter, ensemble_of, thinned
+from keras_mvn._training.members import Fitter, ensemble_of, subsample
 from keras_mvn._training.recipe import Recipe
 from keras_mvn.distributions import MultivariateNormal, TransformedNormal, TransformedRegion
 from keras_mvn.distributions._transforms import TargetTransform, fit_target_transform
@@ -111,7 +111,7 @@ class MultivariateNormalRegressor(
             is monotone in each target: the network then predicts T(y). All that is returned is in
             the units of y: means are means of y (not T⁻¹ of means: exact for "log", Gauss–Hermite
             quadrature else), likelihoods have the Jacobian, intervals and regions are transformed.
-        missing: "marginalize" reads NaN in y as "not observed"; "propagate" refuses it.
+        missing: "marginalize" reads NaN in y as "not observed"; "raise" refuses it.
         time_budget: seconds after which `fit` stops training, with the best weights so far; None:
             no limit. With "auto" and several members each gets its share. Results then depend on
             the speed of the machine.
@@ -261,7 +261,7 @@ class MultivariateNormalRegressor(
             time_budget=self.time_budget,
             verbose=int(self.verbose),
         )
-        with held_back() as interruption:
+        with deferred_interrupts() as interruption:
             self._train(fitter, recipe, seed)
             self._one_dimensional = data.one_dimensional
             self.target_names_ = data.names
@@ -314,7 +314,7 @@ class MultivariateNormalRegressor(
         _validation.check_consistent_length(x, values)
         one_dimensional = values.ndim == 1
         values = values[:, None] if one_dimensional else values
-        if self.missing == "propagate" and rows_of.has_gaps(values):
+        if self.missing == "raise" and rows_of.has_gaps(values):
             raise ValueError(
                 "Input y contains NaN. missing='marginalize' reads it as \"not observed\"."
             )
@@ -373,7 +373,7 @@ class MultivariateNormalRegressor(
         self._conformal = kind is not None and kind.conformal
         if kind is None:
             return
-        rows = thinned(table.rows, self.head_)
+        rows = subsample(table.rows, self.head_)
         y = np.asarray(table.y[rows], np.float64)
         if not kind.takes_gaps:
             complete = ~np.isnan(y).any(axis=1)

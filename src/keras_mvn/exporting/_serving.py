@@ -10,7 +10,7 @@ from typing import Any, final
 import keras
 
 import keras_mvn
-from keras_mvn._core.names import target_names_of
+from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.exporting._outputs import OUTPUTS

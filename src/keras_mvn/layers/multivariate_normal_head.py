@@ -10,7 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_mvn import covariances
-from keras_mvn._core.checks import names_of_targets, whole
+from keras_mvn._core.checks import whole
+from keras_mvn._core.targets import names_of_targets
 from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike, moments
 from keras_mvn.distributions import MultivariateNormal

@@ -9,8 +9,9 @@ import keras
 from keras import ops
 
 from keras_mvn import regularizers
-from keras_mvn._core.checks import checked_missing, finite
+from keras_mvn._core.checks import finite
 from keras_mvn._core.keras_internals import get_keras_mask, in_symbolic_scope, set_keras_mask
+from keras_mvn._core.targets import checked_missing
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.layouts import Parameters, Reader, _tag
@@ -57,7 +58,7 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self._follows_y_pred = dtype is None
         self.reader = Reader(covariance, from_raw, layout)
-        self.missing = checked_missing(missing)
+        self.missing = checked_missing(missing, "propagate")
         self.regularizer = regularizers.get(regularizer)
         self.fused = self._checked_fused(fused)
 

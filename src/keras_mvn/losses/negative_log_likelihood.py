@@ -74,4 +74,8 @@ def row_negative_log_likelihood(
 def from_elliptical(found: Elliptical, targets: Targets) -> Tensor:
     """−log p of what was observed in each row (...), in nats, from distance and determinant."""
     half_log_2pi = 0.5 * math.log(2.0 * math.pi)
-    return 0.5 * found.mahalanobis + found.log_scale + targets.observed_count() * half_log_2pi
+    return (
+        0.5 * found.squared_mahalanobis
+        + found.half_log_det
+        + targets.observed_count() * half_log_2pi
+    )

@@ -103,7 +103,11 @@ class StudentT(CovarianceLoss):
         found = elliptical(self.reader.covariance, targets, parameters, fused=self.fused)
         half = 0.5 * targets.observed_count() * ops.ones_like(nu)
         normalizer = half * ops.log(nu * math.pi) - log_gamma_ratio(0.5 * nu, half)
-        return normalizer + found.log_scale + (0.5 * nu + half) * ops.log1p(found.mahalanobis / nu)
+        return (
+            normalizer
+            + found.half_log_det
+            + (0.5 * nu + half) * ops.log1p(found.squared_mahalanobis / nu)
+        )
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 from keras import ops as kops
 
-from keras_mvn._core.checks import checked_missing, whole
+from keras_mvn._core.checks import whole
+from keras_mvn._core.targets import checked_missing
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import DEFAULT, Covariance, CovarianceLike
 from keras_mvn.layouts import Parameters, Reader, _tag
@@ -127,8 +128,8 @@ def entropy(
     structure, (location, scale, shape_params) = _read(
         y_pred, covariance, from_raw, layout, "ops.entropy"
     )
-    _, log_scale = structure.standardize(kops.zeros_like(location), scale, shape_params)
-    return log_scale + 0.5 * location.shape[-1] * (1.0 + math.log(2.0 * math.pi))
+    _, half_log_det = structure.standardize(kops.zeros_like(location), scale, shape_params)
+    return half_log_det + 0.5 * location.shape[-1] * (1.0 + math.log(2.0 * math.pi))
 
 
 def kl_divergence(
@@ -361,7 +362,7 @@ def _read_both(
     y: Tensor, y_pred: Tensor, reader: Reader, missing: str, owner: str
 ) -> tuple[Targets, Parameters]:
     """Targets and parameters of equal batch axes."""
-    missing = checked_missing(missing)
+    missing = checked_missing(missing, "propagate")
     y, y_pred = as_tensor(y), as_tensor(y_pred)
     parameters = _decode(y_pred, reader, owner)
     if _continues(y, parameters.mean):

@@ -31,11 +31,13 @@ def kl_divergence(p: Covariance, p_at: Parameters, q: Covariance, q_at: Paramete
     """KL(N_p ‖ N_q) in nats, of equal batch axes: (...)."""
     xp = namespace(p_at.mean)
     ratio = _divide(p_at.scale, q_at.scale)
-    z, log_det_q = q.whiten_with_vjp(q_at.shape_params, _divide(p_at.mean - q_at.mean, q_at.scale))
-    _, log_det_p = p.whiten_with_vjp(p_at.shape_params, xp.zeros_like(z))
+    z, half_log_det_q = q.whiten_with_vjp(
+        q_at.shape_params, _divide(p_at.mean - q_at.mean, q_at.scale)
+    )
+    _, half_log_det_p = p.whiten_with_vjp(p_at.shape_params, xp.zeros_like(z))
     squares = _trace(p, p_at.shape_params, q, q_at.shape_params, ratio) + xp.sum(z * z, axis=-1)
-    log_scale = log_det_q - log_det_p - xp.sum(xp.log(ratio), axis=-1)
-    return 0.5 * (squares - z.shape[-1]) + log_scale
+    half_log_det = half_log_det_q - half_log_det_p - xp.sum(xp.log(ratio), axis=-1)
+    return 0.5 * (squares - z.shape[-1]) + half_log_det
 
 
 def _divide(x: Tensor, scale: Tensor) -> Tensor:

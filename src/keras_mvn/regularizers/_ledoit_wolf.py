@@ -27,21 +27,21 @@ def ledoit_wolf(y: Any) -> Array:
 
     """
     complete = _complete_rows(y)
-    centred = complete - complete.mean(axis=0)
-    unit = np.abs(centred).max(axis=0)  # squares of the values themselves could overflow
+    centerd = complete - complete.mean(axis=0)
+    unit = np.abs(centerd).max(axis=0)  # squares of the values themselves could overflow
     constant = unit <= np.finfo(np.float64).eps * np.abs(complete).max(axis=0)
     if constant.any():
         raise ValueError(
             f"y: targets {np.flatnonzero(constant).tolist()} (counted from 0) are constant over "
             "the complete rows, so they have no correlations. Leave them out."
         )
-    stddev = unit * np.sqrt(np.mean((centred / unit) ** 2, axis=0))
-    shrunk = _shrink(centred / stddev)
+    stddev = unit * np.sqrt(np.mean((centerd / unit) ** 2, axis=0))
+    shrunk = _shrink(centerd / stddev)
     return stddev[:, None] * shrunk * stddev[None, :]
 
 
 def _shrink(x: Array) -> Array:
-    """(1 − ρ) S + ρ m I of centred rows (n, d)."""
+    """(1 − ρ) S + ρ m I of centerd rows (n, d)."""
     n, d = x.shape
     s = x.T @ x / n
     identity = np.trace(s) / d * np.eye(d)

@@ -22,8 +22,8 @@ __all__ = [
     "correlation",
     "dense_covariance",
     "divergence_from",
+    "half_log_det",
     "half_log_det_correlation",
-    "log_volume",
     "partial_correlation",
     "precision",
     "trace_of_inverse_correlation",
@@ -58,7 +58,7 @@ def partial_correlation(covariance: Covariance, parameters: Parameters) -> Tenso
     return unit @ xp.swapaxes(unit, -1, -2)
 
 
-def log_volume(covariance: Covariance, parameters: Parameters) -> Tensor:
+def half_log_det(covariance: Covariance, parameters: Parameters) -> Tensor:
     """½ log det Σ (...)."""
     _, scale, shape_params = parameters
     zero = namespace(scale).zeros_like(scale)
@@ -69,7 +69,7 @@ def half_log_det_correlation(covariance: Covariance, parameters: Parameters) -> 
     """½ log det C = ½ log det R − ½ Σ log R_jj, ≤ 0 (...)."""
     root = _shape_stddev(covariance, parameters)
     xp = namespace(root)
-    return log_volume(covariance, _without_scale(parameters)) - xp.sum(xp.log(root), axis=-1)
+    return half_log_det(covariance, _without_scale(parameters)) - xp.sum(xp.log(root), axis=-1)
 
 
 def trace_of_inverse_correlation(covariance: Covariance, parameters: Parameters) -> Tensor:
@@ -83,15 +83,15 @@ def trace_of_inverse_correlation(covariance: Covariance, parameters: Parameters)
 
 
 def divergence_from(
-    factor: Array, covariance: Covariance, parameters: Parameters, log_det_factor: float
+    factor: Array, covariance: Covariance, parameters: Parameters, half_log_det_factor: float
 ) -> Tensor:
     """KL(N(μ, T) ‖ N(μ, Σ)) = ½ tr(T Σ⁻¹) − ½ d + ½ log det Σ − ½ log det T (...), T = F Fᵀ.
 
     The columns of F are whitened, so units are divided out before anything is squared.
     """
-    z, log_scale = _standardize_columns(covariance, parameters, factor)
+    z, half_log_det = _standardize_columns(covariance, parameters, factor)
     squares = 0.5 * namespace(z).sum(z * z, axis=(-2, -1))
-    return squares - 0.5 * factor.shape[-1] + (log_scale - log_det_factor)
+    return squares - 0.5 * factor.shape[-1] + (half_log_det - half_log_det_factor)
 
 
 def _standardize_columns(
@@ -102,10 +102,10 @@ def _standardize_columns(
     # Structures expect equal batch axes: every argument gets the axis of columns.
     zero = namespace(scale).zeros_like(scale)[..., :, None]
     columns = zero + constant_like(matrix.T, scale)
-    z, log_scale = covariance.standardize(
+    z, half_log_det = covariance.standardize(
         columns, zero + scale[..., None, :], zero + shape_params[..., None, :]
     )
-    return z, log_scale[..., 0]
+    return z, half_log_det[..., 0]
 
 
 def _without_scale(parameters: Parameters) -> Parameters:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_mvn._core.saved_configs import current_config
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import Covariance
 from keras_mvn.layouts import Parameters
@@ -32,7 +33,7 @@ class CovarianceRegularizer(abc.ABC):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> CovarianceRegularizer:
         """The penalty of this configuration."""
-        return cls(**config)
+        return cls(**current_config(cls, config))
 
 
 def get(identifier: Any) -> CovarianceRegularizer | None:

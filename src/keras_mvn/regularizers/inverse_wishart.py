@@ -61,7 +61,7 @@ class InverseWishart(CovarianceRegularizer):
         self.rows = whole(rows, "rows", "the number of training rows", 1)
         self.pseudo_observations = self.degrees_of_freedom + d + 1
         self.mode_factor = self.factor / np.sqrt(self.pseudo_observations)
-        self.log_volume = float(np.log(np.diagonal(self.mode_factor)).sum())
+        self.half_log_det = float(np.log(np.diagonal(self.mode_factor)).sum())
 
     @classmethod
     def from_mode(cls, mode: Any, pseudo_observations: float, rows: int) -> Self:
@@ -92,7 +92,7 @@ class InverseWishart(CovarianceRegularizer):
             self.mode_factor.shape[-1], parameters.scale.shape[-1], "scale_matrix"
         )
         divergence = _terms.divergence_from(
-            self.mode_factor, covariance, parameters, self.log_volume
+            self.mode_factor, covariance, parameters, self.half_log_det
         )
         return (self.pseudo_observations / self.rows) * divergence
 

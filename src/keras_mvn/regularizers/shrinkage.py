@@ -58,7 +58,7 @@ class Shrinkage(CovarianceRegularizer):
     def __init__(self, strength: float, target: Any = "diagonal") -> None:
         self.strength = _checks.at_least(strength, "strength", 0.0)
         self.factor = None
-        self.log_volume = 0.0
+        self.half_log_det = 0.0
         if isinstance(target, str):
             if target != "diagonal":
                 raise ValueError(
@@ -68,7 +68,7 @@ class Shrinkage(CovarianceRegularizer):
             self.target: Any = target
             return
         self.factor = _checks.factor_of(target, "target")
-        self.log_volume = float(np.log(np.diagonal(self.factor)).sum())
+        self.half_log_det = float(np.log(np.diagonal(self.factor)).sum())
         self.target = np.array(target, dtype=np.float64)
 
     @classmethod
@@ -101,7 +101,7 @@ class Shrinkage(CovarianceRegularizer):
             return self.strength * (0.5 * (trace - d) + half_log_det)
         _checks.check_event_size(self.factor.shape[-1], d, "target")
         return self.strength * _terms.divergence_from(
-            self.factor, covariance, parameters, self.log_volume
+            self.factor, covariance, parameters, self.half_log_det
         )
 
     def get_config(self) -> dict[str, Any]:

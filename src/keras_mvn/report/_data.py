@@ -8,7 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
-from keras_mvn._core.checks import names_of_targets
+from keras_mvn._core.targets import names_of_targets
 from keras_mvn._core.types import Array
 from keras_mvn.distributions import MultivariateNormal
 

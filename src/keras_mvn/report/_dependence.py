@@ -168,7 +168,7 @@ def _closer_look(mean: Array, scatter: Array) -> list[tuple[int, int]]:
 
 
 def _parts(name: str, column: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """The input's bins with enough rows, labelled without its name."""
+    """The input's bins with enough rows, labeled without its name."""
     parts = [
         (label.removeprefix(name).strip(), member)
         for label, member in quantile_bins(name, column, BINS)
@@ -185,8 +185,8 @@ def _changes(correlation: Array, columns: Mapping[str, np.ndarray]) -> dict[str,
             means = np.stack([correlation[member].mean(axis=0) for member in members])
             share = np.array([member.sum() for member in members])[:, None, None]
             share = share / share.sum()
-            centre = np.sum(share * means, axis=0)
-            changes[name] = np.sqrt(np.sum(share * (means - centre) ** 2, axis=0))
+            center = np.sum(share * means, axis=0)
+            changes[name] = np.sqrt(np.sum(share * (means - center) ** 2, axis=0))
     return changes
 
 

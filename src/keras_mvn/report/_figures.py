@@ -38,7 +38,7 @@ ROWS = 6
 @final
 @dataclass(frozen=True)
 class Figure:
-    """A drawing, its title, its message, and what its colours mean."""
+    """A drawing, its title, its message, and what its colors mean."""
 
     title: str
     svg: Markup

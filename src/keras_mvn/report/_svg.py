@@ -1,4 +1,4 @@
-"""Small charts as SVG: text stays text, colours are the page's (classes of style.css)."""
+"""Small charts as SVG: text stays text, colors are the page's (classes of style.css)."""
 
 from __future__ import annotations
 

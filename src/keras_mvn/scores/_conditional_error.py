@@ -14,7 +14,7 @@ from keras_mvn.scores._observations import Observations
 __all__ = ["conditional_error", "conditional_error_of"]
 
 
-def conditional_error(normal: MultivariateNormal, y: Any, missing: str = "propagate") -> Array:
+def conditional_error(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Array:
     """`|yᵢ − E[yᵢ | all other yⱼ]|` of each target, in the units of y: (..., d).
 
     With the precision Λ = Σ⁻¹ and the residual r = y − μ this is `|(Λ r)ᵢ / Λᵢᵢ|`: one product and

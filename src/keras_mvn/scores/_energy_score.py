@@ -22,7 +22,7 @@ def energy_score(
     normal: MultivariateNormal,
     y: Any,
     target_scale: Any = 1.0,
-    missing: str = "propagate",
+    missing: str = "raise",
 ) -> Array:
     """E ‖X − y‖ − ½ E ‖X − X'‖ with X, X' ~ N(μ, Σ) independent: (...).
 
@@ -80,10 +80,10 @@ def _by_eigenvalues(rows: Observations) -> Array:
     b = (rows.residual[:, None, :] @ vectors)[:, 0, :]
     t, weights = _nodes(rows)
     growth = 2.0 * t[:, :, None] * eigenvalues[:, None, :]
-    log_det = 0.5 * np.log1p(growth).sum(axis=-1)
+    half_log_det = 0.5 * np.log1p(growth).sum(axis=-1)
     growth += 1.0
     distance = t * ((b**2)[:, None, :] / growth).sum(axis=-1)
-    return _integrate(weights, log_det, distance)
+    return _integrate(weights, half_log_det, distance)
 
 
 def _by_factors(rows: Observations) -> Array:
@@ -97,7 +97,7 @@ def _by_factors(rows: Observations) -> Array:
     w = s[..., None] * np.asarray(g.loadings())
     t, weights = _nodes(rows)
     growth = 2.0 * t[:, :, None] * (s**2)[:, None, :]
-    log_det = 0.5 * np.log1p(growth).sum(axis=-1)
+    half_log_det = 0.5 * np.log1p(growth).sum(axis=-1)
     inverse = 1.0 / (1.0 + growth)  # (n, nodes, d)
     root = np.sqrt(2.0 * t)[..., None]
     n, d, r = w.shape
@@ -106,13 +106,13 @@ def _by_factors(rows: Observations) -> Array:
     # Eigenvalues, because log |I + Bᵀ D⁻¹ B| is wanted to its own accuracy where it is small, too.
     eigenvalues, vectors = np.linalg.eigh(gram)
     eigenvalues = np.maximum(eigenvalues, 0.0)
-    log_det += 0.5 * np.log1p(eigenvalues).sum(axis=-1)
+    half_log_det += 0.5 * np.log1p(eigenvalues).sum(axis=-1)
     along = root * (inverse @ (w * m[..., None]))
     f = (along[:, :, None, :] @ vectors)[:, :, 0, :] / (1.0 + eigenvalues)
     f = (vectors @ f[..., None])[..., 0]
     left = m[:, None, :] - root * (f @ np.swapaxes(w, -1, -2))
     distance = t * ((left**2 * inverse).sum(axis=-1) + (f**2).sum(axis=-1))
-    return _integrate(weights, log_det, distance)
+    return _integrate(weights, half_log_det, distance)
 
 
 def _nodes(rows: Observations) -> tuple[Array, Array]:
@@ -123,7 +123,7 @@ def _nodes(rows: Observations) -> tuple[Array, Array]:
     return nodes / np.where(squared > 0, squared, 1.0), weights * np.sqrt(squared)
 
 
-def _integrate(weights: Array, log_det: Array, distance: Array) -> Array:
+def _integrate(weights: Array, half_log_det: Array, distance: Array) -> Array:
     """The integrals for m and for 0, on the same nodes; E ‖X − X'‖ = √2 E ‖X − μ‖."""
-    to_y, spread = -np.expm1(-log_det - distance), -np.expm1(-log_det)
+    to_y, spread = -np.expm1(-half_log_det - distance), -np.expm1(-half_log_det)
     return np.asarray((weights * (to_y - math.sqrt(0.5) * spread)).sum(axis=-1))

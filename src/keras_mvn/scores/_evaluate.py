@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_mvn._core.checks import as_numpy, probability
-from keras_mvn._core.names import target_names_of
+from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.scores._estimates import Estimate, mean_of, skill_of, standard_error
@@ -23,7 +23,7 @@ __all__ = ["evaluate"]
 def evaluate(
     normal: MultivariateNormal,
     y: Any,
-    missing: str = "propagate",
+    missing: str = "raise",
     levels: Sequence[float] | float = (0.5, 0.9, 0.95),
     reference: MultivariateNormal | None = None,
     target_scale: Any = None,

@@ -13,7 +13,7 @@ from keras_mvn.scores._observations import Observations
 __all__ = ["dawid_sebastiani", "log_score"]
 
 
-def log_score(normal: MultivariateNormal, y: Any, missing: str = "propagate") -> Array:
+def log_score(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Array:
     """−log N(y; μ, Σ), the negative log-likelihood in nats: (...).
 
     Strictly proper, and the only such score that depends on nothing but the density at y (Bernardo
@@ -40,7 +40,7 @@ def log_score(normal: MultivariateNormal, y: Any, missing: str = "propagate") ->
     return -normal.log_prob(y, missing)
 
 
-def dawid_sebastiani(normal: MultivariateNormal, y: Any, missing: str = "propagate") -> Array:
+def dawid_sebastiani(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Array:
     """log det Σ + (y − μ)ᵀ Σ⁻¹ (y − μ): (...).
 
     Twice the log score less a constant, and proper for predictions that are not normal, too: it
@@ -61,5 +61,5 @@ def dawid_sebastiani(normal: MultivariateNormal, y: Any, missing: str = "propaga
 
 
 def _dawid_sebastiani(rows: Observations) -> Array:
-    z, log_scale = rows.gaussian.whiten(rows.residual, rows.observed)
-    return np.asarray((z**2).sum(axis=-1) + 2.0 * log_scale)
+    z, half_log_det = rows.gaussian.whiten(rows.residual, rows.observed)
+    return np.asarray((z**2).sum(axis=-1) + 2.0 * half_log_det)

@@ -17,7 +17,7 @@ from keras_mvn.scores._observations import Observations
 __all__ = ["crps", "crps_of", "interval_of", "interval_score"]
 
 
-def crps(normal: MultivariateNormal, y: Any, missing: str = "propagate") -> Array:
+def crps(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Array:
     """The continuous ranked probability score of each target, in the units of y: (..., d).
 
     ∫ (F(x) − 1{y ≤ x})² dx = σ [w (2Φ(w) − 1) + 2φ(w) − 1/√π], w = (y − μ)/σ. Strictly proper for
@@ -56,7 +56,7 @@ def crps_of(rows: Observations) -> Array:
 
 
 def interval_score(
-    normal: MultivariateNormal, y: Any, level: float = 0.9, missing: str = "propagate"
+    normal: MultivariateNormal, y: Any, level: float = 0.9, missing: str = "raise"
 ) -> Array:
     """The Winkler score of each target's central interval [l, u], in the units of y: (..., d).
 

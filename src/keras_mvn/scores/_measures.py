@@ -39,14 +39,14 @@ class Evidence:
     @functools.cached_property
     def whitened(self) -> tuple[Array, Array]:
         """‖z‖² and ½ log det Σ, of what was observed: (n,), (n,)."""
-        z, log_scale = self.rows.gaussian.whiten(self.rows.residual, self.rows.observed)
-        return (z**2).sum(axis=-1), log_scale
+        z, half_log_det = self.rows.gaussian.whiten(self.rows.residual, self.rows.observed)
+        return (z**2).sum(axis=-1), half_log_det
 
     @functools.cached_property
     def nll(self) -> Array:
         """−log p: (n,)."""
-        squared, log_scale = self.whitened
-        return 0.5 * squared + log_scale + 0.5 * math.log(2.0 * math.pi) * self.rows.count
+        squared, half_log_det = self.whitened
+        return 0.5 * squared + half_log_det + 0.5 * math.log(2.0 * math.pi) * self.rows.count
 
     @functools.cached_property
     def pit(self) -> Array:

@@ -9,7 +9,8 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from keras_mvn._core.checks import fitting, observed_targets, positive
+from keras_mvn._core.checks import fitting, positive
+from keras_mvn._core.targets import observed_targets
 from keras_mvn._core.types import Array
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.distributions._gaussian import Gaussian

@@ -24,7 +24,7 @@ def variogram_score(
     p: float = 0.5,
     target_scale: Any = 1.0,
     weights: Any = None,
-    missing: str = "propagate",
+    missing: str = "raise",
 ) -> Array:
     """`Σ_{i<j} wᵢⱼ (|yᵢ − yⱼ|^p − E |Xᵢ − Xⱼ|^p)²`, X ~ N(μ, Σ): (...).
 

@@ -105,7 +105,7 @@ class Encoder(abc.ABC):
 @final
 @dataclass(frozen=True)
 class NumberEncoder(Encoder):
-    """(x − centre)/scale; the median where there is nothing."""
+    """(x − center)/scale; the median where there is nothing."""
 
     center: float
     scale: float

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from keras_mvn._core.interrupts import held_back
+from keras_mvn._core.interrupts import deferred_interrupts
 from keras_mvn_cli import _assessing, _options
 from keras_mvn_cli._console import INTERRUPTED, Output, RefusalError
 from keras_mvn_cli._folder import FitFolder
@@ -37,7 +37,7 @@ def run(given: dict[str, Any], context: click.Context) -> None:
     _check(given)
     prepared = prepared_table(given, folder, output)
     try:
-        with held_back(output.interrupting) as interruption:
+        with deferred_interrupts(output.interrupting) as interruption:
             networks, interrupted = trained_networks(given, prepared, folder, output)
             metrics = assessed(prepared, networks, folder, output)
             seconds = prepared.seconds + time.monotonic() - began

@@ -71,22 +71,22 @@ class _Integrand:
 @final
 @dataclass(frozen=True)
 class _Proposal:
-    """Half N(centre, F Fᵀ), half N(mode, I): (rows, r), (rows, r), and F (rows, r, r), lower."""
+    """Half N(center, F Fᵀ), half N(mode, I): (rows, r), (rows, r), and F (rows, r, r), lower."""
 
     mode: Array
-    centre: Array
+    center: Array
     factor: Array
 
     def draw(self, part: slice, points: Array) -> tuple[Array, Array]:
         """Factors (rows, points, r) for points in the cube; log density, times (2π)^(r/2)."""
         standard = require("scipy.special", "probability").ndtri(points)
         half = len(points) // 2  # both halves of Sobol' points are even
-        mode, centre, factor = self.mode[part, None], self.centre[part, None], self.factor[part]
-        inside = centre + standard[:half] @ _transposed(factor)
+        mode, center, factor = self.mode[part, None], self.center[part, None], self.factor[part]
+        inside = center + standard[:half] @ _transposed(factor)
         f = np.concatenate([inside, mode + standard[half:]], axis=-2)
         identity = np.broadcast_to(np.eye(factor.shape[-1]), factor.shape)
         inverse = solve_lower(factor, identity)
-        log_narrow = -0.5 * (((f - centre) @ _transposed(inverse)) ** 2).sum(axis=-1)
+        log_narrow = -0.5 * (((f - center) @ _transposed(inverse)) ** 2).sum(axis=-1)
         log_narrow -= np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(axis=-1)[:, None]
         log_wide = -0.5 * ((f - mode) ** 2).sum(axis=-1)
         return f, np.logaddexp(log_narrow, log_wide) - math.log(2.0)
@@ -102,7 +102,7 @@ class _Proposal:
         covariance = _transposed(weight[..., None] * error) @ error
         if enough.any():
             rows = np.flatnonzero(enough) + part.start
-            self.centre[rows] = mean[enough]
+            self.center[rows] = mean[enough]
             self.factor[rows] = np.linalg.cholesky(covariance[enough])
 
 

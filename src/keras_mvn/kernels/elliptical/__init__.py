@@ -1,6 +1,6 @@
 """What every elliptical density needs of y_pred and y, in one pass over y_pred each way.
 
-    mahalanobis = ‖z‖²,   log_scale = ½ log det Σ,   z = R^(−½) u,   u = (y − mean)/scale
+    squared_mahalanobis = ‖z‖²,   half_log_det = ½ log det Σ,   z = R^(−½) u,   u = (y − mean)/scale
 
 The fast path reads `[mean | scale | shape_params]` as the head wrote it, keeps z and
 v = ½ ∂‖z‖²/∂u, and writes the whole gradient once. The reference slices y_pred and leaves the

@@ -13,7 +13,9 @@ class _Forward(ctypes.Structure):
     _fields_ = [
         ("structure", ctypes.c_int32),
         *sizes("rows", "d", "k", "stride"),
-        *addresses("y_pred", "y", "observed", "mahalanobis", "log_scale", "variance", "z", "v"),
+        *addresses(
+            "y_pred", "y", "observed", "squared_mahalanobis", "half_log_det", "variance", "z", "v"
+        ),
     ]
 
 
@@ -23,7 +25,7 @@ class _Backward(ctypes.Structure):
         ("fixed_mean", ctypes.c_int32),
         *sizes("rows", "d", "k", "stride"),
         *addresses("y_pred", "y", "observed", "z", "v"),
-        *addresses("mahalanobis_bar", "log_scale_bar", "mean_bar", "y_pred_bar"),
+        *addresses("squared_mahalanobis_bar", "half_log_det_bar", "mean_bar", "y_pred_bar"),
     ]
 
 

@@ -63,13 +63,13 @@ def elliptical(request: Request, packed: jax.Array, targets: Targets) -> Ellipti
     batch = packed.shape[:-1]
     observed = () if targets.observed is None else (targets.observed.reshape(-1, d),)
     rows = packed.reshape(-1, packed.shape[-1])
-    mean, mahalanobis, log_scale, *variance = _differentiable(
+    mean, squared_mahalanobis, half_log_det, *variance = _differentiable(
         request, rows, targets.values.reshape(-1, d), *observed
     )
     return Elliptical(
         mean.reshape(*batch, d),
-        mahalanobis.reshape(batch),
-        log_scale.reshape(batch),
+        squared_mahalanobis.reshape(batch),
+        half_log_det.reshape(batch),
         variance[0].reshape(*batch, d) if variance else None,
     )
 
@@ -78,11 +78,11 @@ def _one_target(request: Request, packed: jax.Array, targets: Targets) -> Ellipt
     """What XLA fuses with what stands around it, which no kernel can be part of."""
     mean, scale = packed[..., :1], packed[..., 1:]
     located = jax.lax.stop_gradient(mean) if request.fixed_mean else mean
-    u, log_scale = (targets.values - located) / scale, jnp.log(scale)
+    u, half_log_det = (targets.values - located) / scale, jnp.log(scale)
     if targets.observed is not None:
-        u, log_scale = (jnp.where(targets.observed > 0, x, 0.0) for x in (u, log_scale))
+        u, half_log_det = (jnp.where(targets.observed > 0, x, 0.0) for x in (u, half_log_det))
     variance = jax.lax.stop_gradient(scale * scale) if request.variance_in_kernel else None
-    return Elliptical(mean, (u * u)[..., 0], log_scale[..., 0], variance)
+    return Elliptical(mean, (u * u)[..., 0], half_log_det[..., 0], variance)
 
 
 # --- the gradient --------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def _one_target(request: Request, packed: jax.Array, targets: Targets) -> Ellipt
 def _differentiable(
     request: Request, y_pred: jax.Array, y: jax.Array, *observed: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """(mean, mahalanobis, log_scale[, variance])."""
+    """(mean, squared_mahalanobis, half_log_det[, variance])."""
     return y_pred[:, : y.shape[-1]], *_call_forward(request, False, y_pred, y, *observed)
 
 
@@ -105,12 +105,12 @@ def _forward(
 
 def _backward(request: Request, kept: Any, bars: tuple[jax.Array, ...]) -> tuple[Any, ...]:
     y_pred, y, z, v, observed = kept
-    mean_bar, mahalanobis_bar, log_scale_bar = bars[:3]
+    mean_bar, squared_mahalanobis_bar, half_log_det_bar = bars[:3]
     y_pred_bar = _call_backward(
-        request, y_pred, y, z, v, mahalanobis_bar, log_scale_bar, mean_bar, *observed
+        request, y_pred, y, z, v, squared_mahalanobis_bar, half_log_det_bar, mean_bar, *observed
     )
     d = y.shape[-1]
-    y_bar = 2.0 * mahalanobis_bar[:, None] * v / y_pred[:, d : 2 * d]
+    y_bar = 2.0 * squared_mahalanobis_bar[:, None] * v / y_pred[:, d : 2 * d]
     return y_pred_bar, y_bar, *(jnp.zeros_like(x) for x in observed)
 
 
@@ -123,7 +123,7 @@ _differentiable.defvjp(_forward, _backward)
 def _call_forward(
     request: Request, keeps: bool, y_pred: jax.Array, y: jax.Array, *observed: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """(mahalanobis, log_scale[, variance][, z, v]); z and v are kept for the backward pass."""
+    """(squared_mahalanobis, half_log_det[, variance][, z, v]); the backward pass needs z and v."""
     results = ["b", "b", *["b d"] * request.variance_in_kernel, *["b z", "b d"] * keeps]
     structure = STRUCTURES[request.structure or ""]
     settings = (("structure", structure), ("variance", int(request.variance_in_kernel)))

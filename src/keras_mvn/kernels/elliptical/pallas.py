@@ -135,9 +135,9 @@ def _forward_kernel(
     else:
         z, v = _multiply(row_of_n, u, column, d)
         diagonal = None
-    mahalanobis, log_scale, *others = outputs
-    store(mahalanobis.at[row[:, 0]], jnp.sum(z * z, axis=1), mask=here[:, 0])
-    store(log_scale.at[row[:, 0]], jnp.sum(jnp.log(scale), axis=1), mask=here[:, 0])
+    squared_mahalanobis, half_log_det, *others = outputs
+    store(squared_mahalanobis.at[row[:, 0]], jnp.sum(z * z, axis=1), mask=here[:, 0])
+    store(half_log_det.at[row[:, 0]], jnp.sum(jnp.log(scale), axis=1), mask=here[:, 0])
     values = [scale * scale * diagonal] if diagonal is not None else []
     values += [z, v] if keeps else []
     for ref, value in zip(others, values, strict=True):
@@ -158,7 +158,7 @@ def forward(
     keeps: bool,
     interpret: bool = False,
 ) -> list[jax.Array]:
-    """[mahalanobis, log_scale[, variance][, z, v]]: `kmvn_forward` of native/core/elliptical.h.
+    """[squared_mahalanobis, half_log_det[, variance][, z, v]], as `kmvn_forward` computes them.
 
     Args:
         y_pred: (rows, 2 d + k)
@@ -206,8 +206,8 @@ def _backward_kernel(
     y: Any,
     z: Any,
     v: Any,
-    mahalanobis_bar: Any,
-    log_scale_bar: Any,
+    squared_mahalanobis_bar: Any,
+    half_log_det_bar: Any,
     mean_bar: Any,
     y_pred_bar: Any,
     *,
@@ -229,7 +229,7 @@ def _backward_kernel(
         mean = _load(y_pred, row, column, mask, 0.0)
         return (_load(y, row, column, mask, 0.0) - mean) / scale, scale
 
-    twice = 2.0 * of_row(mahalanobis_bar)
+    twice = 2.0 * of_row(squared_mahalanobis_bar)
     column = jnp.arange(pl.next_power_of_2(d), dtype=jnp.int32)[None, :]
     inside = here & (column < d)
     u, scale = standardized(column, inside)
@@ -238,9 +238,9 @@ def _backward_kernel(
     if not fixed_mean:
         of_mean -= along / scale
     _store(y_pred_bar, row, column, of_mean, inside)
-    _store(y_pred_bar, row, d + column, (of_row(log_scale_bar) - u * along) / scale, inside)
+    _store(y_pred_bar, row, d + column, (of_row(half_log_det_bar) - u * along) / scale, inside)
 
-    # N_bar_ij = ∓2 mahalanobis_bar left_i right_j
+    # N_bar_ij = ∓2 squared_mahalanobis_bar left_i right_j
     def write(chunk: Any, _: None) -> None:
         place = chunk * places + jnp.arange(places, dtype=jnp.int32)[None, :]
         written = here & (place < k)
@@ -257,8 +257,8 @@ def backward(
     y: jax.Array,
     z: jax.Array,
     v: jax.Array,
-    mahalanobis_bar: jax.Array,
-    log_scale_bar: jax.Array,
+    squared_mahalanobis_bar: jax.Array,
+    half_log_det_bar: jax.Array,
     mean_bar: jax.Array,
     *,
     cholesky: bool,
@@ -272,11 +272,11 @@ def backward(
         y: (rows, d)
         z: (rows, d), of the forward pass.
         v: (rows, d), of the forward pass.
-        mahalanobis_bar: (rows,)
-        log_scale_bar: (rows,)
+        squared_mahalanobis_bar: (rows,)
+        half_log_det_bar: (rows,)
         mean_bar: (rows, d), of the mean itself.
         cholesky: else precision Cholesky.
-        fixed_mean: mahalanobis counts as independent of the mean.
+        fixed_mean: squared_mahalanobis counts as independent of the mean.
         interpret: run in Pallas' interpreter.
 
     """
@@ -295,4 +295,4 @@ def backward(
         compiler_params=CompilerParams(num_warps=WARPS_THAT_WRITE),
         interpret=interpret,
         name="keras_mvn_elliptical_backward",
-    )(y_pred, y, z, v, mahalanobis_bar, log_scale_bar, mean_bar)
+    )(y_pred, y, z, v, squared_mahalanobis_bar, half_log_det_bar, mean_bar)

@@ -16,10 +16,10 @@ def elliptical(covariance: Any, targets: Targets, parameters: Any, request: Requ
     """As `kernels.elliptical.elliptical`, for any structure and layout."""
     mean, scale, shape_params = parameters
     located = ops.stop_gradient(mean) if request.fixed_mean else mean
-    z, log_scale = covariance.standardize(
+    z, half_log_det = covariance.standardize(
         targets.values - located, scale, shape_params, targets.observed
     )
     variance = None
     if request.variance:
         variance = ops.stop_gradient(covariance.variance(scale, shape_params))
-    return Elliptical(mean, ops.sum(z * z, axis=-1), log_scale, variance)
+    return Elliptical(mean, ops.sum(z * z, axis=-1), half_log_det, variance)

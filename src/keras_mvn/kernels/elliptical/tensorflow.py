@@ -35,11 +35,11 @@ def elliptical(request: Request, packed: tf.Tensor, targets: Targets) -> Ellipti
         whole = tf.reshape(x, tf.concat([batch, last], axis=0))
         return tf.ensure_shape(whole, [*packed.shape[:-1], *last])
 
-    mean, mahalanobis, log_scale, *variance = outputs
+    mean, squared_mahalanobis, half_log_det, *variance = outputs
     return Elliptical(
         restored(mean, d),
-        restored(mahalanobis),
-        restored(log_scale),
+        restored(squared_mahalanobis),
+        restored(half_log_det),
         restored(variance[0], d) if variance else None,
     )
 
@@ -47,13 +47,13 @@ def elliptical(request: Request, packed: tf.Tensor, targets: Targets) -> Ellipti
 def _differentiable(
     request: Request, y_pred: tf.Tensor, y: tf.Tensor, *observed: tf.Tensor
 ) -> list[tf.Tensor]:
-    """[mean, mahalanobis, log_scale[, variance]]."""
+    """[mean, squared_mahalanobis, half_log_det[, variance]]."""
     d = y.shape[-1]
     structure = STRUCTURES[request.structure or ""]
 
     @tf.custom_gradient
     def with_gradient(y_pred: tf.Tensor, y: tf.Tensor) -> Any:
-        mahalanobis, log_scale, z, v, variances = operations().keras_mvn_elliptical(
+        squared_mahalanobis, half_log_det, z, v, variances = operations().keras_mvn_elliptical(
             y_pred,
             y,
             list(observed),
@@ -63,23 +63,23 @@ def _differentiable(
         )
 
         def gradient(*bars: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            mean_bar, mahalanobis_bar, log_scale_bar = bars[:3]
+            mean_bar, squared_mahalanobis_bar, half_log_det_bar = bars[:3]
             y_pred_bar = operations().keras_mvn_elliptical_backward(
                 y_pred,
                 y,
                 z,
                 v,
-                mahalanobis_bar,
-                log_scale_bar,
+                squared_mahalanobis_bar,
+                half_log_det_bar,
                 mean_bar,
                 list(observed),
                 structure=structure,
                 fixed_mean=int(request.fixed_mean),
                 threads=threads(),
             )
-            return y_pred_bar, 2.0 * mahalanobis_bar[:, None] * v / y_pred[:, d : 2 * d]
+            return y_pred_bar, 2.0 * squared_mahalanobis_bar[:, None] * v / y_pred[:, d : 2 * d]
 
-        outputs = [y_pred[:, :d], mahalanobis, log_scale]
+        outputs = [y_pred[:, :d], squared_mahalanobis, half_log_det]
         return [*outputs, *variances], gradient
 
     return list(with_gradient(y_pred, y))

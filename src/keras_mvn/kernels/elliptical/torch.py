@@ -73,13 +73,13 @@ def elliptical(request: Request, packed: torch.Tensor, targets: Targets) -> Elli
     observed = None if targets.observed is None else targets.observed.reshape(-1, d)
     assert request.structure is not None
     structure = STRUCTURES[request.structure]
-    mean, mahalanobis, log_scale, variance, *_ = _with_gradient(
+    mean, squared_mahalanobis, half_log_det, variance, *_ = _with_gradient(
         rows, values, observed, structure, request.fixed_mean, request.variance_in_kernel
     )
     return Elliptical(
         mean.reshape(*batch, d) if request.fixed_mean else packed[..., :d],
-        mahalanobis.reshape(batch),
-        log_scale.reshape(batch),
+        squared_mahalanobis.reshape(batch),
+        half_log_det.reshape(batch),
         variance.reshape(*batch, d) if request.variance_in_kernel else None,
     )
 
@@ -95,11 +95,11 @@ def _compute_forward(
     fixed_mean: bool,
     variance: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(mean, mahalanobis, log_scale, variance, z, v); mean and variance empty if not wanted."""
+    """(mean, squared_mahalanobis, half_log_det, variance, z, v); those not asked for are empty."""
     y_pred = rows_contiguous(y_pred)
     y, observed = y.contiguous(), None if observed is None else observed.contiguous()
     made = _outputs(y_pred, y, observed, structure, fixed_mean, variance)
-    mean, mahalanobis, log_scale, variances, z, v = made
+    mean, squared_mahalanobis, half_log_det, variances, z, v = made
     if fixed_mean:
         mean.copy_(y_pred[:, : y.shape[1]])
     _calling.forward(
@@ -109,7 +109,10 @@ def _compute_forward(
         *y.shape,
         y_pred.shape[1] - 2 * y.shape[1],
         y_pred.stride(0),
-        *(address(x) for x in (y_pred, y, observed, mahalanobis, log_scale, variances, z, v)),
+        *(
+            address(x)
+            for x in (y_pred, y, observed, squared_mahalanobis, half_log_det, variances, z, v)
+        ),
     )
     return made
 
@@ -131,12 +134,12 @@ def _forward_on_gpu(
     assert observed is None  # `supports` was asked
     y_pred = rows_contiguous(y_pred)
     made = _outputs(y_pred, y, observed, structure, fixed_mean, variance)
-    mean, mahalanobis, log_scale, variances, z, v = made
+    mean, squared_mahalanobis, half_log_det, variances, z, v = made
     if fixed_mean:
         mean.copy_(y_pred[:, : y.shape[1]])
     with torch.cuda.device_of(y_pred):
         _triton().forward(
-            structure, y_pred, y.contiguous(), mahalanobis, log_scale,
+            structure, y_pred, y.contiguous(), squared_mahalanobis, half_log_det,
             variances if variance else None, z, v,
         )  # fmt: skip
     return made
@@ -169,8 +172,8 @@ def _compute_backward(
     observed: torch.Tensor | None,
     z: torch.Tensor,
     v: torch.Tensor,
-    mahalanobis_bar: torch.Tensor,
-    log_scale_bar: torch.Tensor,
+    squared_mahalanobis_bar: torch.Tensor,
+    half_log_det_bar: torch.Tensor,
     mean_bar: torch.Tensor | None,
     structure: int,
     fixed_mean: bool,
@@ -179,7 +182,7 @@ def _compute_backward(
     y_pred = rows_contiguous(y_pred)
     kept = [
         None if x is None else x.contiguous()
-        for x in (y, observed, z, v, mahalanobis_bar, log_scale_bar, mean_bar)
+        for x in (y, observed, z, v, squared_mahalanobis_bar, half_log_det_bar, mean_bar)
     ]
     y_pred_bar = torch.empty_like(y_pred, memory_format=torch.contiguous_format)
     _calling.backward(
@@ -207,8 +210,8 @@ def _backward_on_gpu(
     observed: torch.Tensor | None,
     z: torch.Tensor,
     v: torch.Tensor,
-    mahalanobis_bar: torch.Tensor,
-    log_scale_bar: torch.Tensor,
+    squared_mahalanobis_bar: torch.Tensor,
+    half_log_det_bar: torch.Tensor,
     mean_bar: torch.Tensor | None,
     structure: int,
     fixed_mean: bool,
@@ -217,7 +220,7 @@ def _backward_on_gpu(
     y_pred = rows_contiguous(y_pred)
     kept = [
         None if x is None else x.contiguous()
-        for x in (y, z, v, mahalanobis_bar, log_scale_bar, mean_bar)
+        for x in (y, z, v, squared_mahalanobis_bar, half_log_det_bar, mean_bar)
     ]
     y_pred_bar = torch.empty_like(y_pred, memory_format=torch.contiguous_format)
     with torch.cuda.device_of(y_pred):
@@ -243,22 +246,29 @@ def _differentiate(
     y_pred, y, observed, z, v = ctx.saved_tensors
     zeros = functools.partial(y_pred.new_zeros, len(y))
     mean_bar = bars[0]
-    mahalanobis_bar, log_scale_bar = (zeros() if bar is None else bar for bar in bars[1:3])
+    squared_mahalanobis_bar, half_log_det_bar = (
+        zeros() if bar is None else bar for bar in bars[1:3]
+    )
     y_pred_bar = y_bar = None
     if ctx.needs_input_grad[0]:
         y_pred_bar = backward(
-            y_pred, y, observed, z, v, mahalanobis_bar, log_scale_bar,
+            y_pred, y, observed, z, v, squared_mahalanobis_bar, half_log_det_bar,
             mean_bar if ctx.fixed_mean else None, ctx.structure, ctx.fixed_mean,
         )  # fmt: skip
     if ctx.needs_input_grad[1]:
-        y_bar = 2.0 * mahalanobis_bar[:, None] * v / y_pred[:, y.shape[1] : 2 * y.shape[1]]
+        y_bar = 2.0 * squared_mahalanobis_bar[:, None] * v / y_pred[:, y.shape[1] : 2 * y.shape[1]]
     return y_pred_bar, y_bar, None, None, None, None
 
 
 def _shown(inputs: tuple[Any, ...], output: _Outputs) -> tuple[torch.Tensor | None, ...]:
     *_, fixed_mean, variance = inputs
-    mean, mahalanobis, log_scale, variances = output[:4]
-    return mean if fixed_mean else None, mahalanobis, log_scale, variances if variance else None
+    mean, squared_mahalanobis, half_log_det, variances = output[:4]
+    return (
+        mean if fixed_mean else None,
+        squared_mahalanobis,
+        half_log_det,
+        variances if variance else None,
+    )
 
 
 _with_gradient = differentiated(

@@ -110,8 +110,8 @@ def _multiply(shape, u, column, here, d: tl.constexpr):
 def _forward_kernel(
     y_pred,
     y,
-    mahalanobis,
-    log_scale,
+    squared_mahalanobis,
+    half_log_det,
     variance,
     z_to,
     v_to,
@@ -139,8 +139,8 @@ def _forward_kernel(
             tl.store(variance + of_row, scale * scale * diagonal, mask=inside)
     else:
         z, v = _multiply(shape, u, column, here, d)
-    tl.store(mahalanobis + row, tl.sum(z * z, axis=1), mask=row < rows)
-    tl.store(log_scale + row, tl.sum(tl.log(scale), axis=1), mask=row < rows)
+    tl.store(squared_mahalanobis + row, tl.sum(z * z, axis=1), mask=row < rows)
+    tl.store(half_log_det + row, tl.sum(tl.log(scale), axis=1), mask=row < rows)
     tl.store(z_to + of_row, z, mask=inside)
     tl.store(v_to + of_row, v, mask=inside)
 
@@ -149,8 +149,8 @@ def forward(
     structure: int,
     y_pred: torch.Tensor,
     y: torch.Tensor,
-    mahalanobis: torch.Tensor,
-    log_scale: torch.Tensor,
+    squared_mahalanobis: torch.Tensor,
+    half_log_det: torch.Tensor,
     variance: torch.Tensor | None,
     z: torch.Tensor,
     v: torch.Tensor,
@@ -161,8 +161,8 @@ def forward(
         structure: one of `STRUCTURES`.
         y_pred: (rows, 2 d + k), whose rows may be apart.
         y: (rows, d), contiguous as all that follow.
-        mahalanobis: (rows,)
-        log_scale: (rows,)
+        squared_mahalanobis: (rows,)
+        half_log_det: (rows,)
         variance: (rows, d), for Cholesky; None: not wanted.
         z: (rows, d)
         v: (rows, d)
@@ -176,8 +176,8 @@ def forward(
     _forward_kernel[(triton.cdiv(rows, tile),)](
         y_pred,
         y,
-        mahalanobis,
-        log_scale,
+        squared_mahalanobis,
+        half_log_det,
         variance,
         z,
         v,
@@ -202,8 +202,8 @@ def _backward_kernel(
     y,
     z,
     v,
-    mahalanobis_bar,
-    log_scale_bar,
+    squared_mahalanobis_bar,
+    half_log_det_bar,
     mean_bar,
     y_pred_bar,
     rows,
@@ -220,7 +220,7 @@ def _backward_kernel(
     k: tl.constexpr = d * (d - 1) // 2
     packed = y_pred + row * stride
     to = y_pred_bar + row * (2 * d + k)
-    twice = 2.0 * tl.load(mahalanobis_bar + row, mask=here, other=0.0)
+    twice = 2.0 * tl.load(squared_mahalanobis_bar + row, mask=here, other=0.0)
 
     column = tl.arange(0, columns)[None, :]
     inside = here & (column < d)
@@ -229,14 +229,14 @@ def _backward_kernel(
     mean = tl.load(packed + column, mask=inside, other=0.0)
     u = (tl.load(y + of_row, mask=inside, other=0.0) - mean) / scale
     along = twice * tl.load(v + of_row, mask=inside, other=0.0)
-    log_bar = tl.load(log_scale_bar + row, mask=here, other=0.0)
+    log_bar = tl.load(half_log_det_bar + row, mask=here, other=0.0)
     of_mean = tl.zeros(u.shape, u.dtype) if fixed_mean else -along / scale
     if mean_bar is not None:
         of_mean += tl.load(mean_bar + of_row, mask=inside, other=0.0)
     tl.store(to + column, of_mean, mask=inside)
     tl.store(to + d + column, (log_bar - u * along) / scale, mask=inside)
 
-    # N_bar_ij = ∓2 mahalanobis_bar left_i right_j
+    # N_bar_ij = ∓2 squared_mahalanobis_bar left_i right_j
     for begin in range(0, k, places):
         place = begin + tl.arange(0, places)[None, :]
         written = here & (place < k)
@@ -258,8 +258,8 @@ def backward(
     y: torch.Tensor,
     z: torch.Tensor,
     v: torch.Tensor,
-    mahalanobis_bar: torch.Tensor,
-    log_scale_bar: torch.Tensor,
+    squared_mahalanobis_bar: torch.Tensor,
+    half_log_det_bar: torch.Tensor,
     mean_bar: torch.Tensor | None,
     y_pred_bar: torch.Tensor,
 ) -> None:
@@ -267,13 +267,13 @@ def backward(
 
     Args:
         structure: one of `STRUCTURES`.
-        fixed_mean: mahalanobis counts as independent of the mean.
+        fixed_mean: squared_mahalanobis counts as independent of the mean.
         y_pred: (rows, 2 d + k), whose rows may be apart.
         y: (rows, d), contiguous as all that follow.
         z: (rows, d), of the forward pass.
         v: (rows, d), of the forward pass.
-        mahalanobis_bar: (rows,)
-        log_scale_bar: (rows,)
+        squared_mahalanobis_bar: (rows,)
+        half_log_det_bar: (rows,)
         mean_bar: (rows, d), of the mean itself; None: none.
         y_pred_bar: (rows, 2 d + k)
 
@@ -289,8 +289,8 @@ def backward(
         y,
         z,
         v,
-        mahalanobis_bar,
-        log_scale_bar,
+        squared_mahalanobis_bar,
+        half_log_det_bar,
         mean_bar,
         y_pred_bar,
         rows,

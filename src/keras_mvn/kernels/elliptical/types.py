@@ -40,9 +40,9 @@ class Elliptical(NamedTuple):
 
     mean: Tensor
     """(..., d); differentiate this one, not a slice of y_pred, where the mean was fixed."""
-    mahalanobis: Tensor
+    squared_mahalanobis: Tensor
     """‖z‖² of what was observed: (...)."""
-    log_scale: Tensor
+    half_log_det: Tensor
     """½ log det Σ of what was observed: (...)."""
     variance: Tensor | None
     """The diagonal of Σ, (..., d), without a gradient; None if it was not asked for."""
