@@ -1,7 +1,7 @@
 """Means, variances and leading directions of covariance in one pass, without a d × d matrix.
 
 Incremental principal components: the directions found so far, scaled by what they explain, are
-stacked on the next rows, centerd, and on the step that the mean made; of that matrix the leading
+stacked on the next rows, centered, and on the step that the mean made; of that matrix the leading
 directions are kept. Exact while no more than `rank` directions have variance.
 
 Source: Ross, Lim, Lin & Yang, "Incremental learning for robust visual tracking", Int. J. Comput.
@@ -55,25 +55,25 @@ class StreamingMoments:
         known = self.count > 0
         first = np.where(observed, y, 0.0).sum(axis=0) / safe
         shift = np.where(known, self.mean, first)
-        centerd = np.where(observed, y - shift, 0.0)
-        step = centerd.sum(axis=0) / safe
-        centerd = np.where(observed, centerd - step, 0.0)
+        centered = np.where(observed, y - shift, 0.0)
+        step = centered.sum(axis=0) / safe
+        centered = np.where(observed, centered - step, 0.0)
         total = np.maximum(self.count + seen, 1)
-        self._squares += (centerd**2).sum(axis=0) + np.where(
+        self._squares += (centered**2).sum(axis=0) + np.where(
             known, step**2 * self.count * seen / total, 0.0
         )
         if self._rank:
-            self._turn(centerd, np.where(known, step, 0.0), len(y))
+            self._turn(centered, np.where(known, step, 0.0), len(y))
         self.mean = shift + step * seen / np.where(known, total, safe)
         self.count += seen
         self._rows += len(y)
 
-    def _turn(self, centerd: Array, step: Array, rows: int) -> None:
-        spread = np.sqrt((centerd**2).mean(axis=0))
+    def _turn(self, centered: Array, step: Array, rows: int) -> None:
+        spread = np.sqrt((centered**2).mean(axis=0))
         self._unit = np.where(self._unit > 0.0, self._unit, spread)  # of the first rows that vary
         unit = np.where(self._unit > 0.0, self._unit, 1.0)
         moved = step * np.sqrt(self._rows * rows / (self._rows + rows))
-        stacked = np.vstack([self._basis, centerd / unit, moved[None, :] / unit])
+        stacked = np.vstack([self._basis, centered / unit, moved[None, :] / unit])
         _, vectors = np.linalg.eigh(stacked @ stacked.T)
         self._basis = vectors[:, : -self._rank - 1 : -1].T @ stacked
 

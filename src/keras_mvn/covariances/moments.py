@@ -149,11 +149,11 @@ class _PairMoments:
                 warnings.simplefilter("ignore", RuntimeWarning)  # a target missing in batch one
                 self._shift = np.nan_to_num(np.nanmean(y, axis=0))
         mask = observed.astype(np.float64)
-        centerd = np.where(observed, y - self._shift, 0.0)
+        centered = np.where(observed, y - self._shift, 0.0)
         self._count += mask.T @ mask
-        self._product += centerd.T @ centerd
-        self._sums += centerd.T @ mask  # [i, j]: of target i over rows that also have target j
-        self._squares += (centerd * centerd).T @ mask
+        self._product += centered.T @ centered
+        self._sums += centered.T @ mask  # [i, j]: of target i over rows that also have target j
+        self._squares += (centered * centered).T @ mask
 
     @property
     def seen(self) -> Array:

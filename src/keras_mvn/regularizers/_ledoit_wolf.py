@@ -27,21 +27,21 @@ def ledoit_wolf(y: Any) -> Array:
 
     """
     complete = _complete_rows(y)
-    centerd = complete - complete.mean(axis=0)
-    unit = np.abs(centerd).max(axis=0)  # squares of the values themselves could overflow
+    centered = complete - complete.mean(axis=0)
+    unit = np.abs(centered).max(axis=0)  # squares of the values themselves could overflow
     constant = unit <= np.finfo(np.float64).eps * np.abs(complete).max(axis=0)
     if constant.any():
         raise ValueError(
             f"y: targets {np.flatnonzero(constant).tolist()} (counted from 0) are constant over "
             "the complete rows, so they have no correlations. Leave them out."
         )
-    stddev = unit * np.sqrt(np.mean((centerd / unit) ** 2, axis=0))
-    shrunk = _shrink(centerd / stddev)
+    stddev = unit * np.sqrt(np.mean((centered / unit) ** 2, axis=0))
+    shrunk = _shrink(centered / stddev)
     return stddev[:, None] * shrunk * stddev[None, :]
 
 
 def _shrink(x: Array) -> Array:
-    """(1 − ρ) S + ρ m I of centerd rows (n, d)."""
+    """(1 − ρ) S + ρ m I of centered rows (n, d)."""
     n, d = x.shape
     s = x.T @ x / n
     identity = np.trace(s) / d * np.eye(d)
