@@ -23,13 +23,12 @@ from keras_mvn import metrics as metrics
 from keras_mvn import ops as ops
 from keras_mvn import regularizers as regularizers
 from keras_mvn import scores as scores
+from keras_mvn._core.version import __version__ as __version__
 from keras_mvn.distributions import Mixture as Mixture
 from keras_mvn.distributions import MultivariateNormal as MultivariateNormal
 from keras_mvn.distributions import regions as regions
 from keras_mvn.exporting import export as export
 from keras_mvn.scores import evaluate as evaluate
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Mixture",

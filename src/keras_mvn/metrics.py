@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_mvn._core.checks import probability
 from keras_mvn._core.chi_square import chi_square_quantile
+from keras_mvn._core.dtypes import at_least_float32
 from keras_mvn._core.names import to_snake_case
 from keras_mvn._core.targets import checked_missing
 from keras_mvn._core.types import Tensor
@@ -18,8 +19,7 @@ from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters, Reader
 from keras_mvn.layouts._y_true import Targets, as_tensor, product, read_targets, weighted_events
-from keras_mvn.losses.base import at_least_float32
-from keras_mvn.losses.negative_log_likelihood import row_negative_log_likelihood
+from keras_mvn.ops._density import row_negative_log_likelihood
 
 __all__ = [
     "CovarianceMetric",

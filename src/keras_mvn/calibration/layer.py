@@ -11,12 +11,12 @@ from keras import ops
 
 from keras_mvn import covariances
 from keras_mvn._core.checks import finite, lower_triangular, square
+from keras_mvn._core.dtypes import at_least_float32_policy
 from keras_mvn._core.targets import names_of_targets
 from keras_mvn._core.types import Tensor
 from keras_mvn.calibration.base import register
 from keras_mvn.covariances import CovarianceLike
 from keras_mvn.distributions import MultivariateNormal
-from keras_mvn.layers.multivariate_normal_head import _at_least_float32
 from keras_mvn.layouts import _tag
 
 __all__ = ["CovarianceMap"]
@@ -59,7 +59,7 @@ class CovarianceMap(keras.layers.Layer):
         target_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(dtype=_at_least_float32(kwargs.pop("dtype", None)), **kwargs)
+        super().__init__(dtype=at_least_float32_policy(kwargs.pop("dtype", None)), **kwargs)
         c = finite(scale_tril, "scale_tril")
         self.scale_tril = lower_triangular(square(c, "scale_tril", c.shape[-1:]))
         self.event_size = len(c)

@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_mvn._core.checks import whole
 from keras_mvn._core.random_state import random_state
+from keras_mvn._core.version import __version__
 from keras_mvn.distributions import Mixture
 from keras_mvn.ensemble._job import Job
 from keras_mvn.layers import MultivariateNormalHead
@@ -306,14 +307,12 @@ class DeepEnsemble:
         shutil.rmtree(old, ignore_errors=True)
 
     def _write(self, folder: Path) -> None:
-        import keras_mvn
-
         names = [f"member_{i}.keras" for i in range(len(self))]
         for name, member in zip(names, self._members, strict=True):
             member.save(folder / name)
         index = {
             "format": FORMAT,
-            "keras_mvn": keras_mvn.__version__,
+            "keras_mvn": __version__,
             "keras": keras.__version__,
             "backend": keras.backend.backend(),
             "members": names,

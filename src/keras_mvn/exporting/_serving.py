@@ -9,9 +9,9 @@ from typing import Any, final
 
 import keras
 
-import keras_mvn
 from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array, Tensor
+from keras_mvn._core.version import __version__
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.exporting._outputs import OUTPUTS
 from keras_mvn.exporting._signature import Signature, signature_of
@@ -71,7 +71,7 @@ class Serving(abc.ABC):
         names = found[0].target_names if len(found) == 1 else None
         structure = keras.saving.serialize_keras_object(reader.covariance)
         return {
-            "keras_mvn.version": keras_mvn.__version__,
+            "keras_mvn.version": __version__,
             "keras_mvn.target_names": json.dumps(
                 target_names_of(names, self.prediction.event_size)
             ),

@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_mvn import covariances
 from keras_mvn._core.checks import whole
+from keras_mvn._core.dtypes import at_least_float32_policy
 from keras_mvn._core.targets import names_of_targets
 from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike, moments
@@ -104,7 +105,7 @@ class MultivariateNormalHead(keras.layers.Layer):
                 f"This model was saved with version {version} of the head's output, by a newer "
                 f"keras-mvn; this one reads up to {WIRE_VERSION}. Upgrade keras-mvn."
             )
-        super().__init__(dtype=_at_least_float32(kwargs.pop("dtype", None)), **kwargs)
+        super().__init__(dtype=at_least_float32_policy(kwargs.pop("dtype", None)), **kwargs)
         self.event_size = whole(event_size, "event_size", "the number of targets", 1)
         self.covariance = covariances.get(covariance)
         self.target_names = names_of_targets(target_names, self.event_size)
@@ -434,9 +435,3 @@ class MultivariateNormalHead(keras.layers.Layer):
         if origin is not None:
             head._set_origin(**{name: np.asarray(values) for name, values in origin.items()})
         return head
-
-
-def _at_least_float32(dtype: Any) -> Any:
-    """The dtype policy asked for, or float32 where it would compute in half precision."""
-    policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-    return policy if policy.compute_dtype in ("float32", "float64") else "float32"

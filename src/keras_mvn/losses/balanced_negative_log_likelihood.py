@@ -13,7 +13,7 @@ from keras_mvn.layouts import Parameters
 from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses._gradients import gradient_only
 from keras_mvn.losses.base import CovarianceLoss
-from keras_mvn.losses.negative_log_likelihood import from_elliptical
+from keras_mvn.ops._density import from_elliptical
 
 __all__ = ["BalancedNegativeLogLikelihood"]
 

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_mvn import regularizers
 from keras_mvn._core.checks import finite
+from keras_mvn._core.dtypes import at_least_float32
 from keras_mvn._core.keras_internals import get_keras_mask, in_symbolic_scope, set_keras_mask
 from keras_mvn._core.targets import checked_missing
 from keras_mvn._core.types import Tensor
@@ -19,7 +20,7 @@ from keras_mvn.layouts._y_true import Targets, as_tensor, product, read_targets,
 from keras_mvn.losses._reduction import reduced
 from keras_mvn.regularizers import CovarianceRegularizer
 
-__all__ = ["CovarianceLoss", "UnitFreeLoss", "at_least_float32"]
+__all__ = ["CovarianceLoss", "UnitFreeLoss"]
 
 
 class CovarianceLoss(keras.losses.Loss, abc.ABC):
@@ -182,12 +183,6 @@ class UnitFreeLoss(CovarianceLoss):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "target_scale": self.target_scale}
-
-
-def at_least_float32(dtype: Any) -> str:
-    """float64 for float64, float32 for everything else."""
-    name = "float32" if dtype is None else keras.backend.standardize_dtype(dtype)
-    return "float64" if name == "float64" else "float32"
 
 
 def _checked_scale(target_scale: Any) -> float | list[float] | None:

@@ -13,7 +13,7 @@ from keras_mvn.layouts import Parameters
 from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses._gradients import with_gradient_weight
 from keras_mvn.losses.base import UnitFreeLoss
-from keras_mvn.losses.negative_log_likelihood import row_negative_log_likelihood
+from keras_mvn.ops._density import row_negative_log_likelihood
 
 __all__ = ["BetaNegativeLogLikelihood"]
 

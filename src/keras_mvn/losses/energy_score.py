@@ -11,12 +11,13 @@ from keras_mvn._core.checks import whole
 from keras_mvn._core.norm_quadrature import norm_power_rule
 from keras_mvn._core.numeric import differentiable
 from keras_mvn._core.types import Tensor
-from keras_mvn.covariances import DEFAULT, Covariance, CovarianceLike
+from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.layouts import Parameters
 from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses.base import UnitFreeLoss
+from keras_mvn.ops._draws import draw_errors
 
-__all__ = ["EnergyScore", "draw_errors"]
+__all__ = ["EnergyScore"]
 
 _TINY = 1e-12
 """Added to squared distances, in squared standard deviations of y: a distance of 0 has a slope."""
@@ -91,16 +92,6 @@ class EnergyScore(UnitFreeLoss):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "samples": self.samples, "seed": self.seed}
-
-
-def draw_errors(
-    structure: Covariance, scale: Tensor, shape_params: Tensor, samples: int, seed: int
-) -> Tensor:
-    """Draws from N(0, Σ), the same in every batch: (samples, ..., d)."""
-    shape = ops.shape(scale)
-    z = keras.random.normal((samples, *shape), dtype=scale.dtype, seed=seed)
-    batch = ops.zeros_like(z[..., :1])
-    return scale * structure.color(shape_params + batch, z)
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from keras_mvn.layouts import PackedParameters, Parameters
 from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses._gradients import gradient_only, squared_error
 from keras_mvn.losses.base import UnitFreeLoss
-from keras_mvn.losses.negative_log_likelihood import from_elliptical
+from keras_mvn.ops._density import from_elliptical
 
 __all__ = ["NaturalGradientNegativeLogLikelihood"]
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, final
 
 import keras
 
 from keras_mvn._core.types import Tensor
-from keras_mvn.covariances import Covariance
-from keras_mvn.kernels import Elliptical, elliptical
 from keras_mvn.layouts import Parameters
 from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses.base import CovarianceLoss
+from keras_mvn.ops._density import row_negative_log_likelihood
 
-__all__ = ["NegativeLogLikelihood", "from_elliptical", "row_negative_log_likelihood"]
+__all__ = ["NegativeLogLikelihood"]
 
 
 @final
@@ -62,20 +60,3 @@ class NegativeLogLikelihood(CovarianceLoss):
         return row_negative_log_likelihood(
             self.reader.covariance, targets, parameters, fused=self.fused
         )
-
-
-def row_negative_log_likelihood(
-    covariance: Covariance, targets: Targets, parameters: Parameters, fused: bool | None = None
-) -> Tensor:
-    """−log p of what was observed in each row (...), in nats; every loss and metric uses it."""
-    return from_elliptical(elliptical(covariance, targets, parameters, fused=fused), targets)
-
-
-def from_elliptical(found: Elliptical, targets: Targets) -> Tensor:
-    """−log p of what was observed in each row (...), in nats, from distance and determinant."""
-    half_log_2pi = 0.5 * math.log(2.0 * math.pi)
-    return (
-        0.5 * found.squared_mahalanobis
-        + found.half_log_det
-        + targets.observed_count() * half_log_2pi
-    )

@@ -15,7 +15,7 @@ from keras_mvn.covariances.packing import pack_strict_lower
 from keras_mvn.layouts import Parameters
 from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses.base import UnitFreeLoss
-from keras_mvn.losses.energy_score import draw_errors
+from keras_mvn.ops._draws import draw_errors
 
 __all__ = ["VariogramScore"]
 

@@ -9,15 +9,15 @@ import keras
 from keras import ops as kops
 
 from keras_mvn._core.checks import whole
+from keras_mvn._core.dtypes import at_least_float32
 from keras_mvn._core.targets import checked_missing
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import DEFAULT, Covariance, CovarianceLike
 from keras_mvn.layouts import Parameters, Reader, _tag
 from keras_mvn.layouts._y_true import Targets, as_tensor, read_targets
-from keras_mvn.losses.base import at_least_float32
-from keras_mvn.losses.energy_score import draw_errors
-from keras_mvn.losses.negative_log_likelihood import row_negative_log_likelihood
 from keras_mvn.ops import _kl_divergence
+from keras_mvn.ops._density import row_negative_log_likelihood
+from keras_mvn.ops._draws import draw_errors
 
 __all__ = [
     "covariance",

@@ -14,8 +14,8 @@ from typing import Any, final
 
 import numpy as np
 
-import keras_mvn
 from keras_mvn._core.optional import require
+from keras_mvn._core.version import __version__
 from keras_mvn.report import _format
 from keras_mvn.report._advice import Advice, Evidence, advise
 from keras_mvn.report._calibration import (
@@ -219,7 +219,7 @@ def _shared(data: ReportData, found: Findings) -> Mapping[str, Any]:
     return {
         "data": data,
         "found": found,
-        "version": keras_mvn.__version__,
+        "version": __version__,
         "looked_at": INPUTS,
         "unbroken_options": _unbroken_options,
         **{name: getattr(_format, name) for name in names},
