@@ -15,7 +15,7 @@ from keras_mvn.calibration import (
     Temperature,
 )
 from keras_mvn.layers import MultivariateNormalHead
-from keras_mvn.regularizers._ledoit_wolf import _shrink
+from keras_mvn.covariances._ledoit_wolf import _shrink
 from structures import STRUCTURES, named
 
 D = 4

@@ -47,6 +47,7 @@ NU = 4.0
 SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33] if BACKEND == "torch" else [1, 9, 17]
 ROWS = [1, 15, 16, 17, 100] if BACKEND == "torch" else [17]
 
+CXX = shutil.which("c++") or shutil.which("g++")
 native = pytest.mark.skipif(
     _native.library().handle is None, reason="the native library was not built here"
 )
@@ -881,6 +882,17 @@ def test_on_threads_of_xla():
     run_script(SEVERAL_THREADS, XLA_FLAGS="")
 
 
+@on_jax
+@pytest.mark.skipif(CXX is None, reason="needs a C++ compiler")
+def test_xla_declares_what_we_declare():
+    """`native/jax/xla_ffi.h` has the layout of the header that this jaxlib brings."""
+    import jax
+
+    source = Path(__file__).parents[1] / "native"
+    include = ["-I", source / "jax", "-isystem", jax.ffi.include_dir()]
+    _run([CXX, "-std=c++17", "-fsyntax-only", *include, source / "tests/check_xla_ffi.cpp"])
+
+
 @native
 @on_torch
 @each(NARROW)
@@ -1233,7 +1245,7 @@ def _loaded():
 @pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.skipif(
-    not shutil.which("cmake") or not (shutil.which("c++") or shutil.which("g++")),
+    not shutil.which("cmake") or CXX is None,
     reason="needs cmake and a C++ compiler",
 )
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])

@@ -1,67 +1,67 @@
 // JAX: the kernels as XLA foreign functions, on XLA's own threads.
 //
-// XLA's C interface is used as it is. Buffers come as (rows, columns), whatever the batch axes were;
+// Through XLA's C interface alone. Buffers come as (rows, columns), whatever the batch axes were;
 // each is checked, as a stale library would write beyond them. The number of arguments and of
 // results says which of the optional ones are there.
 #include <cstring>
 
 #include "elliptical.h"
 #include "parameters.h"
-#include "xla/ffi/api/c_api.h"
+#include "xla_ffi.h"
+
+namespace xla = kmvn::xla;
 
 namespace {
 
-XLA_FFI_Error* fail(const XLA_FFI_Api* api, const char* message,
-                    XLA_FFI_Error_Code code = XLA_FFI_Error_Code_INVALID_ARGUMENT) {
-  XLA_FFI_Error_Create_Args args{};
-  args.struct_size = XLA_FFI_Error_Create_Args_STRUCT_SIZE;
-  args.message = message;
-  args.errc = code;
-  return api->XLA_FFI_Error_Create(&args);
+xla::Error* fail(const xla::Api* api, const char* message,
+                 xla::Code code = xla::Code::InvalidArgument) {
+  xla::CreateError call{};
+  call.message = message;
+  call.code = code;
+  return api->create_error(&call);
 }
 
-// When it compiles, XLA asks which interface a handler was written for: 0.1 has all that is used.
-bool answered_metadata(XLA_FFI_CallFrame* frame) {
-  XLA_FFI_Extension_Base* const extension = frame->extension_start;
-  if (!extension || extension->type != XLA_FFI_Extension_Metadata) return false;
-  XLA_FFI_Metadata* const metadata =
-      reinterpret_cast<XLA_FFI_Metadata_Extension*>(extension)->metadata;
-  metadata->api_version.major_version = XLA_FFI_API_MAJOR;
-  metadata->api_version.minor_version = 1;
+// When it compiles, XLA asks which interface a handler was written for.
+bool answered_metadata(xla::CallFrame* frame) {
+  xla::Extension* const extension = frame->head.extensions;
+  if (!extension || extension->kind != xla::ExtensionKind::Metadata) return false;
+  xla::Metadata* const metadata = reinterpret_cast<xla::MetadataExtension*>(extension)->metadata;
+  metadata->version.major = xla::api_major;
+  metadata->version.minor = xla::api_minor;
   metadata->traits = 0;
   return true;
 }
 
-const XLA_FFI_Buffer& argument(const XLA_FFI_CallFrame* frame, int64_t i) {
-  return *static_cast<XLA_FFI_Buffer*>(frame->args.args[i]);
+const xla::Buffer& argument(const xla::CallFrame* frame, int64_t i) {
+  return *static_cast<xla::Buffer*>(frame->arguments.buffers[i]);
 }
 
-const XLA_FFI_Buffer& result_buffer(const XLA_FFI_CallFrame* frame, int64_t i) {
-  return *static_cast<XLA_FFI_Buffer*>(frame->rets.rets[i]);
+const xla::Buffer& result_buffer(const xla::CallFrame* frame, int64_t i) {
+  return *static_cast<xla::Buffer*>(frame->results.buffers[i]);
 }
 
-void* result(const XLA_FFI_CallFrame* frame, int64_t i) { return result_buffer(frame, i).data; }
+void* result(const xla::CallFrame* frame, int64_t i) { return result_buffer(frame, i).data; }
 
 constexpr int64_t vector = -1;  // columns of what has one axis
 
 // Whether a buffer has this shape, and numbers as those of the first argument.
-bool has(const XLA_FFI_CallFrame* frame, const XLA_FFI_Buffer& buffer, int64_t rows,
-         int64_t columns) {
-  return buffer.dtype == argument(frame, 0).dtype && buffer.rank == (columns == vector ? 1 : 2) &&
+bool has(const xla::CallFrame* frame, const xla::Buffer& buffer, int64_t rows, int64_t columns) {
+  return buffer.type == argument(frame, 0).type && buffer.rank == (columns == vector ? 1 : 2) &&
          buffer.dims[0] == rows && (columns == vector || buffer.dims[1] == columns);
 }
 
 // An attribute, int32 or float64; 0 if it is not there.
 template <class T>
-T attribute(const XLA_FFI_CallFrame* frame, const char* name) {
-  constexpr auto type = sizeof(T) == 4 ? XLA_FFI_DataType_S32 : XLA_FFI_DataType_F64;
-  for (int64_t i = 0; i < frame->attrs.size; ++i) {
-    const XLA_FFI_ByteSpan& span = *frame->attrs.names[i];
-    if (frame->attrs.types[i] != XLA_FFI_AttrType_SCALAR || span.len != std::strlen(name) ||
-        std::memcmp(span.ptr, name, span.len) != 0)
+T attribute(const xla::CallFrame* frame, const char* name) {
+  constexpr auto type = sizeof(T) == 4 ? xla::Type::Int32 : xla::Type::Float64;
+  const xla::Attributes& attributes = frame->attributes;
+  for (int64_t i = 0; i < attributes.size; ++i) {
+    const xla::Text& found = *attributes.names[i];
+    if (attributes.kinds[i] != xla::AttributeKind::Scalar || found.size != std::strlen(name) ||
+        std::memcmp(found.data, name, found.size) != 0)
       continue;
-    const auto* scalar = static_cast<const XLA_FFI_Scalar*>(frame->attrs.attrs[i]);
-    if (scalar->dtype == type) return *static_cast<const T*>(scalar->value);
+    const auto* scalar = static_cast<const xla::Scalar*>(attributes.values[i]);
+    if (scalar->type == type) return *static_cast<const T*>(scalar->value);
   }
   return 0;
 }
@@ -69,8 +69,8 @@ T attribute(const XLA_FFI_CallFrame* frame, const char* name) {
 // Rows and columns of the packed parameters and d of the targets, the first two arguments; false if
 // they don't agree.
 template <class Arguments>
-bool read_sizes(const XLA_FFI_CallFrame* frame, Arguments& to) {
-  const XLA_FFI_Buffer &y_pred = argument(frame, 0), &y = argument(frame, 1);
+bool read_sizes(const xla::CallFrame* frame, Arguments& to) {
+  const xla::Buffer &y_pred = argument(frame, 0), &y = argument(frame, 1);
   if (y_pred.rank != 2 || y.rank != 2) return false;
   to.rows = y_pred.dims[0];
   to.stride = y_pred.dims[1];
@@ -84,9 +84,9 @@ bool read_sizes(const XLA_FFI_CallFrame* frame, Arguments& to) {
 // Of the raw numbers (rows, 2 d + k) and their bias, the first two arguments, and the third, which
 // has d.
 template <class Arguments>
-bool read_raw(const XLA_FFI_CallFrame* frame, Arguments& to) {
-  const XLA_FFI_Buffer &raw = argument(frame, 0), &bias = argument(frame, 1),
-                       &origin = argument(frame, 2);
+bool read_raw(const xla::CallFrame* frame, Arguments& to) {
+  const xla::Buffer &raw = argument(frame, 0), &bias = argument(frame, 1),
+                    &origin = argument(frame, 2);
   if (raw.rank != 2 || origin.rank != 1) return false;
   to.rows = raw.dims[0];
   to.d = origin.dims[0];
@@ -98,7 +98,7 @@ bool read_raw(const XLA_FFI_CallFrame* frame, Arguments& to) {
 
 // The strengths of d + k numbers; an empty array is none.
 template <class Arguments>
-bool read_strengths(const XLA_FFI_Buffer& strengths, Arguments& to) {
+bool read_strengths(const xla::Buffer& strengths, Arguments& to) {
   if (strengths.rank != 1) return false;
   to.strengths = strengths.dims[0] ? strengths.data : nullptr;
   return strengths.dims[0] == 0 || strengths.dims[0] == to.d + to.k;
@@ -107,61 +107,58 @@ bool read_strengths(const XLA_FFI_Buffer& strengths, Arguments& to) {
 constexpr const char* mismatch = "keras_mvn: buffers that don't belong together";
 
 struct Caller {
-  const XLA_FFI_Api* api;
-  XLA_FFI_ExecutionContext* context;
+  const xla::Api* api;
+  xla::Context* context;
 };
 
 // 0 if there is no error; an error is XLA's own object and has to be given back.
-int settled(const XLA_FFI_Api* api, XLA_FFI_Error* error) {
+int settled(const xla::Api* api, xla::Error* error) {
   if (!error) return 0;
-  XLA_FFI_Error_Destroy_Args args{};
-  args.struct_size = XLA_FFI_Error_Destroy_Args_STRUCT_SIZE;
-  args.error = error;
-  api->XLA_FFI_Error_Destroy(&args);
+  xla::DestroyError call{};
+  call.error = error;
+  api->destroy_error(&call);
   return 1;
 }
 
 int submit(void* scheduler, void (*task)(void*), void* data) {
   const auto* caller = static_cast<const Caller*>(scheduler);
-  XLA_FFI_ThreadPool_Schedule_Args args{};
-  args.struct_size = XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE;
-  args.ctx = caller->context;
-  args.task = task;
-  args.data = data;
-  return settled(caller->api, caller->api->XLA_FFI_ThreadPool_Schedule(&args));
+  xla::Schedule call{};
+  call.context = caller->context;
+  call.task = task;
+  call.data = data;
+  return settled(caller->api, caller->api->schedule(&call));
 }
 
 kmvn_threads threads_of(Caller& caller) {
   int64_t threads = 1;
-  XLA_FFI_ThreadPool_NumThreads_Args args{};
-  args.struct_size = XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE;
-  args.ctx = caller.context;
-  args.num_threads = &threads;
-  if (settled(caller.api, caller.api->XLA_FFI_ThreadPool_NumThreads(&args))) threads = 1;
+  xla::CountThreads call{};
+  call.context = caller.context;
+  call.threads = &threads;
+  if (settled(caller.api, caller.api->count_threads(&call))) threads = 1;
   return {int(threads), submit, &caller, nullptr};
 }
 
 template <class Arguments>
-XLA_FFI_Error* call(XLA_FFI_CallFrame* frame, const Arguments& arguments,
-                    int (*f32)(const Arguments*, kmvn_threads),
-                    int (*f64)(const Arguments*, kmvn_threads)) {
-  Caller caller{frame->api, frame->ctx};
-  const XLA_FFI_DataType dtype = argument(frame, 0).dtype;
-  const auto run = dtype == XLA_FFI_DataType_F32 ? f32 : dtype == XLA_FFI_DataType_F64 ? f64 : nullptr;
+xla::Error* call(xla::CallFrame* frame, const Arguments& arguments,
+                 int (*f32)(const Arguments*, kmvn_threads),
+                 int (*f64)(const Arguments*, kmvn_threads)) {
+  Caller caller{frame->api, frame->context};
+  const xla::Type type = argument(frame, 0).type;
+  const auto run = type == xla::Type::Float32 ? f32 : type == xla::Type::Float64 ? f64 : nullptr;
   if (!run) return fail(frame->api, "keras_mvn: expected float32 or float64");
   const int found = run(&arguments, threads_of(caller));
   if (found == KMVN_OK) return nullptr;
   if (found == KMVN_NO_MEMORY)
-    return fail(frame->api, "keras_mvn: not enough memory", XLA_FFI_Error_Code_RESOURCE_EXHAUSTED);
+    return fail(frame->api, "keras_mvn: not enough memory", xla::Code::ResourceExhausted);
   return fail(frame->api, "keras_mvn: a structure that this library does not know, or sizes");
 }
 
 }  // namespace
 
 // (y_pred, y[, observed]) → (squared_mahalanobis, half_log_det, [variance,] [z, v])
-extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_forward(XLA_FFI_CallFrame* frame) {
+extern "C" KMVN_API xla::Error* kmvn_xla_elliptical_forward(xla::CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
-  const int64_t given = frame->args.size, results = frame->rets.size;
+  const int64_t given = frame->arguments.size, results = frame->results.size;
   kmvn_forward a{};
   a.structure = attribute<int32_t>(frame, "structure");
   const bool variance = attribute<int32_t>(frame, "variance") != 0;
@@ -185,13 +182,13 @@ extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_forward(XLA_FFI_CallFrame
 }
 
 // (y_pred, y, z, v, squared_mahalanobis_bar, half_log_det_bar, mean_bar[, observed]) → y_pred_bar
-extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_backward(XLA_FFI_CallFrame* frame) {
+extern "C" KMVN_API xla::Error* kmvn_xla_elliptical_backward(xla::CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
-  const int64_t given = frame->args.size;
+  const int64_t given = frame->arguments.size;
   kmvn_backward a{};
   a.structure = attribute<int32_t>(frame, "structure");
   a.fixed_mean = attribute<int32_t>(frame, "fixed_mean");
-  if (given < 7 || frame->rets.size != 1 || !read_sizes(frame, a) ||
+  if (given < 7 || frame->results.size != 1 || !read_sizes(frame, a) ||
       !has(frame, argument(frame, 2), a.rows, kmvn_kept(a.structure, a.d, a.k)) ||
       !has(frame, argument(frame, 3), a.rows, a.d) ||
       !has(frame, argument(frame, 4), a.rows, vector) ||
@@ -211,11 +208,11 @@ extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_elliptical_backward(XLA_FFI_CallFram
 }
 
 // (raw, bias, origin mean, stddev, scale, shape, strengths) → (y_pred, penalty)
-extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_parameters_forward(XLA_FFI_CallFrame* frame) {
+extern "C" KMVN_API xla::Error* kmvn_xla_parameters_forward(xla::CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
   kmvn_parameters_forward a{};
   a.radius = attribute<double>(frame, "radius");
-  if (frame->args.size != 7 || frame->rets.size != 2 || !read_raw(frame, a) ||
+  if (frame->arguments.size != 7 || frame->results.size != 2 || !read_raw(frame, a) ||
       !has(frame, argument(frame, 3), a.d, vector) ||
       !has(frame, argument(frame, 4), a.d, vector) ||
       !has(frame, argument(frame, 5), a.k, vector) || !read_strengths(argument(frame, 6), a) ||
@@ -232,11 +229,11 @@ extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_parameters_forward(XLA_FFI_CallFrame
 }
 
 // (raw, bias, origin stddev, scale, strengths, y_pred_bar, penalty_bar) → raw_bar
-extern "C" KMVN_API XLA_FFI_Error* kmvn_xla_parameters_backward(XLA_FFI_CallFrame* frame) {
+extern "C" KMVN_API xla::Error* kmvn_xla_parameters_backward(xla::CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
   kmvn_parameters_backward a{};
   a.radius = attribute<double>(frame, "radius");
-  if (frame->args.size != 7 || frame->rets.size != 1 || !read_raw(frame, a) ||
+  if (frame->arguments.size != 7 || frame->results.size != 1 || !read_raw(frame, a) ||
       !has(frame, argument(frame, 3), a.d, vector) || !read_strengths(argument(frame, 4), a) ||
       !has(frame, argument(frame, 5), a.rows, 2 * a.d + a.k) ||
       !has(frame, argument(frame, 6), a.rows, vector) ||

@@ -331,7 +331,7 @@ def marginal_calibration(ax: Any, normal: MultivariateNormal, y: Any) -> None:
     names = target_names_of(normal.target_names, normal.event_size)
     pits = {
         name: _chi_square_pit(squared[seen, j], np.ones(seen.sum(), int))
-        for j, (name, seen) in enumerate(zip(names, rows.observed.T, strict=True))
+        for j, (name, seen) in enumerate(zip(names, rows.is_observed.T, strict=True))
     }
     _reliability(ax, pits, "promised coverage of intervals", "observed coverage")
 
@@ -398,7 +398,7 @@ def _by_name(predictions: Any) -> Mapping[str, MultivariateNormal]:
 
 def _joint_pit(normal: MultivariateNormal, y: Any) -> Array:
     rows = calibration_rows(normal, y, "marginalize", "the joint PIT", every_target=False)
-    dof = rows.observed.sum(axis=-1)
+    dof = rows.is_observed.sum(axis=-1)
     return _chi_square_pit(rows.squared_distances[dof > 0], dof[dof > 0])
 
 

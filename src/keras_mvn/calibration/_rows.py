@@ -1,61 +1,23 @@
-"""Calibration rows: predictions and what was observed, checked; in parts that fit in memory."""
+"""Calibration rows: predictions and observed targets that a recalibration can be fitted to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from keras_mvn._core.checks import as_numbers
 from keras_mvn._core.targets import checked_missing, in_order, observed_targets, target_names_of
-from keras_mvn._core.types import Array
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.distributions._require import require_normal
+from keras_mvn.scores._observations import Observations
 
-__all__ = ["Rows", "calibration_rows", "complete_rows"]
-
-LARGEST_PART = 1 << 23
-"""Numbers that an intermediate array may have: 64 MiB."""
-
-
-class Rows(NamedTuple):
-    """n predictions on one batch axis, and what was observed for them."""
-
-    normal: MultivariateNormal
-    y: Array
-    """(n, d), NaN where not observed."""
-
-    @property
-    def observed(self) -> np.ndarray:
-        """(n, d), boolean."""
-        return ~np.isnan(self.y)
-
-    @property
-    def squared_distances(self) -> Array:
-        """Of each row in the margin of what was observed: (n,)."""
-        return self.normal.mahalanobis(self.y, missing="marginalize") ** 2
-
-    def standardized(self) -> Array:
-        """(y − μ)/σ, target by target, NaN where not observed: (n, d)."""
-        return (self.y - self.normal.mean) / self.normal.stddev
-
-    def complete(self) -> Rows:
-        """The rows without gaps."""
-        keep = self.observed.all(axis=-1)
-        return Rows(self.normal[keep], self.y[keep])
-
-    def parts(self, entries: int) -> Iterator[Rows]:
-        """The rows in parts, for work that takes so many numbers a row."""
-        size = max(1, LARGEST_PART // max(entries, 1))
-        for start in range(0, len(self.y), size):
-            part = slice(start, start + size)
-            yield Rows(self.normal[part], self.y[part])
+__all__ = ["calibration_rows", "complete_rows"]
 
 
 def calibration_rows(
     normal: MultivariateNormal, y: Any, missing: str, who: str, every_target: bool = True
-) -> Rows:
+) -> Observations:
     """Predictions and observations, whatever their batch axes, as rows.
 
     Args:
@@ -71,7 +33,7 @@ def calibration_rows(
 
     """
     require_normal(normal)
-    values, observed = observed_targets(y, missing, normal.target_names)
+    values, _ = observed_targets(y, missing, normal.target_names)
     if values.shape != normal.mean.shape:
         raise ValueError(
             f"y has shape {values.shape}; the predictions are for {normal.mean.shape}, one row "
@@ -79,10 +41,8 @@ def calibration_rows(
         )
     if values.size == 0:
         raise ValueError(f"{who} needs at least one calibration row; received none.")
-    if observed is not None:
-        values = np.where(observed > 0, values, np.nan)
-    rows = Rows(_on_one_axis(normal), values.reshape(-1, normal.event_size))
-    unseen = np.flatnonzero(~rows.observed.any(axis=0))
+    rows = Observations.read(normal, y, missing)
+    unseen = np.flatnonzero(~rows.is_observed.any(axis=0))
     if len(unseen) and (every_target or len(unseen) == normal.event_size):
         names = target_names_of(normal.target_names, normal.event_size)
         raise ValueError(
@@ -92,7 +52,9 @@ def calibration_rows(
     return rows
 
 
-def complete_rows(normal: MultivariateNormal, y: Any, who: str, missing: str = "raise") -> Rows:
+def complete_rows(
+    normal: MultivariateNormal, y: Any, who: str, missing: str = "raise"
+) -> Observations:
     """The same for fits that cannot use rows with gaps.
 
     Raises:
@@ -109,11 +71,3 @@ def complete_rows(normal: MultivariateNormal, y: Any, who: str, missing: str = "
             "rows with gaps (missing='marginalize')."
         )
     return calibration_rows(normal, values, "raise", who)
-
-
-def _on_one_axis(normal: MultivariateNormal) -> MultivariateNormal:
-    if not normal.batch_shape:
-        return normal + np.zeros((1, normal.event_size))
-    if len(normal.batch_shape) == 1:
-        return normal
-    return normal[np.ones(normal.batch_shape, dtype=bool)]

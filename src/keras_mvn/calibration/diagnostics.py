@@ -15,10 +15,11 @@ from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.calibration import _hypotheses
 from keras_mvn.calibration._coverage import CoverageCurve
-from keras_mvn.calibration._rows import Rows, calibration_rows
+from keras_mvn.calibration._rows import calibration_rows
 from keras_mvn.calibration._slices import Slice, columns_of, judged, quantile_bins
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.scores._estimates import uniformity
+from keras_mvn.scores._observations import Observations
 
 __all__ = ["LEVELS", "Diagnosis", "Direction", "diagnose"]
 
@@ -215,7 +216,7 @@ def diagnose(
     chosen = np.array([probability(float(level), "levels") for level in np.atleast_1d(levels)])
     rows = calibration_rows(normal, y, missing, "diagnose")
     group_of = None if groups is None else group_labels(groups, normal.batch_shape).reshape(-1)
-    squares, dof = rows.squared_distances, rows.observed.sum(axis=-1)
+    squares, dof = rows.squared_distances, rows.is_observed.sum(axis=-1)
     seen = dof > 0
     pit = np.asarray(require("scipy.special", "diagnose").chdtr(dof[seen], squares[seen]))
     e, complete = rows.standardized(), rows.complete()
@@ -261,7 +262,7 @@ def _second_moment_error(z: Array) -> float:
     return float(np.linalg.norm(z.T @ z / len(z) - np.eye(z.shape[-1])))
 
 
-def _directions(rows: Rows) -> tuple[Direction, ...]:
+def _directions(rows: Observations) -> tuple[Direction, ...]:
     """Eigenvectors of mean(e eᵀ) relative to the mean predicted correlation, the widest first."""
     n, d = rows.y.shape
     if n <= d:

@@ -12,12 +12,14 @@ from keras_mvn._core.checks import finite, lower_triangular, square
 from keras_mvn._core.numeric import solve_lower
 from keras_mvn._core.types import Array
 from keras_mvn.calibration._models import with_last_layer
-from keras_mvn.calibration._rows import Rows, complete_rows
+from keras_mvn.calibration._rows import complete_rows
 from keras_mvn.calibration.base import Recalibration, register
 from keras_mvn.calibration.layer import CovarianceMap
+from keras_mvn.covariances._ledoit_wolf import ledoit_wolf_share
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.distributions._gaussian import lower_factor
 from keras_mvn.layers import MultivariateNormalHead
+from keras_mvn.scores._observations import Observations
 
 __all__ = ["MatrixScaling"]
 
@@ -94,7 +96,7 @@ class MatrixScaling(Recalibration):
         rows = complete_rows(normal, y, "MatrixScaling.fit", missing)
         z = _whiten(rows)
         if share is None:
-            share = _ledoit_wolf_share(z)
+            share = ledoit_wolf_share(z, ddof=1)
         c = _shrunk_factor(z, share)
         if not (np.diagonal(c) > _SINGULAR * np.linalg.norm(c, axis=-1)).all():
             raise ValueError(
@@ -132,25 +134,14 @@ class MatrixScaling(Recalibration):
         return with_last_layer(model, self.layer)
 
 
-def _whiten(rows: Rows) -> Array:
+def _whiten(rows: Observations) -> Array:
     """z = L⁻¹ (y − μ), L the Cholesky factor: (n, d)."""
     d = rows.y.shape[-1]
     parts = [
-        solve_lower(normal.scale_tril, (y - normal.mean)[..., None])[..., 0]
-        for normal, y in rows.parts(2 * d * d)
+        solve_lower(part.gaussian.scale_tril(), part.residual[..., None])[..., 0]
+        for part in rows.parts(2 * d * d)
     ]
     return np.concatenate(parts)
-
-
-def _ledoit_wolf_share(z: Array) -> float:
-    """ρ = min(b²/δ², 1), δ² = ‖S − t² I‖², b² the estimated E‖S − E z zᵀ‖² of S = mean(z zᵀ)."""
-    n, d = z.shape
-    moment = z.T @ z / n
-    distance = np.sum((moment - np.trace(moment) / d * np.eye(d)) ** 2)
-    if n == 1 or distance == 0.0:
-        return 1.0
-    spread = np.mean(np.sum(z * z, axis=-1) ** 2) - np.sum(moment**2)
-    return float(min(max(spread, 0.0) / (n - 1) / distance, 1.0))
 
 
 def _shrunk_factor(z: Array, share: float) -> Array:

@@ -12,9 +12,10 @@ from keras_mvn._core.checks import positive
 from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.calibration._models import with_scaled_errors
-from keras_mvn.calibration._rows import Rows, calibration_rows
+from keras_mvn.calibration._rows import calibration_rows
 from keras_mvn.calibration.base import Recalibration, register
 from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.scores._observations import Observations
 
 __all__ = ["PerTarget"]
 
@@ -109,26 +110,27 @@ class PerTarget(Recalibration):
         return with_scaled_errors(model, np.array(self.factors))
 
 
-def _marginal(rows: Rows) -> Array:
+def _marginal(rows: Observations) -> Array:
     return np.sqrt(np.nanmean(rows.standardized() ** 2, axis=0))
 
 
-def _joint(rows: Rows) -> Array:
-    return 1.0 / _minimizer(_quadratic_form(rows), rows.observed.mean(axis=0))
+def _joint(rows: Observations) -> Array:
+    return 1.0 / _minimizer(_quadratic_form(rows), rows.is_observed.mean(axis=0))
 
 
-def _quadratic_form(rows: Rows) -> Array:
+def _quadratic_form(rows: Observations) -> Array:
     """Q with aᵀ Q a = mean of the squared distances for residuals a ∘ r: (d, d).
 
     Whitening is linear: of the residual of each target alone, zⱼ, Q_jk is the mean of zⱼ · z_k.
     """
     n, d = rows.y.shape
     q = np.zeros((d, d))
-    for normal, y in rows.parts(3 * d * d):
-        alone = np.where(np.isnan(y), np.nan, normal.mean) + np.zeros((d, 1, 1))
-        index = np.arange(d)
-        alone[index, :, index] = y.T
-        z = normal.whiten(alone, missing="marginalize").reshape(d, -1)
+    index = np.arange(d)
+    for part in rows.parts(3 * d * d):
+        alone = np.zeros((d, *part.y.shape))
+        alone[index, :, index] = part.residual.T
+        observed = None if part.observed is None else np.broadcast_to(part.observed, alone.shape)
+        z = part.gaussian.whiten(alone, observed)[0].reshape(d, -1)
         q += z @ z.T
     return q / n
 

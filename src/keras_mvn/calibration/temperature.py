@@ -13,9 +13,10 @@ from keras_mvn._core.checks import positive, probability
 from keras_mvn._core.chi_square import chi_square_quantile
 from keras_mvn.calibration._models import with_scaled_errors
 from keras_mvn.calibration._quantile import conformal_quantile, rows_needed
-from keras_mvn.calibration._rows import Rows, calibration_rows
+from keras_mvn.calibration._rows import calibration_rows
 from keras_mvn.calibration.base import Recalibration, register
 from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.scores._observations import Observations
 
 __all__ = ["Temperature"]
 
@@ -118,12 +119,12 @@ class Temperature(Recalibration):
         return with_scaled_errors(model, np.array(self.temperature))
 
 
-def _most_likely(rows: Rows, _: float) -> float:
-    return float(rows.squared_distances.sum() / rows.observed.sum())
+def _most_likely(rows: Observations, _: float) -> float:
+    return float(rows.squared_distances.sum() / rows.is_observed.sum())
 
 
-def _covering(rows: Rows, level: float) -> float:
-    count = rows.observed.sum(axis=-1)
+def _covering(rows: Observations, level: float) -> float:
+    count = rows.is_observed.sum(axis=-1)
     used = count > 0
     counts, index = np.unique(count[used], return_inverse=True)
     limits = np.array([chi_square_quantile(level, int(m)) for m in counts])

@@ -1,17 +1,17 @@
-"""Keras callbacks that watch, guard and schedule the training of a covariance.
+"""Keras callbacks that monitor, guard and schedule the training of a covariance.
 
-Order matters in `fit(callbacks=[…])`: what writes into the logs (`CovarianceMonitor`,
-`BetaAnnealing`) comes before what reads them (`keras.callbacks.EarlyStopping`, `CSVLogger`);
-`NonFiniteGuard` comes first, so that nobody saves or judges weights that are not finite.
+Order matters in `fit(callbacks=[…])`: callbacks that write to the logs (`CovarianceMonitor`,
+`BetaAnnealing`) come before those that read them (`keras.callbacks.EarlyStopping`, `CSVLogger`).
+`NonFiniteGuard` comes first, so that no other callback saves or evaluates non-finite weights.
 
-`keras.callbacks.BackupAndRestore` goes with all of them. After a kill in the middle of an epoch,
-training resumes to exactly the same weights if each epoch depends on its number and the weights
-alone, for what Keras backs up is weights, optimizer and epoch:
+All of them work with `keras.callbacks.BackupAndRestore`. Keras backs up the weights, the optimizer
+and the epoch number. So after a kill in the middle of an epoch, training resumes to exactly the
+same weights if each epoch depends only on its number and on the weights:
 
-* `save_freq="epoch"`: from a backup in mid-epoch the epoch begins again with its first batch;
-* the order of rows: `shuffle=False`, with a `keras.utils.PyDataset` that permutes rows by a
-  generator seeded with the epoch's number (set in an `on_epoch_begin`);
-* dropout and other noise: Keras does not save its seeds, so set them as an epoch begins:
+* `save_freq="epoch"`: from a backup in mid-epoch, the epoch would restart at its first batch;
+* row order: `shuffle=False`, with a `keras.utils.PyDataset` that permutes rows with a generator
+  seeded with the epoch number (set in `on_epoch_begin`);
+* dropout and other noise: Keras does not save its seeds, so set them when an epoch begins:
   `keras.utils.set_random_seed(epoch)` for PyTorch, and for the other backends
   `layer.seed_generator.state.assign([epoch, 0])`.
 """

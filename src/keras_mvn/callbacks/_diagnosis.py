@@ -1,4 +1,4 @@
-"""Why a loss or a weight is not finite: what can be established from the batch and the weights."""
+"""Diagnosis of a non-finite loss or weight, from the batch and the weights."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from keras_mvn.layers import MultivariateNormalHead
 __all__ = ["FAR", "Finding", "examine_data", "examine_prediction"]
 
 FAR = 1e3
-"""Standard deviations from the adapted mean beyond which a target is called out of scale."""
+"""Distance from the adapted mean, in standard deviations, beyond which y is out of scale."""
 
 _COLLAPSED = 1e-6
-"""Share of the adapted scale below which a scale is called collapsed."""
+"""Fraction of the adapted scale below which a scale has collapsed."""
 
 _SINGULAR = 1e12
-"""Condition number of a correlation matrix beyond which it is called singular."""
+"""Condition number of a correlation matrix above which it counts as singular."""
 
 _DENSE = 1000
-"""Targets up to which the correlation matrices of a batch are formed to look at them."""
+"""Largest number of targets for which the correlation matrices of a batch are examined."""
 
 _MOST = 10
-"""Rows named in a message; `Finding.rows` has all."""
+"""Maximum number of rows listed in a message; `Finding.rows` has all of them."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong."""
+    """One problem found in the data or in the predictions."""
 
     cause: str
     """"x", "y", "units", "scale", "condition", "prediction" or "learning_rate"."""
     text: str
-    """For people."""
+    """A human-readable description."""
     rows: tuple[int, ...] = ()
-    """Rows of the batch, or of the table, that show it."""
+    """Affected rows of the batch, or of the table."""
     targets: tuple[str, ...] = ()
-    """Names or numbers of the targets that show it."""
+    """Names or numbers of the affected targets."""
 
 
 def examine_data(
     data: Any, head: MultivariateNormalHead | None, missing_allowed: bool
 ) -> list[Finding]:
-    """What is wrong with x, y or the units of y, whatever the weights.
+    """Find problems in x, y or the units of y that do not depend on the weights.
 
     Args:
-        data: (x, y) or (x, y, sample_weight), as `fit` feeds it.
-        head: for names and units; None looks for non-finite values only.
-        missing_allowed: NaN in y means "not observed", as the loss was told.
+        data: (x, y) or (x, y, sample_weight), as `fit` passes it to the training step.
+        head: the head, for target names and units; None checks for non-finite values only.
+        missing_allowed: bool, whether NaN in y marks a missing value, as configured in the loss.
 
     """
     x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -70,10 +70,10 @@ def examine_data(
 
 
 def examine_prediction(y_pred: Any, head: MultivariateNormalHead) -> list[Finding]:
-    """What is wrong with a prediction of the head: not finite, collapsed, singular."""
+    """Find problems in a prediction of the head: non-finite, collapsed or singular."""
     prediction, d = to_numpy(y_pred), head.event_size
     if prediction.shape[-1] != head.compute_output_shape((None, 1))[-1]:
-        return []  # not the head's own output
+        return []  # not the direct output of the head
     finite = np.asarray(np.isfinite(prediction).all(axis=-1))
     if not finite.all():
         rows = _rows(~finite)
@@ -95,13 +95,16 @@ def examine_prediction(y_pred: Any, head: MultivariateNormalHead) -> list[Findin
         singular = ~(eigenvalues[..., -1] < _SINGULAR * eigenvalues[..., 0])
     if singular.any():
         rows = _rows(singular)
-        text = f"the correlation's condition number exceeds {_SINGULAR:.0e} in {_list(rows)}"
+        text = (
+            f"the condition number of the correlation matrix exceeds {_SINGULAR:.0e} in "
+            f"{_list(rows)}"
+        )
         return [Finding("condition", text, rows)]
     return []
 
 
 def _counted(y: Array, weight: Any) -> Array:
-    """y, where rows of weight 0 hold nothing that could be wrong."""
+    """Return y with rows of weight 0 replaced by zeros, so that no problem is found in them."""
     if weight is None or keras.tree.is_nested(weight):
         return y
     weights = to_numpy(weight).reshape(len(y), -1).any(axis=-1)
@@ -123,12 +126,14 @@ def _not_finite(
     targets = () if cause == "x" else _targets(bad, head)
     columns = _columns(bad) if cause == "x" else f", targets {', '.join(targets)}"
     way_out = (
-        "mend or leave out these rows"
+        "fix or drop these rows"
         if cause == "x" or not np.isnan(values).any()
-        else "leave out these rows, or give them sample weight 0"
+        else "drop these rows, or give them a sample weight of 0"
     )
     return [
-        Finding(cause, f"{cause} holds {kinds} in {_list(rows)}{columns}: {way_out}", rows, targets)
+        Finding(
+            cause, f"{cause} contains {kinds} in {_list(rows)}{columns}: {way_out}", rows, targets
+        )
     ]
 
 
@@ -147,7 +152,7 @@ def _out_of_scale(y: Array, head: MultivariateNormalHead) -> list[Finding]:
     text = (
         f"y is out of scale: up to {distance.max():.1e} standard deviations from the head's "
         f"origin in {_list(rows)}, targets {', '.join(targets)}: call head.adapt(y_train) before "
-        "fit, or mend the outliers"
+        "fit, or fix the outliers"
     )
     return [Finding("units", text, rows, targets)]
 

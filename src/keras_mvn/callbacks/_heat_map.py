@@ -1,4 +1,4 @@
-"""A correlation matrix as an image, without a plotting library."""
+"""Heat map images of correlation matrices, without a plotting library."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from keras_mvn._core.types import Array
 
 __all__ = ["heat_map"]
 
-# Okabe & Ito's blue and vermilion, told apart by people with color-blindness.
+# Okabe & Ito's blue and vermilion, distinguishable with color vision deficiency.
 _NEGATIVE, _ZERO, _POSITIVE = (0, 114, 178), (255, 255, 255), (213, 94, 0)
 
 
 def heat_map(correlation: Array, size: int = 256) -> NDArray[np.uint8]:
-    """(d, d) numbers in [−1, 1] → (pixels, pixels, 3): blue −1, white 0, orange +1.
+    """Draw (d, d) numbers in [−1, 1] as a (pixels, pixels, 3) image: blue −1, white 0, orange +1.
 
     Args:
         correlation: (d, d).
-        size: pixels of a side, at least; every entry is a square of whole pixels.
+        size: int, minimum side length in pixels; every entry is a square of whole pixels.
 
     >>> import numpy as np
     >>> heat_map(np.array([[1.0, -1.0], [0.0, 1.0]]), size=2)[:, :, 0]

@@ -1,4 +1,4 @@
-"""The batches of the last training steps, which Keras shows to no callback."""
+"""Access to the batches of the last training steps, which Keras does not pass to callbacks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ __all__ = ["Recorder", "record"]
 
 
 class Recorder:
-    """A model's compiled training function that keeps references to the batches it was fed.
+    """A wrapper of a model's training function that keeps references to the recent batches.
 
     Keras calls it with a list of batches on PyTorch, `(state, iterator)` on JAX and an iterator
-    on TensorFlow; from an iterator as many are taken as one execution uses. Nothing is copied.
+    on TensorFlow; from an iterator it takes as many batches as one execution uses. Nothing is
+    copied.
     """
 
     def __init__(self, function: Any, steps_per_execution: int) -> None:
@@ -23,12 +24,12 @@ class Recorder:
         self._recent: deque[tuple[int, int, list[Any]]] = deque(maxlen=2)  # two executions
 
     def expect(self, begin: int) -> None:
-        """The number within the epoch of the batch that comes next."""
+        """Set the number, within the epoch, of the next batch."""
         self._begin = begin
         self._epoch += begin == 0
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call the function, and keep its batches."""
+        """Call the function, and keep references to its batches."""
         *state, source = arguments
         if isinstance(source, list):
             self._recent.append((self._epoch, self._begin, source))
@@ -40,7 +41,7 @@ class Recorder:
         return self.function(*state, iter(batches))
 
     def batches(self) -> list[tuple[int, Any]]:
-        """Number and data of the recent batches of this epoch, the newest first."""
+        """Return number and data of the recent batches of this epoch, newest first."""
         return [
             (begin + i, group[i])
             for epoch, begin, group in reversed(self._recent)
@@ -49,15 +50,15 @@ class Recorder:
         ]
 
     def earlier(self) -> list[Any]:
-        """The batches of the execution before the last, of whichever epoch."""
+        """Return the batches of the second-to-last execution, of any epoch."""
         return self._recent[0][-1] if len(self._recent) == 2 else []
 
 
 def record(model: Any) -> Recorder:
-    """Put a recorder into the model's training function, unless there is one.
+    """Wrap the model's training function in a recorder, unless it already is in one.
 
-    TensorFlow's strategies of several replicas feed the function themselves; there the recorder
-    must stay out (the caller checks).
+    TensorFlow's strategies with several replicas feed the function themselves; the recorder must
+    not be used with them (the caller checks).
     """
     function = model.train_function
     if isinstance(function, Recorder):

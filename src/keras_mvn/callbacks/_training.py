@@ -1,7 +1,7 @@
-"""What callbacks need of a model in the middle of `fit`, on every backend.
+"""Access to a model in the middle of `fit`, for callbacks, on every backend.
 
-On JAX the weights live outside the model during an epoch, and a compiled step reads every
-variable that is not the model's or the optimizer's as a constant. Both are dealt with here.
+On JAX, the weights live outside the model during an epoch, and a compiled step treats every
+variable that belongs to neither the model nor the optimizer as a constant. Both are handled here.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ __all__ = ["Snapshot", "find_head", "retrace", "sync", "to_numpy"]
 
 
 def sync(model: Any) -> None:
-    """Make `model.weights` hold what was learnt so far, also in the middle of an epoch."""
+    """Update `model.weights` to the current weights, also in the middle of an epoch."""
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
 
 
 def retrace(model: Any) -> None:
-    """Compile the training and test steps again, as what they read has changed."""
+    """Recompile the training and test steps, because values they read have changed."""
     model.make_train_function(force=True)
     model.make_test_function(force=True)
 
 
 def find_head(model: Any, head: MultivariateNormalHead | None, user: str) -> Any:
-    """The head named by the user, or the only one in the model.
+    """Return the head given by the user, or the only one in the model.
 
     Raises:
-        ValueError: the model has none, or more than one.
+        ValueError: the model has no head, or more than one.
 
     """
     if head is not None:
@@ -42,23 +42,23 @@ def find_head(model: Any, head: MultivariateNormalHead | None, user: str) -> Any
     found = heads(model)
     if len(found) != 1:
         raise ValueError(
-            f"{user} looks for one MultivariateNormalHead in the model and found "
-            f"{[layer.name for layer in found] or 'none'}. Say which: {user}(..., head=…)."
+            f"{user} needs exactly one MultivariateNormalHead in the model, but found "
+            f"{[layer.name for layer in found] or 'none'}. Pass one: {user}(..., head=…)."
         )
     return found[0]
 
 
 def to_numpy(x: Tensor) -> Array:
-    """A float64 copy."""
+    """Return a float64 NumPy copy of x."""
     if keras.ops.is_tensor(x) or isinstance(x, keras.Variable):
         x = keras.ops.convert_to_numpy(x)
     return np.array(x, dtype=np.float64)
 
 
 class Snapshot:
-    """A copy of a model's weights and its optimizer's variables, held in the host's memory.
+    """A copy of a model's weights and its optimizer's variables, in host memory.
 
-    Without the learning rate, which belongs to the user and other callbacks.
+    The learning rate is not included: it belongs to the user and to other callbacks.
     """
 
     def __init__(self, model: Any, when: str) -> None:
@@ -67,11 +67,11 @@ class Snapshot:
         rate = model.optimizer.learning_rate
         slots = [variable for variable in model.optimizer.variables if variable is not rate]
         self._variables = [*model.weights, *slots]
-        # `convert_to_numpy` may be a view of memory that the next step overwrites.
+        # `convert_to_numpy` may return a view of memory that the next step overwrites.
         self._values = [np.array(keras.ops.convert_to_numpy(v)) for v in self._variables]
 
     def not_finite(self) -> list[str]:
-        """Paths of the variables that hold NaN or infinite numbers."""
+        """Return the paths of the variables that contain NaN or infinite values."""
         return [
             variable.path
             for variable, value in zip(self._variables, self._values, strict=True)
@@ -79,7 +79,7 @@ class Snapshot:
         ]
 
     def restore(self, model: Any) -> None:
-        """Give the model these values again."""
+        """Restore the model and its optimizer to these values."""
         sync(model)
         for variable, value in zip(self._variables, self._values, strict=True):
             variable.assign(value)

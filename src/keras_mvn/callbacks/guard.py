@@ -1,4 +1,4 @@
-"""Stop a run that is no longer finite, say why, and give back the last good weights."""
+"""A callback that stops non-finite training, diagnoses it, and restores the last good weights."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["NonFiniteGuard", "NonFiniteReport", "NonFiniteWarning"]
 
 
 class NonFiniteWarning(UserWarning):
-    """A loss or a weight is NaN or infinite; the message is the diagnosis."""
+    """A loss or a weight is NaN or infinite; the message gives the diagnosis."""
 
 
 @dataclass(frozen=True)
 class NonFiniteReport:
-    """What `NonFiniteGuard` found."""
+    """A report of one failure found by `NonFiniteGuard`."""
 
     epoch: int
-    """From 0."""
+    """The epoch of the failure, counting from 0."""
     batch: int
-    """Within the epoch, from 0: where it showed."""
+    """The batch of the failure within the epoch, counting from 0."""
     cause: str
     """"x", "y", "units", "scale", "condition", "learning_rate", or "unknown"."""
     rows: tuple[int, ...]
@@ -38,46 +38,49 @@ class NonFiniteReport:
     targets: tuple[str, ...]
     """Names or numbers of the targets that show the cause."""
     learning_rate: float
-    """When it happened."""
+    """The learning rate at the time of the failure."""
     message: str
-    """All findings, for people."""
+    """All findings, as human-readable text."""
 
 
 @final
 class NonFiniteGuard(keras.callbacks.Callback):
-    """At the first loss or weight that is not finite: say why, restore, stop or go on.
+    """Handle a non-finite loss or weight: diagnose it, restore good weights, stop or continue.
 
-    The warning names the epoch, the batch, the rows and the targets, and the cause it can
-    establish, in this order: x or y that is not finite; a target more than 1000 standard
-    deviations from the head's origin (`adapt` was forgotten, or an outlier); a scale that
-    collapsed or a correlation that became singular; and, where the same rows have a finite loss
-    with the last good weights, the learning rate.
+    The warning names the epoch, the batch, the rows, the targets and the cause, checked in this
+    order: x or y is not finite; a target is more than 1000 standard deviations from the head's
+    origin (`adapt` was not called, or it is an outlier); a scale has collapsed or a correlation
+    matrix has become singular; and, if the same rows have a finite loss with the last good
+    weights, the learning rate.
 
-    The loss is looked at after every batch, the weights whenever they are copied: at the end of
-    every epoch, or every `snapshot_every` batches. A copy counts as good if it is finite and if
-    the loss that it gives is not far above that of the first batch: within 1 nat or 100 %, as a
-    step that is too long often shows a few steps before anything overflows. Weights and optimizer
-    go back to the last good copy; with `snapshot_every=1` only the bad step is left out.
+    The loss is checked after every batch, and the weights whenever they are copied: at the end of
+    every epoch, or every `snapshot_every` batches. A copy counts as good if it is finite and its
+    loss is not far above that of the first batch (within 1 nat or 100 %), because a step that is
+    too large often shows a few steps before anything overflows. Weights and optimizer are restored
+    from the last good copy; with `snapshot_every=1`, only the bad step is lost.
 
-    Put it first in the list of callbacks. Keras hands callbacks no data, so the guard keeps
+    Put it first in the list of callbacks. Keras passes no data to callbacks, so the guard keeps
     references to the batches of the last two steps, by wrapping `model.train_function` during
-    `fit` (not under a TensorFlow strategy of several replicas). The loss in the logs begins anew
-    after a failure that training survives.
+    `fit` (except under a TensorFlow strategy with several replicas). If training continues after a
+    failure, the loss in the logs is reset.
 
     Args:
-        action: "stop"; or "halve": halve the learning rate and go on with the next batch. Where x
-            or y is not finite, no learning rate helps: it stops.
-        max_halvings: how often the rate is halved; the next failure stops.
-        snapshot_every: batches between two copies of the weights, None: one per epoch.
-        data: (x, y) arrays that `fit` gets: their rows are named too, by number in the table.
-        head: the head, where the model has several.
-        output: name or index of the head's output, where the model has several.
+        action: "stop", or "halve" to halve the learning rate and continue with the next batch. If
+            x or y is not finite, no learning rate helps, and training stops.
+        max_halvings: int ≥ 0, how many times the learning rate is halved; the next failure stops
+            training.
+        snapshot_every: int ≥ 1, number of batches between two copies of the weights; None copies
+            once per epoch.
+        data: (x, y), the arrays passed to `fit`: bad rows are then also listed by their number in
+            these arrays.
+        head: the head, if the model has several.
+        output: name or index of the head's output, if the model has several.
 
     Attributes:
-        reports: a `NonFiniteReport` of every failure; `report` is the last.
+        reports: list with a `NonFiniteReport` for every failure; `report` is the last.
 
     Raises:
-        ValueError: an unknown action, max_halvings < 0, snapshot_every < 1; in `fit`,
+        ValueError: `action` is unknown, `max_halvings` < 0 or `snapshot_every` < 1; in `fit`,
             action="halve" with a learning rate schedule, which cannot be halved.
 
     Warns:
@@ -112,7 +115,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
         if action not in ("stop", "halve"):
             raise ValueError(f"action={action!r} is not known. Expected 'stop' or 'halve'.")
         self.action = action
-        self.max_halvings = whole(max_halvings, "max_halvings", "how often", 0)
+        self.max_halvings = whole(max_halvings, "max_halvings", "a number of halvings", 0)
         self.snapshot_every = (
             None
             if snapshot_every is None
@@ -125,41 +128,41 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
     @property
     def report(self) -> NonFiniteReport | None:
-        """The last failure, None while all is well."""
+        """The report of the last failure, or None if there was none."""
         return self.reports[-1] if self.reports else None
 
-    # --- what Keras calls ------------------------------------------------------------------------
+    # --- called by Keras -------------------------------------------------------------------------
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Copy the weights training begins with."""
+        """Copy the initial weights."""
         if self.action == "halve":
             _check_halving(self.model.optimizer)
         self._head = _head_or_none(self.model, self.head)
         self._recorder: Recorder | None = None
         self._good = Snapshot(self.model, "the start of training")
-        self._copy: Snapshot | None = None  # the latest, not known to be good yet
+        self._copy: Snapshot | None = None  # the latest, not yet known to be good
         self._limit: float | None = None
-        """The highest loss of weights worth going back to."""
+        """The highest loss at which a copy of the weights counts as good."""
         self._epoch = 0
         self._batch = -1
-        self._seen = (0.0, 0)  # mean loss and number of batches since the metrics began anew
+        self._seen = (0.0, 0)  # mean loss and number of batches since the metrics were reset
         self._since_copy = 0
         self._stopped = False
         self.reports = []
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Count."""
+        """Reset the counters for the new epoch."""
         self._epoch, self._batch, self._seen = epoch, -1, (0.0, 0)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Record this batch."""
         if self.model.train_function is not self._recorder and _records(self.model):
-            self._recorder = record(self.model)  # again where another callback compiled anew
+            self._recorder = record(self.model)  # again if another callback has recompiled it
         if self._recorder is not None:
             self._recorder.expect(batch)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Look at the loss, which is of the weights before this step."""
+        """Check the loss, which belongs to the weights before this step."""
         steps, self._batch = batch - self._batch, batch
         loss = self._loss_of_these(float((logs or {}).get("loss", 0.0)), steps)
         if not math.isfinite(loss):
@@ -174,21 +177,21 @@ class NonFiniteGuard(keras.callbacks.Callback):
             self._take_copy(f"epoch {self._epoch + 1}, batch {batch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Look at the weights, and copy them."""
+        """Copy the weights and check them."""
         if not self._stopped:
             self._take_copy(f"the end of epoch {epoch + 1}")
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Take the recorder out."""
+        """Remove the recorder."""
         if isinstance(self.model.train_function, Recorder):
             self.model.train_function = self.model.train_function.function
 
-    # --- what happens ----------------------------------------------------------------------------
+    # --- handling a failure ----------------------------------------------------------------------
 
     def _loss_of_these(self, mean: float, steps: int) -> float:
-        """The mean loss of the last steps, from the mean since the metrics began anew."""
+        """Return the mean loss of the last steps, from the mean since the metrics were reset."""
         before, self._seen = self._seen, (mean, self._seen[1] + steps)
-        # An infinite mean stays so: 0 · inf for the first batch would be NaN.
+        # An infinite mean stays infinite: 0 · inf for the first batch would be NaN.
         return mean if not before[1] else (mean * self._seen[1] - before[0] * before[1]) / steps
 
     def _take_copy(self, when: str) -> None:
@@ -198,7 +201,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
             self._fail(f"the loss is finite, but {_names(broken)} became NaN or infinite")
 
     def _restore(self) -> None:
-        """The latest copy, if it gives a good loss for the batches before, or the last good."""
+        """Restore the latest copy if its loss on the batches before is good, else the last good."""
         copy, self._copy = self._copy, None
         if copy is not None and not copy.not_finite() and self._recorder is not None:
             copy.restore(self.model)
@@ -212,11 +215,11 @@ class NonFiniteGuard(keras.callbacks.Callback):
         learning_rate = _learning_rate(self.model.optimizer)
         now = Snapshot(self.model, "now")
         recent = [] if self._recorder is None else self._recorder.batches()
-        # Of weights that are not finite, predictions say nothing.
+        # Predictions of non-finite weights are not informative.
         symptoms = [] if now.not_finite() else self._examine_weights(recent)
         self._restore()
         number, findings = self._diagnose(recent, symptoms, learning_rate)
-        cause = findings[0] if findings else Finding("unknown", "no cause could be established")
+        cause = findings[0] if findings else Finding("unknown", "could not be determined")
         stop, consequence = self._decide(cause, learning_rate)
         message = "\n".join(
             [
@@ -224,7 +227,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
                 *(f"  cause: {finding.text}." for finding in findings[:1] or [cause]),
                 *(f"  also: {finding.text}." for finding in findings[1:]),
                 *self._table_lines(),
-                f"  Weights and optimizer are those of {self._good.when} again. {consequence}",
+                f"  Restored the weights and the optimizer from {self._good.when}. {consequence}",
             ]
         )
         self.reports.append(
@@ -245,15 +248,15 @@ class NonFiniteGuard(keras.callbacks.Callback):
         if self.action == "stop":
             return True, "Training stops."
         if cause.cause in ("x", "y"):
-            return True, "Training stops, as no learning rate mends the data."
+            return True, "Training stops: no learning rate can fix the data."
         if len(self.reports) >= self.max_halvings:
             return True, f"Training stops after {self.max_halvings} halvings of the learning rate."
-        return False, f"Training goes on with learning_rate={0.5 * learning_rate:g}."
+        return False, f"Training continues with learning_rate={0.5 * learning_rate:g}."
 
     def _diagnose(
         self, recent: list[tuple[int, Any]], symptoms: list[Finding], learning_rate: float
     ) -> tuple[int, list[Finding]]:
-        """The number of the batch to blame, and what is wrong, the likeliest cause first."""
+        """Return the number of the bad batch, and the findings with the likeliest cause first."""
         for number, data in recent:
             if findings := examine_data(data, self._head, _missing_allowed(self.model)):
                 return number, findings
@@ -265,14 +268,14 @@ class NonFiniteGuard(keras.callbacks.Callback):
         if not math.isfinite(loss):
             return number, symptoms
         text = (
-            f"the steps are too long, learning_rate={learning_rate:g}: the same rows have a loss "
-            f"of {loss:.4g} with the last good weights. Lower it, or clip gradients "
-            "(clipnorm=1.0 in the optimizer)"
+            f"the steps are too large at learning_rate={learning_rate:g}: the same rows have a "
+            f"loss of {loss:.4g} with the last good weights. Lower the learning rate, or clip "
+            "gradients (clipnorm=1.0 in the optimizer)"
         )
         return number, [Finding("learning_rate", text), *symptoms]
 
     def _examine_weights(self, recent: list[tuple[int, Any]]) -> list[Finding]:
-        """What is wrong with the predictions of the weights as they are."""
+        """Find problems in the predictions of the current weights."""
         if self._head is None:
             return []
         sync(self.model)
@@ -292,7 +295,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
 
 def _head_or_none(model: Any, head: MultivariateNormalHead | None) -> Any:
-    """The model's head; None for a model without, of which less can be said."""
+    """Return the model's head; None if it has none, which makes the diagnosis less specific."""
     return find_head(model, head, "NonFiniteGuard") if head or heads(model) else None
 
 
@@ -305,7 +308,7 @@ def _check_halving(optimizer: Any) -> None:
     if isinstance(optimizer.get_config().get("learning_rate"), dict):
         raise ValueError(
             "NonFiniteGuard(action='halve') cannot halve a LearningRateSchedule. Give the optimizer"
-            " a number (keras.callbacks.LearningRateScheduler can change it), or use action='stop'."
+            " a float (keras.callbacks.LearningRateScheduler can change it), or use action='stop'."
         )
 
 

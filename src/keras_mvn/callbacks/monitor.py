@@ -1,4 +1,4 @@
-"""Watch the predicted covariance on a fixed batch while the model trains."""
+"""A callback that monitors the predicted covariance on a fixed batch during training."""
 
 from __future__ import annotations
 
@@ -25,43 +25,43 @@ __all__ = ["CovarianceMonitor"]
 
 @final
 class CovarianceMonitor(keras.callbacks.Callback):
-    """Properties of the predicted covariance on a fixed batch, in the logs after each epoch.
+    """Log properties of the predicted covariance on a fixed batch after each epoch.
 
-    | in the logs | what it is |
+    | name in the logs | meaning |
     | --- | --- |
     | `cov_min_eigenvalue` | smallest eigenvalue of any row's correlation matrix |
     | `cov_max_eigenvalue` | largest eigenvalue of any row's correlation matrix |
     | `cov_condition` | largest condition number of any row's correlation matrix |
-    | `cov_condition_in_units` | the same of Σ: grows with unlike units of y, too |
+    | `cov_condition_in_units` | the same for Σ; also grows if the targets have different units |
     | `cov_half_log_det` | mean ½ log det Σ, in log units of y |
     | `cov_squared_z` | mean (y − μ)ᵀ Σ⁻¹ (y − μ)/d: 1 if calibrated, more if overconfident |
-    | `cov_at_floor` | share of rows with a scale below e⁻³ of the adapted one |
+    | `cov_at_floor` | fraction of rows with a scale below e⁻³ times the adapted one |
 
     The link of the scale has no hard floor; e⁻³, a twentieth of the adapted scale, is where it
-    turns from exponential to reciprocal (`keras_mvn.covariances.links`). Values are NaN while
-    predictions are not finite. All in float64, O(rows · d³): choose some hundred rows.
+    changes from exponential to reciprocal (`keras_mvn.covariances.links`). Values are NaN while
+    predictions are not finite. The computation is in float64 and takes O(rows · d³): use a few
+    hundred rows.
 
-    The logs feed `History`, and any callback that comes *after* this one in the list: early
-    stopping on `cov_squared_z`, `CSVLogger`, a progress bar.
+    `History` receives these logs, and so does any callback that comes *after* this one in the
+    list: early stopping on `cov_squared_z`, `CSVLogger`, a progress bar.
 
     Args:
         x_probe: a batch of inputs.
-        y_probe: (rows, d), what was observed there; NaN is not observed. Without it there is no
-            `cov_squared_z`.
-        head: the head, where the model has several.
-        output: name or index of the head's output, where the model has several.
-        log_dir: for TensorBoard: the same numbers, and the mean correlation matrix as an image
-            (blue −1, white 0, orange +1). Needs `pip install tensorboardX pillow`.
-        csv_path: a CSV file of the same numbers. Training from epoch 0 writes it anew, training
-            that resumes later appends.
-        every: epochs from one measurement to the next. The logs repeat the last one in between;
-            TensorBoard and CSV don't.
-        prefix: of the names in the logs.
+        y_probe: (rows, d), the targets of x_probe, NaN where missing. None omits `cov_squared_z`.
+        head: the head, if the model has several.
+        output: name or index of the head's output, if the model has several.
+        log_dir: directory for TensorBoard logs: the same numbers, and the mean correlation matrix
+            as an image (blue −1, white 0, orange +1). Needs `pip install tensorboardX pillow`.
+        csv_path: path of a CSV file for the same numbers. Training from epoch 0 overwrites it;
+            resumed training appends.
+        every: int ≥ 1, number of epochs between measurements. In between, the logs repeat the last
+            one; TensorBoard and CSV don't.
+        prefix: str, prefix of the names in the logs.
 
     Raises:
-        ValueError: every < 1; in `fit`: no head, several heads or outputs, or y_probe of a shape
-            other than that of the predicted means.
-        ImportError: log_dir without tensorboardX.
+        ValueError: `every` < 1; in `fit`, there is no head or there are several heads or outputs,
+            or y_probe and the predicted means have different shapes.
+        ImportError: `log_dir` is given, but tensorboardX is not installed.
 
     >>> import keras, numpy as np
     >>> from keras_mvn.losses import NegativeLogLikelihood
@@ -97,19 +97,19 @@ class CovarianceMonitor(keras.callbacks.Callback):
         self._last: dict[str, float] | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Find the head."""
+        """Find the head in the model."""
         self._head = find_head(self.model, self.head, "CovarianceMonitor")
         self._last = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Measure, and write everywhere."""
+        """Measure, and write to the logs, TensorBoard and CSV."""
         if self._last is None or epoch % self.every == 0:
             self._last = self._measure(epoch)
         if logs is not None:
             logs.update(self._last)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Close the files of TensorBoard."""
+        """Close the TensorBoard files."""
         if self._board is not None:
             self._board.close()
 
@@ -131,7 +131,7 @@ class CovarianceMonitor(keras.callbacks.Callback):
 
     @property
     def adapted_scale(self) -> Array:
-        """The scale (d,) that `adapt` found."""
+        """The scale (d,) that `adapt` measured."""
         return to_numpy(self._head.origin_scale)
 
 
@@ -149,7 +149,7 @@ _NOTHING = dict.fromkeys(
 
 
 def _valid(y_pred: Array, head: MultivariateNormalHead) -> MultivariateNormal | None:
-    """The distributions, or None where training has broken down."""
+    """Return the distributions, or None if y_pred is not finite or has invalid scales."""
     d = head.event_size
     if not np.isfinite(y_pred).all() or not (y_pred[..., d : 2 * d] > 0).all():
         return None
@@ -165,7 +165,7 @@ def _properties(
     normal: MultivariateNormal, scale: Array, monitor: CovarianceMonitor
 ) -> dict[str, float]:
     correlation = np.asarray(np.linalg.eigvalsh(normal.correlation), np.float64)
-    unit = normal.stddev.max(axis=-1)[..., None, None]  # so that squares of units don't overflow
+    unit = normal.stddev.max(axis=-1)[..., None, None]  # avoids overflow of squared units
     covariance = np.asarray(np.linalg.eigvalsh(normal.covariance / unit / unit), np.float64)
     at_floor = (scale < math.exp(-KNEE) * monitor.adapted_scale).any(axis=-1)
     values = (
@@ -180,18 +180,18 @@ def _properties(
 
 
 def _condition(eigenvalues: Array) -> float:
-    """The largest condition number; infinite where float64 finds a matrix singular."""
+    """Return the largest condition number; infinite if a matrix is singular in float64."""
     smallest, largest = eigenvalues[..., 0], eigenvalues[..., -1]
     singular = smallest <= 0
     return float(np.where(singular, np.inf, largest / np.where(singular, 1.0, smallest)).max())
 
 
 def _squared_z(normal: MultivariateNormal, y: Array) -> float:
-    """Mean squared Mahalanobis distance per observed target."""
+    """Return the mean squared Mahalanobis distance per observed target."""
     if y.shape != normal.mean.shape:
         raise ValueError(
-            f"y_probe has shape {y.shape}; the predicted means for x_probe have "
-            f"{normal.mean.shape}."
+            f"y_probe has shape {y.shape}, but the predicted means for x_probe have shape "
+            f"{normal.mean.shape}. They must be equal."
         )
     observed = np.isfinite(y)
     if not observed.any():
@@ -217,14 +217,14 @@ class _Table:
 
 
 class _Board:
-    """TensorBoard's event files, through tensorboardX: no backend is imported for it."""
+    """A writer of TensorBoard event files; it uses tensorboardX, which imports no backend."""
 
     def __init__(self, log_dir: Path) -> None:
         try:
             self._writer_class: Any = importlib.import_module("tensorboardX").SummaryWriter
         except ImportError as error:
             raise ImportError(
-                "CovarianceMonitor(log_dir=…) writes for TensorBoard with tensorboardX: "
+                "CovarianceMonitor(log_dir=…) needs tensorboardX to write TensorBoard logs: "
                 "pip install tensorboardX pillow"
             ) from error
         self._log_dir = str(log_dir)

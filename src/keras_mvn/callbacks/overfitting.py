@@ -1,4 +1,4 @@
-"""A warning when the covariance overfits, which the training loss does not show."""
+"""A callback that warns when the covariance overfits, which the training loss does not show."""
 
 from __future__ import annotations
 
@@ -15,35 +15,37 @@ __all__ = ["OverfittingWarning", "WarnOnOverfitting"]
 
 
 class OverfittingWarning(UserWarning):
-    """Validation likelihood is getting worse while training likelihood gets better."""
+    """The validation likelihood is getting worse while the training likelihood improves."""
 
 
 @final
 class WarnOnOverfitting(keras.callbacks.Callback):
-    """Warn once when validation NLL parts from training NLL.
+    """Warn once when the validation NLL diverges from the training NLL.
 
-    A covariance that overfits grows certain of residuals it has memorized: the training loss
-    falls steadily while new rows become impossible, by hundreds of nats on small tables. The
-    warning comes when, for `patience` epochs on end,
+    A covariance that overfits becomes overconfident about residuals it has memorized: the training
+    loss falls steadily while new rows become extremely unlikely, by hundreds of nats on small
+    tables. The warning is issued if, for `patience` consecutive epochs,
 
         val(e) − val(b) > tolerance · d   and   train(e) < train(b),
 
-    b the epoch of the lowest validation loss so far, d the number of targets. Differences are
-    taken on one validation set, so its size hardly matters; a single bad epoch does not warn.
+    where b is the epoch with the lowest validation loss so far, and d the number of targets. Both
+    losses come from the same validation set, so its size hardly matters; a single bad epoch does
+    not cause a warning.
 
     Args:
-        monitor: name in the logs; "loss" includes penalties, a metric such as
+        monitor: str, name in the logs; "loss" includes penalties, a metric such as
             "negative_log_likelihood" does not.
-        tolerance: nats per target that validation may lose.
-        patience: epochs on end.
-        event_size: d; None asks the model's head.
+        tolerance: float ≥ 0, the increase of the validation loss to tolerate, in nats per target.
+        patience: int ≥ 1, number of consecutive epochs.
+        event_size: int, number of targets d; None takes it from the model's head.
 
     Raises:
-        ValueError: a negative tolerance, patience < 1; in `fit`, no head and no event_size.
+        ValueError: `tolerance` is negative or `patience` < 1; in `fit`, there is neither a head
+            nor an `event_size`.
 
     Warns:
-        OverfittingWarning: once per `fit`; `parted_at` is b, None before. Also if `fit` had no
-            validation data, and so nothing was watched.
+        OverfittingWarning: once per `fit`; `parted_at` is then b, and None before.
+        UserWarning: `fit` had no validation data, so nothing was monitored.
 
     >>> callback = WarnOnOverfitting(patience=2, event_size=1)
     >>> callback.on_train_begin()
@@ -66,7 +68,7 @@ class WarnOnOverfitting(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         if not tolerance >= 0:
-            raise ValueError(f"tolerance={tolerance!r} must be nats per target, a number ≥ 0.")
+            raise ValueError(f"tolerance={tolerance!r} must be a number ≥ 0, in nats per target.")
         self.monitor = monitor
         self.tolerance = float(tolerance)
         self.patience = whole(patience, "patience", "a number of epochs", 1)
@@ -76,7 +78,7 @@ class WarnOnOverfitting(keras.callbacks.Callback):
         self.parted_at: int | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Forget the last run."""
+        """Reset the state of the previous run."""
         self._targets = self.event_size or find_head(self.model, None, _NAME).event_size
         self._best = (math.inf, math.inf, 0)  # validation, training, epoch
         self._wait = 0
@@ -101,11 +103,11 @@ class WarnOnOverfitting(keras.callbacks.Callback):
             warnings.warn(self._explain(epoch, train, val), OverfittingWarning, stacklevel=2)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Say so if there was nothing to watch."""
+        """Warn if there was nothing to monitor."""
         if not self._watched:
             warnings.warn(
-                f"WarnOnOverfitting saw no {self.monitor!r} and 'val_{self.monitor}' in the logs, "
-                "so it watched nothing. Pass validation_data or validation_split to fit.",
+                f"WarnOnOverfitting found no {self.monitor!r} and 'val_{self.monitor}' in the logs,"
+                " so it monitored nothing. Pass validation_data or validation_split to fit.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -116,12 +118,12 @@ class WarnOnOverfitting(keras.callbacks.Callback):
         return (
             f"The model overfits: since epoch {best_epoch + 1}, val_{self.monitor} rose from "
             f"{best_val:.4g} to {val:.4g} (epoch {epoch + 1}: {lost:.3g} nats per target) while "
-            f"{self.monitor} fell from {best_train:.4g} to {train:.4g}. With few rows it is mostly "
-            "the covariance. In order of effect:\n"
+            f"{self.monitor} fell from {best_train:.4g} to {train:.4g}. With few rows, the "
+            "covariance is the usual cause. Remedies, most effective first:\n"
             "  * stop at the best epoch: keras.callbacks.EarlyStopping("
             f"'val_{self.monitor}', mode='min', patience=20, restore_best_weights=True);\n"
-            "  * shrink the covariance towards what adapt measured (a penalty on the covariance);\n"
-            "  * a simpler covariance ('diagonal'), a smaller network, or more rows."
+            "  * shrink the covariance toward the one that adapt measured (with a penalty);\n"
+            "  * use a simpler covariance ('diagonal'), a smaller network, or more rows."
         )
 
 

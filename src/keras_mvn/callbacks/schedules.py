@@ -1,4 +1,4 @@
-"""Schedules over epochs: a mean that learns first, a weight that changes."""
+"""Callbacks that schedule training over epochs: mean warm-up and annealing of β."""
 
 from __future__ import annotations
 
@@ -16,29 +16,32 @@ __all__ = ["BetaAnnealing", "MeanWarmUp"]
 
 @final
 class MeanWarmUp(keras.callbacks.Callback):
-    """The mean learns first: for some epochs the covariance stays what `adapt` measured.
+    """Train the mean first: for some epochs the covariance stays fixed at what `adapt` measured.
 
-    A covariance that learns beside a poor mean explains the misfit as noise, and the mean then
-    stops learning. During the warm-up all weights of the head but the mean's are zero, which is
-    the adapted covariance Σ₀ for every row, and the loss teaches mean and trunk alone:
-    ½ (y − μ)ᵀ Σ₀⁻¹ (y − μ) + constant, whatever the units of y. From then on both learn.
+    A covariance that is trained together with a poor mean explains the misfit as noise, and the
+    mean then stops learning. During the warm-up, all weights of the head except those of the mean
+    are zero, which gives the adapted covariance Σ₀ for every row, and the loss trains only the
+    mean and the trunk: ½ (y − μ)ᵀ Σ₀⁻¹ (y − μ) + constant, whatever the units of y. After that,
+    both are trained.
 
-    The covariance starts from zero afterwards: what it had learnt or was initialized to before is
-    discarded, unless training resumes after epoch 0. Nothing moves it during the warm-up, neither
-    weight decay nor a regularizer, while the optimizer goes on gathering its gradients, so that
-    its first steps are of ordinary size. The training step is compiled once more at the end.
+    The covariance weights start from zero after the warm-up: their learned or initial values are
+    discarded, unless training resumes after epoch 0. Nothing changes them during the warm-up,
+    neither weight decay nor a regularizer, but the optimizer keeps accumulating their gradients,
+    so that its first steps are of normal size. The training step is recompiled once at the end.
 
     Args:
-        epochs: length of the warm-up, in epochs; or
-        fraction: of the epochs of `fit`, between 0 and 1. Without either: 0.25.
-        head: the head, where the model has several.
+        epochs: int ≥ 0, length of the warm-up in epochs.
+        fraction: float between 0 and 1, length of the warm-up as a fraction of the epochs of
+            `fit`, as an alternative to `epochs`. The default is 0.25 if neither is given.
+        head: the head, if the model has several.
 
     Raises:
-        ValueError: both lengths given, or a length that is none; in `fit`: no head, or several.
+        ValueError: both lengths are given, or one is invalid; in `fit`, the model has no head or
+            several.
 
     Source: Nix & Weigend, "Estimating the mean and variance of the target probability
     distribution", ICNN (1994), train the mean alone first; Sluijterman et al., "Optimal training
-    of mean variance estimation neural networks", Neurocomputing 597 (2024), measure it.
+    of mean variance estimation neural networks", Neurocomputing 597 (2024), measure the effect.
 
     >>> import keras, numpy as np
     >>> from keras_mvn.layers import MultivariateNormalHead
@@ -61,8 +64,8 @@ class MeanWarmUp(keras.callbacks.Callback):
         super().__init__()
         if epochs is not None and fraction is not None:
             raise ValueError(
-                f"MeanWarmUp takes epochs or fraction, not both; received epochs={epochs} and "
-                f"fraction={fraction}."
+                f"MeanWarmUp takes either epochs or fraction, not both; received epochs={epochs} "
+                f"and fraction={fraction}."
             )
         self.epochs = None if epochs is None else whole(epochs, "epochs", "a number of epochs", 0)
         self.fraction = probability(0.25 if fraction is None else fraction, "fraction")
@@ -70,14 +73,14 @@ class MeanWarmUp(keras.callbacks.Callback):
         self._length = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Find the head, and how long the warm-up lasts."""
+        """Find the head, and set the length of the warm-up."""
         self._head = find_head(self.model, self.head, "MeanWarmUp")
         share = round(self.fraction * self.params["epochs"])
         self._length = share if self.epochs is None else self.epochs
         self._release()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Hold the covariance before the end of the warm-up, let it go after."""
+        """Freeze the covariance during the warm-up, and release it afterwards."""
         held = "apply" in vars(self.model.optimizer)
         if epoch < self._length and not held:
             self._hold(start=epoch == 0)
@@ -85,7 +88,7 @@ class MeanWarmUp(keras.callbacks.Callback):
             self._release()
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Leave the optimizer as it was."""
+        """Restore the optimizer."""
         self._release()
 
     def _hold(self, start: bool) -> None:
@@ -103,10 +106,10 @@ class MeanWarmUp(keras.callbacks.Callback):
 
 
 def _apply_except(frozen: list[Any], optimizer: Any) -> Any:
-    """`optimizer.apply`, after which these variables are what they were, and their averages too.
+    """Return an `optimizer.apply` that leaves the frozen variables and their averages unchanged.
 
-    `variable.trainable = False` would not do: on JAX an optimizer applies to the variables that it
-    was built with or none, and a model that is compiled already does not look.
+    `variable.trainable = False` would not work: on JAX, an optimizer must be applied to exactly the
+    variables it was built with, and a compiled model does not notice the change.
     """
     apply = type(optimizer).apply.__get__(optimizer)
 
@@ -117,7 +120,7 @@ def _apply_except(frozen: list[Any], optimizer: Any) -> Any:
         averages = _averages(optimizer)
         for variable, value in zip(frozen, before, strict=True):
             average = averages.get(id(variable))
-            if average is not None:  # it was taken of what the variable is not to be
+            if average is not None:  # it includes the value that is about to be undone
                 average.assign(average - averaging * (variable - value))
             variable.assign(value)
         return iterations
@@ -126,13 +129,13 @@ def _apply_except(frozen: list[Any], optimizer: Any) -> Any:
 
 
 def _weight_in_average(optimizer: Any) -> Any:
-    """What a step counts in the moving averages (`use_ema`): the first is all there is."""
+    """Return the weight of a step in the moving averages (`use_ema`), 1 for the first step."""
     later = keras.ops.cast(optimizer.iterations != 0, "float32")
     return 1.0 - later * (optimizer.ema_momentum or 0.0)
 
 
 def _averages(optimizer: Any) -> dict[int, Any]:
-    """The moving average of each variable that has one, by its id."""
+    """Return the moving averages by the `id` of their variable."""
     if not optimizer.use_ema:
         return {}
     variables = optimizer._trainable_variables
@@ -142,24 +145,25 @@ def _averages(optimizer: Any) -> dict[int, Any]:
 
 @final
 class BetaAnnealing(keras.callbacks.Callback):
-    """Move the β of a loss in equal steps from `start` to `end` over some epochs.
+    """Change the β of a loss in equal steps from `start` to `end` over a number of epochs.
 
     At epoch e, β = start + (end − start) · ⌊steps · min(e/epochs, 1)⌋/steps. The β of each epoch
-    is in the logs as `beta`. For `BetaNegativeLogLikelihood`: β = 1 lets the mean learn as under
-    MSE, β = 0 is the NLL.
+    is logged as `beta`. For `BetaNegativeLogLikelihood`: with β = 1 the mean learns as under
+    MSE, and β = 0 is the NLL.
 
-    A variable of a loss is no part of a compiled step's state on JAX, which would go on with the
-    first value: there each step of β compiles the training step again, hence `steps`.
+    On JAX, a variable of a loss is not part of the state of a compiled step, which would keep using
+    its first value. The training step is therefore recompiled at each change of β, which is why
+    `steps` limits the number of changes.
 
     Args:
-        loss: the loss, whose `beta` is a `keras.Variable`; None is the loss of the model.
-        start: β of the first epoch.
-        end: β from epoch `epochs` on.
-        epochs: length of the schedule; None is 80 % of the epochs of `fit`.
-        steps: how many times β changes at most.
+        loss: a loss whose `beta` is a `keras.Variable`; None uses the loss of the model.
+        start: float, β in the first epoch.
+        end: float, β from epoch `epochs` on.
+        epochs: int ≥ 1, length of the schedule; None is 80 % of the epochs of `fit`.
+        steps: int ≥ 1, maximum number of changes of β.
 
     Raises:
-        ValueError: in `fit`, a loss without such a β; or lengths that are no numbers ≥ 1.
+        ValueError: `epochs` or `steps` is not an integer ≥ 1; in `fit`, the loss has no such β.
 
     >>> annealing = BetaAnnealing(start=1.0, end=0.0, epochs=4, steps=2)
     >>> [annealing.beta(epoch) for epoch in range(6)]
@@ -180,23 +184,23 @@ class BetaAnnealing(keras.callbacks.Callback):
         self.start = float(start)
         self.end = float(end)
         self.epochs = None if epochs is None else whole(epochs, "epochs", "a number of epochs", 1)
-        self.steps = whole(steps, "steps", "how many times β changes", 1)
+        self.steps = whole(steps, "steps", "the maximum number of changes of β", 1)
         self._traced: float | None = None
 
     def beta(self, epoch: int) -> float:
-        """β of this epoch, the first being 0."""
+        """Return β in this epoch, counting from 0."""
         epochs = self.epochs or max(1, round(0.8 * self.params["epochs"]))
         done = min(self.steps * epoch // epochs, self.steps) / self.steps
         return (1.0 - done) * self.start + done * self.end
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Find the loss."""
+        """Find the β of the loss."""
         loss = self.model.loss if self.loss is None else self.loss
         self._variable: Any = getattr(loss, "beta", None)
         if not isinstance(self._variable, keras.Variable):
             raise ValueError(
                 f"BetaAnnealing needs a loss whose beta is a keras.Variable; received {loss!r}. "
-                "Pass it: BetaAnnealing(loss=…), loss = BetaNegativeLogLikelihood()."
+                "Pass such a loss: BetaAnnealing(loss=…), loss = BetaNegativeLogLikelihood()."
             )
         self._traced = None
 

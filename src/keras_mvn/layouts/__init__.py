@@ -1,8 +1,8 @@
-"""Layouts: where mean, scale and shape stand in y_pred.
+"""Layouts: how mean, scale and shape parameters are arranged in y_pred.
 
-`"packed"` is what `MultivariateNormalHead` writes. The other two serve models that exist
-already. A `Reader` joins a structure, a layout and `from_raw`, and is what losses, metrics and
-`MultivariateNormal.from_prediction` use to read y_pred.
+`MultivariateNormalHead` writes `"packed"` (or `"student_t"`); `"stacked"` and
+`"mean_log_variance"` are for existing models. A `Reader` combines a structure, a layout and
+`from_raw`; losses, metrics and `MultivariateNormal.from_prediction` use one to read y_pred.
 """
 
 from keras_mvn.layouts._layouts import Layout as Layout

@@ -1,4 +1,4 @@
-"""The layouts: where mean, scale and shape stand in y_pred, and the reader of all of them."""
+"""The layouts of y_pred, and the `Reader` that decodes them."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ __all__ = [
 
 
 class Parameters(NamedTuple):
-    """What y_pred says: Σ = S R S around a mean, in the units of y."""
+    """The parameters in y_pred: a mean and a covariance Σ = S R S, in the units of y."""
 
     mean: Tensor
     """(..., d)"""
     scale: Tensor
     """(..., d), positive."""
     shape_params: Tensor
-    """(..., k), dimensionless; the structure reads R from it."""
+    """(..., k), dimensionless; the structure computes R from it."""
 
     @property
     def packed(self) -> Tensor | None:
-        """`[mean | scale | shape_params]` as one tensor, if they were read from such a one."""
+        """`[mean | scale | shape_params]` as one tensor, or None if they were not read from one."""
         return None
 
 
 class PackedParameters(Parameters):
-    """Parameters that are slices of one tensor, for what can read it as it stands."""
+    """Parameters that are slices of one tensor, for code that can read that tensor directly."""
 
     _packed: Tensor
 
     @classmethod
     def of(cls, packed: Tensor, event_size: int) -> PackedParameters:
-        """Mean, scale and shape parameters of `[mean | scale | shape_params]`."""
+        """Slice `[mean | scale | shape_params]` into mean, scale and shape parameters."""
         d = event_size
         parameters = cls(packed[..., :d], packed[..., d : 2 * d], packed[..., 2 * d :])
         parameters._packed = packed
@@ -58,48 +58,48 @@ class PackedParameters(Parameters):
 
     @property
     def packed(self) -> Tensor:
-        """The tensor."""
+        """The tensor `[mean | scale | shape_params]`."""
         return self._packed
 
 
 def degrees_of_freedom_from(raw: Tensor) -> Tensor:
-    """ν = 2 + 8 link(raw) of Student's t: above 2, so that a covariance exists; 10 at raw = 0."""
+    """Return ν = 2 + 8 link(raw) for Student's t: above 2, so Σ exists; 10 at raw = 0."""
     return 2.0 + 8.0 * links.positive(raw)
 
 
 class Layout(abc.ABC):
-    """Where the parameters stand in y_pred. Holds nothing: one instance of each is enough."""
+    """An arrangement of the parameters in y_pred; stateless, so one instance of each suffices."""
 
     name: str
     covariance: str | None = None
     """The structure that this layout implies, or None."""
     extra_axes = 1
-    """Axes of y_pred beside the batch axes."""
+    """The number of axes of y_pred after the batch axes."""
     of_a_head = False
-    """Whether a `MultivariateNormalHead` writes it, in the units of y."""
+    """Whether a `MultivariateNormalHead` writes this layout, in the units of y."""
     has_degrees_of_freedom = False
 
     @abc.abstractmethod
     def event_size(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> int | None:
-        """d, read off the shape of y_pred; None if no d fits."""
+        """Return d, inferred from the shape of y_pred; None if no d fits."""
 
     @abc.abstractmethod
     def expected(self, event_size: int, covariance: Covariance, from_raw: bool) -> str:
-        """For error messages: the shape y_pred should have."""
+        """Describe the shape that y_pred should have, for error messages."""
 
     def degrees_of_freedom(self, y_pred: Tensor, from_raw: bool) -> Tensor | None:
-        """ν of each row (...), if the layout carries it; None for the normal distribution."""
+        """Return ν of each row (...) if the layout has it; None for the normal distribution."""
         return None
 
     def mean(self, y_pred: Tensor, event_size: int) -> Tensor:
-        """The mean alone; the first d columns unless the layout says otherwise."""
+        """Return the mean only: the first d columns, unless the layout overrides this."""
         return y_pred[..., :event_size]
 
     @abc.abstractmethod
     def decode(
         self, y_pred: Tensor, event_size: int, covariance: Covariance, from_raw: bool
     ) -> Parameters:
-        """The parameters in y_pred, whose shape was checked."""
+        """Read the parameters from y_pred, whose shape has been checked."""
 
 
 @final
@@ -137,10 +137,10 @@ class Packed(Layout):
 
 @final
 class StudentT(Layout):
-    """As "packed", with one trailing column: the degrees of freedom of a multivariate Student's t.
+    """ "packed" plus a trailing column: the degrees of freedom of a multivariate Student's t.
 
-    `scale` and `shape_params` then describe Student's scale matrix; its covariance is ν/(ν − 2)
-    times as large. Readers that are not made for Student's t take the normal distribution of the
+    `scale` and `shape_params` then describe Student's scale matrix; the covariance is ν/(ν − 2)
+    times as large. Readers that do not support Student's t use the normal distribution with the
     same mean and covariance.
     """
 
@@ -154,7 +154,7 @@ class StudentT(Layout):
 
     def expected(self, event_size: int, covariance: Covariance, from_raw: bool) -> str:
         inner = self._rest.expected(event_size, covariance, from_raw)
-        return f"{inner}; and one more column for the degrees of freedom"
+        return f"{inner}; plus one column for the degrees of freedom"
 
     def degrees_of_freedom(self, y_pred: Tensor, from_raw: bool) -> Tensor:
         column = y_pred[..., -1]
@@ -168,10 +168,11 @@ class StudentT(Layout):
 
 @final
 class Stacked(Layout):
-    """(..., d, 1 + d): column 0 the mean, the rest a matrix that the structure reads.
+    """A (..., d, 1 + d) layout: column 0 is the mean, the rest a matrix read by the structure.
 
-    For `Cholesky` the factor L of Σ, for `PrecisionCholesky` the factor P of Σ⁻¹ (of both only the
-    lower triangle is read), for `Symmetric` Σ itself; unconstrained ones need `from_raw`.
+    The matrix is the factor L of Σ for `Cholesky`, the factor P of Σ⁻¹ for `PrecisionCholesky`
+    (only the lower triangle of either is read), and Σ itself for `Symmetric`. Unconstrained
+    matrices need `from_raw`.
     """
 
     name = "stacked"
@@ -182,7 +183,7 @@ class Stacked(Layout):
         return rows if columns == rows + 1 else None
 
     def expected(self, event_size: int, covariance: Covariance, from_raw: bool) -> str:
-        return f"(..., {event_size}, {event_size + 1}): column 0 the mean, then a square matrix"
+        return f"(..., {event_size}, {event_size + 1}): the mean in column 0, then a square matrix"
 
     def mean(self, y_pred: Tensor, event_size: int) -> Tensor:
         return y_pred[..., 0]
@@ -199,7 +200,7 @@ class Stacked(Layout):
 
 @final
 class MeanLogVariance(Layout):
-    """(..., 2 d): the mean, then the logarithms of the variances; implies `Diagonal`."""
+    """A (..., 2 d) layout: the means, then the log-variances; implies `Diagonal`."""
 
     name = "mean_log_variance"
     covariance = "diagonal"
@@ -222,10 +223,10 @@ _LAYOUTS = {layout.name: layout for layout in (Packed(), StudentT(), Stacked(), 
 
 
 def get(name: str) -> Layout:
-    """The layout of this name.
+    """Return the layout with this name.
 
     Raises:
-        ValueError: no layout has this name; the message lists those that exist.
+        ValueError: there is no layout with this name; the message lists the known ones.
 
     """
     if name not in _LAYOUTS:
@@ -235,16 +236,16 @@ def get(name: str) -> Layout:
 
 @final
 class Reader:
-    """How to read y_pred: structure, layout and whether the numbers are unconstrained.
+    """A decoder of y_pred: its structure, its layout, and whether it is unconstrained.
 
     Args:
         covariance: a structure or its name.
-        from_raw: y_pred holds unconstrained numbers (an ordinary Dense output), to which the
-            structure's link is applied, as Keras says `from_logits`.
+        from_raw: bool, whether y_pred holds unconstrained numbers (the output of an ordinary
+            Dense layer), to which the structure's link is applied; like Keras' `from_logits`.
         layout: "packed", "student_t", "stacked" or "mean_log_variance".
 
     Raises:
-        ValueError: an unknown name, or a layout that implies another structure.
+        ValueError: a name is unknown, or the layout implies a different structure.
 
     """
 
@@ -252,7 +253,7 @@ class Reader:
         chosen, structure = get(layout), covariances.get(covariance)
         if chosen.covariance is not None:
             implied = covariances.get(chosen.covariance)
-            # The default name cannot be told from one that was typed; it gives way.
+            # An explicitly given default is indistinguishable from an omitted argument: override.
             if structure not in (implied, covariances.get(covariances.DEFAULT)):
                 raise ValueError(
                     f"layout={layout!r} implies covariance={implied.name!r}; received "
@@ -264,7 +265,7 @@ class Reader:
         self.layout = chosen
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, serializable."""
+        """Return the constructor's arguments in serializable form."""
         return {
             "covariance": keras.saving.serialize_keras_object(self.covariance),
             "from_raw": self.from_raw,
@@ -272,10 +273,10 @@ class Reader:
         }
 
     def decode(self, y_pred: Tensor) -> Parameters:
-        """Mean, scale and shape parameters of the normal distributions in y_pred.
+        """Return the mean, scale and shape parameters of the normal distributions in y_pred.
 
         Raises:
-            ValueError: no number of targets gives y_pred this shape.
+            ValueError: the shape of y_pred fits no number of targets.
 
         """
         parameters, nu = self.decode_student_t(y_pred)
@@ -286,10 +287,10 @@ class Reader:
         return Parameters(mean, scale * ratio[..., None], shape_params)
 
     def decode_student_t(self, y_pred: Tensor) -> tuple[Parameters, Tensor | None]:
-        """Location, scale and shape parameters as they stand in y_pred, and ν (...) if it is there.
+        """Return location, scale and shape parameters as stored in y_pred, and ν (...) or None.
 
         Raises:
-            ValueError: no number of targets gives y_pred this shape.
+            ValueError: the shape of y_pred fits no number of targets.
 
         """
         d = self._event_size(y_pred)
@@ -297,14 +298,14 @@ class Reader:
         return parameters, self.layout.degrees_of_freedom(y_pred, self.from_raw)
 
     def mean(self, y_pred: Tensor) -> Tensor:
-        """The mean alone, (..., d), without the work of reading a covariance."""
+        """Return the mean only, (..., d), without decoding the covariance."""
         return self.layout.mean(y_pred, self._event_size(y_pred))
 
     def check(self, y_true: Tensor, y_pred: Tensor, owner: str) -> None:
-        """Compare the structures of reader and writer, and the shapes of y_true and y_pred.
+        """Check that reader and writer use the same structure, and that y_true fits y_pred.
 
         Raises:
-            ValueError: they don't belong together, or a head wrote another structure.
+            ValueError: the shapes do not match, or the head wrote a different structure.
 
         """
         _tag.check(y_pred, self.covariance, owner, self.layout.name, self.from_raw)
@@ -324,7 +325,7 @@ class Reader:
             f"{owner}: y_true has shape {shape} and y_pred has shape {tuple(y_pred.shape)}, which "
             f"describes {d} target{'s' if d > 1 else ''} per row (covariance="
             f"{self.covariance.name!r}, layout={self.layout.name!r}, from_raw={self.from_raw}), so "
-            f"y_true must have shape {(*batch, d)}. Nothing is broadcast.{needed}"
+            f"y_true must have shape {(*batch, d)}. Shapes are not broadcast.{needed}"
         )
 
     def _event_size(self, y_pred: Tensor, owner: str | None = None) -> int:
@@ -339,8 +340,8 @@ class Reader:
             raise ValueError(
                 f"{who}y_pred has shape {tuple(y_pred.shape)}, which covariance="
                 f"{self.covariance.name!r} with layout={self.layout.name!r} and "
-                f"from_raw={self.from_raw} cannot read. Expected for example {examples}. What a "
-                "MultivariateNormalHead wrote is read with the head's own covariance."
+                f"from_raw={self.from_raw} cannot read. Expected, for example, {examples}. To read "
+                "the output of a MultivariateNormalHead, use the head's own covariance."
             )
         return d
 
@@ -355,7 +356,7 @@ class Reader:
 
 
 def _agree(shape: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
-    """Whether two shapes are equal, an axis of unknown length (None) being equal to any."""
+    """Return whether two shapes are equal; an axis of unknown length (None) matches any."""
     return len(shape) == len(expected) and all(
         a is None or b is None or a == b for a, b in zip(shape, expected, strict=True)
     )

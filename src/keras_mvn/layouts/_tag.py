@@ -1,10 +1,11 @@
-"""What a head wrote, pinned to its output so that a loss can check and use it.
+"""Tags that a head attaches to its output, so that a loss can check and use them.
 
-`Cholesky` and `PrecisionCholesky` have equally long y_pred: read with the wrong one, a model
-trains, to nonsense. The head therefore tags y_pred the way Keras tags masks, and losses and
-metrics compare while they are traced. Tensors that pass through another layer, and the NumPy
-arrays of `predict`, carry no tag: nothing is checked there. The tag also carries the units of y
-that `adapt` measured, for losses whose gradient must not depend on them.
+`Cholesky` and `PrecisionCholesky` have y_pred of the same width: with the wrong one, a model
+trains without an error but learns nonsense. The head therefore tags y_pred the way Keras attaches
+masks, and losses and metrics compare structures while they are traced. Tensors that pass through
+another layer, and the NumPy arrays returned by `predict`, carry no tag and are not checked. The tag
+also carries the units of y that `adapt` measured, for losses whose gradient must not depend on
+them.
 """
 
 from __future__ import annotations
@@ -22,25 +23,25 @@ _ATTRIBUTE = "_keras_mvn_written"
 
 
 class Written(NamedTuple):
-    """What a `MultivariateNormalHead` says of its output."""
+    """The description that a `MultivariateNormalHead` attaches to its output."""
 
     covariance: Covariance
     layout: str
     unit: Tensor
-    """(d,), the variable that holds the standard deviations of y, by which means are scaled."""
+    """(d,), the variable with the standard deviations of y, by which the means are scaled."""
 
 
 def read(y_pred: Tensor) -> Written | None:
-    """What the head that made y_pred said of it; None if no head did, or another layer followed."""
+    """Return the tag of y_pred; None if it is not directly the output of a head."""
     written: Written | None = get_tensor_attr(y_pred, _ATTRIBUTE)
     return written
 
 
 def tag(y_pred: Tensor, written: Written) -> Tensor:
-    """Pin what a head says of its output to it; returns y_pred."""
+    """Attach a head's description to its output y_pred, and return y_pred."""
     set_tensor_attr(y_pred, _ATTRIBUTE, written)
-    # Keras' training step on JAX hands the loss a tracer of `jax.value_and_grad` and the metrics
-    # the value it stands for.
+    # In Keras' training step on JAX, the loss receives a tracer from `jax.value_and_grad`, and the
+    # metrics receive its primal value.
     primal = getattr(y_pred, "primal", None)
     if primal is not None:
         set_tensor_attr(primal, _ATTRIBUTE, written)
@@ -48,17 +49,17 @@ def tag(y_pred: Tensor, written: Written) -> Tensor:
 
 
 def check(y_pred: Tensor, covariance: Covariance, reader: str, layout: str, from_raw: bool) -> None:
-    """Compare structure and layout of `reader` with those of the head that wrote y_pred, if known.
+    """Compare the reader's structure and layout with those of the head behind y_pred, if known.
 
     Args:
-        y_pred: what the model emitted.
+        y_pred: the output of the model.
         covariance: the reader's structure.
-        reader: its name, for the message.
+        reader: the reader's name, for the error message.
         layout: the layout that the reader expects.
         from_raw: whether the reader expects unconstrained numbers.
 
     Raises:
-        ValueError: they disagree.
+        ValueError: they differ.
 
     """
     written = read(y_pred)
@@ -68,18 +69,18 @@ def check(y_pred: Tensor, covariance: Covariance, reader: str, layout: str, from
     if written.covariance.wire != covariance.wire:
         raise ValueError(
             f"{reader} reads covariance={_spelled(covariance)}, but the MultivariateNormalHead "
-            f"that made y_pred writes covariance={name}. Give both the same structure: "
+            f"that produced y_pred writes covariance={name}. Use the same structure for both: "
             f"{reader}(covariance={name})."
         )
     if from_raw or layout != written.layout:
         expected = "" if written.layout == "packed" else f", layout={written.layout!r}"
         raise ValueError(
-            f"{reader} was told to expect from_raw={from_raw} and layout={layout!r}, but y_pred "
-            "comes from a MultivariateNormalHead, which writes valid parameters in the layout "
-            f"{written.layout!r}. Use {reader}(covariance={name}{expected})."
+            f"{reader} expects from_raw={from_raw} and layout={layout!r}, but y_pred comes from a "
+            "MultivariateNormalHead, which writes constrained parameters with "
+            f"layout={written.layout!r}. Use {reader}(covariance={name}{expected})."
         )
 
 
 def _spelled(covariance: Covariance) -> str:
-    """How a user writes this structure: its name, or a call if it has arguments."""
+    """Return the structure as a user would write it: its name, or a call if it has arguments."""
     return repr(covariance) if fields(covariance) else repr(covariance.name)

@@ -1,4 +1,4 @@
-"""Rows of a batch: targets with an event axis, what of them was observed, weights per row."""
+"""The targets of a batch, with an event axis: values, observed entries and row weights."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ __all__ = ["Targets", "as_events", "as_tensor", "product", "read_targets", "weig
 
 
 class Targets(NamedTuple):
-    """The targets of a batch, as losses and metrics get them."""
+    """The targets of a batch, as passed to losses and metrics."""
 
     values: Tensor
-    """(..., d), a finite stand-in where nothing was observed."""
+    """(..., d), with finite placeholders for missing values."""
     observed: Tensor | None = None
     """(..., d), 1 where observed and 0 elsewhere; None if every target counts as observed."""
     unit: Tensor | None = None
-    """(d,), the standard deviations that `adapt` measured; None where no loss asks for them."""
+    """(d,), the standard deviations that `adapt` measured; None if the loss does not need them."""
     weight: Tensor | None = None
-    """(...), how much each row counts, masked rows nothing; None if all count alike. Losses are
-    weighted when they are reduced: only what is taken over the batch needs it before."""
+    """(...), the weight of each row, 0 for masked rows; None if all rows count equally. Losses are
+    weighted when they are reduced: only statistics over the batch need the weights earlier."""
 
     def observed_count(self) -> Tensor | int:
-        """How many targets of each row were observed: (...), or d."""
+        """Return the number of observed targets in each row: (...), or d if all are observed."""
         if self.observed is None:
             return int(self.values.shape[-1])
         return ops.sum(self.observed, axis=-1)
 
     def mean_over_rows(self, x: Tensor) -> Tensor:
-        """The mean of x (..., d) over what was observed in the rows that count: (d,).
+        """Return the weighted mean of x (..., d) over the observed entries of all rows: (d,).
 
-        1 where nothing was, which no row then divides by.
+        It is 1 for a target with no observed entry; no row then divides by it.
         """
         rows = tuple(range(len(x.shape) - 1))
         counted = product(self.observed, None if self.weight is None else self.weight[..., None])
-        # Sums over a count: on PyTorch, Keras' mean of float64 is taken in float32.
+        # A sum divided by a count: on PyTorch, Keras computes the mean of float64 in float32.
         if counted is None:
             return ops.sum(x, axis=rows) / count_rows(x)
         counted = counted * ops.ones_like(x)
@@ -52,7 +52,7 @@ class Targets(NamedTuple):
         return ops.where(some, ops.sum(counted * x, axis=rows) / ops.where(some, count, 1.0), 1.0)
 
     def of_observed(self, x: Tensor) -> Tensor:
-        """x (..., d), 0 where nothing was observed."""
+        """Return x (..., d) with zeros where y is missing."""
         return x if self.observed is None else x * self.observed
 
 
@@ -63,9 +63,9 @@ def read_targets(
     unit: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> Targets:
-    """y_true as events; with "marginalize", NaN marks what was not observed.
+    """Return y_true as `Targets`; with missing="marginalize", NaN marks missing values.
 
-    What is missing is replaced by the mean before anything is subtracted: NaN · 0 is NaN.
+    Missing values are replaced by the mean before anything is subtracted: NaN · 0 is NaN.
     """
     values = as_events(y_true, mean)
     if missing == "propagate":
@@ -76,28 +76,28 @@ def read_targets(
 
 
 def product(*factors: Tensor | None) -> Tensor | None:
-    """The product of those that are there; None if none is."""
+    """Return the product of the factors that are not None; None if all are None."""
     given = [factor for factor in factors if factor is not None]
     return functools.reduce(operator.mul, given) if given else None
 
 
 def as_tensor(x: Tensor) -> Tensor:
-    """A tensor; one that is a tensor already keeps its identity, and with it mask and tag."""
+    """Convert x to a tensor; an existing tensor is returned as is, with its mask and tag."""
     return x if ops.is_tensor(x) else ops.convert_to_tensor(x)
 
 
 def as_events(y_true: Tensor, mean: Tensor) -> Tensor:
-    """y_true with an event axis, in the dtype of the mean: (...) becomes (..., 1)."""
+    """Return y_true with an event axis and the dtype of the mean: (...) becomes (..., 1)."""
     if keras.backend.standardize_dtype(y_true.dtype) == "bool":
         warnings.warn(
-            "y_true is boolean; a multivariate normal describes continuous targets. It is read "
-            "as 0 and 1.",
+            "y_true is boolean, but a multivariate normal describes continuous targets. It is "
+            "treated as 0 and 1.",
             stacklevel=4,
         )
     if len(y_true.shape) == len(mean.shape) and y_true.shape[-1] is None:
-        # TensorFlow knows it when it runs: what is not d per row is refused there.
+        # TensorFlow knows the length at run time, and fails there if it is not d per row.
         y_true = ops.reshape(y_true, (*ops.shape(y_true)[:-1], mean.shape[-1]))
-    if y_true.dtype != mean.dtype:  # Keras' cast is not free where nothing is compiled
+    if y_true.dtype != mean.dtype:  # in eager mode, Keras' cast is not free
         y_true = ops.cast(y_true, mean.dtype)
     return y_true if len(y_true.shape) == len(mean.shape) else y_true[..., None]
 
@@ -109,17 +109,17 @@ def weighted_events(
     sample_weight: Tensor | None,
     missing: str = "propagate",
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """y_true as events, harmless in rows that weigh nothing; the weights and the mask of the rows.
+    """Return y_true as events, safe in rows of weight 0, and the row weights and row mask.
 
     Args:
         y_true: (..., d), or (...) for one target.
-        y_pred: what the model emitted, which carries Keras' mask.
+        y_pred: the output of the model, which carries Keras' mask.
         mean: (..., d), read from y_pred.
-        sample_weight: as the user gave it.
-        missing: with "marginalize", rows in which nothing was observed weigh nothing.
+        sample_weight: as passed by the user.
+        missing: with "marginalize", rows without any observed target get weight 0.
 
     Raises:
-        ValueError: weights that are not one number per row.
+        ValueError: the weights are not one number per row.
 
     """
     weight = _row_weights(sample_weight, mean, "sample_weight")
@@ -132,16 +132,16 @@ def weighted_events(
 
 
 def _row_weights(weight: Tensor | None, mean: Tensor, name: str) -> Tensor | None:
-    """Weights or a mask as one number per row (...); None stays None.
+    """Return weights or a mask as one number per row (...); None stays None.
 
     Args:
-        weight: as many batch axes as the mean has, or fewer (each weighs all that follows), and
-            perhaps a last axis of 1.
+        weight: the batch axes of the mean, or only the leading ones (each weight then applies to
+            all axes that follow), optionally with a last axis of length 1.
         mean: (..., d).
-        name: for the message.
+        name: for the error message.
 
     Raises:
-        ValueError: one number per target, or axes that are not those of the batch.
+        ValueError: there is one number per target, or the axes do not match the batch.
 
     """
     if weight is None:
@@ -155,8 +155,8 @@ def _row_weights(weight: Tensor | None, mean: Tensor, name: str) -> Tensor | Non
     )
     if not fits:
         raise ValueError(
-            f"{name} has shape {shape}; rows have batch shape {batch} and are weighted as a whole, "
-            f"so it must have one number per row, not one per target."
+            f"{name} has shape {shape}, but the batch shape is {batch}. Rows are weighted as a "
+            f"whole, so pass one number per row, not one per target."
         )
     weight = weight[..., 0] if len(axes) < len(shape) else weight
     while len(weight.shape) < len(batch):
@@ -165,9 +165,9 @@ def _row_weights(weight: Tensor | None, mean: Tensor, name: str) -> Tensor | Non
 
 
 def _hide_unweighted(y_true: Tensor, mean: Tensor, *weights: Tensor | None) -> Tensor:
-    """y_true, replaced by the mean in rows where any of these row weights (...) is 0.
+    """Return y_true, replaced by the mean in rows where any of the row weights (...) is 0.
 
-    NaN · 0 is NaN: a row that weighs nothing must not hold a NaN before anything is subtracted.
+    NaN · 0 is NaN, so a row of weight 0 must not hold a NaN before anything is subtracted.
     """
     for weight in weights:
         if weight is not None:

@@ -8,7 +8,6 @@ import keras
 from keras import ops
 
 from keras_mvn._core.checks import whole
-from keras_mvn._core.norm_quadrature import norm_power_rule
 from keras_mvn._core.numeric import differentiable
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike
@@ -16,6 +15,7 @@ from keras_mvn.layouts import Parameters
 from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses.base import UnitFreeLoss
 from keras_mvn.ops._draws import draw_errors
+from keras_mvn.ops._mean_norm import log_laplace, mean_norm, scaled_nodes
 
 __all__ = ["EnergyScore"]
 
@@ -109,7 +109,8 @@ def _forward(sigma: Tensor, error: Tensor) -> Tensor:
     eigenvalues, vectors = ops.linalg.eigh(sigma)
     eigenvalues = ops.where(eigenvalues > 0, eigenvalues, ops.zeros_like(eigenvalues))
     b = (ops.swapaxes(vectors, -1, -2) @ error[..., None])[..., 0]
-    value = _mean_norm(eigenvalues, b) - 0.5 * _mean_norm(2.0 * eigenvalues, ops.zeros_like(b))
+    at_error = mean_norm(eigenvalues, b, _TINY)
+    value = at_error - 0.5 * mean_norm(2.0 * eigenvalues, ops.zeros_like(b), _TINY)
     columns = [value[..., None] + ops.zeros_like(b), eigenvalues, b]
     return ops.concatenate([ops.stack(columns, axis=-1), vectors], axis=-1)
 
@@ -120,7 +121,7 @@ def _vjp(bar: Tensor, output: Tensor, sigma: Tensor, error: Tensor) -> tuple[Ten
     ∂g/∂m = U Σ_k w_k φ_k 2 t_k D_k b. Eigenvectors are never differentiated.
     """
     eigenvalues, b, vectors = output[..., 1], output[..., 2], output[..., 3:]
-    t, weight, log_phi, shrunk = _transform(eigenvalues, b)
+    t, weight, log_phi, shrunk = _at_nodes(eigenvalues, b)
     pull = (weight * ops.exp(log_phi))[..., None] * t[..., None]
     along = shrunk * b[..., None, :]  # (..., nodes, d)
     # t² alone may be infinite where b is 0: a square root of the weight goes to either side.
@@ -128,7 +129,7 @@ def _vjp(bar: Tensor, output: Tensor, sigma: Tensor, error: Tensor) -> tuple[Ten
     outer = ops.swapaxes(half, -1, -2) @ half
     diagonal = ops.sum(pull * shrunk, axis=-2)
 
-    t, weight, log_phi, shrunk = _transform(2.0 * eigenvalues, ops.zeros_like(b))
+    t, weight, log_phi, shrunk = _at_nodes(2.0 * eigenvalues, ops.zeros_like(b))
     pull_spread = (weight * ops.exp(log_phi) * t)[..., None]
     diagonal = diagonal - ops.sum(pull_spread * shrunk, axis=-2)
 
@@ -139,19 +140,8 @@ def _vjp(bar: Tensor, output: Tensor, sigma: Tensor, error: Tensor) -> tuple[Ten
     return value_bar[..., None] * inner, value_bar * error_bar
 
 
-def _mean_norm(eigenvalues: Tensor, b: Tensor) -> Tensor:
-    """E ‖X + m‖, X ~ N(0, Σ), from the eigenvalues of Σ and m in its eigenvectors: (...)."""
-    _, weight, log_phi, _ = _transform(eigenvalues, b)
-    return ops.sum(weight * -ops.expm1(log_phi), axis=-1)
-
-
-def _transform(eigenvalues: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _at_nodes(eigenvalues: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """t, weights and log φ(t) at the nodes (..., nodes), and 1/(1 + 2tλ) (..., nodes, d)."""
-    nodes, weights = (ops.cast(array, b.dtype) for array in norm_power_rule(1.0))
-    squared = ops.sum(eigenvalues + b * b, axis=-1, keepdims=True)
-    squared = ops.where(squared > _TINY, squared, ops.full_like(squared, _TINY))
-    t = nodes / squared
-    growth = 2.0 * t[..., None] * eigenvalues[..., None, :]
-    shrunk = 1.0 / (1.0 + growth)
-    exponent = 0.5 * ops.log1p(growth) + t[..., None] * (b * b)[..., None, :] * shrunk
-    return t, weights * ops.sqrt(squared), -ops.sum(exponent, axis=-1), shrunk
+    mean_square = ops.sum(eigenvalues + b * b, axis=-1, keepdims=True)
+    t, weights = scaled_nodes(mean_square, _TINY)
+    return t, weights, *log_laplace(eigenvalues, b, t)

@@ -8,7 +8,6 @@ import keras
 from keras import ops
 
 from keras_mvn._core.checks import whole
-from keras_mvn._core.norm_quadrature import norm_power_rule
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.covariances.packing import pack_strict_lower
@@ -16,6 +15,12 @@ from keras_mvn.layouts import Parameters
 from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses.base import UnitFreeLoss
 from keras_mvn.ops._draws import draw_errors
+from keras_mvn.ops._pair_differences import (
+    checked_power,
+    difference_variances,
+    mean_power,
+    pair_differences,
+)
 
 __all__ = ["VariogramScore"]
 
@@ -35,7 +40,7 @@ class VariogramScore(UnitFreeLoss):
     Exact by default: `E |Xᵢ − Xⱼ|^p` by 64 nodes of a one-dimensional integral for each pair.
 
     Args:
-        p: the power, between 0 and 2; 0.5 is usual.
+        p: the power, in (0, 2]; 0.5 is usual.
         covariance: as in `NegativeLogLikelihood`.
         target_scale: as in `UnitFreeLoss`: None takes the standard deviations of y from the head;
             1.0 compares targets in the units of y.
@@ -44,7 +49,7 @@ class VariogramScore(UnitFreeLoss):
         **kwargs: the other arguments of `NegativeLogLikelihood`.
 
     Raises:
-        ValueError: p is not between 0 and 2; as `NegativeLogLikelihood`; or y_pred without a head,
+        ValueError: p is not in (0, 2]; as `NegativeLogLikelihood`; or y_pred without a head,
             and no `target_scale`.
 
     Source: Scheuerer & Hamill, "Variogram-based proper scoring rules for probabilistic forecasts
@@ -68,9 +73,7 @@ class VariogramScore(UnitFreeLoss):
         **kwargs: Any,
     ) -> None:
         super().__init__(covariance, target_scale, **kwargs)
-        if not 0.0 < p < 2.0:
-            raise ValueError(f"p={p!r} must be between 0 and 2.")
-        self.p = float(p)
+        self.p = checked_power(p)
         self.samples = None if samples is None else whole(samples, "samples", "None or draws", 2)
         self.seed = seed
 
@@ -78,7 +81,7 @@ class VariogramScore(UnitFreeLoss):
         """The score of each row (...), over the pairs of observed targets."""
         mean, scale, shape_params = parameters
         scaled = Parameters(mean / targets.unit, scale / targets.unit, shape_params)
-        observed = _power(_differences(targets.values / targets.unit), self.p)
+        observed = _power(pair_differences(targets.values / targets.unit), self.p)
         expected = (
             self._exact(scaled) if self.samples is None else self._sampled(scaled, self.samples)
         )
@@ -91,34 +94,17 @@ class VariogramScore(UnitFreeLoss):
     def _exact(self, parameters: Parameters) -> Tensor:
         """E |Xᵢ − Xⱼ|^p of every pair i > j: (..., d(d − 1)/2)."""
         mean, scale, shape_params = parameters
-        sigma = self.reader.covariance.covariance(scale, shape_params)
-        variance = self.reader.covariance.variance(scale, shape_params)
-        spread = pack_strict_lower(variance[..., :, None] + variance[..., None, :] - 2.0 * sigma)
-        # Of targets that move together it may round to less than nothing.
-        spread = ops.where(spread > 0, spread, ops.zeros_like(spread))
-        gap = _differences(mean)
-        nodes, weights = (ops.cast(array, mean.dtype) for array in norm_power_rule(self.p))
-        # The integral does not depend on where its nodes are put: no gradient goes through them.
-        squared = ops.stop_gradient(spread + gap * gap) + _TINY
-        t = nodes / squared[..., None]
-        growth = 2.0 * t * spread[..., None]
-        log_phi = -0.5 * ops.log1p(growth) - t * (gap * gap)[..., None] / (1.0 + growth)
-        total = ops.sum(weights * -ops.expm1(log_phi), axis=-1)
-        return total * squared ** (0.5 * self.p)
+        variance = difference_variances(self.reader.covariance, scale, shape_params)
+        return mean_power(pair_differences(mean), variance, self.p)
 
     def _sampled(self, parameters: Parameters, samples: int) -> Tensor:
         mean, scale, shape_params = parameters
         errors = draw_errors(self.reader.covariance, scale, shape_params, samples, self.seed)
-        return ops.mean(_power(_differences(mean + errors), self.p), axis=0)
+        return ops.mean(_power(pair_differences(mean + errors), self.p), axis=0)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "p": self.p, "samples": self.samples, "seed": self.seed}
-
-
-def _differences(x: Tensor) -> Tensor:
-    """xᵢ − xⱼ of every pair i > j: (..., d) → (..., d(d − 1)/2)."""
-    return pack_strict_lower(x[..., :, None] - x[..., None, :])
 
 
 def _power(x: Tensor, p: float) -> Tensor:

@@ -1,24 +1,24 @@
-"""Penalties on a predicted covariance, given to any loss as `regularizer=`.
+"""Penalties on a predicted covariance, passed to any loss as `regularizer=`.
 
-One penalty is one file over `CovarianceRegularizer`. Each is a number per row, in nats where it
-is a log prior or a divergence, that is added before weights and reduction apply: a strength is
-per row and does not fall with the number of rows unless the penalty takes `rows`.
+Each penalty is a subclass of `CovarianceRegularizer` in its own file. It gives one number per row
+(in nats if it is a log prior or a divergence), added before weights and reduction apply: a
+strength is per row and does not decrease with the number of rows unless the penalty takes `rows`.
 
-| penalty | pulls towards | units of y |
+| penalty | pulls toward | depends on the units of y |
 | --- | --- | --- |
-| `CovarianceL1`, `CovarianceL2` | zeros off the diagonal: uncorrelated targets, or conditionally independent ones | only with `on="covariance"` or `"precision"` |
-| `LKJ`, `ConditionNumber` | uncorrelated targets, standard deviations left alone | no |
-| `Shrinkage`, `InverseWishart` | a covariance matrix, or the prediction's own diagonal | the target's |
-| `HalfLogDet` | small (or large) volumes | no: they shift the value by a constant |
+| `CovarianceL1`, `CovarianceL2` | zeros off the diagonal: uncorrelated or conditionally independent targets | only with `on="covariance"` or `"precision"` |
+| `LKJ`, `ConditionNumber` | uncorrelated targets; standard deviations are unaffected | no |
+| `Shrinkage`, `InverseWishart` | a covariance matrix, or the prediction's own diagonal | the target matrix has units |
+| `HalfLogDet` | small (or large) volumes | no: units shift the value by a constant |
 
-On small tables (three real ones, 64 or 128 training rows, ten splits each; all figures in
-benchmarks/results/penalties.md): `Shrinkage.from_targets(y, 0.1)` and `HalfLogDet(-0.2)` lowered
-the test negative log-likelihood on 7 to 9 splits of 10 of every table, by medians of 0.001 to
-0.034 nats per target, though single splits lost up to 0.2. A strength of 1 towards Ledoit–Wolf
-gained 0.03 on air quality and was mixed elsewhere; a diagonal target helped some tables and hurt
-others. `CovarianceL1`, `CovarianceL2`, `LKJ` and `ConditionNumber` are unproven: medians within
-about 0.01 of no penalty, or worse. They are for those who want sparse or well-conditioned
-matrices.
+On small tables (three real data sets, 64 or 128 training rows, ten splits each; all figures are in
+benchmarks/results/penalties.md), `Shrinkage.from_targets(y, 0.1)` and `HalfLogDet(-0.2)` lowered
+the test negative log-likelihood on 7 to 9 of the 10 splits of every table, by medians of 0.001 to
+0.034 nats per target, though single splits lost up to 0.2. Shrinkage toward Ledoit–Wolf with a
+strength of 1 gained 0.03 on air quality and gave mixed results elsewhere; a diagonal target helped
+on some tables and hurt on others. `CovarianceL1`, `CovarianceL2`, `LKJ` and `ConditionNumber` are
+unproven: their medians are within about 0.01 of no penalty, or worse. Use them if you want sparse
+or well-conditioned matrices.
 """  # noqa: E501 - a table
 
 from keras_mvn.regularizers.base import CovarianceRegularizer as CovarianceRegularizer

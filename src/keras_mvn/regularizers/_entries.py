@@ -1,4 +1,4 @@
-"""Which matrix, and which of its entries, an entrywise penalty acts on."""
+"""The matrix, and the entries of it, that an entrywise penalty acts on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MATRICES: dict[str, Callable[[Covariance, Parameters], Tensor]] = {
 
 
 def check(on: str) -> str:
-    """The name of a matrix that `entries` knows."""
+    """Return `on` if it names a matrix that `entries` supports; raise ValueError otherwise."""
     if on not in _MATRICES:
         known = ", ".join(map(repr, _MATRICES))
         raise ValueError(f"on={on!r} is not known. Expected one of {known}.")
@@ -31,7 +31,7 @@ def check(on: str) -> str:
 
 
 def entries(covariance: Covariance, parameters: Parameters, on: str, off_diagonal: bool) -> Tensor:
-    """The matrix (..., d, d), with zeros on its diagonal if only the others count."""
+    """Return the matrix (..., d, d) named by `on`; if off_diagonal, with zeros on its diagonal."""
     matrix = _MATRICES[on](covariance, parameters)
     if not off_diagonal:
         return matrix

@@ -1,4 +1,4 @@
-"""The contract of a penalty on a predicted covariance."""
+"""The base class of penalties on a predicted covariance."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ __all__ = ["CovarianceRegularizer", "get"]
 class CovarianceRegularizer(abc.ABC):
     """A penalty per row, added to a loss before weights and reduction apply.
 
-    A subclass has `__call__` and `get_config`, and is registered with
+    A subclass implements `__call__` and `get_config`, and is registered with
     `keras.saving.register_keras_serializable`.
     """
 
     @abc.abstractmethod
     def __call__(self, covariance: Covariance, parameters: Parameters) -> Tensor:
-        """The penalty (...) of these parameters (`mean`, `scale`, `shape_params`)."""
+        """Return the penalty (...) for these parameters (`mean`, `scale`, `shape_params`)."""
 
     @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> CovarianceRegularizer:
-        """The penalty of this configuration."""
+        """Create the penalty from its configuration."""
         return cls(**current_config(cls, config))
 
 
 def get(identifier: Any) -> CovarianceRegularizer | None:
-    """A penalty, or its serialized form, or None.
+    """Resolve a penalty, a serialized penalty or None to a penalty or None.
 
     Raises:
-        ValueError: anything else.
+        ValueError: `identifier` is anything else.
 
     """
     if isinstance(identifier, dict):
@@ -48,7 +48,7 @@ def get(identifier: Any) -> CovarianceRegularizer | None:
     if identifier is None or isinstance(identifier, CovarianceRegularizer):
         return identifier
     raise ValueError(
-        f"regularizer={identifier!r} is not a penalty on a covariance. Expected None or an "
-        "instance such as keras_mvn.regularizers.CovarianceL1(0.01); Keras' own regularizers act "
-        "on weights and belong to layers."
+        f"regularizer={identifier!r} is not a covariance penalty. Expected None or an instance "
+        "such as keras_mvn.regularizers.CovarianceL1(0.01). Keras' own regularizers act on "
+        "weights; pass those to layers."
     )

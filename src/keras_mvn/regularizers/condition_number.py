@@ -20,27 +20,27 @@ __all__ = ["ConditionNumber"]
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.regularizers")
 class ConditionNumber(CovarianceRegularizer):
-    """`strength · max(0, h − h₀)`, h = log(tr C/d) + log(tr C⁻¹/d), a bound on log κ(C).
+    """The penalty `strength · max(0, h − h₀)`, where h bounds log κ of the correlation matrix C.
 
-    C is the correlation matrix, tr C = d, so units play no part and h is the logarithm of the
-    targets' mean variance inflation factor. h ≥ 0, and 0 only for C = I. It is smooth, also where
-    eigenvalues repeat, which the gradient of an eigenvalue is not, and holds the condition number
-    κ between two bounds, both attained:
+    h = log(tr C/d) + log(tr C⁻¹/d). Because tr C = d, units do not matter, and h is the logarithm
+    of the targets' mean variance inflation factor. h ≥ 0, with h = 0 only for C = I. Unlike the
+    gradient of an eigenvalue, h stays smooth where eigenvalues repeat. It confines the condition
+    number κ between two bounds, both attained:
 
         exp h ≤ (κ + 1)² / 4κ    (Kantorovich)    and    √κ + 1/√κ ≤ 2 + d (exp(½ h) − 1).
 
-    h₀ = log((κ₀ + 1)²/4κ₀) of the threshold κ₀: a matrix with κ ≤ κ₀ pays nothing, and one that
-    pays nothing has √κ + 1/√κ ≤ 2 + d ((κ₀ + 1)/(2√κ₀) − 1). For d = 2 that is κ ≤ κ₀.
+    The threshold κ₀ sets h₀ = log((κ₀ + 1)²/4κ₀): the penalty is 0 for every matrix with κ ≤ κ₀,
+    and where it is 0, √κ + 1/√κ ≤ 2 + d ((κ₀ + 1)/(2√κ₀) − 1). For d = 2 that means κ ≤ κ₀.
 
     Args:
-        strength: weight of the penalty, ≥ 0.
-        threshold: κ₀ ≥ 1, the condition number up to which nothing is paid.
+        strength: float ≥ 0, the weight of the penalty.
+        threshold: float κ₀ ≥ 1, the condition number up to which the penalty is 0.
 
     Raises:
-        ValueError: a negative strength, or a threshold below 1.
+        ValueError: `strength` is negative, or `threshold` is below 1.
 
     Source: the bounds are the Kantorovich inequality (Horn & Johnson, "Matrix Analysis", 2nd
-    edition, 7.4.12) and Cauchy–Schwarz; for the aim, Won, Lim, Kim & Rajaratnam,
+    edition, 7.4.12) and Cauchy–Schwarz; for the goal, see Won, Lim, Kim & Rajaratnam,
     "Condition-number-regularized covariance estimation", JRSS B 75 (2013).
 
     >>> import numpy as np
@@ -57,11 +57,11 @@ class ConditionNumber(CovarianceRegularizer):
     def __init__(self, strength: float, threshold: float = 1.0) -> None:
         self.strength = _checks.at_least(strength, "strength", 0.0)
         self.threshold = _checks.at_least(threshold, "threshold", 1.0)
-        # (κ₀ + 1)²/4κ₀ = (κ₀ + 2 + 1/κ₀)/4, which no large κ₀ overflows.
+        # (κ₀ + 1)²/4κ₀ = (κ₀ + 2 + 1/κ₀)/4, which does not overflow for large κ₀.
         self.free = math.log((self.threshold + 2.0 + 1.0 / self.threshold) / 4.0)
 
     def __call__(self, covariance: Covariance, parameters: Parameters) -> Tensor:
-        """The penalty (...) of these parameters."""
+        """Return the penalty (...) for these parameters."""
         d = parameters.scale.shape[-1]
         trace = _terms.trace_of_inverse_correlation(covariance, parameters)
         xp = namespace(parameters.scale)
@@ -69,5 +69,5 @@ class ConditionNumber(CovarianceRegularizer):
         return self.strength * xp.where(excess > 0.0, excess, xp.zeros_like(excess))
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {"strength": self.strength, "threshold": self.threshold}

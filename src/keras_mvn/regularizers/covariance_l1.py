@@ -1,4 +1,4 @@
-"""The lasso on the entries of a covariance, correlation or precision matrix."""
+"""The L1 (lasso) penalty on the entries of a covariance, correlation or precision matrix."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ __all__ = ["CovarianceL1"]
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.regularizers")
 class CovarianceL1(CovarianceRegularizer):
-    """`strength · Σ |Mᵢⱼ|`, which drives relations between targets to zero.
+    """The L1 penalty `strength · Σ |Mᵢⱼ|`, which drives dependence between targets to zero.
 
-    Over all i ≠ j, each pair counted twice. M is the correlation matrix unless `on` says
-    otherwise; the two that end in "correlation" do not depend on the units of y.
+    The sum is over all i ≠ j, so each pair counts twice. `on` selects the matrix M, by default the
+    correlation matrix; the two options that end in "correlation" do not depend on the units of y.
 
     * "correlation": C. Zeros mean uncorrelated targets.
     * "covariance": Σ, in squared units of y.
-    * "partial_correlation": K_ij / √(K_ii K_jj), K = Σ⁻¹. Zeros mean targets that are independent
-      given all others: the graphical lasso, free of units.
+    * "partial_correlation": K_ij / √(K_ii K_jj), K = Σ⁻¹. Zeros mean that two targets are
+      independent given all others: the graphical lasso, free of units.
     * "precision": K = Σ⁻¹ itself, in units of 1/y²: the graphical lasso as published. Meant for
-      targets that were standardized, or that share a unit.
+      targets that are standardized or share a unit.
 
-    Forms the dense matrix: O(d²) memory per row, O(d³) time for the triangular structures; for
-    "partial_correlation" and "precision" O(d³) memory too.
+    The dense matrix is formed: O(d²) memory per row, O(d³) time for the triangular structures;
+    "partial_correlation" and "precision" also need O(d³) memory.
 
     Args:
-        strength: weight of the penalty, ≥ 0.
+        strength: float ≥ 0, the weight of the penalty.
         on: "correlation", "covariance", "partial_correlation" or "precision".
-        off_diagonal: only i ≠ j. False adds the diagonal, which shrinks the variances with
-            `on="covariance"`, widens them with `on="precision"` and is a constant d otherwise.
+        off_diagonal: bool, whether to sum over i ≠ j only. False adds the diagonal, which shrinks
+            the variances with `on="covariance"`, increases them with `on="precision"`, and is a
+            constant d otherwise.
 
     Raises:
-        ValueError: a negative strength, or an unknown `on`.
+        ValueError: `strength` is negative, or `on` is unknown.
 
     Source: Bien & Tibshirani, "Sparse estimation of a covariance matrix", Biometrika 98 (2011);
     Friedman, Hastie & Tibshirani, "Sparse inverse covariance estimation with the graphical
@@ -63,11 +64,11 @@ class CovarianceL1(CovarianceRegularizer):
         self.off_diagonal = bool(off_diagonal)
 
     def __call__(self, covariance: Covariance, parameters: Parameters) -> Tensor:
-        """The penalty (...) of these parameters."""
+        """Return the penalty (...) for these parameters."""
         matrix = _entries.entries(covariance, parameters, self.on, self.off_diagonal)
         xp = namespace(matrix)
         return self.strength * xp.sum(xp.abs(matrix), axis=(-2, -1))
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {"strength": self.strength, "on": self.on, "off_diagonal": self.off_diagonal}

@@ -1,4 +1,4 @@
-"""The squared (ridge) penalty on the entries of a covariance, correlation or precision matrix."""
+"""The L2 (ridge) penalty on the entries of a covariance, correlation or precision matrix."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["CovarianceL2"]
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.regularizers")
 class CovarianceL2(CovarianceRegularizer):
-    """`strength · Σ Mᵢⱼ²`, which makes relations between targets small, rarely zero.
+    """The L2 penalty `strength · Σ Mᵢⱼ²`: makes dependence between targets small, rarely zero.
 
-    Over all i ≠ j, each pair counted twice, with M as `CovarianceL1` describes it. On the
-    correlations it is smooth and bounded, and near C = I it is `LKJ` of concentration
-    1 + 2 · strength for every row, as log det C = −½ Σ Cᵢⱼ² + … there.
+    The sum is over all i ≠ j, so each pair counts twice; see `CovarianceL1` for M. On correlations
+    the penalty is smooth and bounded. Near C = I it equals `LKJ` with concentration
+    1 + 2 · strength on every row, because log det C = −½ Σ Cᵢⱼ² + … there.
 
     Args:
-        strength: weight of the penalty, ≥ 0.
+        strength: float ≥ 0, the weight of the penalty.
         on: "correlation", "covariance" (units of y⁴), "partial_correlation" or "precision"
             (units of 1/y⁴).
-        off_diagonal: only i ≠ j. False adds the squares of the diagonal.
+        off_diagonal: bool, whether to sum over i ≠ j only. False adds the squares of the diagonal.
 
     Raises:
-        ValueError: a negative strength, or an unknown `on`.
+        ValueError: `strength` is negative, or `on` is unknown.
 
     Source: van Wieringen & Peeters, "Ridge estimation of inverse covariance matrices from
     high-dimensional data", Computational Statistics & Data Analysis 103 (2016).
@@ -52,10 +52,10 @@ class CovarianceL2(CovarianceRegularizer):
         self.off_diagonal = bool(off_diagonal)
 
     def __call__(self, covariance: Covariance, parameters: Parameters) -> Tensor:
-        """The penalty (...) of these parameters."""
+        """Return the penalty (...) for these parameters."""
         matrix = _entries.entries(covariance, parameters, self.on, self.off_diagonal)
         return self.strength * namespace(matrix).sum(matrix * matrix, axis=(-2, -1))
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {"strength": self.strength, "on": self.on, "off_diagonal": self.off_diagonal}

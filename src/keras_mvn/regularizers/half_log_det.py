@@ -1,4 +1,4 @@
-"""A penalty on ½ log det Σ, the log-volume of the predicted ellipsoids up to a constant."""
+"""A penalty on ½ log det Σ, up to a constant the log-volume of the predicted ellipsoids."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ __all__ = ["HalfLogDet"]
 @final
 @keras.saving.register_keras_serializable("keras_mvn.regularizers", "LogVolume")  # as in 0.1.0
 class HalfLogDet(CovarianceRegularizer):
-    """`strength · (½ log det Σ − Σ log t)`, the log-volume of the predicted ellipsoids.
+    """The penalty `strength · (½ log det Σ − Σ log t)` on the volume of the predicted ellipsoids.
 
-    Beside the negative log-likelihood, which contains ½ log det Σ once, a positive strength asks
-    for smaller regions and a negative one, down to −1, for larger ones (½ log det Σ is the
-    entropy up to a constant: an entropy bonus). A covariance free of x ends at 1/(1 + strength)
-    times the residuals' covariance. At −1 nothing would hold the volume back.
+    The negative log-likelihood contains ½ log det Σ once. A positive strength favors smaller
+    regions, and a negative one, down to −1, larger ones (½ log det Σ is the entropy up to a
+    constant, so this is an entropy bonus). A covariance that does not depend on x converges to
+    1/(1 + strength) times the residuals' covariance. At −1 nothing would hold the volume back.
 
-    The logarithm is not bounded below and is not zero anywhere in particular: its value, unlike
-    its gradient, depends on the units of y. Without `target_scale` t it is
-    absolute; with it, it is 0 for independent targets with these standard deviations.
+    The logarithm is unbounded below, and its zero is arbitrary: the value, unlike the gradient,
+    depends on the units of y. Without `target_scale` t it is in the units of y; with it, the
+    penalty is 0 for independent targets with these standard deviations.
 
     Args:
-        strength: weight, > −1.
+        strength: float > −1, the weight of the penalty.
         target_scale: d positive numbers in the units of y, for example the standard deviations of
-            the training targets; None measures in the units of y themselves.
+            the training targets; None uses the units of y themselves.
 
     Raises:
-        ValueError: strength ≤ −1, a target_scale that is not positive; when called, a prediction of
-            another number of targets.
+        ValueError: `strength` is ≤ −1 or `target_scale` is not positive; when called, the
+            prediction has a different number of targets.
 
     Source: Pereyra, Tucker, Chorowski, Kaiser & Hinton, "Regularizing neural networks by
     penalizing confident output distributions", ICLR workshop (2017), for the negative strength.
@@ -57,12 +57,12 @@ class HalfLogDet(CovarianceRegularizer):
         if self.strength == -1.0:
             raise ValueError(
                 "strength=-1 would cancel the log-volume in the likelihood, and nothing would "
-                "hold it back. Expected a number > −1."
+                "hold it back. Pass a number > −1."
             )
         self.target_scale = _positive(target_scale)
 
     def __call__(self, covariance: Covariance, parameters: Parameters) -> Tensor:
-        """The penalty (...) of these parameters; negative for small volumes."""
+        """Return the penalty (...) for these parameters; negative for small volumes."""
         found = _terms.half_log_det(covariance, parameters)
         if self.target_scale is not None:
             d = parameters.scale.shape[-1]
@@ -71,7 +71,7 @@ class HalfLogDet(CovarianceRegularizer):
         return self.strength * found
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         scale = None if self.target_scale is None else self.target_scale.tolist()
         return {"strength": self.strength, "target_scale": scale}
 

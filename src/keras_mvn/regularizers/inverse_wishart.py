@@ -20,22 +20,23 @@ __all__ = ["InverseWishart"]
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.regularizers")
 class InverseWishart(CovarianceRegularizer):
-    """`(½ m log det Σ + ½ tr(Ψ Σ⁻¹)) / rows`, m = ν + d + 1: an inverse-Wishart prior.
+    """An inverse-Wishart prior: `(½ m log det Σ + ½ tr(Ψ Σ⁻¹)) / rows`, m = ν + d + 1.
 
-    Minus its log density, up to the constant that makes the penalty 0 at the mode Ψ/m; so it is
-    (m/rows) KL(N(μ, Ψ/m) ‖ N(μ, Σ)) and does not depend on units as long as Ψ follows them. In
-    the sum over a training set it weighs as much as m pseudo-observations with the scatter
-    matrix Ψ about the mean, spread evenly over the rows. A collapsing variance is held back by
-    1/σ², which beats the −log σ that the likelihood gains by it.
+    The penalty is the negative log density, up to the constant that makes it 0 at the mode Ψ/m.
+    It equals (m/rows) KL(N(μ, Ψ/m) ‖ N(μ, Σ)) and does not depend on units as long as Ψ is given
+    in those of y. Summed over a training set, it has the weight of m pseudo-observations with
+    scatter matrix Ψ about the mean, spread evenly over the rows. A variance is kept from
+    collapsing by a term in 1/σ², which outweighs the −log σ that the likelihood gains.
 
     Args:
-        degrees_of_freedom: ν > d − 1.
+        degrees_of_freedom: float, ν > d − 1.
         scale_matrix: Ψ (d, d), symmetric positive definite, in squared units of y.
-        rows: number of training rows over which the prior is spread; 1 gives every row its own.
+        rows: int ≥ 1, number of training rows over which the prior is spread; 1 gives every row
+            its own prior.
 
     Raises:
-        ValueError: Ψ not symmetric positive definite, ν ≤ d − 1, rows not a whole number ≥ 1;
-            when called, a prediction of another number of targets.
+        ValueError: Ψ is not symmetric positive definite, ν ≤ d − 1, or `rows` is not an integer
+            ≥ 1; when called, the prediction has a different number of targets.
 
     Source: Gelman et al., "Bayesian Data Analysis", 3rd edition (2013), section 3.6.
 
@@ -56,7 +57,7 @@ class InverseWishart(CovarianceRegularizer):
         if not self.degrees_of_freedom > d - 1:
             raise ValueError(
                 f"degrees_of_freedom={degrees_of_freedom!r} must be above d − 1 = {d - 1} for a "
-                f"scale_matrix of {d} targets. Weaken the prior with a larger rows instead."
+                f"scale_matrix of {d} targets. For a weaker prior, increase rows instead."
             )
         self.rows = whole(rows, "rows", "the number of training rows", 1)
         self.pseudo_observations = self.degrees_of_freedom + d + 1
@@ -65,15 +66,15 @@ class InverseWishart(CovarianceRegularizer):
 
     @classmethod
     def from_mode(cls, mode: Any, pseudo_observations: float, rows: int) -> Self:
-        """The prior with this mode that weighs as much as so many rows: ν = m − d − 1, Ψ = m mode.
+        """Create the prior with this mode and the weight of m rows: ν = m − d − 1, Ψ = m mode.
 
         Args:
-            mode: (d, d), the covariance to shrink towards, in squared units of y.
-            pseudo_observations: m > 2 d.
-            rows: number of training rows over which the prior is spread.
+            mode: (d, d), the covariance to shrink toward, in squared units of y.
+            pseudo_observations: float, m > 2 d, the number of rows with the weight of the prior.
+            rows: int ≥ 1, number of training rows over which the prior is spread.
 
         Raises:
-            ValueError: as the constructor.
+            ValueError: the same as for the constructor.
 
         """
         matrix = np.array(mode, dtype=np.float64)
@@ -81,13 +82,13 @@ class InverseWishart(CovarianceRegularizer):
         if not m > 2 * len(matrix):
             raise ValueError(
                 f"pseudo_observations={pseudo_observations!r} must be above 2 d = "
-                f"{2 * len(matrix)}: with fewer the prior is not a density. Weaken it with a "
-                "larger rows instead, or use Shrinkage, which takes any strength."
+                f"{2 * len(matrix)}; with fewer, the prior is not a density. For a weaker prior, "
+                "increase rows instead, or use Shrinkage, which takes any strength ≥ 0."
             )
         return cls(m - len(matrix) - 1, m * matrix, rows)
 
     def __call__(self, covariance: Covariance, parameters: Parameters) -> Tensor:
-        """The penalty (...) of these parameters."""
+        """Return the penalty (...) for these parameters."""
         _checks.check_event_size(
             self.mode_factor.shape[-1], parameters.scale.shape[-1], "scale_matrix"
         )
@@ -97,7 +98,7 @@ class InverseWishart(CovarianceRegularizer):
         return (self.pseudo_observations / self.rows) * divergence
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             "degrees_of_freedom": self.degrees_of_freedom,
             "scale_matrix": self.scale_matrix.tolist(),

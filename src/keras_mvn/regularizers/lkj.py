@@ -19,21 +19,21 @@ __all__ = ["LKJ"]
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.regularizers")
 class LKJ(CovarianceRegularizer):
-    """`−(η − 1) log det C / rows`: minus the log density of an LKJ prior, up to a constant.
+    """An LKJ prior: `−(η − 1) log det C / rows`, its negative log density up to a constant.
 
-    C is the correlation matrix; the standard deviations, and with them the units, play no part.
-    η = 1 is uniform over correlation matrices, larger values concentrate around C = I, where the
-    penalty is 0. −½ log det C is the mutual information of the targets (their total
-    correlation), so the penalty is 2(η − 1)/rows times that, in nats. No dense inverse or
-    determinant.
+    C is the correlation matrix; standard deviations, and therefore units, do not matter. η = 1 is
+    uniform over correlation matrices; larger values concentrate around C = I, where the penalty
+    is 0. −½ log det C is the mutual information of the targets (their total correlation), so the
+    penalty is 2(η − 1)/rows times that, in nats. It needs no dense inverse or determinant.
 
     Args:
-        concentration: η ≥ 1. Below 1 the penalty would have no minimum, and a loss with it none.
-        rows: number of training rows over which one prior is spread, as a single C would have
-            it; 1 gives the C of every row a prior of its own.
+        concentration: float η ≥ 1. Below 1 neither the penalty nor a loss with it would have a
+            minimum.
+        rows: int ≥ 1, number of training rows over which one prior is spread, as for a single C;
+            1 gives the C of every row a prior of its own.
 
     Raises:
-        ValueError: concentration < 1, or rows not a whole number ≥ 1.
+        ValueError: `concentration` is below 1, or `rows` is not an integer ≥ 1.
 
     Source: Lewandowski, Kurowicka & Joe, "Generating random correlation matrices based on vines
     and extended onion method", Journal of Multivariate Analysis 100 (2009).
@@ -52,10 +52,10 @@ class LKJ(CovarianceRegularizer):
         self.rows = whole(rows, "rows", "the number of training rows", 1)
 
     def __call__(self, covariance: Covariance, parameters: Parameters) -> Tensor:
-        """The penalty (...) of these parameters."""
+        """Return the penalty (...) for these parameters."""
         half_log_det = _terms.half_log_det_correlation(covariance, parameters)
         return (-2.0 * (self.concentration - 1.0) / self.rows) * half_log_det
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {"concentration": self.concentration, "rows": self.rows}

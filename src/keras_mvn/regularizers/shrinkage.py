@@ -1,4 +1,4 @@
-"""Shrinkage of a predicted covariance towards a target."""
+"""Shrinkage of a predicted covariance toward a target matrix."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import Covariance
+from keras_mvn.covariances._ledoit_wolf import ledoit_wolf
 from keras_mvn.layouts import Parameters
 from keras_mvn.regularizers import _checks, _terms
-from keras_mvn.regularizers._ledoit_wolf import ledoit_wolf
 from keras_mvn.regularizers.base import CovarianceRegularizer
 
 __all__ = ["Shrinkage"]
@@ -20,27 +20,29 @@ __all__ = ["Shrinkage"]
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.regularizers")
 class Shrinkage(CovarianceRegularizer):
-    """`strength · KL(N(μ, T) ‖ N(μ, Σ))`: the prediction is drawn towards the target T.
+    """The penalty `strength · KL(N(μ, T) ‖ N(μ, Σ))`, which shrinks Σ toward the target T.
 
-    KL = ½ (tr(T Σ⁻¹) − d + log det Σ − log det T) ≥ 0, half of Stein's loss, 0 where Σ = T, and
-    the same in any units of y. Of the two directions this is the one that adds to the likelihood
-    what `strength` more observations per row, drawn from N(μ, T), would: the conjugate prior
-    (`InverseWishart.from_mode` with m = strength · rows). It grows like 1/σ² when a variance
-    collapses, which is how small tables overfit; the reverse grows like −log σ only, and the
-    likelihood's own gain from a collapse would cancel it.
+    KL = ½ (tr(T Σ⁻¹) − d + log det Σ − log det T) ≥ 0 is half of Stein's loss; it is 0 where
+    Σ = T, and the same in any units of y. Of the two directions of KL, this one adds to the
+    likelihood what `strength` more observations per row, drawn from N(μ, T), would add: it is the
+    conjugate prior (`InverseWishart.from_mode` with m = strength · rows). It grows like 1/σ² when
+    a variance collapses, which is how models overfit small tables; the reverse KL grows only like
+    −log σ, which the likelihood's own gain from a collapse would cancel.
 
-    With `target="diagonal"`, T is the prediction's own diagonal: ½ (tr C⁻¹ − d + log det C) of
-    the correlation matrix C. Standard deviations are left alone, correlations shrink.
+    With `target="diagonal"`, T is the prediction's own diagonal, and
+    KL = ½ (tr C⁻¹ − d + log det C) for the correlation matrix C. Standard deviations are
+    unaffected; correlations shrink.
 
     Args:
-        strength: pseudo-observations per training row, ≥ 0; 0.1 is a tenth of the likelihood's
-            weight. A strength that falls like 1/n counts the target once for the whole table.
+        strength: float ≥ 0, pseudo-observations per training row; 0.1 is a tenth of the
+            likelihood's weight. With a strength proportional to 1/n, the weight of the target over
+            the whole table does not depend on n.
         target: "diagonal", or a symmetric positive definite T (d, d) in squared units of y;
             `from_targets` estimates one.
 
     Raises:
-        ValueError: a negative strength, another string, T not symmetric positive definite; when
-            called, a prediction of another number of targets.
+        ValueError: `strength` is negative, `target` is another string, or T is not symmetric
+            positive definite; when called, the prediction has a different number of targets.
 
     Source: James & Stein, "Estimation with quadratic loss", 4th Berkeley Symposium (1961), for
     the loss; Ledoit & Wolf, "A well-conditioned estimator for large-dimensional covariance
@@ -73,27 +75,28 @@ class Shrinkage(CovarianceRegularizer):
 
     @classmethod
     def from_targets(cls, y: Any, strength: float) -> Self:
-        """Shrinkage towards the Ledoit–Wolf covariance of y, in float64.
+        """Create a penalty that shrinks toward the Ledoit–Wolf covariance of y, in float64.
 
-        Computed on y divided by its standard deviations (1/n) and scaled back: what Ledoit and
-        Wolf shrink towards, equal variances, means nothing for targets in different units. The
-        variances are therefore those of y, the correlations are shrunk. It is the covariance of
-        y, not of what the mean leaves; give residuals of a first model for that.
+        The estimate is computed on y divided by its standard deviations (1/n), and scaled back:
+        Ledoit and Wolf shrink toward equal variances, which are meaningless for targets in
+        different units. So the variances are those of y, and only the correlations are shrunk.
+        This is the covariance of y, not of the residuals; for that, pass residuals of a first
+        model.
 
         Args:
-            y: (rows, d) training targets, in their own units. Rows with a NaN are left out
-                entirely: pairs of targets would not give a positive definite matrix.
-            strength: as the constructor's.
+            y: (rows, d) training targets, in their own units. Rows with a NaN are dropped
+                entirely: pairwise estimates would not give a positive definite matrix.
+            strength: see the constructor.
 
         Raises:
-            ValueError: y not (rows, d), infinite values, fewer than two complete rows, or a
-                constant target.
+            ValueError: y is not of shape (rows, d), contains infinite values, has fewer than two
+                complete rows, or has a constant target.
 
         """
         return cls(strength, ledoit_wolf(y))
 
     def __call__(self, covariance: Covariance, parameters: Parameters) -> Tensor:
-        """The penalty (...) of these parameters."""
+        """Return the penalty (...) for these parameters."""
         d = parameters.scale.shape[-1]
         if self.factor is None:
             trace = _terms.trace_of_inverse_correlation(covariance, parameters)
@@ -105,6 +108,6 @@ class Shrinkage(CovarianceRegularizer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         target = self.target if self.factor is None else self.target.tolist()
         return {"strength": self.strength, "target": target}

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._core.norm_quadrature import NODES, norm_power_rule
+from keras_mvn._core.norm_quadrature import NODES
 from keras_mvn._core.types import Array
 from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.ops._mean_norm import mean_norm, scaled_nodes
 from keras_mvn.scores._observations import Observations, target_units
 
 __all__ = ["energy_of", "energy_score"]
@@ -78,12 +79,9 @@ def _by_eigenvalues(rows: Observations) -> Array:
     eigenvalues, vectors = np.linalg.eigh(sigma)
     eigenvalues = np.maximum(eigenvalues, 0.0)
     b = (rows.residual[:, None, :] @ vectors)[:, 0, :]
-    t, weights = _nodes(rows)
-    growth = 2.0 * t[:, :, None] * eigenvalues[:, None, :]
-    half_log_det = 0.5 * np.log1p(growth).sum(axis=-1)
-    growth += 1.0
-    distance = t * ((b**2)[:, None, :] / growth).sum(axis=-1)
-    return _integrate(weights, half_log_det, distance)
+    # E ‖X − X'‖ has nodes of its own: those for a y that is far away would be too far apart.
+    spread = mean_norm(2.0 * eigenvalues, np.zeros_like(b))
+    return np.asarray(mean_norm(eigenvalues, b) - 0.5 * spread)
 
 
 def _by_factors(rows: Observations) -> Array:
@@ -95,7 +93,8 @@ def _by_factors(rows: Observations) -> Array:
     g, m = rows.gaussian, rows.residual
     s = rows.of_observed(g.scale)
     w = s[..., None] * np.asarray(g.loadings())
-    t, weights = _nodes(rows)
+    variance = rows.of_observed(g.variance())
+    t, weights = scaled_nodes((variance + m**2).sum(axis=-1, keepdims=True))
     growth = 2.0 * t[:, :, None] * (s**2)[:, None, :]
     half_log_det = 0.5 * np.log1p(growth).sum(axis=-1)
     inverse = 1.0 / (1.0 + growth)  # (n, nodes, d)
@@ -113,14 +112,6 @@ def _by_factors(rows: Observations) -> Array:
     left = m[:, None, :] - root * (f @ np.swapaxes(w, -1, -2))
     distance = t * ((left**2 * inverse).sum(axis=-1) + (f**2).sum(axis=-1))
     return _integrate(weights, half_log_det, distance)
-
-
-def _nodes(rows: Observations) -> tuple[Array, Array]:
-    """t (n, nodes) and weights (n, nodes), for distances of about √E‖X − y‖²."""
-    nodes, weights = norm_power_rule(1.0)
-    variance = rows.of_observed(rows.gaussian.variance())
-    squared = (variance + rows.residual**2).sum(axis=-1, keepdims=True)
-    return nodes / np.where(squared > 0, squared, 1.0), weights * np.sqrt(squared)
 
 
 def _integrate(weights: Array, half_log_det: Array, distance: Array) -> Array:

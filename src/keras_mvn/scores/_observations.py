@@ -1,9 +1,12 @@
-"""Predictions beside what was observed, row by row, in blocks that fit into memory."""
+"""Predictions beside the observed targets, row by row, in blocks that fit into memory.
+
+Scores and calibration read both through here.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self, final
 
@@ -85,6 +88,31 @@ class Observations:
         """Y − μ, 0 where y was not observed: (n, d)."""
         return self.y - self.normal.mean
 
+    @property
+    def is_observed(self) -> np.ndarray:
+        """Which targets were observed: (n, d), boolean."""
+        shape = self.y.shape
+        return np.ones(shape, bool) if self.observed is None else self.observed > 0
+
+    @functools.cached_property
+    def squared_distances(self) -> Array:
+        """Squared Mahalanobis distances in the marginal of the observed targets: (n,)."""
+        z, _ = self.gaussian.whiten(self.residual, self.observed)
+        return np.asarray((z**2).sum(axis=-1))
+
+    def standardized(self) -> Array:
+        """(y − μ)/σ, target by target, NaN where y was not observed: (n, d)."""
+        return self.of_observed(self.residual / self.normal.stddev, np.nan)
+
+    def complete(self) -> Observations:
+        """The rows without gaps."""
+        return self if self.observed is None else self[self.is_observed.all(axis=-1)]
+
+    def parts(self, numbers: int) -> Iterator[Observations]:
+        """The rows in blocks, for work that holds so many numbers in memory for each row."""
+        step = max(1, BLOCK // numbers) if numbers else max(1, len(self))
+        return (self[start : start + step] for start in range(0, len(self), step))
+
     @functools.cached_property
     def stddev(self) -> Array:
         """σ, in the units of y: (n, d)."""
@@ -123,11 +151,7 @@ class Observations:
             numbers: how many `function` holds in memory for each row; 0: all rows in one block.
 
         """
-        step = max(1, BLOCK // numbers) if numbers else len(self)
-        if step >= len(self):
-            values = function(self)
-        else:
-            starts = range(0, len(self), step)
-            values = np.concatenate([function(self[i : i + step]) for i in starts])
+        found = [function(part) for part in self.parts(numbers)] or [function(self)]
+        values = np.concatenate(found)
         shaped: Array = values.reshape((*self.batch_shape, *values.shape[1:]))
         return shaped[()]  # a number of a single distribution

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from typing import Any
 
 import numpy as np
 
 from keras_mvn._core.checks import finite
-from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
+from keras_mvn.covariances.packing import pack_strict_lower
 from keras_mvn.distributions import MultivariateNormal
-from keras_mvn.distributions._gaussian import Gaussian
+from keras_mvn.ops._pair_differences import (
+    checked_power,
+    difference_variances,
+    mean_power,
+    pair_differences,
+)
 from keras_mvn.scores._observations import Observations, target_units
 
 __all__ = ["variogram_of", "variogram_score"]
@@ -63,11 +66,10 @@ def variogram_score(
     np.float64(0.6366)
 
     """
-    if not isinstance(p, numbers.Real) or not 0.0 < p <= 2.0:
-        raise ValueError(f"p={p!r} must be greater than 0 and at most 2.")
+    p = checked_power(p)
     rows = Observations.read(normal, y, missing)
     units = target_units(target_scale, rows.event_size)
-    return variogram_of(rows.in_units(units), float(p), _pair_weights(weights, rows.event_size))
+    return variogram_of(rows.in_units(units), p, _pair_weights(weights, rows.event_size))
 
 
 def _pair_weights(weights: Any, event_size: int) -> Array | None:
@@ -86,38 +88,17 @@ def _pair_weights(weights: Any, event_size: int) -> Array | None:
 
 def variogram_of(rows: Observations, p: float = 0.5, weights: Array | None = None) -> Array:
     """The score in the units that these observations have."""
-    i, j = np.tril_indices(rows.event_size, -1)
 
     def score(block: Observations) -> Array:
-        seen = np.abs(block.y[:, i] - block.y[:, j]) ** p
-        squares = (seen - _expected(block, i, j, p)) ** 2
+        g = block.gaussian
+        variance = difference_variances(g.structure, g.scale, g.shape_params)
+        expected = mean_power(pair_differences(g.mean), variance, p)
+        squares = (np.abs(pair_differences(block.y)) ** p - expected) ** 2
         if block.observed is not None:
-            squares = squares * block.observed[:, i] * block.observed[:, j]
+            both = block.observed[:, :, None] * block.observed[:, None, :]
+            squares = squares * pack_strict_lower(both)
         return np.asarray((squares if weights is None else squares * weights).sum(axis=-1))
 
-    return rows.score(score, 2 * rows.event_size**2)
-
-
-def _expected(rows: Observations, i: np.ndarray, j: np.ndarray, p: float) -> Array:
-    """E |Xᵢ − Xⱼ|^p of these pairs: (n, pairs)."""
-    hyp1f1 = require("scipy.special", "variogram_score").hyp1f1  # to 1e-13 for all arguments
-    squared, mean = _spread(rows.gaussian, i, j), rows.normal.mean
-    gap = mean[:, i] - mean[:, j]
-    constant = 2.0 ** (0.5 * p) * math.gamma(0.5 * (1.0 + p)) / math.sqrt(math.pi)
-    shape = hyp1f1(-0.5 * p, 0.5, -0.5 * gap**2 / squared)
-    return np.asarray(constant * squared ** (0.5 * p) * shape)
-
-
-def _spread(normal: Gaussian, i: np.ndarray, j: np.ndarray) -> Array:
-    """Variances of Xᵢ − Xⱼ, from the differences of rows of a factor of Σ: (n, pairs).
-
-    Σᵢᵢ + Σⱼⱼ − 2Σᵢⱼ would lose what two strongly correlated targets differ by.
-    """
-    loadings, own = normal.loadings(), normal.scale**2
-    if loadings is None:
-        factor, squared = normal.scale_tril(), np.zeros((len(own), len(i)))
-    else:
-        factor, squared = normal.scale[..., None] * loadings, own[:, i] + own[:, j]
-    for column in np.moveaxis(factor, -1, 0):
-        squared += (column[:, i] - column[:, j]) ** 2
-    return squared
+    d = rows.event_size
+    loadings = rows.gaussian.loadings()
+    return rows.score(score, d * d * (2 + (d if loadings is None else loadings.shape[-1])))

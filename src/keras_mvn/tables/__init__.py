@@ -1,8 +1,8 @@
-"""Tables in files: reading them in batches, finding out what their columns are, preparing them.
+"""Reading tables from files in batches, inferring what their columns are, and preparing them.
 
-CSV, TSV, Parquet and Feather, larger than memory too. `open_table` reads; `survey` and `plan` find
-out and decide; `write_arrays` makes the arrays that a network trains on; `Preprocessing` does the
-same to any later table.
+CSV, TSV, Parquet and Feather are supported, including files larger than memory. `open_table` opens
+a file; `survey` and `plan` inspect it and decide how to use it; `write_arrays` writes the arrays
+that a network trains on; `Preprocessing` applies the same steps to any later table.
 """
 
 from keras_mvn.tables.cells import Cells as Cells

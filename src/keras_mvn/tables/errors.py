@@ -1,4 +1,4 @@
-"""What is wrong with a table, in one line."""
+"""Errors about tables, with one-line messages."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Iterable, Sequence
 __all__ = ["TableError", "listed", "unknown_columns"]
 
 LISTED = 8
-"""Names that a message lists."""
+"""Maximum number of names that a message lists."""
 
 
 class TableError(ValueError):
-    """A table that cannot be used as asked: what is wrong, where, and the way out, in one line."""
+    """Error for an unusable table; says in one line what is wrong, where, and the way out."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for a message: all of a few, the first of many.
+    """Format names for a message: all of them, or the first ones and how many more.
 
     >>> listed(["a", "b"])
     "'a', 'b'"
@@ -30,7 +30,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def unknown_columns(names: Sequence[str], columns: Sequence[str], option: str) -> TableError:
-    """The error for names that are no columns, with the column that may have been meant."""
+    """Return an error for names that are not columns; it suggests a column with a similar name."""
     close = difflib.get_close_matches(names[0], columns, n=1)
     meant = f" Did you mean {close[0]!r}?" if close else f" The columns are {listed(columns)}."
     return TableError(f"{option}: the table has no column {listed(names)}.{meant}")

@@ -1,4 +1,4 @@
-"""Rows drawn at random while a table streams by."""
+"""Random sampling of rows from a table that is read in batches."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from keras_mvn._core.optional import require
 __all__ = ["RowSample"]
 
 CELLS = 4_000_000
-"""Of a sample: what it may hold of a wide table."""
+"""Maximum number of cells in a sample, which limits the rows taken from wide tables."""
 
 ROWS = 20_000
 
 
 @final
 class RowSample:
-    """Up to 20 000 rows (fewer of very wide tables), each with the same chance; all of a small one.
+    """Uniform sample of up to 20,000 rows, or fewer from a very wide table; all of a small one.
 
-    Every row gets a random key; those with the smallest keys stay. Which rows are drawn depends on
-    the seed and the number of rows, and not on how they come in batches.
+    Every row gets a random key; the rows with the smallest keys are kept. Which rows are drawn
+    depends on the seed and the number of rows, but not on how they are divided into batches.
 
     Args:
-        columns: how many columns there are.
-        seed: of the keys.
+        columns: int, number of columns.
+        seed: int, seed of the random keys.
 
     """
 
@@ -38,7 +38,7 @@ class RowSample:
         self._count = 0
 
     def update(self, batch: Any) -> None:
-        """Take the rows of a `pyarrow.RecordBatch`."""
+        """Add the rows of a `pyarrow.RecordBatch`."""
         arrow = require("pyarrow", "reading a table")
         keys = self._random.random(batch.num_rows)
         rows = np.arange(self._count, self._count + batch.num_rows)
@@ -56,6 +56,6 @@ class RowSample:
         self._keys, self._rows = keys[order], rows[order]
 
     def among(self, rows: np.ndarray) -> Any:
-        """A `pyarrow.Table` of the drawn rows that have one of these numbers."""
+        """Return a `pyarrow.Table` of the sampled rows whose row numbers are in `rows`."""
         arrow = require("pyarrow", "reading a table")
         return self._kept.take(arrow.array(np.flatnonzero(np.isin(self._rows, rows))))

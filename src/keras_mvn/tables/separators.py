@@ -1,4 +1,4 @@
-"""Which character separates the fields of a text table."""
+"""Detection of the character that separates the fields of a text table."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ __all__ = ["SEPARATORS", "best_separator", "header_of", "printable"]
 SEPARATORS = (",", ";", "\t", "|")
 
 LINES = 50
-"""Lines from which a separator is guessed."""
+"""Maximum number of lines from which the separator is guessed."""
 
 
 def printable(separator: str) -> str:
-    """As a user types it on the command line."""
+    """Return the separator as a user types it on the command line."""
     return {"\t": "tab"}.get(separator, repr(separator))
 
 
 def best_separator(head: str) -> str | None:
-    r"""The separator under which the first lines have equally many fields; None if none has two.
+    r"""Return the separator that best gives all lines the same number of fields, at least two.
+
+    None if there is no such separator.
 
     >>> best_separator("a;b;c\n1,5;2;3\n2,5;3;4\n")
     ';'
@@ -34,7 +36,7 @@ def best_separator(head: str) -> str | None:
 
 
 def _score(head: str, separator: str) -> tuple[float, int]:
-    """The share of lines with the header's number of fields, and that number; 0 for one field."""
+    """Share of lines with as many fields as the header, and that number; 0 and 1 for one field."""
     counts = [len(row) for row in _rows(head, separator)]
     if not counts or counts[0] < 2:
         return 0.0, 1
@@ -50,13 +52,13 @@ def _rows(head: str, separator: str) -> list[list[str]]:
                 rows.append(row)
             if len(rows) == LINES:
                 break
-    except csv.Error:  # a line feed in an open quote, a field too long: whatever was read so far
+    except csv.Error:  # a line feed in an open quote, or a field too long: keep what was read
         pass
     return rows
 
 
 def header_of(head: str, separator: str) -> tuple[list[str], int]:
-    """The names in the first line that is not empty, and how many lines that took."""
+    """Return the names in the first nonempty line, and the number of lines read for them."""
     reader = csv.reader(io.StringIO(head, newline=""), delimiter=separator)
     try:
         for row in reader:
@@ -68,5 +70,5 @@ def header_of(head: str, separator: str) -> tuple[list[str], int]:
 
 
 def _named(cells: Sequence[str]) -> list[str]:
-    """Columns without a name (pandas writes its index so) get one."""
+    """Name the columns that have no name, such as the index that pandas writes."""
     return [cell or f"column {i + 1}" for i, cell in enumerate(cells)]

@@ -1,4 +1,4 @@
-"""Which rows train, stop early, calibrate and test."""
+"""Splits into rows for training, validation, calibration and testing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARES = (0.60, 0.15, 0.10, 0.15)
 
 @final
 class Split(NamedTuple):
-    """Numbers of rows, ascending, each in at most one part."""
+    """Row numbers of each part, ascending; a row is in at most one part."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -27,39 +27,39 @@ class Split(NamedTuple):
 
 
 def shares(calibrated: bool) -> tuple[float, ...]:
-    """Of the parts; without a calibration its rows train."""
+    """Return the share of each part; without calibration, its rows are used for training."""
     train, validation, calibration, test = SHARES
     return SHARES if calibrated else (train + calibration, validation, 0.0, test)
 
 
 def _sizes(rows: int, parts: tuple[float, ...]) -> np.ndarray:
-    """Whole numbers of rows with this sum; what rounding leaves, trains."""
+    """Whole numbers of rows that sum to `rows`; training gets the remainder."""
     sizes = np.array([round(share * rows) for share in parts])
     sizes[0] = rows - sizes[1:].sum()
     return sizes
 
 
 def random_split(rows: int, parts: tuple[float, ...], seed: int) -> Split:
-    """Rows drawn independently: right where they are independent of each other."""
+    """Split rows at random, which is appropriate if they are independent of each other."""
     order = np.random.default_rng(seed).permutation(rows)
     return Split(*(np.sort(p) for p in np.split(order, np.cumsum(_sizes(rows, parts))[:-1])))
 
 
 def by_groups(groups: np.ndarray, parts: tuple[float, ...], seed: int) -> Split:
-    """Whole groups, so that test rows belong to groups that were never seen.
+    """Split by whole groups, so that test rows belong to groups not seen in training.
 
-    Groups are dealt out in random order, each to the part that lacks most rows. Where no such deal
-    comes near the shares, since groups are few or one is large, they are dealt out from the largest
-    to the smallest. Not always: the parts would differ in the sizes of their groups, and groups of
-    different sizes may be of different kinds.
+    Groups are assigned in random order, each to the part that lacks the most rows. If no such
+    assignment comes close to the requested shares, because groups are few or one is large, they are
+    assigned from the largest to the smallest. This is not the default because the parts would then
+    differ in the sizes of their groups, and groups of different sizes may differ in kind.
 
     Args:
-        groups: the group of each row, a code from 0.
-        parts: shares of rows wanted; groups of different sizes meet them roughly.
-        seed: of the order in which groups are dealt out.
+        groups: (n,) int, the group of each row as a code from 0.
+        parts: requested shares of rows; met only roughly if groups differ in size.
+        seed: int, seed of the order in which groups are assigned.
 
     Raises:
-        TableError: fewer groups than parts.
+        TableError: there are fewer groups than parts.
 
     """
     members = np.bincount(groups)
@@ -83,20 +83,20 @@ def by_groups(groups: np.ndarray, parts: tuple[float, ...], seed: int) -> Split:
 
 
 DEALS = 8
-"""In random order, before the order is that of sizes."""
+"""Number of assignments tried in random order before assigning by size."""
 
 NEAR = 0.03
-"""Share of rows in parts that have too many, up to which a deal is near the shares wanted."""
+"""Share of excess rows up to which an assignment is close enough to the requested shares."""
 
 
 def _dealt(order: np.ndarray, members: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, float]:
-    """The part of each group, no part empty, and the share of rows in parts that have too many."""
+    """The part of each group, leaving no part empty, and the share of excess rows in all parts."""
     rows = int(members.sum())
     lack = [float(share * rows) for share in wanted]
     empty = set(np.flatnonzero(wanted).tolist())
     part_of = np.full(len(members), -1)
     for left, group in zip(range(len(order), 0, -1), order.tolist(), strict=True):
-        # As many groups left as empty parts: they are for these.
+        # If only as many groups are left as there are empty parts, they go to these.
         part = max(sorted(empty) if left <= len(empty) else range(len(lack)), key=lack.__getitem__)
         part_of[group] = part
         empty.discard(part)
@@ -107,15 +107,15 @@ def _dealt(order: np.ndarray, members: np.ndarray, wanted: np.ndarray) -> tuple[
 def by_time(
     times: np.ndarray, parts: tuple[float, ...], shown: Callable[[float], str] = str
 ) -> Split:
-    """In order of time: the first rows train, the last test; rows of one time stay together.
+    """Split by time: the first rows are for training, the last for testing; ties stay together.
 
     Raises:
-        TableError: too few different times, or rows without one.
+        TableError: there are too few distinct times, or rows without a time.
 
     """
     if np.isnan(times).any():
         row = int(np.argmax(np.isnan(times)))
-        raise TableError(f"--time: row {row + 1} of those with targets has no time.")
+        raise TableError(f"--time: row {row + 1} of the rows with targets has no time.")
     order = np.argsort(times, kind="stable")
     ordered = times[order]
     ends = np.cumsum(_sizes(len(times), parts))[:-1]
@@ -123,7 +123,7 @@ def by_time(
     pieces = np.split(order, ends)
     if any(not len(piece) and share for piece, share in zip(pieces, parts, strict=True)):
         raise TableError(
-            f"--time: {len(np.unique(times))} different times, the first {shown(ordered[0])}, "
-            "cannot be cut into parts of the size wanted."
+            f"--time: {len(np.unique(times))} different times, starting at {shown(ordered[0])}, "
+            "cannot be split into parts of the requested sizes."
         )
     return Split(*(np.sort(piece) for piece in pieces))

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_mvn._core.types import Array
 
-__all__ = ["ledoit_wolf"]
+__all__ = ["ledoit_wolf", "ledoit_wolf_share"]
 
 
 def ledoit_wolf(y: Any) -> Array:
@@ -43,13 +43,32 @@ def ledoit_wolf(y: Any) -> Array:
 def _shrink(x: Array) -> Array:
     """(1 − ρ) S + ρ m I of centered rows (n, d)."""
     n, d = x.shape
+    s, share = x.T @ x / n, ledoit_wolf_share(x)
+    return (1.0 - share) * s + share * np.trace(s) / d * np.eye(d)
+
+
+def ledoit_wolf_share(x: Array, ddof: int = 0) -> float:
+    """The ρ in [0, 1] for which (1 − ρ) S + ρ m I is closest to E xᵀx/n, S = xᵀx/n, m = tr S/d.
+
+    ρ = min(b²/δ², 1), δ² = ‖S − m I‖², b² = (mean ‖x_k‖⁴ − ‖S‖²)/(n − ddof), an estimate of
+    E‖S − E S‖².
+
+    Args:
+        x: (n, d), rows about a mean of 0.
+        ddof: 0 is Ledoit and Wolf's own estimate; 1 makes b² unbiased, and ρ is 1 for a single
+            row.
+
+    Source: Ledoit & Wolf, "A well-conditioned estimator for large-dimensional covariance
+    matrices", Journal of Multivariate Analysis 88 (2004), lemmas 3.2 to 3.5.
+
+    """
+    n = len(x)
     s = x.T @ x / n
-    identity = np.trace(s) / d * np.eye(d)
-    distance = np.sum((s - identity) ** 2) / d
-    error = (np.mean(np.sum(x * x, axis=1) ** 2) - np.sum(s * s)) / (n * d)
-    # S = m I already (d = 1, say): nothing to shrink.
-    share = min(max(error, 0.0), distance) / distance if distance > 0 else 0.0
-    return (1.0 - share) * s + share * identity
+    distance = np.sum((s - np.trace(s) / x.shape[1] * np.eye(x.shape[1])) ** 2)
+    if n == ddof or distance == 0.0:  # nothing to estimate from, or S = m I already (d = 1, say)
+        return float(n == ddof)
+    error = (np.mean(np.sum(x * x, axis=1) ** 2) - np.sum(s * s)) / (n - ddof)
+    return float(min(max(error, 0.0) / distance, 1.0))
 
 
 def _complete_rows(y: Any) -> Array:
