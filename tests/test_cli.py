@@ -21,7 +21,6 @@ from keras_mvn.tables import open_table, reading
 from keras_mvn_cli import _model
 from keras_mvn_cli import backends as keras_mvn_launcher
 from keras_mvn_cli import main as cli
-from keras_mvn_cli._batches import concatenated
 from keras_mvn_cli._conditioning import parsed
 from keras_mvn_cli._console import Output
 from keras_mvn_cli.fitting import networks as _networks
@@ -321,7 +320,7 @@ def test_by_default_the_90_percent_regions_cover_90_percent_of_the_calibration_r
     out, _ = fitted
     model = _model.FittedModel.load(out)
     batches = model.stream(open_table(table), Output(False, quiet=True))
-    normal = concatenated([rows.normal for rows in batches])
+    normal = MultivariateNormal.concatenate([rows.normal for rows in batches])
     rows = split_of(out)["calibration"]
     y = make_table()[TARGETS].to_numpy()[rows]
     seen = ~np.isnan(y)

@@ -181,13 +181,13 @@ class TestKinds:
             (["31.01.2020 10:00", "01.02.2020 11:00"], "date", "%d.%m.%Y %H:%M"),
             (["0812-05-04", "2021-02-01", "3021-02-01"], "date", "0812-05-04 to 3021-02-01"),
             (["18.00.00", "19.30.00"], "time of day", "%H.%M.%S"),
-            (["1,5", "1,5", "2,5"], "category", "if these are numbers: --decimal ,"),
-            ([f"{i},5" for i in range(60)], "dropped", "if these are numbers: --decimal ,"),
+            (["1,5", "1,5", "2,5"], "category", "if these are numbers, use --decimal ,"),
+            ([f"{i},5" for i in range(60)], "dropped", "if these are numbers, use --decimal ,"),
             (["18:00", "19:30"], "time of day", "%H:%M"),
             (["7", "7", "7"], "dropped", "always 7"),
             (["a", "a", "a"], "dropped", "always 'a'"),
             (["yes", "yes"], "dropped", "always"),
-            (["", "NA", None], "dropped", "nothing in it"),
+            (["", "NA", None], "dropped", "no values"),
             ([f"id-{i}" for i in range(30)], "dropped", "an identifier"),
             (MANY_TEXTS, "dropped", "text: 500|an identifier"),
             ([[1], [2]], "dropped", "list"),
@@ -219,7 +219,7 @@ class TestKinds:
 
     def test_a_late_text_makes_no_category_of_numbers(self):
         values = [str(i) for i in range(99)] + ["n.a. today"]
-        with pytest.raises(TableError, match=r"'n\.a\. today' in row 100 is none"):
+        with pytest.raises(TableError, match=r"numbers, except for 'n\.a\. today' in row 100"):
             decide(profiled(values))
         assert decide(profiled(values, missing=["n.a. today"])).kind == "number"
 
@@ -249,7 +249,7 @@ class TestKinds:
         profile = profiled([str(i) for i in range(50)])
         assert decide(profile).kind == "number"
         profile.name = "column 1"
-        assert decide(profile).why == "the number of the row"
+        assert decide(profile).why == "the row number"
 
 
 def table_of(rng, n=400):
@@ -383,7 +383,7 @@ class TestPreprocessing:
         frame.loc[3, "size"] = "large"
         frame.to_csv(tmp_path / "text.csv", index=False)
         batch = next(open_table(tmp_path / "text.csv").batches())
-        with pytest.raises(TableError, match="'size' must hold numbers.* 'large' is none"):
+        with pytest.raises(TableError, match="'size' must hold numbers.* found 'large'"):
             planned.preprocessing.inputs(batch)
 
     def test_unknown_categories(self):
@@ -449,7 +449,7 @@ class TestQuestions:
             prepared(tmp_path / "one.csv", tmp_path / "w")
         wide = pandas.DataFrame(np.zeros((30, 10_000)), columns=[f"c{i}" for i in range(10_000)])
         wide.assign(a=1, b=2).to_csv(tmp_path / "wide.csv", index=False)
-        with pytest.raises(TableError, match="10000 columns beside the targets; up to 1998"):
+        with pytest.raises(TableError, match="10000 columns besides the targets; up to 1998"):
             prepared(tmp_path / "wide.csv", tmp_path / "w")
 
     def test_names_with_commas(self):
@@ -530,7 +530,7 @@ class TestSplits:
         planned, *_ = prepared(tmp_path / "t.csv", tmp_path / "w", group="who")
         alone = frame["who"].isna().to_numpy()[planned.rows]
         assert sum(alone[part].any() for part in planned.split) == 1
-        told = f"group who: {alone.sum()} rows have none, and count as one group"
+        told = f"group who: {alone.sum()} rows have none and count as one group"
         assert told in planned.notes
 
     def test_the_last_rows_test(self, rng):

@@ -123,7 +123,7 @@ def conditioning(
         )
     index = _two_targets(normal, pair)
     names = target_names_of(normal.target_names, normal.event_size)
-    named = MultivariateNormal._of(normal._gaussian, names)  # indices change with conditioning
+    named = normal.with_names(names)  # indices change with conditioning
     chosen = [names[i] for i in index]
     before, after = named.marginal(chosen), named.condition(values, variance).marginal(chosen)
     _ellipse(ax, before, level, color="0.4", linestyle="--", label="before")

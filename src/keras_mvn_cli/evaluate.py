@@ -33,9 +33,8 @@ def evaluate(
     """  # noqa: D301  (click's \b: lines stay as they are)
     import numpy as np
 
-    from keras_mvn import scores
+    from keras_mvn import MultivariateNormal, scores
     from keras_mvn.tables import open_table
-    from keras_mvn_cli._batches import concatenated
     from keras_mvn_cli._console import Output, RefusalError
     from keras_mvn_cli._model import FittedModel
 
@@ -54,7 +53,7 @@ def evaluate(
         raise RefusalError(f"{data} has no row in which a target is observed.")
     scale = np.array(model.about["target_stddev"])
     found = scores.evaluate(
-        concatenated(normals), np.concatenate(observed), missing="marginalize", target_scale=scale
+        MultivariateNormal.concatenate(normals), np.concatenate(observed), missing="marginalize", target_scale=scale
     )
     output.say(str(found))
     output.result(found.to_dict())

@@ -1,6 +1,6 @@
-"""Covariance structures: how a network's numbers describe a covariance matrix.
+"""Covariance structures: parametrizations of a covariance matrix by the outputs of a network.
 
-One structure is one file. `get` turns a name, an instance or a saved configuration into one.
+Each structure has its own file. `get` resolves a name, an instance or a saved configuration.
 """
 
 from __future__ import annotations
@@ -37,4 +37,4 @@ __all__ = [
 ]
 
 DEFAULT = "cholesky"
-"""The structure of head, loss, metrics and distribution if none is named (docs/defaults.md)."""
+"""The default structure of the head, losses, metrics and distribution (docs/defaults.md)."""

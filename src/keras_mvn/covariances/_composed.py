@@ -1,4 +1,4 @@
-"""What a structure made of others emits: the scales of all parts first, then everything else."""
+"""Raw numbers of a structure composed of others: the scales of all parts first, then the rest."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from keras_mvn.covariances.base import Covariance
 __all__ = ["Parts", "join_raw", "raw_size", "scale_raw_size", "slices", "split_raw"]
 
 Parts = Sequence[tuple[Covariance, int]]
-"""Structures and the number of targets of each."""
+"""Pairs of a structure and its number of targets."""
 
 
 def raw_size(parts: Parts) -> int:
-    """How many numbers all parts emit."""
+    """Return the number of raw numbers of all parts together."""
     return sum(structure.raw_size(size) for structure, size in parts)
 
 
 def scale_raw_size(parts: Parts) -> int | None:
-    """How many of them set scales; None if a part cannot tell."""
+    """Return how many raw numbers set scales only; None if a part does not separate them."""
     sizes = [structure.scale_raw_size(size) for structure, size in parts]
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None
 
 
 def split_raw(raw: Tensor, parts: Parts) -> list[Tensor]:
-    """The numbers of every part."""
+    """Split the raw numbers into those of each part."""
     pieces = slices(raw, [*_leading(parts), *_trailing(parts)])
     xp, n = namespace(raw), len(parts)
     return [xp.concatenate(pair, axis=-1) for pair in zip(pieces[:n], pieces[n:], strict=True)]
 
 
 def join_raw(raws: list[Tensor], parts: Parts) -> Tensor:
-    """The inverse of `split_raw`."""
+    """Join the raw numbers of all parts; the inverse of `split_raw`."""
     leading = [raw[..., :size] for raw, size in zip(raws, _leading(parts), strict=True)]
     trailing = [raw[..., size:] for raw, size in zip(raws, _leading(parts), strict=True)]
     return namespace(*raws).concatenate([*leading, *trailing], axis=-1)
@@ -54,6 +54,6 @@ def _trailing(parts: Parts) -> list[int]:
 
 
 def slices(x: Tensor, sizes: list[int]) -> list[Tensor]:
-    """Consecutive pieces of the last axis."""
+    """Split the last axis into consecutive pieces of the given sizes."""
     ends = np.cumsum(sizes).tolist()
     return [x[..., end - size : end] for end, size in zip(ends, sizes, strict=True)]

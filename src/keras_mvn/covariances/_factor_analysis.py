@@ -1,16 +1,16 @@
-"""From a covariance, or its leading directions, to the factor model closest to it, in float64.
+"""Fit of a factor model to a covariance, or to its leading directions, in float64.
 
 Maximum likelihood factor analysis: minimize KL(N(0, Σ) ‖ N(0, S (I + V Vᵀ) S)). For given
-uniquenesses ψ = scale² the best V is known, from the eigenvalues θ_k (largest first) and vectors
-ω_k of Ψ^(−½) Σ Ψ^(−½): V = [√(θ_k − 1) ω_k], k ≤ r, and what remains is the discrepancy
-f(ψ) = Σ (θ_k − log θ_k − 1) over the eigenvalues that V does not fit, twice the divergence. f is
-minimized over log ψ, with the uniquenesses that reach their floor held there: first with the
-Hessian's always positive part, by which it falls to 0 fast where Σ is of this form, and which
-rarely ends in a poor local minimum; then by Newton's method.
+uniquenesses ψ = scale², the optimal V follows from the eigenvalues θ_k (largest first) and
+eigenvectors ω_k of Ψ^(−½) Σ Ψ^(−½): V = [√(θ_k − 1) ω_k], k ≤ r. What remains is the discrepancy
+f(ψ) = Σ (θ_k − log θ_k − 1) over the eigenvalues that V does not fit, which is twice the
+divergence. f is minimized over log ψ, with uniquenesses that reach their floor held there: first
+with the part of the Hessian that is always positive, with which f falls to 0 quickly if Σ is of
+this form, and which rarely ends in a poor local minimum; then with Newton's method.
 
 Source: Jöreskog, "Some contributions to maximum likelihood factor analysis", Psychometrika 32
-(1967); Lawley & Maxwell 1971, ch. 4. For the directions alone: Tipping & Bishop, "Probabilistic
-principal component analysis", J. R. Stat. Soc. B 61 (1999).
+(1967); Lawley & Maxwell 1971, ch. 4. For the fit to leading directions: Tipping & Bishop,
+"Probabilistic principal component analysis", J. R. Stat. Soc. B 61 (1999).
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from keras_mvn.covariances._from_dense import correlation_cholesky
 __all__ = ["closest_factors", "leading_factors"]
 
 UNIQUENESS_FLOOR = 1e-6
-"""Smallest share of a target's variance that is its own (else a Heywood case ends at 0)."""
+"""Smallest unique fraction of a target's variance (without it, a Heywood case would end at 0)."""
 
 SMALL = 32
-"""Up to this d, a fit that is not exact is tried from other starts, in case of a local minimum."""
+"""Up to this d, an inexact fit is repeated from other starting points, to avoid local minima."""
 
 _FLOOR = float(np.log(UNIQUENESS_FLOOR))
 
 
 def closest_factors(covariance: Array, rank: int) -> tuple[Array, Array]:
-    """(scale, V row by row) of the closest factor model: (..., d, d) → (..., d), (..., d r).
+    """Return (scale, V row by row) of the closest factor model: (..., d, d) → (..., d), (..., d r).
 
     Raises:
         ValueError: Σ is not positive definite.
@@ -60,7 +60,7 @@ class _Fit(NamedTuple):
     """Largest first."""
     omega: Array
     unfitted: Array
-    """The eigenvalues' distance from 1 where V does not fit them, 0 elsewhere."""
+    """The eigenvalues minus 1 where V does not fit them, 0 elsewhere."""
     discrepancy: float
 
 
@@ -86,7 +86,7 @@ def _descend_twice(factor: Array, start: Array, rank: int) -> _Fit:
 def _descend(
     factor: Array, fit: _Fit, rank: int, hessian: Callable[[_Fit], Array], steps: int
 ) -> _Fit:
-    """Levenberg–Marquardt steps until the gradient vanishes, or rounding hides what is left."""
+    """Take Levenberg–Marquardt steps until the gradient vanishes or is lost in rounding errors."""
     d, damping = len(factor), 1e-3
     for _ in range(steps):
         gradient = -(fit.omega**2) @ fit.unfitted
@@ -105,16 +105,16 @@ def _descend(
 
 
 def _positive_hessian(fit: _Fit) -> Array:
-    """(Σ_k ω_ik ω_jk)², k over the eigenvalues that V does not fit."""
+    """Return (Σ_k ω_ik ω_jk)², where k runs over the eigenvalues that V does not fit."""
     left = fit.omega[:, fit.unfitted != 0.0]
     return np.asarray((left @ left.T) ** 2)
 
 
 def _hessian(fit: _Fit) -> Array:
-    """The Hessian of the discrepancy by log ψ; its gradient is Σ_k (1 − θ_k) ω_ik².
+    """Return the Hessian of the discrepancy in log ψ, whose gradient is Σ_k (1 − θ_k) ω_ik².
 
     (Σ_k θ_k ω_ik ω_jk)(Σ_k ω_ik ω_jk) + Σ_km (1 − θ_k) (θ_m + θ_k)/(θ_m − θ_k) ω_ik ω_jk ω_im ω_jm,
-    k over the eigenvalues that V does not fit, m over those it does.
+    where k runs over the eigenvalues that V does not fit, and m over those that it fits.
     """
     fitted = fit.unfitted == 0.0
     left, theta, unfitted = fit.omega[:, ~fitted], fit.theta[~fitted], fit.unfitted[~fitted]
@@ -126,7 +126,7 @@ def _hessian(fit: _Fit) -> Array:
 
 
 def _fit(factor: Array, log_psi: Array, rank: int) -> _Fit:
-    # Singular values of Ψ^(−½) L: squared, the eigenvalues, without the loss of forming Σ.
+    # The squared singular values of Ψ^(−½) L are the eigenvalues; forming Σ would lose accuracy.
     omega, singular, _ = np.linalg.svd(np.exp(-0.5 * log_psi)[:, None] * factor)
     theta = singular**2
     excess = theta - 1.0
@@ -135,10 +135,10 @@ def _fit(factor: Array, log_psi: Array, rank: int) -> _Fit:
 
 
 def leading_factors(stddev: Array, directions: Array, rank: int) -> tuple[Array, Array]:
-    """(scale, V row by row) from F (d, p) with correlation ≈ F Fᵀ off the diagonal.
+    """Return (scale, V row by row) from F (d, p) with correlation ≈ F Fᵀ off the diagonal.
 
-    The r leading principal components of F Fᵀ, each less the mean variance of what they leave; the
-    uniquenesses make up the rest of each target's variance.
+    V holds the r leading principal components of F Fᵀ, each reduced by the mean variance of the
+    remaining ones; the uniquenesses make up the rest of each target's variance.
     """
     d = len(stddev)
     eigenvalues, vectors = np.linalg.eigh(directions.T @ directions)

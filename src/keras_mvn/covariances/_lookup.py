@@ -1,4 +1,4 @@
-"""Structures by name, as `keras.activations.get` resolves activations."""
+"""Lookup of structures by name, as `keras.activations.get` does for activations."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CovarianceLike: TypeAlias = "str | Covariance | dict[str, Any]"
 
 
 def get(identifier: CovarianceLike) -> Covariance:
-    """The structure of this name.
+    """Return the structure for a name, an instance or a serialized structure.
 
     Args:
-        identifier: a name ("cholesky"), a `Covariance`, or a serialized one.
+        identifier: a name such as "cholesky", a `Covariance`, or a serialized one.
 
     Raises:
-        ValueError: no structure has this name (the message lists those that exist), or it needs
-            arguments, so that an instance is called for.
+        ValueError: there is no structure with this name (the message lists the known ones), or it
+            needs arguments, so an instance must be passed.
 
     >>> get("precision_cholesky")
     PrecisionCholesky()
@@ -47,7 +47,7 @@ def _without_arguments(name: str) -> Covariance:
     required = [f"{field.name}=..." for field in fields(cls) if field.default is MISSING]
     if required:
         raise ValueError(
-            f"covariance={name!r} needs arguments. Pass an instance: "
+            f"covariance={name!r} has required arguments. Pass an instance: "
             f"keras_mvn.covariances.{cls.__name__}({', '.join(required)})."
         )
     return cls()

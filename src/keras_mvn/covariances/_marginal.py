@@ -1,8 +1,8 @@
-"""Whitening what was observed of a row, from any matrix K that whitens the whole row.
+"""Whitening of the observed targets of a row, given any matrix K that whitens the full row.
 
-z = K u is standard normal for the whole row. Where some targets are missing, their best guess
-takes as much out of z as it can: with D_m and D_o the masks of missing and observed, the whitened
-residual of the marginal is the least-squares residual of K D_o u on the columns K D_m, and
+z = K u is standard normal for the full row. If some targets are missing, choosing their values to
+minimize ‖z‖ leaves the marginal: with D_m and D_o the masks of missing and observed targets, the
+whitened residual of the marginal is the least-squares residual of K D_o u on the columns K D_m, and
 ½ log det R_oo = ½ log det R + ½ log det (D_m KᵀK D_m + D_o). A QR factorization of the stack
 [K D_m; D_o] gives both. It never fails, and it loses √κ where a factorization of R_oo loses κ.
 
@@ -21,12 +21,12 @@ __all__ = ["whiten_marginal"]
 
 
 def whiten_marginal(whitening: Tensor, u: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-    """z with ‖z‖² = u_oᵀ R_oo⁻¹ u_o, and ½ (log det R_oo − log det R).
+    """Return z with ‖z‖² = u_oᵀ R_oo⁻¹ u_o, and ½ (log det R_oo − log det R).
 
     Args:
         whitening: (..., d, d), K with KᵀK = R⁻¹.
-        u: (..., d); finite also where nothing was observed, where it takes no part.
-        observed: (..., d), 1 or 0.
+        u: (..., d), finite everywhere; values of missing targets are ignored.
+        observed: (..., d), 1 where observed and 0 where missing.
 
     """
     xp = namespace(whitening, u)
@@ -37,13 +37,13 @@ def whiten_marginal(whitening: Tensor, u: Tensor, observed: Tensor) -> tuple[Ten
     )
     seen = (whitening @ (u * observed)[..., None])[..., 0]
     stacked = xp.concatenate([seen, xp.zeros_like(seen)], axis=-1)
-    # One output carries what the backward pass needs; two of its columns are used outside.
+    # A single output carries everything for the backward pass; the caller uses two columns of it.
     solved = differentiable(_project, _project_vjp, columns, stacked)
     return solved[..., :d, 0], solved[..., 0, 1]
 
 
 def _project(w: Tensor, b: Tensor) -> Tensor:
-    """[b − Q Qᵀ b | log |det T| | Q | T] with W = Q T: (..., 2d, 2 + 2d)."""
+    """Return [b − Q Qᵀ b | log |det T| | Q | T] with W = Q T: (..., 2d, 2 + 2d)."""
     xp = namespace(w, b)
     q, t = xp.linalg.qr(w)
     residual = b - _times(q, _times(_transpose(q), b))
@@ -54,7 +54,10 @@ def _project(w: Tensor, b: Tensor) -> Tensor:
 
 
 def _project_vjp(bar: Tensor, output: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """With P = I − Q Qᵀ: W_bar = −(P z_bar)(W⁺b)ᵀ − (P b)(W⁺z_bar)ᵀ + half_log_det_bar Q T⁻ᵀ."""
+    """Return the gradients of `_project` with respect to W and b.
+
+    With P = I − Q Qᵀ: W_bar = −(P z_bar)(W⁺b)ᵀ − (P b)(W⁺z_bar)ᵀ + half_log_det_bar Q T⁻ᵀ.
+    """
     d = w.shape[-1]
     residual, q, t = output[..., 0], output[..., 2 : d + 2], output[..., :d, d + 2 :]
     z_bar, half_log_det_bar = bar[..., 0], bar[..., :1, 1:2]

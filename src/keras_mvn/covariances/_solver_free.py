@@ -1,9 +1,9 @@
-"""Inverse and Cholesky factor by products alone, for files in formats that have no solver.
+"""Inverse and Cholesky factor from products alone, for export formats without solvers.
 
-ONNX has neither a triangular solve nor a Cholesky factorization, and the LAPACK calls that JAX
-writes are unknown to TensorFlow's runtime. Within `written_out()`, which only
-`keras_mvn.exporting` enters while it traces a model, structures spell both as products of
-matrices. Outside, tensors take the backend's own routine, which is faster.
+ONNX has neither a triangular solve nor a Cholesky factorization, and TensorFlow's runtime does not
+know the LAPACK calls that JAX emits. Inside `written_out()`, which only `keras_mvn.exporting`
+enters while it traces a model, structures compute both with matrix products. Outside, tensors use
+the backend's own routines, which are faster.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WRITTEN_OUT = ContextVar("keras_mvn_written_out", default=False)
 
 @contextlib.contextmanager
 def written_out() -> Iterator[None]:
-    """Within it, nothing is solved or factorized but by products."""
+    """Context in which inverses and Cholesky factors are computed by products only."""
     token = _WRITTEN_OUT.set(True)
     try:
         yield
@@ -33,15 +33,16 @@ def written_out() -> Iterator[None]:
 
 
 def inverse_unit_lower(a: Tensor) -> Tensor:
-    """A⁻¹ of a unit lower triangular A: (..., d, d).
+    """Return A⁻¹ for a unit lower triangular A: (..., d, d).
 
-    Written out, the inverses of the diagonal blocks are doubled in size ⌈log₂ d⌉ times,
+    Inside `written_out()`, the inverses of the diagonal blocks are doubled in size ⌈log₂ d⌉ times,
 
         [A 0; B C]⁻¹ = [A⁻¹ 0; −C⁻¹ B A⁻¹ C⁻¹],
 
-    for all blocks at once as X ← X − X (A ∘ mask) X. As many products as the series
-    (I + N)⁻¹ = Π_k (I + (−N)^(2^k)), whose terms may be far larger than their sum: with N = ½
-    throughout it is wrong by 1e-4 at d = 32 and by 4e4 at d = 64 in float32, this one by 1e-8.
+    for all blocks at once as X ← X − X (A ∘ mask) X. This takes as many products as the series
+    (I + N)⁻¹ = Π_k (I + (−N)^(2^k)), whose terms may be far larger than their sum: if all entries
+    of N are ½, the series has an error of 1e-4 at d = 32 and of 4e4 at d = 64 in float32, this
+    method one of 1e-8.
     """
     identity = namespace(a).zeros_like(a) + constant_like(np.eye(a.shape[-1]), a)
     if not _WRITTEN_OUT.get():
@@ -56,16 +57,16 @@ def inverse_unit_lower(a: Tensor) -> Tensor:
 
 
 def _below_diagonal_blocks(d: int, size: int) -> np.ndarray:
-    """1 where B stands in [A 0; B C], for the pairs A, C of neighboring blocks of this size."""
+    """Return the mask of B in [A 0; B C] for all pairs A, C of adjacent blocks of this size."""
     block = np.arange(d) // size
     row, column = block[:, None], block[None, :]
     return ((row % 2 == 1) & (column == row - 1)).astype("float64")
 
 
 def cholesky(matrix: Tensor) -> Tensor:
-    """The lower Cholesky factor of a positive definite matrix: (..., d, d).
+    """Return the lower Cholesky factor of a positive definite matrix: (..., d, d).
 
-    Written out, one column after the other: d steps in the graph.
+    Inside `written_out()`, it is computed column by column: d steps in the graph.
     """
     xp, d = namespace(matrix), matrix.shape[-1]
     if not _WRITTEN_OUT.get():

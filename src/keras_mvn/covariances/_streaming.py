@@ -1,8 +1,8 @@
 """Means, variances and leading directions of covariance in one pass, without a d × d matrix.
 
-Incremental principal components: the directions found so far, scaled by what they explain, are
-stacked on the next rows, centered, and on the step that the mean made; of that matrix the leading
-directions are kept. Exact while no more than `rank` directions have variance.
+Incremental principal components: the directions found so far, scaled by their singular values, are
+stacked with the next rows, centered, and with the change of the mean; the leading directions of
+that matrix are kept. Exact while no more than `rank` directions have variance.
 
 Source: Ross, Lim, Lin & Yang, "Incremental learning for robust visual tracking", Int. J. Comput.
 Vision 77 (2008); Chan, Golub & LeVeque, "Algorithms for computing the sample variance", Am. Stat.
@@ -20,15 +20,15 @@ from keras_mvn._core.types import Array
 __all__ = ["StreamingMoments"]
 
 CHUNK = 256
-"""Rows taken at once: the cost of a step is that of a Gram matrix of CHUNK + rank rows."""
+"""Rows per step: the cost of a step is that of a Gram matrix of CHUNK + rank rows."""
 
 
 class StreamingMoments:
-    """Moments of the rows given to `update`, NaN read as "not observed".
+    """Running moments of the rows given to `update_all`, with NaN for missing values.
 
     Args:
-        event_size: d.
-        rank: number of directions; 0 for none.
+        event_size: int, number of targets d.
+        rank: int, number of leading directions; 0 for none.
 
     """
 
@@ -42,7 +42,7 @@ class StreamingMoments:
         self._basis = np.zeros((0, event_size))
 
     def update_all(self, batches: Iterator[Array]) -> None:
-        """Take the rows (n, d) of every batch."""
+        """Add the rows (n, d) of every batch."""
         for y in batches:
             for start in range(0, len(y), CHUNK):
                 self._update(y[start : start + CHUNK])
@@ -51,7 +51,7 @@ class StreamingMoments:
         observed = ~np.isnan(y)
         seen = observed.sum(axis=0)
         safe = np.maximum(seen, 1)
-        # From the mean so far where there is one: sums of the values themselves would cancel.
+        # Relative to the mean so far, if there is one: sums of the raw values would cancel.
         known = self.count > 0
         first = np.where(observed, y, 0.0).sum(axis=0) / safe
         shift = np.where(known, self.mean, first)
@@ -70,7 +70,7 @@ class StreamingMoments:
 
     def _turn(self, centered: Array, step: Array, rows: int) -> None:
         spread = np.sqrt((centered**2).mean(axis=0))
-        self._unit = np.where(self._unit > 0.0, self._unit, spread)  # of the first rows that vary
+        self._unit = np.where(self._unit > 0.0, self._unit, spread)  # from the first varying rows
         unit = np.where(self._unit > 0.0, self._unit, 1.0)
         moved = step * np.sqrt(self._rows * rows / (self._rows + rows))
         stacked = np.vstack([self._basis, centered / unit, moved[None, :] / unit])
@@ -79,15 +79,15 @@ class StreamingMoments:
 
     @property
     def variance(self) -> Array:
-        """Of each target: (d,)."""
+        """The variance of each target: (d,)."""
         return self._squares / np.maximum(self.count, 1)
 
     @property
     def directions(self) -> Array:
-        """F (d, p), in the units of y, with covariance ≈ F Fᵀ off the diagonal.
+        """The matrix F (d, p), in the units of y, with covariance ≈ F Fᵀ off the diagonal.
 
-        Missing values were read as the mean, which makes covariances too small by the shares
-        observed: that is made good, which is right where values are missing at random.
+        Missing values were replaced by the mean, which makes covariances too small by the observed
+        fractions. This is corrected, which is right if values are missing at random.
         """
         share = np.maximum(self.count, 1) / max(self._rows, 1)
         scaled = self._basis.T * (self._unit / share)[:, None]

@@ -1,6 +1,6 @@
-"""Arithmetic with A = I + N, unit lower triangular, shared by the triangular structures.
+"""Arithmetic with the unit lower triangular A = I + N, shared by the triangular structures.
 
-log det A = 0 and substitution divides by nothing, so it neither fails nor needs a floor.
+log det A = 0, and substitution involves no division, so it neither fails nor needs a floor.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ __all__ = [
 
 
 def matrix(shape_params: Tensor, event_size: int) -> Tensor:
-    """The dense A = I + N: (..., k) → (..., d, d)."""
+    """Return the dense A = I + N: (..., k) → (..., d, d)."""
     n = unpack_strict_lower(shape_params, event_size)
     return n + _identity(n)
 
 
 def inverse_matrix(shape_params: Tensor, event_size: int) -> Tensor:
-    """The dense A⁻¹: (..., k) → (..., d, d)."""
+    """Return the dense A⁻¹: (..., k) → (..., d, d)."""
     return inverse_unit_lower(matrix(shape_params, event_size))
 
 
 def multiply(shape_params: Tensor, x: Tensor, *, transposed: bool = False) -> Tensor:
-    """A x, or Aᵀ x."""
+    """Return A x, or Aᵀ x if transposed."""
     n = unpack_strict_lower(shape_params, x.shape[-1])
     if transposed:
         n = namespace(n).swapaxes(n, -1, -2)
@@ -46,28 +46,30 @@ def multiply(shape_params: Tensor, x: Tensor, *, transposed: bool = False) -> Te
 
 
 def solve(shape_params: Tensor, b: Tensor, *, transposed: bool = False) -> Tensor:
-    """A⁻¹ b, or A⁻ᵀ b, by substitution."""
+    """Return A⁻¹ b, or A⁻ᵀ b if transposed, by substitution."""
     a = matrix(shape_params, b.shape[-1])
     return solve_lower(a, b[..., None], transposed=transposed)[..., 0]
 
 
 def outer_strict_lower(a: Tensor, b: Tensor) -> Tensor:
-    """tril(a bᵀ, −1), packed: (..., d), (..., d) → (..., k)."""
+    """Return tril(a bᵀ, −1), packed: (..., d), (..., d) → (..., k)."""
     return pack_strict_lower(a[..., :, None] * b[..., None, :])
 
 
 def row_squares(factor: Tensor) -> Tensor:
-    """The diagonal of F Fᵀ, without the product: (..., d, d) → (..., d)."""
+    """Return the diagonal of F Fᵀ without forming the product: (..., d, d) → (..., d)."""
     return namespace(factor).sum(factor * factor, axis=-1)
 
 
 def factor_bar(
     shape_params: Tensor, shape_bar: Tensor, log_diagonal_bar: Tensor, *, columns: bool = False
 ) -> Tensor:
-    """Gradient by the factor D (I + N), or (I + N) D, at D = I, from those by N and log D.
+    """Return the gradient in the factor D (I + N), at D = I, from the gradients in N and log D.
 
-    The diagonal scales rows (or columns), so an entry of N with the product held fixed moves the
-    other way: (..., k), (..., k), (..., d) → (..., d, d), lower.
+    With columns=True, the factor is (I + N) D. D scales the rows (or columns), so if the product is
+    held fixed, an entry of N changes in the opposite direction.
+
+    (..., k), (..., k), (..., d) → (..., d, d), lower triangular.
     """
     d = log_diagonal_bar.shape[-1]
     n, n_bar = unpack_strict_lower(shape_params, d), unpack_strict_lower(shape_bar, d)
@@ -76,21 +78,21 @@ def factor_bar(
 
 
 def half_diagonal(square: Tensor) -> Tensor:
-    """The lower triangle, with half the diagonal."""
+    """Return the lower triangle with half the diagonal."""
     return namespace(square).tril(square) * (1.0 - 0.5 * _identity(square))
 
 
 def unit_tangent(
     shape_params: Tensor, tangent: Tensor, diagonal_dot: Tensor, *, columns: bool = False
 ) -> Tensor:
-    """How N moves when its factor moves by `tangent`, of diagonal `diagonal_dot`: (..., k)."""
+    """Return the change of N (..., k) when its factor changes by `tangent`, given its diagonal."""
     n = unpack_strict_lower(shape_params, diagonal_dot.shape[-1])
     rate = diagonal_dot[..., None, :] if columns else diagonal_dot[..., :, None]
     return pack_strict_lower(tangent - n * rate)
 
 
 def zero_half_log_det(u: Tensor) -> Tensor:
-    """½ log det R of a unit triangular factor: zeros (...)."""
+    """Return ½ log det R for a unit triangular factor: zeros (...)."""
     return namespace(u).zeros_like(u[..., 0])
 
 

@@ -1,4 +1,4 @@
-"""Ordered targets: each depends directly on a few before it."""
+"""Banded precision for ordered targets: each depends directly on a few preceding ones."""
 
 from __future__ import annotations
 
@@ -29,23 +29,25 @@ __all__ = ["Banded"]
 @register
 @dataclass(frozen=True)
 class Banded(Covariance):
-    """Ordered targets by a banded precision: Σ⁻¹ = Pᵀ P, P = (I + N) S⁻¹, N_ij = 0 for i − j > b.
+    """Banded precision for ordered targets: Σ⁻¹ = Pᵀ P, P = (I + N) S⁻¹, N_ij = 0 for i − j > b.
 
-    `PrecisionCholesky` where target i depends, given all before it, only on the b before it: an
-    antedependence model of order b, with coefficients that may differ from target to target. For
-    targets with an order: horizons of a forecast, depths of a profile. Targets further apart than
-    b are still correlated, through those between.
+    A `PrecisionCholesky` in which target i, given all preceding targets, depends only on the
+    preceding b: an antedependence model of order b, with coefficients that may differ between
+    targets. Meant for targets with an order, such as the horizons of a forecast or the depths of a
+    profile. Targets that are more than b apart are still correlated, through those between.
 
-    `shape_params` holds the diagonals of N, the one next to the main diagonal first, each from top
-    to bottom: k = (d − 1) + (d − 2) + … + (d − b). z = (I + N) u by shifted products, so time and
-    memory per row are O(d b), for samples in NumPy too (a recursion over d); samples as backend
-    tensors, incomplete rows and the dense Σ take what `PrecisionCholesky` takes. N needs no bound.
+    `shape_params` holds the diagonals of N, starting next to the main diagonal, each from top to
+    bottom: k = (d − 1) + (d − 2) + … + (d − b). z = (I + N) u is computed by shifted products, so
+    time and memory per row are O(d b), also for samples in NumPy (a recursion over d). Samples as
+    backend tensors, incomplete rows and the dense Σ cost as much as for `PrecisionCholesky`. N
+    needs no bound.
 
     Args:
-        bandwidth: b ≥ 0; d − 1 and more is `PrecisionCholesky`.
+        bandwidth: int b ≥ 0, number of preceding targets that each target depends on; with d − 1
+            or more, the structure is `PrecisionCholesky`.
 
     Raises:
-        ValueError: bandwidth is not an integer ≥ 0.
+        ValueError: `bandwidth` is not an integer ≥ 0.
 
     Source: Zimmerman & Núñez-Antón, "Antedependence models for longitudinal data", 2009.
 
@@ -62,17 +64,17 @@ class Banded(Covariance):
     triangular: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        whole(self.bandwidth, "bandwidth", "how many earlier targets one depends on", 0)
+        whole(self.bandwidth, "bandwidth", "the number of preceding targets each depends on", 0)
 
     def shape_size(self, event_size: int) -> int:
-        """(d − 1) + … + (d − b): the diagonals of N."""
+        """Return k = (d − 1) + … + (d − b), the total length of the diagonals of N."""
         return sum(event_size - lag for lag in self._lags(event_size))
 
     def _lags(self, event_size: int) -> range:
         return range(1, min(self.bandwidth, event_size - 1) + 1)
 
     def _diagonals(self, shape_params: Tensor, event_size: int) -> list[tuple[int, Tensor]]:
-        """(lag, the d − lag entries N[i + lag, i])."""
+        """Return pairs of a lag and the d − lag entries N[i + lag, i]."""
         found, start = [], 0
         for lag in self._lags(event_size):
             found.append((lag, shape_params[..., start : start + event_size - lag]))
@@ -80,7 +82,7 @@ class Banded(Covariance):
         return found
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """z = (I + N) u; half_log_det = 0."""
+        """Return z = (I + N) u and half_log_det = 0."""
         xp, z = namespace(u), u
         for lag, entries in self._diagonals(shape_params, u.shape[-1]):
             product = entries * u[..., :-lag]
@@ -90,7 +92,7 @@ class Banded(Covariance):
     def whiten_vjp(
         self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, half_log_det_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """u_bar = (I + N)ᵀ z_bar, N_bar = z_bar uᵀ inside the band."""
+        """Return N_bar = z_bar uᵀ inside the band, and u_bar = (I + N)ᵀ z_bar."""
         xp, u_bar = namespace(u), z_bar
         shape_bar = [shape_params[..., :0]]
         for lag, entries in self._diagonals(shape_params, u.shape[-1]):
@@ -100,7 +102,7 @@ class Banded(Covariance):
         return xp.concatenate(shape_bar, axis=-1), u_bar
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """Solve (I + N) u = z: target after target for NumPy, a dense solve for tensors."""
+        """Solve (I + N) u = z: target by target for NumPy, by a dense solve for tensors."""
         d = z.shape[-1]
         if namespace(shape_params, z) is not np:
             return solve_lower(self.whitening_matrix(shape_params, d), z[..., None])[..., 0]
@@ -112,22 +114,22 @@ class Banded(Covariance):
         return u
 
     def whitening_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """I + N, dense."""
+        """Return I + N, dense."""
         flat = static_gather(shape_params, *_band_tables(event_size, self.bandwidth))
         identity = constant_like(np.eye(event_size), flat)
         return split_last_axis(flat, event_size, event_size) + identity
 
     def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """(I + N)⁻¹, dense."""
+        """Return (I + N)⁻¹, dense."""
         return inverse_unit_lower(self.whitening_matrix(shape_params, event_size))
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """R = (I + N)⁻¹ (I + N)⁻ᵀ."""
+        """Return R = (I + N)⁻¹ (I + N)⁻ᵀ."""
         inverse = self.coloring_matrix(shape_params, event_size)
         return inverse @ namespace(inverse).swapaxes(inverse, -1, -2)
 
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
-        """Each target's regression on the b before it: the closest in Kullback–Leibler divergence.
+        """Regress each target on the preceding b: the closest Σ in Kullback–Leibler divergence.
 
         Exact for a Σ whose inverse has a Cholesky factor of this bandwidth.
 
@@ -136,7 +138,7 @@ class Banded(Covariance):
 
         """
         d = covariance.shape[-1]
-        with np.errstate(invalid="ignore", divide="ignore"):  # `cholesky` refuses what comes of it
+        with np.errstate(invalid="ignore", divide="ignore"):  # `cholesky` rejects invalid results
             stddev = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
             correlation = covariance / stddev[..., :, None] / stddev[..., None, :]
         scale = np.empty_like(stddev)
@@ -155,7 +157,7 @@ class Banded(Covariance):
 
 @functools.lru_cache(maxsize=64)
 def _band_tables(d: int, bandwidth: int) -> tuple[np.ndarray, np.ndarray]:
-    """Packed index (or −1) of each matrix entry, and flat matrix index of each packed entry."""
+    """Return the packed index (or −1) of each matrix entry, and the reverse, as flat indices."""
     lags = range(1, min(bandwidth, d - 1) + 1)
     columns = [np.arange(d - lag) for lag in lags]
     flat = [(column + lag) * d + column for lag, column in zip(lags, columns, strict=True)]

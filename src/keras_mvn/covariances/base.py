@@ -1,11 +1,11 @@
-"""The contract of a covariance structure.
+"""The base class of covariance structures.
 
-A structure is a small, frozen, serializable configuration. It holds no weights and no d; it is
+A structure is a small, frozen, serializable configuration. It holds neither weights nor d, and is
 the only code that knows how to read `shape_params`. Every covariance is Σ = S R S with
-S = diag(scale); a structure says what R is. The notation is in `keras_mvn._core.types`.
+S = diag(scale); a structure defines R. The notation is explained in `keras_mvn._core.types`.
 
-A new structure is one file with a final class over `Covariance` and one export line:
-docs/add_a_covariance.md walks through one.
+A new structure takes one file, with a final subclass of `Covariance`, and one export line;
+docs/add_a_covariance.md walks through an example.
 """
 
 from __future__ import annotations
@@ -30,84 +30,86 @@ from keras_mvn.covariances.moments import Moments
 __all__ = ["REGISTERED", "Covariance", "register"]
 
 REGISTERED: dict[str, type[Covariance]] = {}
-"""The structures of this package by name, as `register` found them."""
+"""The structures of this package by name, filled in by `register`."""
 
 
 @dataclass(frozen=True)
 class Covariance(abc.ABC):
-    """How a network's numbers describe a covariance matrix Σ = S R S.
+    """A parametrization of a covariance matrix Σ = S R S by the outputs of a network.
 
-    Abstract: `whiten`, `color`, `shape_size`, `shape_matrix` and `from_covariance` make a
-    structure; the rest is derived here and overridden only where a structure knows a cheaper way.
-    All methods but `from_covariance` take backend tensors and NumPy arrays alike.
+    A structure must implement `whiten`, `color`, `shape_size`, `shape_matrix` and
+    `from_covariance`; the rest is derived here, and overridden only where a structure has a
+    cheaper way. All methods except `from_covariance` take both backend tensors and NumPy arrays.
     """
 
     # --- sizes -----------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def shape_size(self, event_size: int) -> int:
-        """k, how many dimensionless numbers describe R for d = `event_size` targets."""
+        """Return k, the number of dimensionless parameters of R for d = `event_size` targets."""
 
     def raw_size(self, event_size: int) -> int:
-        """How many unconstrained numbers a network emits for the covariance: d + k."""
+        """Return the number of unconstrained network outputs for the covariance: d + k."""
         return event_size + self.shape_size(event_size)
 
     @property
     def event_size(self) -> int | None:
-        """The only d that this structure describes; None: any number of targets."""
+        """The only d that this structure supports, or None for any number of targets."""
         return None
 
     @final
     def require(self, event_size: int) -> None:
-        """Refuse a number of targets other than the structure's own.
+        """Check that the structure supports this number of targets.
 
         Raises:
-            ValueError: the structure was made for another d.
+            ValueError: the structure was made for a different d.
 
         """
         if self.event_size not in (None, event_size):
             raise ValueError(
-                f"covariance={self.name!r} was made for {self.event_size} targets; here there are "
-                f"{event_size}. Use event_size={self.event_size}, or give {type(self).__name__} "
-                "other arguments."
+                f"covariance={self.name!r} was made for {self.event_size} targets, but received "
+                f"{event_size}. Use event_size={self.event_size}, or change the arguments of "
+                f"{type(self).__name__}."
             )
 
     def scale_raw_size(self, event_size: int) -> int | None:
-        """How many of the raw numbers, the first ones, set the scale and nothing else: d.
+        """Return how many of the raw numbers, at the start, set only the scale: d.
 
-        None if scale and shape come out of the same numbers.
+        None if scale and shape depend on the same numbers.
         """
         return event_size
 
     @final
     def packed_size(self, event_size: int) -> int:
-        """Width of y_pred = [mean | scale | shape_params]: 2 d + k."""
+        """Return the width of y_pred = [mean | scale | shape_params]: 2 d + k."""
         return 2 * event_size + self.shape_size(event_size)
 
     # --- the arithmetic --------------------------------------------------------------------------
 
     @abc.abstractmethod
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """z = R^(−½) u, standard normal under the model, and half_log_det = ½ log det R."""
+        """Return z = R^(−½) u, standard normal under the model, and half_log_det = ½ log det R."""
 
     @abc.abstractmethod
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """u = R^½ z, the inverse of `whiten`: how samples are drawn."""
+        """Return u = R^½ z, the inverse of `whiten`, used to draw samples."""
 
     def whiten_vjp(
         self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, half_log_det_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The analytic backward pass of `whiten`: (shape_params_bar, u_bar).
+        """Return (shape_params_bar, u_bar), the analytic backward pass of `whiten`.
 
-        For any z_bar, so that every loss shares it. Optional: a structure that does not override
-        this method is differentiated by the backend.
+        It holds for any z_bar, so all losses share it. Optional: without this method, the backend
+        differentiates `whiten`.
         """
-        raise NotImplementedError(f"{self.name!r} leaves the gradient of whiten to the backend.")
+        raise NotImplementedError(
+            f"{self.name!r} defines no whiten_vjp; the backend differentiates whiten."
+        )
 
     def whitening_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """K with z = K u, as `whiten` computes it: (..., d, d).
+        """Return K with z = K u, as `whiten` computes it: (..., d, d).
 
-        Whitens the columns of the identity; override it where K is at hand.
+        This whitens the columns of the identity; override it if K is available directly.
         """
         xp = namespace(shape_params)
         batch = xp.sum(shape_params, axis=-1)[..., None, None] * 0.0
@@ -115,9 +117,9 @@ class Covariance(abc.ABC):
         return xp.swapaxes(self.whiten_rows(shape_params, columns), -1, -2)
 
     def whiten_rows(self, shape_params: Tensor, rows: Tensor) -> Tensor:
-        """z of several u of one distribution: (..., k), (..., m, d) → (..., m, d).
+        """Whiten m vectors u of each distribution: (..., k), (..., m, d) → (..., m, d).
 
-        Repeats `shape_params` for each; override it where they can be read once.
+        This repeats `shape_params` for each vector; override it if reading them once is enough.
         """
         batch = namespace(rows).zeros_like(rows[..., :1])
         return self.whiten_with_vjp(shape_params[..., None, :] + batch, rows)[0]
@@ -125,15 +127,15 @@ class Covariance(abc.ABC):
     def whiten_observed(
         self, shape_params: Tensor, u: Tensor, observed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """z and ½ log det R_oo of the observed targets alone: their exact marginal.
+        """Return z and ½ log det R_oo of the exact marginal of the observed targets.
 
-        ‖z‖² = u_oᵀ R_oo⁻¹ u_o; z has d entries whatever is missing. In general a QR factorization
-        per row, O(d³).
+        ‖z‖² = u_oᵀ R_oo⁻¹ u_o; z has d entries regardless of how many targets are missing. In
+        general this takes a QR factorization per row, O(d³).
 
         Args:
             shape_params: (..., k).
-            u: (..., d); finite also where nothing was observed, where it takes no part.
-            observed: (..., d), 1 or 0.
+            u: (..., d), finite everywhere; values of missing targets are ignored.
+            observed: (..., d), 1 where observed and 0 where missing.
 
         """
         whitening = self.whitening_matrix(shape_params, u.shape[-1])
@@ -142,15 +144,15 @@ class Covariance(abc.ABC):
         return z, whole + half_log_det
 
     fused_form: ClassVar[str | None] = None
-    """The name under which `keras_mvn.kernels` knows how to read `shape_params`; None: not."""
+    """The name by which `keras_mvn.kernels` knows the format of `shape_params`; None if it doesn't."""
 
     triangular: ClassVar[bool] = False
     """Whether `coloring_matrix` is lower triangular."""
 
     def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """F with u = F z, as `color` computes it, so that R = F Fᵀ: (..., d, d).
+        """Return F with u = F z, as `color` computes it, so that R = F Fᵀ: (..., d, d).
 
-        Colors the columns of the identity; override it where F is at hand.
+        This colors the columns of the identity; override it if F is available directly.
         """
         xp = namespace(shape_params)
         batch = xp.sum(shape_params, axis=-1)[..., None, None] * 0.0
@@ -161,58 +163,59 @@ class Covariance(abc.ABC):
     def inverse_fisher(
         self, scale: Tensor, shape_params: Tensor, scale_bar: Tensor, shape_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """F⁻¹ (scale_bar, shape_bar): the natural gradient of (scale, shape_params).
+        """Return F⁻¹ (scale_bar, shape_bar), the natural gradient in (scale, shape_params).
 
-        F is the Fisher matrix of N(μ, Σ). Unless a structure overrides it: F of the scales of
-        independent targets, 2/scale², and the shape's gradient as it is.
+        F is the Fisher matrix of N(μ, Σ). The default uses that of the scales of independent
+        targets, 2/scale², and leaves the gradient of the shape unchanged.
         """
         return 0.5 * scale * scale * scale_bar, shape_bar
 
     @abc.abstractmethod
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """The dense shape matrix R: (..., k) → (..., d, d)."""
+        """Return the dense shape matrix R: (..., k) → (..., d, d)."""
 
     @abc.abstractmethod
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
-        """Scale and shape_params of Σ: (..., d, d) → (..., d), (..., k), in float64 NumPy.
+        """Return scale and shape_params of Σ: (..., d, d) → (..., d), (..., k), in float64 NumPy.
 
-        Exact where the structure can hold Σ, else the closest it can, as its docstring says.
+        Exact if the structure can represent Σ; otherwise the closest approximation, in the sense
+        that the structure's docstring defines.
         """
 
     def moments_rank(self, event_size: int) -> int | None:
-        """What `from_moments` needs of training targets (see `moments.estimate`).
+        """Return the rank p of the moments that `from_moments` needs (see `moments.estimate`).
 
-        None, the default: their dense covariance. 0: standard deviations alone. p: those, and the
-        p leading directions of their correlation, so that nothing of size d × d is formed.
+        None, the default: the dense covariance. 0: standard deviations only. p: these and the p
+        leading directions of the correlation matrix, so that no d × d matrix is formed.
         """
         return None
 
     def from_moments(self, moments: Moments) -> tuple[Array, Array]:
-        """Scale and shape_params that describe training targets, in float64 NumPy.
+        """Return scale and shape_params that describe training targets, in float64 NumPy.
 
-        `from_covariance`, unless `moments_rank` asks for less than the dense covariance.
+        The same as `from_covariance`, unless `moments_rank` asks for less than the dense covariance.
         """
         return self.from_covariance(moments.dense())
 
     def loadings(self, shape_params: Tensor, event_size: int) -> Tensor | None:
-        """V (..., d, r) with R = I + V Vᵀ if the structure has that form; None if it does not.
+        """Return V (..., d, r) with R = I + V Vᵀ if the structure has this form; otherwise None.
 
-        `merge_last_axes` of such a V is the `shape_params` that it was read from, for any d: what
-        is done to the rows of V or to its columns stays in the structure.
+        `merge_last_axes(V)` gives back `shape_params`, for any d, so the structure can also
+        represent a V whose rows or columns have been changed.
         """
         return None
 
-    # --- from what a network emits ---------------------------------------------------------------
+    # --- from the raw outputs of a network -------------------------------------------------------
 
     def shape_bound(self, event_size: int) -> float | None:
-        """The length below which `constrain` keeps shape_params; None: any length is fine."""
+        """Return the length below which `constrain` keeps shape_params; None if unbounded."""
         return None
 
     def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
-        """Unconstrained (..., raw_size) → scale (..., d) and shape_params (..., k).
+        """Map unconstrained (..., raw_size) to scale (..., d) and shape_params (..., k).
 
-        Zeros give scale 1 and R = I. Valid for any finite `raw`. The link for the scales; the
-        other numbers as they are, or smoothly into the ball of `shape_bound`.
+        Zeros give scale 1 and R = I. Valid for any finite `raw`. The scales go through the link;
+        the other numbers stay unchanged, or are mapped smoothly into the ball of `shape_bound`.
         """
         bound = self.shape_bound(event_size)
         shape_params = raw[..., event_size:]
@@ -221,10 +224,10 @@ class Covariance(abc.ABC):
         return links.positive(raw[..., :event_size]), shape_params
 
     def unconstrain(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """The raw numbers that `constrain` turns into these: its inverse.
+        """Return the raw numbers that `constrain` maps to these parameters; its inverse.
 
         Raises:
-            ValueError: NumPy arguments with shape_params beyond `shape_bound` (NaN for tensors).
+            ValueError: shape_params in a NumPy array exceed `shape_bound` (tensors give NaN).
 
         """
         d = scale.shape[-1]
@@ -237,26 +240,26 @@ class Covariance(abc.ABC):
     def relocate(
         self, scale: Tensor, shape_params: Tensor, origin_scale: Tensor, origin_shape: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Move what `constrain` gives so that raw zeros stand for the origin's covariance.
+        """Shift the result of `constrain` so that raw zeros give the covariance of the origin.
 
-        The origin is what `MultivariateNormalHead.adapt` read off the data, in the units of y.
+        The origin is what `MultivariateNormalHead.adapt` measured on the data, in the units of y.
         """
         return origin_scale * scale, origin_shape + shape_params
 
-    # --- errors recombined -----------------------------------------------------------------------
+    # --- recombination of errors -----------------------------------------------------------------
 
     @property
     def recombined(self) -> Covariance:
-        """The structure of what `recombine` gives: `Cholesky`, which holds any."""
+        """The structure of the result of `recombine`: `Cholesky`, which can represent any Σ."""
         return REGISTERED["cholesky"]()
 
     def recombine(self, scale: Tensor, shape_params: Tensor, lower: Array) -> tuple[Tensor, Tensor]:
-        """Scale and shape_params, as `recombined` reads them, of Σ' = L C Cᵀ Lᵀ, Σ = L Lᵀ.
+        """Return scale and shape_params, in the `recombined` structure, of Σ' = L C Cᵀ Lᵀ, Σ = L Lᵀ.
 
         Args:
             scale: (..., d).
             shape_params: (..., k).
-            lower: C, (d, d), a constant, lower triangular with a positive diagonal.
+            lower: (d, d), the constant C, lower triangular with a positive diagonal.
 
         """
         unit = namespace(scale).ones_like(scale)
@@ -265,46 +268,46 @@ class Covariance(abc.ABC):
         return scale * relative, shape_params
 
     def from_matrix(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and shape_params from the d × d matrix that `layout="stacked"` carries.
+        """Return scale and shape_params from the d × d matrix in `layout="stacked"`.
 
         Raises:
-            ValueError: this structure has no matrix form that a network would emit.
+            ValueError: this structure has no matrix form for the output of a network.
 
         """
         raise self._no_matrix_form()
 
     def raw_from_matrix(self, matrix: Tensor) -> Tensor:
-        """The numbers `constrain` takes, from an unconstrained d × d matrix of the same layout.
+        """Return the input of `constrain` from an unconstrained d × d matrix in `layout="stacked"`.
 
         Raises:
-            ValueError: this structure has no matrix form that a network would emit.
+            ValueError: this structure has no matrix form for the output of a network.
 
         """
         raise self._no_matrix_form()
 
     def _no_matrix_form(self) -> ValueError:
         return ValueError(
-            f"layout='stacked' carries a d × d matrix, which covariance={self.name!r} does not "
-            "read. Use 'cholesky' (the factor of Σ), 'precision_cholesky' (the factor of Σ⁻¹) or "
-            "'symmetric' (Σ itself), or layout='packed'."
+            f"layout='stacked' contains a d × d matrix, which covariance={self.name!r} does not "
+            "support. Use 'cholesky' (the factor of Σ), 'precision_cholesky' (the factor of Σ⁻¹) "
+            "or 'symmetric' (Σ itself), or layout='packed'."
         )
 
     # --- derived ---------------------------------------------------------------------------------
 
     @property
     def links_separately(self) -> bool:
-        """Whether `constrain` and `relocate` are this class's own: one kernel then does both."""
+        """Whether `constrain` and `relocate` are not overridden; one kernel can then do both."""
         own = type(self)
         return own.constrain is Covariance.constrain and own.relocate is Covariance.relocate
 
     @property
     def wire(self) -> Covariance:
-        """The structure that reads this one's y_pred; itself, unless only `constrain` differs."""
+        """The structure that reads y_pred: this one, or one that differs only in `constrain`."""
         return self
 
     @property
     def name(self) -> str:
-        """The name by which `keras_mvn.covariances.get` finds this structure."""
+        """The name of this structure in `keras_mvn.covariances.get`."""
         return to_snake_case(type(self).__name__)
 
     @final
@@ -315,19 +318,19 @@ class Covariance(abc.ABC):
         shape_params: Tensor,
         observed: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """z and half_log_det = ½ log det Σ of y − mean: all that a likelihood needs.
+        """Return z and half_log_det = ½ log det Σ for y − mean, which determine the likelihood.
 
         −log p(y) = ½ ‖z‖² + half_log_det + ½ d log 2π. Differentiable in all arguments, with the
-        structure's analytic gradient; the residual is divided by the scale before anything is
-        squared, so units neither over- nor underflow.
+        structure's analytic gradient. The residual is divided by the scale before anything is
+        squared, so units cause neither overflow nor underflow.
 
         Args:
-            residual: (..., d), y − mean; any finite number where nothing was observed.
+            residual: (..., d), y − mean, with any finite number for a missing value.
             scale: (..., d), positive.
             shape_params: (..., k).
-            observed: (..., d), 1 or 0; None is all. With it, z and half_log_det are those of the
-                observed targets alone, whose number takes the place of d. A batch without gaps
-                costs what it costs without this argument.
+            observed: (..., d), 1 where observed and 0 where missing; None if all are observed. With
+                it, z and half_log_det are those of the observed targets, whose number takes the
+                place of d. For a batch without missing values, this costs nothing extra.
 
         """
         xp = namespace(residual)
@@ -360,7 +363,7 @@ class Covariance(abc.ABC):
 
     @final
     def whiten_with_vjp(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """`whiten` with the gradient of `whiten_vjp`: for structures made of others."""
+        """Call `whiten` with the gradient of `whiten_vjp`, for structures composed of others."""
         if type(self).whiten_vjp is Covariance.whiten_vjp:
             return self.whiten(shape_params, u)
         xp = namespace(u)
@@ -377,21 +380,21 @@ class Covariance(abc.ABC):
 
     @final
     def scale_tril(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """The lower Cholesky factor L of Σ = L Lᵀ: (..., d, d)."""
+        """Return the lower Cholesky factor L of Σ = L Lᵀ: (..., d, d)."""
         if self.triangular:
             return scale[..., None] * self.coloring_matrix(shape_params, scale.shape[-1])
         r = self.shape_matrix(shape_params, scale.shape[-1])
         return scale[..., None] * cholesky(r)
 
     def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """The diagonal of Σ: (..., d)."""
+        """Return the diagonal of Σ: (..., d)."""
         xp = namespace(scale)
         r = self.shape_matrix(shape_params, scale.shape[-1])
         return scale * scale * xp.diagonal(r, axis1=-2, axis2=-1)
 
     @final
     def covariance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """The dense covariance matrix Σ = S R S: (..., d, d)."""
+        """Return the dense covariance matrix Σ = S R S: (..., d, d)."""
         r = self.shape_matrix(shape_params, scale.shape[-1])
         return scale[..., :, None] * r * scale[..., None, :]
 
@@ -399,18 +402,18 @@ class Covariance(abc.ABC):
 
     @final
     def get_config(self) -> dict[str, Any]:
-        """The fields of the structure, as Keras serializes them; structures inside one, too."""
+        """Return the fields of the structure, including nested structures, serialized by Keras."""
         return {field.name: _serialized(getattr(self, field.name)) for field in fields(self)}
 
     @final
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The structure of this configuration."""
+        """Create the structure from its configuration."""
         return cls(**config)
 
     @final
     def explain_sizes(self, event_size: int) -> str:
-        """For error messages: how wide y_pred has to be for d targets."""
+        """Describe the width of y_pred for d targets, for error messages."""
         d, k = event_size, self.shape_size(event_size)
         return (
             f"{self.name!r} needs {2 * d + k} numbers for {d} targets "
@@ -419,12 +422,12 @@ class Covariance(abc.ABC):
 
     @final
     def event_size_of(self, width: int) -> int | None:
-        """d such that y_pred has this width, or None if there is none."""
+        """Return the d for which y_pred has this width, or None if there is none."""
         return next((d for d in self._event_sizes(width) if self.packed_size(d) == width), None)
 
     @final
     def event_size_of_raw(self, width: int) -> int | None:
-        """d such that `[mean (d) | raw (raw_size)]` has this width, or None if there is none."""
+        """Return the d for which `[mean (d) | raw (raw_size)]` has this width, or None."""
         return next((d for d in self._event_sizes(width) if d + self.raw_size(d) == width), None)
 
     def _event_sizes(self, width: int) -> Iterable[int]:
@@ -432,7 +435,7 @@ class Covariance(abc.ABC):
 
 
 def register(cls: type[Covariance]) -> type[Covariance]:
-    """Make a structure known by its name, and loadable from a `.keras` file."""
+    """Register a structure under its name, and make it loadable from a `.keras` file."""
     REGISTERED[to_snake_case(cls.__name__)] = cls
     keras.saving.register_keras_serializable(package="keras_mvn.covariances")(cls)
     return cls

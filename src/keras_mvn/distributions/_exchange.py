@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from keras_mvn._core.optional import require
 from keras_mvn._core.targets import target_names_of
+from keras_mvn._core.types import Array
 from keras_mvn.distributions._gaussian import Gaussian
-
-if TYPE_CHECKING:
-    from keras_mvn.distributions.multivariate_normal import MultivariateNormal
+from keras_mvn.distributions._named_gaussian import NamedGaussian
 
 __all__ = ["to_frame", "to_numpyro", "to_scipy", "to_torch"]
 
 
-def to_frame(normal: MultivariateNormal, index: Any, level: float | None) -> Any:
-    """One row per distribution, flat columns."""
+def to_frame(normal: NamedGaussian, bounds: Sequence[Array], index: Any) -> Any:
+    """A table with one row per distribution and flat columns.
+
+    Args:
+        normal: the distributions.
+        bounds: lower and upper ends of intervals, (..., d) each; or nothing.
+        index: of the rows.
+
+    """
     pandas = require("pandas", "to_frame")
     if len(normal.batch_shape) > 1:
         raise ValueError(
@@ -25,7 +32,6 @@ def to_frame(normal: MultivariateNormal, index: Any, level: float | None) -> Any
         )
     names = target_names_of(normal.target_names, normal.event_size)
     mean, stddev, correlation = normal.mean, normal.stddev, normal.correlation
-    bounds = () if level is None else normal.interval(level)
     columns: dict[str, Any] = {}
 
     def add(column: str, values: Any) -> None:
@@ -46,7 +52,7 @@ def to_frame(normal: MultivariateNormal, index: Any, level: float | None) -> Any
     return pandas.DataFrame(rows, index=index)
 
 
-def to_scipy(normal: MultivariateNormal) -> Any:
+def to_scipy(normal: NamedGaussian) -> Any:
     """One frozen object, or a list of them."""
     stats = require("scipy.stats", "to_scipy")
     if normal.batch_shape:

@@ -15,7 +15,7 @@ estimation", 2000, ch. 12.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -57,6 +57,24 @@ class Gaussian:
     def of_lower(cls, mean: Array, lower: Array) -> Gaussian:
         """From the Cholesky factor of Σ."""
         return cls(Cholesky(), mean, *Cholesky().from_matrix(lower))
+
+    @classmethod
+    def of(cls, normal: Any) -> Gaussian:
+        """The arrays of a distribution that has a `structure` and its `parameters`."""
+        return cls(normal.structure, *normal.parameters)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Gaussian]) -> Gaussian:
+        """Join along the first batch axis; by Cholesky factors where structures differ."""
+        structure = parts[0].structure
+        if any(part.structure != structure for part in parts):
+            joined = [
+                np.concatenate(a)
+                for a in zip(*((p.mean, p.scale_tril()) for p in parts), strict=True)
+            ]
+            return cls.of_lower(*joined)
+        arrays = zip(*((part.mean, part.scale, part.shape_params) for part in parts), strict=True)
+        return cls(structure, *(np.concatenate(array) for array in arrays))
 
     @property
     def event_size(self) -> int:

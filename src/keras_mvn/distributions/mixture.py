@@ -194,8 +194,7 @@ class Mixture(Batch):
                 continue
             # As many draws of each row as the row that picked this component most often needs.
             which = np.cumsum(mine[:, some], axis=0) - 1
-            part = normal._gaussian.flat().take(some)
-            drawn = part.sample(int(which.max()) + 1, generator)
+            drawn = normal.flatten()[some].sample(int(which.max()) + 1, generator)
             draw, at = np.nonzero(mine[:, some])
             draws[draw, some[at]] = drawn[which[draw, at], at]
         shaped = draws.reshape(count, *self.batch_shape, self.event_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 
@@ -11,9 +11,7 @@ from keras_mvn._core.checks import finite
 from keras_mvn._core.targets import in_order
 from keras_mvn._core.types import Array
 from keras_mvn.distributions._batch import Batch
-
-if TYPE_CHECKING:
-    from keras_mvn.distributions.multivariate_normal import MultivariateNormal
+from keras_mvn.distributions._named_gaussian import NamedGaussian
 
 __all__ = ["Ellipsoid"]
 
@@ -26,7 +24,7 @@ class Ellipsoid(Batch):
     conformal calibration, which finds c on data.
 
     Args:
-        normal: the distributions, whose μ and Σ give center and form.
+        normal: a `MultivariateNormal`, whose μ and Σ give center and form.
         squared_radius: c ≥ 0, a number or one per distribution (...); infinite: everything.
 
     Raises:
@@ -40,7 +38,7 @@ class Ellipsoid(Batch):
 
     """
 
-    def __init__(self, normal: MultivariateNormal, squared_radius: Any) -> None:
+    def __init__(self, normal: NamedGaussian, squared_radius: Any) -> None:
         c = np.array(squared_radius, dtype=np.float64)
         if not (c >= 0).all() or c.shape not in ((), normal.batch_shape):
             raise ValueError(

@@ -1,9 +1,9 @@
-"""The report of a fit: one self-contained HTML file, and the same as Markdown.
+"""The report of a fit: a self-contained HTML file, and the same content as Markdown.
 
-What was trained on what, how it compares, whether it is calibrated, which targets move together,
-where it is worst, and what to do next. `_data.py` is what goes in; every section has a file that
-finds its numbers and sentences; `template.html` and `template.md` lay them out. Needs
-`pip install "keras-mvn[cli]"`.
+It covers how the model was trained, how it compares, whether it is calibrated, which targets move
+together, where the model is worst, and what to do next. `_data.py` defines the input; every section
+has a module that computes its numbers and sentences; `template.html` and `template.md` lay them
+out. Requires `pip install "keras-mvn[cli]"`.
 """
 
 from keras_mvn.report._data import ReportData as ReportData

@@ -1,4 +1,4 @@
-"""What to do next, in plain words. Every sentence has the numbers it comes from."""
+"""Advice on what to do next, in plain words; every sentence gives the numbers behind it."""
 
 from __future__ import annotations
 
@@ -19,67 +19,67 @@ from keras_mvn.report._weak_spots import WeakSpots
 __all__ = ["Advice", "Evidence", "advise"]
 
 PYTHON = "in Python: MultivariateNormalRegressor"
-"""Every action says how it is done, on the command line and in Python."""
+"""Prefix of Python code; every action says what to do on the command line and in Python."""
 
 TINY = 1e-300
-"""Instead of 0, where predictions hit exactly."""
+"""Lower bound that replaces a temperature of 0, when predictions are exact."""
 
 STANDARD_ERRORS = 2.0
-"""Beyond which a gain is called one."""
+"""Standard errors beyond which a gain counts as one."""
 
 FEW_ROWS = 200
-"""Test rows below which the report says how little they tell."""
+"""Number of test rows below which the report states how imprecise they are."""
 
 TOO_FEW = 50
-"""Test rows below which no model is chosen by them."""
+"""Number of test rows below which they are not used to choose a model."""
 
 SINGULAR = 1e-3
-"""Smallest eigenvalue of a correlation matrix, below which it is called nearly singular."""
+"""Smallest eigenvalue of a correlation matrix below which it is called nearly singular."""
 
 MATERIAL = 0.1
-"""Mean error, in predicted standard deviations, from which it asks for action."""
+"""Mean error, in predicted standard deviations, from which it calls for action."""
 
 UNEXPLAINED = 0.95
-"""RMSE of a target, in its standard deviations, above which the inputs are said to tell little."""
+"""RMSE of a target, in its standard deviations, above which the inputs explain little."""
 
 LISTED = 5
-"""Targets named in one sentence."""
+"""Maximum number of targets named in one sentence."""
 
 
 @final
 @dataclass(frozen=True)
 class Advice:
-    """A finding and what follows from it."""
+    """A finding and the action it suggests."""
 
     kind: Literal["act", "note", "good"]
     finding: str
-    """A sentence with its numbers."""
+    """The finding as a sentence, with its numbers."""
     action: str
     """What to do; may be empty."""
     first: bool = False
-    """Before all others, whatever its kind."""
+    """Whether it comes before all others, regardless of its kind."""
 
 
 @final
 @dataclass(frozen=True)
 class Evidence:
-    """What the other sections found."""
+    """Findings of the other sections."""
 
     comparison: Comparison
     calibration: Calibration
     learning: Learning
     weak_spots: WeakSpots
     calibration_rows: int | None
-    """None: not known."""
+    """Number of calibration rows; None: unknown."""
     calibrated_for_coverage: bool
     chosen_from: tuple[str, ...]
     """Structures that were compared on the validation rows."""
     itself: frozenset[str]
-    """What the model is not compared with, because it is one of them."""
+    """Alternatives that the model is not compared with, because it is one of them."""
     copies: tuple[int, int] | None
-    """Two targets, one a linear function of the other."""
+    """Positions of two targets, one a linear function of the other; None if there are none."""
     smallest_eigenvalue: float
-    """Of the correlations of the constant covariance."""
+    """Smallest eigenvalue of the correlation matrix of the constant covariance."""
 
     @property
     def too_few(self) -> bool:
@@ -88,25 +88,25 @@ class Evidence:
 
     @property
     def recalibrated(self) -> bool:
-        """Whether there is a prediction from before."""
+        """Whether there are predictions from before recalibration."""
         return self.calibration.before is not None
 
 
 def advise(evidence: Evidence) -> tuple[Advice, ...]:
-    """All rules, what asks for action first."""
+    """Apply all rules; return the advice that calls for action first."""
     found = [advice for rule in _RULES for advice in rule(evidence)]
     if not evidence.too_few and not any(advice.kind == "act" for advice in found):
-        found.append(Advice("good", "Nothing in these numbers asks for a change.", ""))
+        found.append(Advice("good", "Nothing in these numbers calls for a change.", ""))
     order = ("act", "note", "good")
     return tuple(sorted(found, key=lambda one: (not one.first, order.index(one.kind))))
 
 
 def _of_models(e: Evidence, kind: Literal["act", "note"], finding: str, action: str = "") -> Advice:
-    """What asks for another model: with too few test rows only a note."""
+    """Return advice to change the model; with too few test rows, it is only a note."""
     if not e.too_few:
         return Advice(kind, finding, action)
     rows = plural(e.calibration.after.rows, "test row")
-    return Advice("note", finding, f"But {rows} are too few to choose a model by.")
+    return Advice("note", finding, f"But do not choose a model based on only {rows}.")
 
 
 # --- rules ---------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def _not_finite(e: Evidence) -> Iterator[Advice]:
             "act",
             f"The loss was not finite in {plural(len(epochs), 'epoch')}, the first being "
             f"epoch {epochs[0]}.",
-            "Look at the inputs of that epoch for extreme values, and lower the learning rate "
+            "Check the inputs of that epoch for extreme values, and lower the learning rate "
             f"(--learning-rate 0.001; {PYTHON}(learning_rate=0.001)).",
         )
 
@@ -133,33 +133,33 @@ def _size(e: Evidence) -> Iterator[Advice]:
     )
     if "size" not in found.deviations:
         if e.too_few:
-            yield Advice("note", f"{held}: too few rows to judge the size of the regions by.", "")
+            yield Advice("note", f"{held}: too few rows to judge the size of the regions.", "")
         elif found.deviations:
             told = joined(found.deviations)
-            finding = f"{held}: of the right size on average, but not calibrated ({told})."
+            finding = f"{held}: the right size on average, but not calibrated ({told})."
             yield Advice("note", finding, "")
         else:
-            yield Advice("good", f"{held}; nothing speaks against the size of the regions.", "")
+            yield Advice("good", f"{held}; there is no evidence of a wrong size.", "")
         return
     t = found.temperature
     direction = "too small" if t > 1 else "too large"
     finding = (
         f"{held}; the regions are {direction} on average, by a factor of "
-        f"{number(max(t, 1.0 / max(t, TINY)), 2)} on standard deviations."
+        f"{number(max(t, 1.0 / max(t, TINY)), 2)} in standard deviations."
     )
     if e.recalibrated:
         rows = "" if e.calibration_rows is None else f" on {plural(e.calibration_rows, 'row')}"
         action = (
-            f"The model was recalibrated already{rows}: those are too few, or hold outliers, or "
-            "the test rows differ from them. Look at those furthest off, below; if rows depend on "
-            f"each other, split by --group or --time ({PYTHON}().fit(…, groups=…)); take a larger "
-            "table, of which keras-mvn fit keeps one row in ten for calibration "
+            f"The model was already recalibrated{rows}: the calibration rows are too few, contain "
+            "outliers, or differ from the test rows. Check the rows furthest off, below; if rows "
+            f"depend on each other, split by --group or --time ({PYTHON}().fit(…, groups=…)); or "
+            "use a larger table, of which keras-mvn fit keeps one row in ten for calibration "
             f"({PYTHON}(calibration_fraction=0.25))."
         )
     else:
         action = (
-            "Recalibrate on rows that were not trained on (--calibration coverage; "
-            f'{PYTHON}(calibration="coverage")); here one temperature is {t:.2f}.'
+            "Recalibrate on rows that were not used for training (--calibration coverage; "
+            f'{PYTHON}(calibration="coverage")); on these rows, a single temperature is {t:.2f}.'
         )
     yield Advice("act", finding, action)
 
@@ -181,15 +181,15 @@ def _recalibration(e: Evidence) -> Iterator[Advice]:
             e,
             "act",
             text + ": the likelihood got worse.",
-            "Compare with the likeliest factor, or none (--calibration temperature or none; "
-            f'{PYTHON}(calibration="temperature") or None).',
+            "Compare with the maximum-likelihood factor, or with no recalibration "
+            f'(--calibration temperature or none; {PYTHON}(calibration="temperature") or None).',
         )
     else:
         yield Advice("note", text + ".", "")
 
 
 def _intervals(e: Evidence) -> Iterator[Advice]:
-    """Targets whose 90 % intervals hold too few or too many, at a level for all of them."""
+    """Targets whose 90 % intervals hold too few or too many values, corrected for multiplicity."""
     found, d = e.calibration.after, len(e.calibration.after.target_names)
     at = found.marginal.at(LEVEL)
     held, fraction = at.inside[0], at.fraction[0]
@@ -201,23 +201,23 @@ def _intervals(e: Evidence) -> Iterator[Advice]:
     if "size" in found.deviations and len(off) == d:
         small = found.temperature > 1.0
         if (small == (fraction < LEVEL)).all():
-            return  # said by the size of the regions
+            return  # already reported with the size of the regions
     worst = off[np.argsort(-np.abs(fraction[off] - LEVEL))][:LISTED]
     told = joined([f"{percent(fraction[j], 1)} of {found.target_names[j]}" for j in worst])
     more = f", and {len(off) - LISTED} more" if len(off) > LISTED else ""
     finding = (
-        f"Taken alone, {len(off)} of {d} targets miss: their 90 % intervals hold {told}{more}."
+        f"The 90 % intervals of {len(off)} of {d} targets are off: they hold {told}{more}."
     )
     if e.calibration.heavy_tails is not None:
         action = (
-            "Mend the tails first: with heavy tails no factor on the standard deviations fits the "
-            "intervals and the joint region at once."
+            "Address the tails first: with heavy tails, no factor on the standard deviations fits "
+            "both the intervals and the joint region."
         )
     else:
         action = (
             "Recalibrate target by target (--calibration per_target; "
             f'{PYTHON}(calibration="per_target")), or, with hundreds of calibration rows, with a '
-            "matrix (matrix in place of per_target)."
+            "matrix (matrix instead of per_target)."
         )
     yield Advice("act", finding, action)
 
@@ -239,8 +239,8 @@ def _bias(e: Evidence) -> Iterator[Advice]:
         yield Advice(
             "act",
             finding + ".",
-            "Check whether test rows come from another time, place or population than training "
-            "rows; an input that tells them apart may help.",
+            "Check whether the test rows come from a different time, place or population than the "
+            "training rows; an input that distinguishes them may help.",
         )
 
 
@@ -250,22 +250,22 @@ def _tails(e: Evidence) -> Iterator[Advice]:
         return
     yield Advice(
         "act",
-        f"Tails are heavier than a normal's: with the size of the regions put right, "
+        f"Tails are heavier than normal: with the size of the regions corrected, "
         f"{percent(outside, 1)} of the rows are outside the 99 % region "
         f"({percent(1 - OUTER, 1)} expected).",
-        f"Look at the rows that are furthest off, below. {_regions_all_the_same(e)} Where targets "
-        "are skewed: take the logarithm of their columns, or, "
-        f'{PYTHON}(target_transform="yeo-johnson").',
+        f"Check the rows that are furthest off, below. {_regions_all_the_same(e)} If targets are "
+        "skewed, take the logarithm of their columns, or transform them "
+        f'({PYTHON}(target_transform="yeo-johnson")).',
     )
 
 
 def _regions_all_the_same(e: Evidence) -> str:
-    """What gives regions that hold what they say although the tails do not fit."""
-    every = f'regions of every level: {PYTHON}(calibration="conformal")'
+    """Return advice on regions with the right coverage even though the tails do not fit."""
+    every = f'regions of every level, use conformal prediction ({PYTHON}(calibration="conformal"))'
     if e.calibrated_for_coverage:
-        return f"The 90 % regions were made to hold 90 %; for {every}."
+        return f"The 90 % regions were calibrated to hold 90 %; for {every}."
     return (
-        "For 90 % regions that hold 90 % all the same: --calibration coverage "
+        "For 90 % regions that hold 90 % nevertheless, use --calibration coverage "
         f'({PYTHON}(calibration="coverage")); for {every}.'
     )
 
@@ -285,9 +285,9 @@ def _unexplained(e: Evidence) -> Iterator[Advice]:
     more = f" and {len(poor) - LISTED} more" if len(poor) > LISTED else ""
     yield Advice(
         "note",
-        f"The predicted means of {told}{more} are hardly better than one mean for all rows, or "
-        "worse (RMSE in standard deviations of the target; 1 is that mean).",
-        "Add inputs to the table, or rows, if these targets matter.",
+        f"The predicted means of {told}{more} are hardly better than a single mean for all "
+        "rows, or worse (RMSE in standard deviations of the target; 1 for the single mean).",
+        "If these targets matter, add inputs or rows to the table.",
     )
 
 
@@ -298,8 +298,8 @@ def _copies(e: Evidence) -> Iterator[Advice]:
     kept, copy = (names[j] for j in e.copies)
     yield Advice(
         "act",
-        f"{copy} is (nearly) a copy of {kept}: in the test rows one is a linear function of the "
-        "other. Their covariance is singular but for noise, and likelihoods depend on that noise.",
+        f"{copy} is (nearly) a copy of {kept}: in the test rows, one is a linear function of the "
+        "other. Their covariance is singular except for noise, on which likelihoods depend.",
         f"Leave one of them out of the targets, and compute {copy} from the predicted {kept}.",
     )
 
@@ -308,9 +308,9 @@ def _constant(e: Evidence) -> Iterator[Advice]:
     if CONSTANT in e.itself:
         yield Advice(
             "note",
-            "The chosen covariance is the same for all rows, so there is no constant one to "
-            "compare it with. --covariance auto, the default, chooses it where a covariance that "
-            "changes with the inputs did not help on the validation rows.",
+            "The chosen covariance is the same for all rows, so there is no constant alternative "
+            "to compare it with. --covariance auto, the default, chooses it when a covariance that "
+            "varies with the inputs does not help on the validation rows.",
             "",
         )
     if CONSTANT not in e.comparison.gains:
@@ -319,8 +319,8 @@ def _constant(e: Evidence) -> Iterator[Advice]:
     if gain > STANDARD_ERRORS * error:
         yield Advice(
             "note" if e.too_few else "good",
-            f"The model beats one constant covariance by {estimate(gain, error)} nats per target: "
-            "that the uncertainty changes with the inputs matters.",
+            f"The model beats a constant covariance by {estimate(gain, error)} nats per target: "
+            "it matters that the uncertainty varies with the inputs.",
             "",
         )
         return
@@ -328,11 +328,11 @@ def _constant(e: Evidence) -> Iterator[Advice]:
     finding = (
         f"A constant covariance does {'better' if better else 'as well'}: the model "
         f"{'loses' if better else 'gains'} {estimate(abs(gain) if better else gain, error)} "
-        "nats per target against it"
+        "nats per target relative to it"
     )
     if against := _better_scores(e):
         yield _of_models(
-            e, "note", f"{finding}; but the model is better by {against}.", _disagreement(e)
+            e, "note", f"{finding}; but the model has a better {against}.", _disagreement(e)
         )
         return
     yield _of_models(
@@ -346,19 +346,19 @@ def _constant(e: Evidence) -> Iterator[Advice]:
 def _simpler_covariance(e: Evidence) -> str:
     if e.chosen_from:
         return (
-            "Of the structures that were compared this one was the best on the validation rows, "
-            f"which the test rows do not confirm: with so little between {joined(e.chosen_from)}, "
-            "train on more rows."
+            "This was the best of the compared structures on the validation rows, but the test "
+            "rows do not confirm that: with so little difference between "
+            f"{joined(e.chosen_from)}, train on more rows."
         )
     return (
         "Use the constant covariance, which is simpler, or constant correlations (--covariance "
-        "auto tries both, of up to 100 targets, on the validation rows; "
+        "auto tries both, for up to 100 targets, on the validation rows; "
         f'{PYTHON}(constant="covariance") or "shape"), or train on more rows.'
     )
 
 
 def _better_scores(e: Evidence) -> str:
-    """Proper scores that contradict the likelihood of the constant covariance, in words."""
+    """Describe the proper scores that contradict the likelihood of the constant covariance."""
     names = {"crps": "CRPS", "energy_score": "energy score"}
     return joined([
         f"{names[score]} ({estimate(gain, error)} sd of y lower)"
@@ -370,11 +370,11 @@ def _better_scores(e: Evidence) -> str:
 def _disagreement(e: Evidence) -> str:
     if e.smallest_eigenvalue < SINGULAR:
         return (
-            "The constant covariance is nearly singular (smallest eigenvalue of its correlations "
-            f"{number(e.smallest_eigenvalue, 1)}), and its likelihood that of one direction. Leave "
-            "out a target that the others determine."
+            "The constant covariance is nearly singular (smallest eigenvalue of its correlations: "
+            f"{number(e.smallest_eigenvalue, 1)}), so that one direction decides its likelihood. "
+            "Leave out a target that the others determine."
         )
-    return "Do not choose by the likelihood alone: samples and intervals of the model are better."
+    return "Do not choose by likelihood alone: the model's samples and intervals are better."
 
 
 def _diagonal(e: Evidence) -> Iterator[Advice]:
@@ -384,7 +384,7 @@ def _diagonal(e: Evidence) -> Iterator[Advice]:
         yield Advice(
             "note",
             "The chosen covariance is diagonal: targets are predicted as independent given the "
-            "inputs. --covariance auto, the default, chooses it where correlations did not help on "
+            "inputs. --covariance auto, the default, chooses it when correlations do not help on "
             "the validation rows.",
             "",
         )
@@ -394,7 +394,7 @@ def _diagonal(e: Evidence) -> Iterator[Advice]:
     if gain > STANDARD_ERRORS * error:
         yield Advice(
             "note" if e.too_few else "good",
-            f"The model beats the diagonal one by {estimate(gain, error)} nats per target: "
+            f"The model beats the diagonal model by {estimate(gain, error)} nats per target: "
             "correlations matter.",
             "",
         )
@@ -419,10 +419,10 @@ def _overfitting(e: Evidence) -> Iterator[Advice]:
             f"From epoch {best + 1} to {end} the training loss fell from "
             f"{number(curve.loss[best])} to {number(curve.at_end(curve.loss))} while the "
             f"validation loss rose from {number(curve.val_loss[best])} to "
-            f"{number(curve.at_end(curve.val_loss))} (ends: medians of the last 5 epochs): "
+            f"{number(curve.at_end(curve.val_loss))} (at the end: medians of the last 5 epochs): "
             "overfitting.",
-            f"keras-mvn keeps the weights of the best epoch, so nothing is lost. To go further: "
-            "more rows, a smaller network or dropout (--hidden 32,32 or --dropout 0.1; "
+            f"keras-mvn keeps the weights of the best epoch, so nothing is lost. To improve "
+            "further: more rows, a smaller network or dropout (--hidden 32,32 or --dropout 0.1; "
             f"{PYTHON}(hidden=(32, 32)) or (dropout=0.1)).",
         )
     elif curve.cut_short:
@@ -444,8 +444,8 @@ def _slices(e: Evidence) -> Iterator[Advice]:
         f"Where {worst.slice.name}, the 90 % region covers {percent(worst.coverage, 1)} of "
         f"{plural(worst.slice.rows, 'row')}, and errors are {number(worst.slice.temperature)} "
         "times as large as predicted.",
-        "Add rows or inputs there; or, in Python, take regions whose coverage holds in each part "
-        "of that input: keras_mvn.calibration.MondrianConformal.",
+        "Add rows or inputs for this part; or, in Python, use regions whose coverage holds in each "
+        "part of that input: keras_mvn.calibration.MondrianConformal.",
     )
 
 
@@ -454,19 +454,19 @@ def _few_rows(e: Evidence) -> Iterator[Advice]:
     if e.too_few:
         yield Advice(
             "note",
-            f"{plural(n, 'test row')} tell{'s' if n == 1 else ''} little: take what follows as "
-            "hints.",
-            "Take a larger table, or repeat the fit with other test rows (--seed 1, --seed 2, …; "
-            "in Python: with other rows held out) and see what stays.",
+            f"{plural(n, 'test row')} tell{'s' if n == 1 else ''} us little: treat what follows "
+            "as hints.",
+            "Use a larger table, or repeat the fit with other test rows (--seed 1, --seed 2, …; "
+            "in Python: with other rows held out) and see which findings persist.",
             first=True,
         )
     elif n < FEW_ROWS:
         error = np.sqrt(LEVEL * (1 - LEVEL) / n)
         yield Advice(
             "note",
-            f"With {plural(n, 'test row')} the coverage of a 90 % region is only known to about "
+            f"With {plural(n, 'test row')} the coverage of a 90 % region is known only to about "
             f"±{100 * STANDARD_ERRORS * error:.0f} points.",
-            "Before choosing between close models, take a larger table, or repeat the fit with "
+            "Before choosing between similar models, use a larger table, or repeat the fit with "
             "other test rows (--seed 1, --seed 2, …; in Python: with other rows held out).",
         )
 

@@ -104,10 +104,7 @@ class ReportData:
         _set(
             self,
             "predictions",
-            {
-                name: normal._of(normal._gaussian, names)
-                for name, normal in self.predictions.items()
-            },
+            {name: normal.with_names(names) for name, normal in self.predictions.items()},
         )
 
     @property

@@ -12,6 +12,7 @@ from keras_mvn._core.checks import as_numpy, probability
 from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions._comparison import aligned
 from keras_mvn.scores._estimates import Estimate, mean_of, skill_of, standard_error
 from keras_mvn.scores._evaluation import Evaluation, Score
 from keras_mvn.scores._measures import SCALED, Evidence, Measure, measures
@@ -95,7 +96,7 @@ inside their target's interval |
     shape = (*rows.batch_shape, rows.event_size)
     others = None
     if reference is not None:
-        normal._with(reference)  # explains what does not fit
+        aligned(normal, reference)  # explains what does not fit
         others = Observations.read(reference, np.broadcast_to(as_numpy(y), shape), missing)
         if others.batch_shape != rows.batch_shape:
             raise ValueError(

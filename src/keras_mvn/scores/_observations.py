@@ -64,9 +64,9 @@ class Observations:
         """
         require_normal(normal)
         values, observed = observed_targets(y, missing, normal.target_names)
-        shape = normal._residual(values).shape  # refuses what does not fit
+        shape = normal.residual(values).shape  # refuses what does not fit
         rows, d = int(np.prod(shape[:-1])), shape[-1]
-        flat = normal._of(normal._gaussian.on_batch(shape[:-1]).flat(), normal.target_names)
+        flat = (normal + np.zeros(shape)).flatten()
         values = np.broadcast_to(values, shape).reshape(rows, d)
         if observed is not None:
             observed = np.broadcast_to(observed, shape).reshape(rows, d)
@@ -76,7 +76,7 @@ class Observations:
     @property
     def gaussian(self) -> Gaussian:
         """The distributions' factors."""
-        return self.normal._gaussian
+        return Gaussian.of(self.normal)
 
     @property
     def event_size(self) -> int:

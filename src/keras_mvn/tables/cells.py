@@ -1,4 +1,4 @@
-"""What the cells of a column mean: numbers, dates, truth values, categories, or nothing."""
+"""Interpretation of the cells of a column: numbers, dates, booleans, categories, or missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MISSING = frozenset(
     {"", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "-nan", "NaT", "?", "-", "."}
     | {"null", "NULL", "Null", "None", "none"}
 )
-"""Cells that hold nothing, besides what the user declares."""
+"""Contents of cells that count as missing, in addition to those that the user declares."""
 
 BOOLEANS = {
     **dict.fromkeys(("true", "t", "yes", "y", "on"), 1.0),
@@ -44,14 +44,14 @@ _DAYS = (
 )
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %H.%M.%S", " %I:%M %p", " %I:%M:%S %p")
 DATE_FORMATS = (ISO, *(day + time for day in _DAYS for time in _TIMES))
-"""Tried in this order; the first that reads every cell is taken."""
+"""Formats of dates, tried in this order; the first that reads every cell is used."""
 
 TIME_FORMATS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%H.%M.%S", "%I:%M %p", "%I:%M:%S %p")
-"""Of a time of day without a date."""
+"""Formats of a time of day without a date."""
 
 
 class Values(NamedTuple):
-    """A column as numbers, NaN where there is nothing; and where a cell could not be read."""
+    """A column as numbers, NaN where missing, and a mask of the cells that could not be read."""
 
     numbers: Array
     unreadable: np.ndarray
@@ -60,11 +60,11 @@ class Values(NamedTuple):
 @final
 @dataclass(frozen=True)
 class Cells:
-    """How cells are read.
+    """Rules for reading cells.
 
     Args:
-        decimal: the decimal point of numbers in text.
-        missing: cells with these contents hold nothing; "-200" also means -200.0.
+        decimal: str, the decimal point of numbers in text.
+        missing: contents of cells that count as missing; "-200" also means -200.0.
 
     """
 
@@ -72,7 +72,7 @@ class Cells:
     missing: tuple[str, ...] = ()
 
     def texts(self, column: Any) -> Any:
-        """Trimmed text, null where there is nothing: a `pyarrow` array of strings."""
+        """Return the trimmed text of the cells, null where missing, as `pyarrow` strings."""
         arrow, compute = _arrow()
         kind = column.type
         if arrow.types.is_dictionary(kind):
@@ -86,12 +86,12 @@ class Cells:
         return compute.if_else(compute.is_in(trimmed, nothing), None, trimmed)
 
     def categories(self, column: Any) -> Any:
-        """As `texts`; a code is the same one whether it is written 2 or 2.0."""
+        """Return the text of the cells as in `texts`, with codes such as 2.0 written as 2."""
         compute = _arrow()[1]
         return compute.replace_substring_regex(self.texts(column), r"^([+-]?\d+)\.0+$", r"\1")
 
     def numbers(self, column: Any) -> Values:
-        """Of numbers, and of text that is numbers."""
+        """Return the numbers of a numeric column, or of a text column that holds numbers."""
         arrow, _ = _arrow()
         if is_number(column.type):
             numbers = np.array(column.cast(arrow.float64(), safe=False).to_numpy(False))
@@ -99,12 +99,12 @@ class Cells:
         return self.parsed(self.texts(column)) if is_text(column.type) else _unreadable(column)
 
     def _declared(self, numbers: Array) -> Array:
-        """NaN for the numbers declared missing."""
+        """Replace numbers declared missing with NaN."""
         declared = [float(text) for text in self.missing if _float(text) is not None]
         return np.where(np.isin(numbers, declared), np.nan, numbers) if declared else numbers
 
     def parsed(self, texts: Any) -> Values:
-        """Numbers of what `texts` returned."""
+        """Parse numbers from the result of `texts`."""
         values = self._parsed_at_once(texts)
         return Values(self._declared(values.numbers), values.unreadable)
 
@@ -112,7 +112,7 @@ class Cells:
         arrow, compute = _arrow()
         pointed = texts
         if self.decimal != ".":
-            if compute.any(compute.match_substring(texts, ".")).as_py():  # thousands? or a point?
+            if compute.any(compute.match_substring(texts, ".")).as_py():  # thousands or decimal?
                 return _each(texts, self._pointless)
             pointed = compute.replace_substring(texts, self.decimal, ".")
         try:
@@ -125,7 +125,7 @@ class Cells:
         return None if "." in text else _float(text.replace(self.decimal, "."))
 
     def truths(self, column: Any) -> Values:
-        """1 and 0 of true and false, yes and no."""
+        """Return 1 for true or yes, and 0 for false or no."""
         arrow, _ = _arrow()
         if arrow.types.is_boolean(column.type):
             return self.numbers(column)
@@ -134,7 +134,7 @@ class Cells:
         return _each(self.texts(column), lambda text: BOOLEANS.get(text.casefold()))
 
     def instants(self, column: Any, form: str | None) -> Values:
-        """Seconds since 1970 of dates, in UTC; `form` is that of text."""
+        """Return dates as seconds since 1970, in UTC; `form` is the format of dates in text."""
         arrow, _ = _arrow()
         kind = column.type
         if arrow.types.is_date(kind) or arrow.types.is_timestamp(kind):
@@ -146,7 +146,7 @@ class Cells:
         return _all(self.texts(column), lambda texts: _seconds(texts, form))
 
     def times_of_day(self, column: Any, form: str | None) -> Values:
-        """Seconds since midnight."""
+        """Return times of day as seconds since midnight; `form` is the format of times in text."""
         arrow, _ = _arrow()
         if arrow.types.is_time(column.type):
             ticks = column.cast(arrow.time64("us"), safe=False).cast(arrow.int64())
@@ -163,7 +163,7 @@ def _arrow() -> tuple[Any, Any]:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether cells of this `pyarrow` type are text, or read as such: codes of categories."""
+    """Whether cells of this `pyarrow` type are text, or category codes that are read as text."""
     types = _arrow()[0].types
     if is_coded(kind):
         return True
@@ -173,17 +173,17 @@ def is_text(kind: Any) -> bool:
 
 
 def is_coded(kind: Any) -> bool:
-    """Whether they are numbers that the file calls categories."""
+    """Whether cells of this `pyarrow` type are numbers that the file declares to be categories."""
     return bool(_arrow()[0].types.is_dictionary(kind) and is_number(kind.value_type))
 
 
 def is_decimal_comma(text: str) -> bool:
-    """Whether this is a number, if a comma is its decimal point."""
+    """Whether `text` is a number if a comma is taken as its decimal point."""
     return re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", text.strip()) is not None
 
 
 def is_number(kind: Any) -> bool:
-    """Whether they are numbers, truth values among them."""
+    """Whether cells of this `pyarrow` type are numbers, including booleans."""
     types = _arrow()[0].types
     return bool(
         types.is_integer(kind)
@@ -194,13 +194,13 @@ def is_number(kind: Any) -> bool:
 
 
 def is_temporal(kind: Any) -> bool:
-    """Whether they are dates or times of day."""
+    """Whether cells of this `pyarrow` type are dates or times of day."""
     types = _arrow()[0].types
     return bool(types.is_date(kind) or types.is_timestamp(kind) or types.is_time(kind))
 
 
 def _whole_if_whole(column: Any) -> Any:
-    """Codes of categories that were made floats by gaps: 3, not 3.0."""
+    """Restore category codes that became floats because of missing values: 3, not 3.0."""
     arrow, compute = _arrow()
     cleaned = compute.if_else(compute.is_nan(column), None, column)
     whole = compute.all(compute.equal(cleaned, compute.round(cleaned))).as_py()
@@ -209,13 +209,13 @@ def _whole_if_whole(column: Any) -> Any:
 
 
 def _unreadable(column: Any) -> Values:
-    """A column of another type altogether: whatever is there is unreadable."""
+    """The values of a column of an unsupported type: every cell that is present is unreadable."""
     present = column.is_valid().to_numpy(zero_copy_only=False)
     return Values(np.full(len(column), np.nan), present)
 
 
 def _each(texts: Any, read: Callable[[str], float | None]) -> Values:
-    """Cell by cell, every different cell once."""
+    """Apply `read` cell by cell, once for each distinct cell."""
 
     def many(different: list[str]) -> Array:
         found = [read(text) for text in different]
@@ -225,7 +225,7 @@ def _each(texts: Any, read: Callable[[str], float | None]) -> Values:
 
 
 def _all(texts: Any, read: Callable[[list[str]], Array]) -> Values:
-    """Every different cell once; NaN of `read` is unreadable."""
+    """Apply `read` to the distinct cells; NaN in its result marks a cell as unreadable."""
     coded = texts.dictionary_encode()
     different = coded.dictionary.to_pylist()
     numbers = np.append(read(different) if different else np.zeros(0), np.nan)
@@ -236,7 +236,7 @@ def _all(texts: Any, read: Callable[[list[str]], Array]) -> Values:
 
 
 def _float(text: str) -> float | None:
-    """A number; None for text, and for what only Python takes for a number (1_000, nan)."""
+    """Parse a number; None for other text, and for what only Python accepts (1_000, nan)."""
     try:
         number = float(text)
     except ValueError:

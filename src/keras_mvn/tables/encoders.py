@@ -1,4 +1,4 @@
-"""From a column's cells to numbers for a network: frozen, and complete in their configuration."""
+"""Encoders from a column's cells to network inputs: frozen, and defined by their configuration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 DAY = 86400.0
 
 RARE = 0.005
-"""Share of training rows below which a category is rare, within the next two limits of rows."""
+"""Share of training rows below which a category is rare, within the row limits below."""
 
 RARE_AT_LEAST, RARE_AT_MOST = 2, 10
 
@@ -38,33 +38,33 @@ MOST_LEVELS = 50
 
 @dataclass(frozen=True)
 class Encoder(abc.ABC):
-    """How one column becomes columns of numbers, with what to put in place of nothing."""
+    """Encoder of one column as columns of numbers, with missing values imputed."""
 
     column: str
     indicator: bool
-    """Whether a column says where there was nothing."""
+    """Whether an additional column marks missing values."""
 
     @property
     @abc.abstractmethod
     def value_names(self) -> list[str]:
-        """Of the columns it becomes, the indicator apart."""
+        """Names of the encoded columns, without the indicator."""
 
     @property
     @final
     def names(self) -> list[str]:
-        """Of the columns it becomes."""
+        """Names of the encoded columns, including the indicator."""
         return [*self.value_names, *([f"{self.column} missing"] if self.indicator else [])]
 
     @abc.abstractmethod
     def _encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
-        """Values (n, m) with replacements, and where there was nothing."""
+        """Return the imputed values (n, m), and a mask of the missing ones (n,)."""
 
     @final
     def encode(self, column: Any, cells: Cells) -> Array:
-        """(n, len(names)), finite.
+        """Encode a column as finite numbers (n, len(names)).
 
         Raises:
-            TableError: cells of another kind than those it was made for.
+            TableError: the cells are of a different kind than in training.
 
         """
         values, missing = self._encode(column, cells)
@@ -72,22 +72,22 @@ class Encoder(abc.ABC):
         return np.concatenate(columns, axis=1).astype(np.float64)
 
     def shown(self, column: Any, cells: Cells) -> np.ndarray:
-        """The cells for a reader, as text; "" where there is nothing."""
+        """Return the cells for display, as text; "" where missing."""
         return np.array(cells.texts(column).fill_null("").to_pylist(), dtype=str)
 
     def unknown(self, column: Any, cells: Cells) -> list[str]:
-        """Different cells that were in no training row, where that matters."""
+        """Return the distinct cells that were in no training row, if that affects the encoding."""
         return []
 
     @final
     def get_config(self) -> dict[str, Any]:
-        """In what JSON knows."""
+        """Return the configuration as JSON-serializable values."""
         return {"encoder": type(self).__name__, **asdict(self)}
 
     @classmethod
     @abc.abstractmethod
     def fit(cls, decision: Decision, column: Any, cells: Cells, indicator: bool) -> Self | None:
-        """From training rows; None if these say nothing (always the same)."""
+        """Fit to training rows; return None if they carry no information (always the same)."""
 
     @final
     def _checked(self, values: Values, column: Any, what: str) -> Array:
@@ -96,8 +96,8 @@ class Encoder(abc.ABC):
         if bad.any():
             row = int(np.argmax(bad))
             raise TableError(
-                f"column {self.column!r} must hold {what}, as in training; "
-                f"{str(column[row].as_py())[:40]!r} is none."
+                f"column {self.column!r} must hold {what}, as in training; found "
+                f"{str(column[row].as_py())[:40]!r}."
             )
         return numbers
 
@@ -105,7 +105,7 @@ class Encoder(abc.ABC):
 @final
 @dataclass(frozen=True)
 class NumberEncoder(Encoder):
-    """(x − center)/scale; the median where there is nothing."""
+    """Encoder of numbers as (x − center)/scale, with the median for missing values."""
 
     center: float
     scale: float
@@ -113,7 +113,7 @@ class NumberEncoder(Encoder):
 
     @property
     def value_names(self) -> list[str]:
-        """The column itself, unless it says no more than that it is there."""
+        """The name of the column, or nothing if only its indicator varies."""
         return [self.column] if self.scale else []
 
     def _encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
@@ -124,12 +124,12 @@ class NumberEncoder(Encoder):
         return values, missing
 
     def shown(self, column: Any, cells: Cells) -> np.ndarray:
-        """Numbers."""
+        """Return the numbers, NaN where missing."""
         return cells.numbers(column).numbers
 
     @classmethod
     def fit(cls, decision: Decision, column: Any, cells: Cells, indicator: bool) -> Self | None:
-        """Median, mean and standard deviation."""
+        """Fit the median, mean and standard deviation."""
         numbers = cells.numbers(column).numbers
         seen = numbers[np.isfinite(numbers)]
         if not len(seen):
@@ -146,13 +146,13 @@ class NumberEncoder(Encoder):
 @final
 @dataclass(frozen=True)
 class BooleanEncoder(Encoder):
-    """1 and 0; the more frequent where there is nothing."""
+    """Encoder of booleans as 1 and 0, with the more frequent one for missing values."""
 
     fill: float
 
     @property
     def value_names(self) -> list[str]:
-        """The column itself."""
+        """The name of the column."""
         return [self.column]
 
     def _encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
@@ -162,7 +162,7 @@ class BooleanEncoder(Encoder):
 
     @classmethod
     def fit(cls, decision: Decision, column: Any, cells: Cells, indicator: bool) -> Self | None:
-        """The more frequent."""
+        """Find the more frequent value."""
         numbers = cells.truths(column).numbers
         seen = numbers[np.isfinite(numbers)]
         if not len(seen) or (np.ptp(seen) == 0 and not indicator):
@@ -173,9 +173,9 @@ class BooleanEncoder(Encoder):
 @final
 @dataclass(frozen=True)
 class CategoryEncoder(Encoder):
-    """One column per frequent category, and one for all others if there were any.
+    """One-hot encoder with a column per frequent category, and one for any other categories.
 
-    Without the latter an unknown category is none of those known: zeros.
+    If there were no others in training, an unknown category is encoded as zeros.
     """
 
     levels: tuple[str, ...]
@@ -184,7 +184,7 @@ class CategoryEncoder(Encoder):
 
     @property
     def value_names(self) -> list[str]:
-        """column=category."""
+        """Names of the form column=category."""
         others = [f"{self.column}=(other)"] if self.other else []
         return [*(f"{self.column}={level}" for level in self.levels), *others]
 
@@ -199,13 +199,13 @@ class CategoryEncoder(Encoder):
         return hot[:, : len(self.value_names)], missing
 
     def unknown(self, column: Any, cells: Cells) -> list[str]:
-        """Categories in these cells that were in no training row, or too rare there."""
+        """Return the categories that were in no training row, or too rare there."""
         known = {*self.levels, None}
         return [text for text in cells.categories(column).unique().to_pylist() if text not in known]
 
     @classmethod
     def fit(cls, decision: Decision, column: Any, cells: Cells, indicator: bool) -> Self | None:
-        """The frequent categories, in order of frequency."""
+        """Find the frequent categories, in order of frequency."""
         compute = require("pyarrow.compute", "reading a table")
         texts = cells.categories(column).drop_null()
         counts = {e["values"]: e["counts"] for e in compute.value_counts(texts).to_pylist()}
@@ -222,10 +222,10 @@ class CategoryEncoder(Encoder):
 @final
 @dataclass(frozen=True)
 class DateEncoder(Encoder):
-    """Year, time elapsed, and as sine and cosine month, day of the week and hour: what varies.
+    """Encoder of dates as year, elapsed time, and sine and cosine of month, weekday and hour.
 
-    Time elapsed is held at the first and last of the training rows: a network has learnt nothing
-    about what lies beyond.
+    Only the parts that vary are used. Elapsed time is clipped to the range of the training rows,
+    since the network has learned nothing about dates beyond it.
     """
 
     form: str | None
@@ -236,7 +236,7 @@ class DateEncoder(Encoder):
 
     @property
     def value_names(self) -> list[str]:
-        """Of its parts."""
+        """Names of the columns of its parts."""
         return [f"{self.column} {name}" for part in self.parts for name in _part_names(part)]
 
     def _encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
@@ -248,7 +248,7 @@ class DateEncoder(Encoder):
 
     @classmethod
     def fit(cls, decision: Decision, column: Any, cells: Cells, indicator: bool) -> Self | None:
-        """The parts that differ between rows."""
+        """Find the parts that differ between rows."""
         seconds = cells.instants(column, decision.form).numbers
         seen = seconds[np.isfinite(seconds)]
         if not len(seen):
@@ -263,14 +263,14 @@ class DateEncoder(Encoder):
 @final
 @dataclass(frozen=True)
 class TimeOfDayEncoder(Encoder):
-    """Sine and cosine of the time of day, with a period of 24 hours."""
+    """Encoder of times of day as sine and cosine with a period of 24 hours."""
 
     form: str | None
     fill: float
 
     @property
     def value_names(self) -> list[str]:
-        """Sine and cosine."""
+        """Names of the sine and cosine columns."""
         return [f"{self.column} {name}" for name in _part_names("hour")]
 
     def _encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
@@ -280,7 +280,7 @@ class TimeOfDayEncoder(Encoder):
 
     @classmethod
     def fit(cls, decision: Decision, column: Any, cells: Cells, indicator: bool) -> Self | None:
-        """The median."""
+        """Find the median, which replaces missing values."""
         seconds = cells.times_of_day(column, decision.form).numbers
         seen = seconds[np.isfinite(seconds)]
         if not len(seen) or (np.ptp(seen) == 0 and not indicator):
@@ -297,13 +297,13 @@ ENCODERS: dict[str, type[Encoder]] = {
     "date": DateEncoder,
     "time of day": TimeOfDayEncoder,
 }
-"""Kind of a column → its encoder."""
+"""Kind of column → class of its encoder."""
 
 _BY_NAME = {cls.__name__: cls for cls in ENCODERS.values()}
 
 
 def encoder_of(config: dict[str, Any]) -> Encoder:
-    """The encoder of this configuration."""
+    """Create the encoder from its configuration."""
     arguments = dict(config)
     cls: Any = _BY_NAME[arguments.pop("encoder")]
     encoder: Encoder = cls(
@@ -321,14 +321,14 @@ def _part_names(part: str) -> list[str]:
 
 
 def _calendar(part: str, seconds: Array) -> Array:
-    """The part of a date as a number: what it is called, or for `elapsed` the date itself."""
+    """The part of each date as a number; for "elapsed", the date itself in seconds."""
     if part == "elapsed":
         return seconds
     if part == "hour":
         return np.asarray(seconds % DAY)
     days = np.floor(seconds / DAY).astype(np.int64).astype("datetime64[D]")
     if part == "weekday":
-        return np.asarray((days.astype(np.int64) + 3) % 7, dtype=np.float64)  # 1970 began Thursday
+        return np.asarray((days.astype(np.int64) + 3) % 7, dtype=np.float64)  # 1970-01-01: Thursday
     if part == "month":
         return np.asarray(days.astype("datetime64[M]").astype(np.int64) % 12, dtype=np.float64)
     return np.asarray(days.astype("datetime64[Y]").astype(np.int64) + 1970, dtype=np.float64)

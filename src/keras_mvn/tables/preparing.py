@@ -1,6 +1,7 @@
-"""From a file to arrays on disk: one pass finds out what it holds, a second one writes it.
+"""Conversion of a table to arrays on disk: the first pass inspects it, the second one writes them.
 
-Neither holds more than a batch of rows and a sample of 20 000: a table may be larger than memory.
+Neither pass holds more than a batch of rows and a sample of 20,000 rows, so that a table may be
+larger than memory.
 """
 
 from __future__ import annotations
@@ -35,29 +36,29 @@ __all__ = [
 ]
 
 MOST_COLUMNS = 2000
-"""Inputs and targets together. A network of dense layers has no use for more without a choice."""
+"""Maximum number of inputs and targets together; a dense network needs a selection of more."""
 
 LARGEST_TARGET = 1e30
-"""Beyond it differences of float32 numbers, and with them scales, would not be finite for long."""
+"""Largest absolute target; beyond it, float32 differences, and thus scales, would soon overflow."""
 
 FEWEST_ROWS = 20
-"""With a target observed: below, no part of a split says anything."""
+"""Minimum number of rows with an observed target; with fewer, no part of a split is useful."""
 
 Notify = Callable[[int], None]
-"""Called with the number of rows read so far."""
+"""Callback that receives the number of rows read so far."""
 
 
 @final
 @dataclass(frozen=True)
 class Question:
-    """What is to be predicted from what."""
+    """Which columns to predict from which others, and how."""
 
     targets: tuple[str, ...]
     features: tuple[str, ...] | None = None
-    """None: every column that is not a target, nor dropped, nor a group."""
+    """Names of input columns; None: every column that is not a target, dropped, or the group."""
     drop: tuple[str, ...] = ()
     kinds: Mapping[str, str] = field(default_factory=dict)
-    """Column → what it is, where that is known better."""
+    """Column → its kind, for columns whose kind is not to be inferred."""
     group: str | None = None
     time: str | None = None
     calibrated: bool = True
@@ -67,38 +68,38 @@ class Question:
 @final
 @dataclass(frozen=True)
 class Survey:
-    """What a pass over all rows found."""
+    """Results of a pass over all rows."""
 
     rows: int
     profiles: dict[str, Profile]
     sample: RowSample
     usable: np.ndarray
-    """Numbers of the rows with a target observed."""
+    """Row numbers of the rows with an observed target."""
     order: np.ndarray | None
-    """Of these rows, the group's code or the time."""
+    """Group codes or times of these rows; None for a random split."""
     ungrouped: int = 0
-    """How many of them have no group."""
+    """Number of these rows that have no group."""
 
 
 @final
 @dataclass(frozen=True)
 class Plan:
-    """How the table is going to be used."""
+    """How a table will be used."""
 
     preprocessing: Preprocessing
     decisions: tuple[Decision, ...]
     rows: np.ndarray
-    """Numbers of the rows used, in the order of the file."""
+    """Row numbers of the rows used, in the order of the file."""
     split: Split
     """Positions in `rows`."""
     notes: tuple[str, ...]
 
 
 def inputs_of(table: Table, question: Question) -> list[str]:
-    """The columns that may be inputs, as the question has it.
+    """Return the names of the columns that may be inputs, according to the question.
 
     Raises:
-        TableError: unknown columns, none left, too many, or a column asked for twice.
+        TableError: columns are unknown, too many, or named in conflicting ways, or none is left.
 
     """
     for option, names in (
@@ -120,7 +121,7 @@ def inputs_of(table: Table, question: Question) -> list[str]:
         raise TableError(f"--features: {listed(both)} is a target too.")
     typed = [name for name in question.kinds if name in targets]
     if typed:
-        raise TableError(f"--as: {listed(typed)} is a target, and targets are numbers.")
+        raise TableError(f"--as: {listed(typed)} is a target, and targets are always numbers.")
     contradicted = [name for name in question.features or () if name in question.drop]
     if contradicted:
         raise TableError(f"--features: {listed(contradicted)} is in --drop too.")
@@ -131,18 +132,17 @@ def inputs_of(table: Table, question: Question) -> list[str]:
         raise TableError(f"{table.path} has no column left to predict {listed(targets)} from.")
     if len(inputs) + len(targets) > MOST_COLUMNS:
         raise TableError(
-            f"{table.path} has {len(inputs)} columns beside the targets; up to "
-            f"{MOST_COLUMNS - len(targets)} are taken. Choose with --features or --drop."
+            f"{table.path} has {len(inputs)} columns besides the targets; up to "
+            f"{MOST_COLUMNS - len(targets)} are supported. Choose with --features or --drop."
         )
     return inputs
 
 
 def survey(table: Table, question: Question, cells: Cells, notify: Notify) -> Survey:
-    """The first pass: what every column holds, a sample of rows, and which rows have targets.
+    """Make the first pass: profile all columns, sample rows, and find the rows with targets.
 
     Raises:
-        TableError: a table that cannot be read, or with too little in it; targets that are no
-            numbers.
+        TableError: the table cannot be read or holds too little data, or targets are not numbers.
 
     """
     arrow = require("pyarrow", "reading a table")
@@ -167,7 +167,7 @@ def survey(table: Table, question: Question, cells: Cells, notify: Notify) -> Su
         rows += batch.num_rows
         notify(rows)
     if rows == 0:
-        raise TableError(f"{table.path} has names of columns, and no rows.")
+        raise TableError(f"{table.path} has column names but no rows.")
     for name in question.targets:
         _check_target(profiles[name])
     found = np.concatenate(usable)
@@ -188,10 +188,10 @@ def survey(table: Table, question: Question, cells: Cells, notify: Notify) -> Su
 
 
 def plan(table: Table, question: Question, cells: Cells, surveyed: Survey) -> Plan:
-    """What becomes of columns and rows.
+    """Decide how columns and rows are used.
 
     Raises:
-        TableError: inputs of two minds, a split that cannot be made, or nothing left.
+        TableError: an input is ambiguous, the rows cannot be split, or no input is left.
 
     """
     inputs = inputs_of(table, question)
@@ -210,17 +210,17 @@ def plan(table: Table, question: Question, cells: Cells, surveyed: Survey) -> Pl
 def write_arrays(
     table: Table, planned: Plan, folder: Path, keep: np.ndarray, notify: Notify
 ) -> Any:
-    """The second pass: `X.npy` (float32) and `y.npy` (float64) of the rows used.
+    """Make the second pass: write `X.npy` (float32) and `y.npy` (float64) for the rows used.
 
     Args:
-        table: the file.
-        planned: what to write.
-        folder: where.
-        keep: numbers of rows whose cells are returned as they are, ascending.
-        notify: hears of progress.
+        table: the table to read.
+        planned: the plan that determines what is written.
+        folder: the folder to write to.
+        keep: row numbers, ascending, of the rows whose cells are returned unchanged.
+        notify: receives progress updates.
 
     Returns:
-        A `pyarrow.Table` of the rows kept: the input columns as they are in the file.
+        A `pyarrow.Table` of the rows kept, with the input columns as they are in the file.
 
     """
     arrow = require("pyarrow", "reading a table")
@@ -248,13 +248,13 @@ def write_arrays(
 
 
 def _between(rows: np.ndarray, first: int, last: int) -> np.ndarray:
-    """Of ascending numbers those from first to before last, counted from first."""
+    """The ascending row numbers from `first` up to, but excluding, `last`, relative to `first`."""
     low, high = np.searchsorted(rows, (first, last))
     return np.asarray(rows[low:high] - first)
 
 
 def _npy(path: Path, shape: tuple[int, int], dtype: Any) -> IO[bytes]:
-    """A `.npy` file, to be written row by row: what is written is nobody's memory any more."""
+    """Open a `.npy` file to be written row by row, so that rows need not stay in memory."""
     file = path.open("wb")
     header = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
@@ -270,7 +270,7 @@ def _key_columns(question: Question) -> list[str]:
 
 
 class _Groups:
-    """Codes of the groups of the rows used, in the order in which they first occur."""
+    """Group codes of the rows used, numbered in the order of their first occurrence."""
 
     def __init__(self, name: str | None, cells: Cells) -> None:
         self._name, self._cells = name, cells
@@ -279,7 +279,7 @@ class _Groups:
         self.without = 0
 
     def update(self, batch: Any) -> None:
-        """Take rows that have targets."""
+        """Add rows that have targets."""
         if self._name is None:
             return
         coded = self._cells.categories(batch.column(self._name)).dictionary_encode("encode")
@@ -291,14 +291,14 @@ class _Groups:
         self.without += int(np.count_nonzero(found == self._codes.get(None, -1)))
 
     def found(self) -> np.ndarray | None:
-        """(rows used,) codes."""
+        """Return the codes, (rows used,), or None if there are no groups."""
         return None if self._name is None else np.concatenate(self._of_rows)
 
 
 def _times(
     table: Table, profile: Profile, kind: str | None, cells: Cells, usable: np.ndarray
 ) -> Array:
-    """Of the rows used, as numbers: what the column is, only a whole pass has told."""
+    """Return the times of the rows used as numbers; the first pass has determined their kind."""
     arrow = require("pyarrow", "reading a table")
     decision = decide(profile, kind)
     readers: dict[str, Callable[[Any], Values]] = {
@@ -317,12 +317,12 @@ def _times(
 
 
 def _check_target(profile: Profile) -> None:
-    """A target is numbers; which of its rows are missing does not matter, all of them do."""
+    """Check that a target holds usable numbers; values may be missing, but not in every row."""
     name, number = profile.name, profile.number
     if profile.rows and profile.present == 0:
         raise TableError(f"the target {name!r} is missing in every row.")
     if profile.type_name == "bool" or number is None:
-        raise TableError(f"the target {name!r} is of type {profile.type_name}, not numbers.")
+        raise TableError(f"the target {name!r} is of type {profile.type_name}, not a number.")
     if number.unreadable:
         text, row = number.example or ("?", 0)
         raise TableError(
@@ -332,25 +332,25 @@ def _check_target(profile: Profile) -> None:
     if number.infinite is not None:
         raise TableError(
             f"the target {name!r} holds an infinite number in row {number.infinite + 1}; if that "
-            "means missing: --missing-value inf --missing-value -inf"
+            "means missing, use --missing-value inf --missing-value -inf"
         )
     far = max(number.high, -number.low)
     if far > LARGEST_TARGET:
         value = number.high if number.high == far else number.low
         raise TableError(
             f"the target {name!r} holds {value:g}, beyond what a network can be trained on "
-            f"(±{LARGEST_TARGET:g}): give it in another unit, or if that means missing: "
+            f"(±{LARGEST_TARGET:g}); change its unit or, if that means missing, use "
             f"--missing-value {value:g}"
         )
 
 
 def _way_out(text: str, readable: int) -> str:
-    """Of a target with this text in a cell, and so many numbers in others."""
+    """Return advice on a target with `text` in a cell and numbers in `readable` others."""
     if is_decimal_comma(text):
-        return "If its decimal point is a comma: --decimal ,"
+        return "If its decimal point is a comma, use --decimal ,"
     if not readable:
-        return "It is text; --targets are columns of numbers."
-    return f"If that means missing: --missing-value {text[:40]!r}"
+        return "It is text; --targets must be columns of numbers."
+    return f"If that means missing, use --missing-value {text[:40]!r}"
 
 
 def _check_target_varies(profile: Profile) -> None:
@@ -384,19 +384,19 @@ def _notes(question: Question, surveyed: Survey, told: Iterable[Decision]) -> li
             )
     if surveyed.ungrouped:
         notes.append(
-            f"group {question.group}: {surveyed.ungrouped} rows have none, and count as one group"
+            f"group {question.group}: {surveyed.ungrouped} rows have none and count as one group"
         )
     dates = [d.column for d in told if d.kind == "date"]
     if dates and question.time is None and question.group is None:
         notes.append(
-            f"{dates[0]} is a date, and rows are split at random: to judge predictions of the "
+            f"{dates[0]} is a date, but rows are split at random; to evaluate predictions of the "
             f"future, use --time {shlex.quote(dates[0])}"
         )
     return notes
 
 
 def columns_named(text: str | None, columns: Sequence[str]) -> tuple[str, ...]:
-    """Names out of `a,b,c`, also of columns that have commas in their names."""
+    """Split `a,b,c` into names, unless the whole text is the name of a column."""
     if not text:
         return ()
     if text in columns:

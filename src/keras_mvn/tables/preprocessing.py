@@ -1,4 +1,4 @@
-"""From the columns of a table to the inputs and targets of a network, the same way ever after."""
+"""Reproducible conversion of the columns of a table to the inputs and targets of a network."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from keras_mvn.tables.reading import Table
 __all__ = ["Preprocessing", "fit_preprocessing", "share_of"]
 
 FORMAT = 1
-"""Version of the file that `save` writes."""
+"""Version of the file format that `save` writes."""
 
 
 @final
 @dataclass(frozen=True)
 class Preprocessing:
-    """Everything that turns a new table into what the network was trained on.
+    """Conversion of new tables to the arrays that the network was trained on.
 
     Args:
-        encoders: of the columns that are inputs, in order.
-        targets: columns that are predicted.
-        cells: how cells are read.
+        encoders: encoders of the input columns, in order.
+        targets: names of the columns to predict.
+        cells: rules for reading cells.
 
     """
 
@@ -41,19 +41,19 @@ class Preprocessing:
 
     @property
     def columns(self) -> list[str]:
-        """That a table must have for a prediction."""
+        """Names of the columns that a table must have for prediction."""
         return [encoder.column for encoder in self.encoders]
 
     @property
     def names(self) -> list[str]:
-        """Of the network's inputs."""
+        """Names of the network's inputs."""
         return [name for encoder in self.encoders for name in encoder.names]
 
     def check(self, table: Table, targets: bool = False) -> None:
-        """Refuse a table that lacks columns, naming them.
+        """Check that a table has the required columns.
 
         Raises:
-            TableError: columns are missing.
+            TableError: columns are missing; the message names them.
 
         """
         wanted = [*self.columns, *(self.targets if targets else ())]
@@ -62,15 +62,16 @@ class Preprocessing:
             many = len(absent) > 1
             raise TableError(
                 f"{table.path} does not fit the model: the column{'s' if many else ''} "
-                f"{listed(absent)} {'are' if many else 'is'} missing. It has "
-                f"{listed(table.columns)}."
+                f"{listed(absent)} {'are' if many else 'is'} missing. Its columns "
+                f"are {listed(table.columns)}."
             )
 
     def inputs(self, batch: Any) -> np.ndarray:
-        """(n, len(names)) float32 of a `pyarrow` batch or table with `columns`.
+        """Return the inputs (n, len(names)), float32, of a `pyarrow` batch or table.
 
         Raises:
-            TableError: cells of another kind than in training, or numbers too far from those.
+            TableError: cells are of a different kind than in training, or numbers are too far from
+                those in training.
 
         """
         parts = [self._encoded(batch, encoder) for encoder in self.encoders]
@@ -84,31 +85,31 @@ class Preprocessing:
             row = int(np.argmin(np.isfinite(values).all(axis=1)))
             raise TableError(
                 f"column {encoder.column!r} holds {str(column[row].as_py())[:40]}: too far from "
-                "the training rows for a prediction."
+                "the training rows for prediction."
             )
         return values
 
     def observed(self, batch: Any, targets: Sequence[str] | None = None) -> Array:
-        """The targets (n, d) float64, NaN where nothing was observed.
+        """Return the targets (n, d), float64, NaN where they were not observed.
 
         Raises:
-            TableError: a target that is not a finite number.
+            TableError: a target is not a finite number.
 
         """
         names = self.targets if targets is None else targets
         return np.stack([_numbers(batch, name, self.cells) for name in names], axis=1)
 
     def shown(self, batch: Any) -> dict[str, np.ndarray]:
-        """The input columns for a reader: numbers as they are, everything else as text."""
+        """Return the input columns for display: numbers as they are, everything else as text."""
         return {e.column: e.shown(_chunk(batch, e.column), self.cells) for e in self.encoders}
 
     def unknown_categories(self, batch: Any) -> dict[str, list[str]]:
-        """Column → categories in it that were not in the training rows."""
+        """Return a mapping from columns to their categories that were not in the training rows."""
         found = {e.column: e.unknown(_chunk(batch, e.column), self.cells) for e in self.encoders}
         return {column: texts for column, texts in found.items() if texts}
 
     def save(self, path: Path) -> None:
-        """Write JSON."""
+        """Write the configuration as JSON."""
         config = {
             "format": FORMAT,
             "targets": list(self.targets),
@@ -120,10 +121,10 @@ class Preprocessing:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """What `save` wrote.
+        """Load a file that `save` wrote.
 
         Raises:
-            TableError: a file of a newer version.
+            TableError: the file is of a newer version.
 
         """
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -143,9 +144,9 @@ def fit_preprocessing(
     targets: Sequence[str],
     cells: Cells,
 ) -> tuple[Preprocessing, list[Decision]]:
-    """Encoders from (a sample of) the training rows, and what became of every column.
+    """Fit encoders to (a sample of) the training rows; also return the final decisions.
 
-    A column that is always the same in the training rows is dropped, as the decisions returned say.
+    A column that is constant in the training rows is dropped, which the returned decisions reflect.
 
     Raises:
         TableError: no input is left.
@@ -174,24 +175,24 @@ def fit_preprocessing(
 
 
 def _told(decision: Decision, encoder: Encoder, gaps: int, rows: int) -> Decision:
-    """With what became of it: inputs, and gaps."""
+    """Add the number of inputs and the treatment of missing values to a decision."""
     count = len(encoder.value_names)
     why = decision.why
     if decision.kind not in ("number", "boolean"):
         why += f" → {count} inputs"
     if gaps:
-        why += f"; {share_of(gaps, rows)} missing: imputed, and an indicator"
+        why += f"; {share_of(gaps, rows)} missing: imputed, with an indicator"
     return Decision(decision.column, decision.kind, why, decision.form)
 
 
 def share_of(count: int, rows: int) -> str:
-    """In per cent, or as a count where that would be nothing."""
+    """Format a share in percent, or as a count if it is below 1 %."""
     share = 100 * count / rows
     return f"{share:.0f} %" if share >= 1 else f"{count} of {rows}"
 
 
 def _chunk(batch: Any, name: str) -> Any:
-    """One `pyarrow` array, also of a table's column of several."""
+    """Return a column as one `pyarrow` array, even if it has several chunks."""
     column = batch.column(name)
     if hasattr(column, "combine_chunks"):
         column = column.combine_chunks()
@@ -206,7 +207,7 @@ def _numbers(batch: Any, name: str, cells: Cells) -> Array:
     if unreadable.any() or np.isinf(numbers).any():
         row = int(np.argmax(unreadable | np.isinf(numbers)))
         raise TableError(
-            f"the target {name!r} must hold finite numbers; {str(column[row].as_py())[:40]!r} is "
-            "none."
+            f"the target {name!r} must hold finite numbers; found "
+            f"{str(column[row].as_py())[:40]!r}."
         )
     return numbers

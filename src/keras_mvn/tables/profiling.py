@@ -1,4 +1,4 @@
-"""What each column holds, found in one pass over all of its cells."""
+"""Profiles of columns from one pass over all of their cells, and what follows from them."""
 
 from __future__ import annotations
 
@@ -28,50 +28,50 @@ from keras_mvn.tables.errors import TableError, listed
 __all__ = ["KINDS", "Candidate", "Decision", "Profile", "decide", "profiles_of"]
 
 MANY = 10_000
-"""Different texts that are remembered; more are text or identifiers."""
+"""Maximum number of distinct texts stored; a column with more is text or an identifier."""
 
 CATEGORIES = 50
-"""With so few different texts a column is one of categories, however few rows there are."""
+"""Number of distinct texts up to which a column is categorical, however few rows there are."""
 
 CATEGORY_SHARE = 0.05
-"""With more of them, they must be fewer than this share of the rows."""
+"""Share of the rows up to which a larger number of distinct texts is still categorical."""
 
 MOST_CATEGORIES = 1000
 
 PROBED = 50
-"""Cells that decide which formats of dates are worth trying on all of them."""
+"""Number of cells that decide which date formats are worth trying on all cells."""
 
 MOSTLY = 0.9
-"""From this share of readable cells on, a column of numbers or dates has errors in it."""
+"""Share of readable cells from which a column holds numbers or dates, the rest being errors."""
 
 IDENTIFIERS = ("id", "index", "row", "nr", "no", "number", "key")
-"""Names of columns that may be the number of the row."""
+"""Names of columns that may hold the row number."""
 
 KINDS = ("number", "boolean", "category", "date", "time of day")
-"""What an input can be."""
+"""Kinds of inputs."""
 
 
 @final
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of a column, and why."""
+    """How a column is used, and why."""
 
     column: str
     kind: str
     """One of `KINDS`, or "dropped"."""
     why: str
     form: str | None = None
-    """Of dates and times in text."""
+    """Format of dates and times in text."""
 
 
 Reader = Callable[[Any], Values]
-"""Cells of a column as numbers."""
+"""Function that reads the cells of a column as numbers."""
 
 
 @final
 @dataclass
 class Candidate:
-    """One way to read a column, and how far it went."""
+    """One way to read a column, and how well it has worked so far."""
 
     read: Reader
     readable: int = 0
@@ -84,7 +84,7 @@ class Candidate:
     """The first row with an infinite number."""
 
     def update(self, column: Any, rows: np.ndarray) -> Array:
-        """Read more cells, those of these rows; returns the numbers."""
+        """Read the cells of further rows; return the numbers."""
         numbers, unreadable = self.read(column)
         present = ~np.isnan(numbers)
         self.readable += int(present.sum())
@@ -102,14 +102,14 @@ class Candidate:
 
     @property
     def hopeless(self) -> bool:
-        """Whether far more cells were unreadable than a few errors would be."""
+        """Whether so many cells were unreadable that they cannot be just a few errors."""
         return self.unreadable > 20 and self.unreadable > 0.5 * self.readable
 
 
 @final
 @dataclass
 class Profile:
-    """One column, as far as it has been read."""
+    """What is known of one column from the rows read so far."""
 
     name: str
     cells: Cells
@@ -117,20 +117,20 @@ class Profile:
     present: int = 0
     type_name: str = ""
     number: Candidate | None = None
-    """The column as numbers; None for a type that has none."""
+    """The column read as numbers; None if its type holds none."""
     forms: dict[tuple[str, str], Candidate] | None = None
-    """(kind, format) of dates and times → how far it goes; None until there was text."""
+    """(kind, format) of dates and times → its candidate; None until a cell needs one."""
     seen: Counter[str] = field(default_factory=Counter)
-    """Different texts, of those batches in which not all were numbers."""
+    """Counts of distinct texts, in the batches in which not all cells were numbers."""
     many: bool = False
-    """Whether there were more different texts than are remembered."""
+    """Whether there were more distinct texts than are stored."""
     coded: bool = False
-    """Whether the file says that its numbers are categories."""
+    """Whether the file declares its numbers to be categories."""
     counting: bool = True
-    """Whether the column is the number of the row so far."""
+    """Whether the column has equaled the row number so far."""
 
     def update(self, column: Any, rows: np.ndarray) -> np.ndarray:
-        """Take the cells of these rows; returns where there is something."""
+        """Read the cells of further rows; return a mask of those that are present."""
         self.rows += len(column)
         self.type_name = str(column.type)
         self.coded = is_coded(column.type)
@@ -158,7 +158,7 @@ class Profile:
         present = texts.is_valid().to_numpy(zero_copy_only=False)
         if self.number is None or not self.number.hopeless:
             of_numbers = self._read_numbers(self.cells.parsed, texts, rows)
-            # Declared missing: readable, and yet nothing.
+            # Cells declared missing are readable, yet hold no number.
             unread = self.cells.parsed(texts).unreadable if (present & ~of_numbers).any() else None
             if unread is None or not unread.any():
                 return of_numbers
@@ -189,32 +189,32 @@ class Profile:
 
     @property
     def repeated(self) -> bool:
-        """Whether some text occurs twice."""
+        """Whether some text occurs more than once."""
         return max(self.seen.values(), default=0) > 1
 
     def best_form(self) -> tuple[str, str, Candidate] | None:
-        """Kind and format of dates or times that read most, and what they read."""
+        """Return the kind and format of dates or times that reads most cells, and its candidate."""
         found = [(*key, candidate) for key, candidate in (self.forms or {}).items()]
         return min(found, key=lambda entry: entry[2].unreadable, default=None)
 
 
 def decide(profile: Profile, asked: str | None = None) -> Decision:
-    """What the column is: as asked, or as all of its cells say.
+    """Decide what a column is: the requested kind, or what all of its cells suggest.
 
     Raises:
-        TableError: a kind that the cells do not have; numbers or dates with a few cells that are
-            not; infinite numbers.
+        TableError: the cells are not of the requested kind; a few cells in a column of numbers or
+            dates are not; a number is infinite.
 
     """
     if asked is not None:
         return _as_asked(profile, asked)
     name, rows = profile.name, profile.rows
     if profile.present == 0:
-        return Decision(name, "dropped", "nothing in it")
+        return Decision(name, "dropped", "no values")
     if profile.number is None and profile.forms is None:
-        return Decision(name, "dropped", f"cells of type {profile.type_name}")
+        return Decision(name, "dropped", f"unsupported type {profile.type_name}")
     if profile.coded:
-        return Decision(name, "category", "called so by the file")
+        return Decision(name, "category", "declared so by the file")
     return (
         _if_number(profile)
         or _if_boolean(profile)
@@ -225,7 +225,7 @@ def decide(profile: Profile, asked: str | None = None) -> Decision:
 
 
 def _as_asked(profile: Profile, kind: str) -> Decision:
-    name, said = profile.name, "as you said"
+    name, said = profile.name, "as requested"
     if kind not in KINDS:
         raise TableError(f"--as {name}={kind}: expected one of {listed(KINDS)}.")
     found = {
@@ -258,12 +258,12 @@ def _if_number(profile: Profile) -> Decision | None:
     if number.infinite is not None:
         raise TableError(
             f"column {name!r} holds an infinite number in row {number.infinite + 1}; if that means "
-            "missing: --missing-value inf --missing-value -inf"
+            "missing, use --missing-value inf --missing-value -inf"
         )
     if number.low == number.high and profile.present == profile.rows:
         return Decision(name, "dropped", f"always {number.low:g}")
     if profile.counting and _named_as_identifier(name) and profile.rows > 1:
-        return Decision(name, "dropped", "the number of the row")
+        return Decision(name, "dropped", "the row number")
     return Decision(name, "number", f"from {number.low:g} to {number.high:g}")
 
 
@@ -307,7 +307,7 @@ def _day(seconds: float) -> str:
 
 
 def _other_readings(profile: Profile, form: str) -> str:
-    """A warning where day and month could be exchanged."""
+    """Return a warning if day and month could be swapped."""
     others = [form for (_, form), c in (profile.forms or {}).items() if c.unreadable == 0]
     exchanged = {"%d/%m": "%m/%d", "%d-%m": "%m-%d"}
     for mine, other in exchanged.items():
@@ -336,21 +336,22 @@ def _why_text(profile: Profile) -> str:
     if not profile.repeated and not hint:
         return "an identifier: all of its texts differ"
     count = f"more than {MANY}" if profile.many else str(len(profile.seen))
-    return f"text: {count} different ones in {profile.rows} rows{hint}"
+    return f"text: {count} different values in {profile.rows} rows{hint}"
 
 
 def _decimal_hint(profile: Profile) -> str:
-    """What to do about numbers that are text for their decimal point."""
+    """Return advice on numbers that are read as text because of their decimal comma."""
     commas = profile.seen and all(map(is_decimal_comma, profile.seen))
-    return "; if these are numbers: --decimal ," if commas else ""
+    return "; if these are numbers, use --decimal ," if commas else ""
 
 
 def _stray(profile: Profile, candidate: Candidate, what: str) -> TableError:
     text, row = candidate.example or ("?", 0)
     return TableError(
-        f"column {profile.name!r} holds {what}, but {text[:40]!r} in row {row + 1} is none "
-        f"({candidate.unreadable} such cells in {profile.rows} rows). If that means missing: "
-        f"--missing-value {text[:40]!r}; or --as {profile.name}=category, or --drop {profile.name}"
+        f"column {profile.name!r} holds {what}, except for {text[:40]!r} in row {row + 1} "
+        f"({candidate.unreadable} such cells in {profile.rows} rows). If that means missing, use "
+        f"--missing-value {text[:40]!r}; otherwise, --as {profile.name}=category or "
+        f"--drop {profile.name}"
     )
 
 
@@ -378,5 +379,5 @@ def _with_form(read: Callable[[Any, str | None], Values], form: str) -> Reader:
 
 
 def profiles_of(names: Sequence[str], cells: Cells) -> dict[str, Profile]:
-    """An empty profile for each column."""
+    """Create an empty profile for each column."""
     return {name: Profile(name, cells) for name in names}

@@ -1,7 +1,7 @@
-"""Tables in files, as streams of batches: no file is ever held whole.
+"""Tables in files, read as streams of batches: a file is never held in memory as a whole.
 
-Text is read as text: what a column is, all of its cells decide, and not the first block. Parquet
-and Feather bring types of their own.
+Text files are read as text, so that all cells of a column decide what it is, not just those in the
+first block. Parquet and Feather files define their own types.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from keras_mvn.tables.separators import best_separator, header_of, printable
 __all__ = ["ColumnarTable", "Reading", "Table", "TextTable", "open_table"]
 
 BLOCK = 1 << 20
-"""Bytes of text parsed at once."""
+"""Bytes of text parsed at a time."""
 
 ROWS = 1 << 15
-"""Rows of a columnar file read at once."""
+"""Rows of a columnar file read at a time."""
 
 HEAD = 1 << 18
-"""Bytes from which encoding, separator and header are found, where the header is not longer."""
+"""Bytes from which encoding, separator and header are detected; more if the header is longer."""
 
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 COLUMNAR = {".parquet": "parquet", ".pq": "parquet", ".feather": "feather", ".arrow": "feather"}
@@ -40,32 +40,32 @@ SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 @final
 @dataclass(frozen=True)
 class Reading:
-    """How a text table is written, where that is not found out: None is to be found out."""
+    """Separator and encoding of a text table; None: detect it."""
 
     separator: str | None = None
     encoding: str | None = None
 
 
 class Table(abc.ABC):
-    """Named columns of a file, to be read as often as wanted."""
+    """Named columns of a file, which can be read any number of times."""
 
     def __init__(self, path: Path, columns: Sequence[str], notes: Sequence[str] = ()) -> None:
         self.path = path
         self.columns = tuple(columns)
         self.notes = tuple(notes)
-        """What was found out about the file, for the reader of the screen."""
+        """What was detected about the file, for display."""
         repeated = [name for name, count in Counter(self.columns).items() if count > 1]
         if repeated:
             raise TableError(
-                f"{path}: several columns are called {listed(repeated)}; names must differ."
+                f"{path}: several columns are called {listed(repeated)}; names must be unique."
             )
 
     @final
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
-        """`pyarrow.RecordBatch` by batch, with these columns, in this order; None: all.
+        """Iterate over `pyarrow.RecordBatch` objects with these columns, in this order; None: all.
 
         Raises:
-            TableError: no such column, or a file that breaks off or cannot be parsed.
+            TableError: a column does not exist, or the file is truncated or cannot be parsed.
 
         """
         wanted = list(self.columns if columns is None else columns)
@@ -78,7 +78,7 @@ class Table(abc.ABC):
 
     @final
     def no_rows(self, columns: Sequence[str]) -> Any:
-        """A `pyarrow.RecordBatch` with these columns, as `batches` would have them."""
+        """Return a `pyarrow.RecordBatch` without rows, whose columns are typed as in `batches`."""
         arrow = require("pyarrow", "reading a table")
         types = self._types()
         columns = list(columns)
@@ -89,13 +89,13 @@ class Table(abc.ABC):
     def _batches(self, columns: list[str]) -> Iterator[Any]: ...
 
     def _types(self) -> dict[str, Any]:
-        """Columns that are not read as text → their `pyarrow` types."""
+        """Column → `pyarrow` type, for the columns that are not read as text."""
         return {}
 
 
 @final
 class TextTable(Table):
-    """Lines of fields, the names first; every column is read as text."""
+    """A text file with a header; every column is read as text."""
 
     def __init__(self, path: Path, reading: Reading) -> None:
         head, encoding = _head(path, reading.encoding)
@@ -108,17 +108,17 @@ class TextTable(Table):
                 notes.append(f"separator {printable(separator)}")
         names, self._header_lines = header_of(head, separator)
         if not names:
-            raise TableError(f"{path} is empty: a table needs a line of names, and rows.")
+            raise TableError(f"{path} is empty: a table needs a header and rows.")
         if len(names) == 1 and best not in (None, separator):
             raise TableError(
-                f"{path}: by {printable(separator)} there is one column, {names[0][:60]!r}; the "
-                f"lines look separated by {printable(best or '')}: --separator "
-                f"{printable(best or '')}"
+                f"{path}: with the separator {printable(separator)} there is only one column, "
+                f"{names[0][:60]!r}. The lines look separated by {printable(best or '')}; use "
+                f"--separator {printable(best or '')}"
             )
         if all(_is_number(name) for name in names):
             raise TableError(
-                f"{path}: the first line, {listed(names)}, looks like data; it must hold the names "
-                "of the columns."
+                f"{path}: the first line, {listed(names)}, looks like data; it must hold the "
+                "column names."
             )
         self._separator, self._encoding = separator, encoding
         super().__init__(path, names, notes)
@@ -168,14 +168,14 @@ class TextTable(Table):
         where = "" if row.number is None else f", line {row.number}"
         return TableError(
             f"{self.path}{where}: {row.actual_columns} fields where the header has "
-            f"{row.expected_columns}: {row.text[:60]!r}. Is the separator "
-            f"{printable(self._separator)} also inside a field that is not quoted?"
+            f"{row.expected_columns}: {row.text[:60]!r}. Does an unquoted "
+            f"field contain the separator {printable(self._separator)}?"
         )
 
 
 @final
 class ColumnarTable(Table):
-    """Parquet or Feather."""
+    """A Parquet or Feather file."""
 
     def __init__(self, path: Path, kind: str) -> None:
         self._kind = kind
@@ -191,7 +191,7 @@ class ColumnarTable(Table):
     def _refuse_compressed(path: Path) -> None:
         if path.suffix.lower() in COMPRESSED:
             raise TableError(
-                f"{path}: unpack it first; Parquet and Feather files are compressed inside."
+                f"{path}: unpack it first; Parquet and Feather files are compressed internally."
             )
 
     def _open(self, path: Path) -> Any:
@@ -212,7 +212,7 @@ class ColumnarTable(Table):
 
 
 def _usual(kind: Any) -> Any:
-    """Strings for views of strings, for which few functions of pyarrow are written."""
+    """Replace string views by strings, since few pyarrow functions support views."""
     arrow = require("pyarrow", "reading a table")
     return arrow.string() if arrow.types.is_string_view(kind) else kind
 
@@ -227,14 +227,15 @@ def _as_usual(batch: Any) -> Any:
 
 
 def open_table(path: str | Path, reading: Reading | None = None) -> Table:
-    """The table in a file: CSV, TSV or other text, compressed or not, Parquet or Feather.
+    """Open a table: CSV, TSV or other text, compressed or not, Parquet or Feather.
 
     Args:
-        path: the file; its suffix says the format, and the separator of `.csv` and `.tsv`.
-        reading: separator and encoding of text, where they are known.
+        path: path of the file; its suffix determines the format, and the separator of `.csv` and
+            `.tsv`.
+        reading: separator and encoding of text, if known.
 
     Raises:
-        TableError: no such file, or one that cannot be read as a table; names that repeat.
+        TableError: the file does not exist, cannot be read as a table, or repeats a column name.
         ImportError: pyarrow is not installed.
 
     """
@@ -243,7 +244,7 @@ def open_table(path: str | Path, reading: Reading | None = None) -> Table:
         pass
     suffix = _suffix(file)
     if suffix in SPREADSHEETS:
-        raise TableError(f"{file}: spreadsheets are not read; save it as CSV.")
+        raise TableError(f"{file}: spreadsheets are not supported; save it as CSV.")
     if suffix in COLUMNAR:
         return ColumnarTable(file, COLUMNAR[suffix])
     return TextTable(file, reading or Reading())
@@ -251,7 +252,7 @@ def open_table(path: str | Path, reading: Reading | None = None) -> Table:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Errors of the system and of pyarrow, in one line that names the file."""
+    """Convert errors of the system and of pyarrow to one-line errors that name the file."""
     arrow = require("pyarrow", "reading a table")
     try:
         yield
@@ -259,14 +260,14 @@ def _explained(path: Path) -> Iterator[None]:
         raise TableError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise TableError(
-            f"{path} is not {error.encoding} text; say what it is, such as --encoding latin-1."
+            f"{path} is not {error.encoding} text; specify the encoding, e.g. --encoding latin-1."
         ) from error
     except arrow.ArrowException as error:
         message = str(error).splitlines()[0]
         if "UTF8" in message:
-            message += "; say what encoding it is, such as --encoding latin-1."
+            message += "; specify the encoding, e.g. --encoding latin-1."
         if "straddling" in message:
-            message = f"a row longer than {BLOCK} bytes: a quote that is not closed?"
+            message = f"a row is longer than {BLOCK} bytes; is a quote not closed?"
         raise TableError(f"{path} cannot be read as a table: {message}") from error
 
 
@@ -278,19 +279,19 @@ def _suffix(path: Path) -> str:
 
 
 def _head(path: Path, encoding: str | None) -> tuple[str, str]:
-    """The first lines as text, and the encoding."""
+    """Return the first lines as text, and the encoding."""
     arrow = require("pyarrow", "reading a table")
     with _explained(path), arrow.input_stream(str(path), compression="detect") as stream:
         data = stream.read(HEAD)
         while len(data) < BLOCK and not re.search(rb"[\r\n]", data) and (more := stream.read(HEAD)):
             data += more
     if b"\0" in data and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise TableError(f"{path} is not text: CSV, TSV, Parquet and Feather are read.")
+        raise TableError(f"{path} is not text; use CSV, TSV, Parquet or Feather.")
     encoding = encoding or _encoding_of(data)
     try:
         decoder = codecs.getincrementaldecoder(encoding)()
     except LookupError as error:
-        raise TableError(f"--encoding {encoding} is not known.") from error
+        raise TableError(f"--encoding {encoding} is not a known encoding.") from error
     with _explained(path):
         text = decoder.decode(data)
     return text.removeprefix("\ufeff"), encoding
@@ -302,7 +303,7 @@ def _encoding_of(data: bytes) -> str:
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data)
     except UnicodeDecodeError:
-        return "cp1252"  # what Windows programs write in western Europe and America
+        return "cp1252"  # what Windows programs write in Western Europe and America
     return "utf-8"
 
 

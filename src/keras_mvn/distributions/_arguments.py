@@ -1,0 +1,101 @@
+"""What users pass to a distribution: measurements, error variances, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_mvn._core.checks import explained_shapes, finite
+from keras_mvn._core.targets import by_target, position
+from keras_mvn._core.types import Array
+
+__all__ = ["labels", "ordered_by_labels", "per_row", "variances"]
+
+
+def per_row(columns: list[Any], name: str, batch_shape: tuple[int, ...]) -> Array:
+    """Stack numbers or (...) arrays, one for each of m targets: (..., m)."""
+    arrays = [finite(column, name) for column in columns]
+    for array in arrays:
+        if batch_shape and array.ndim > len(batch_shape):
+            raise ValueError(
+                f"{name} holds an array of shape {array.shape}; it takes one number, or one "
+                f"per distribution, of shape {batch_shape}."
+            )
+    with explained_shapes(name, [a.shape for a in arrays], batch_shape):
+        np.broadcast_shapes(batch_shape, *(a.shape for a in arrays))
+        return np.stack(np.broadcast_arrays(*arrays), axis=-1)
+
+
+def variances(
+    variance: Any,
+    index: np.ndarray,
+    names: Sequence[str] | None,
+    event_size: int,
+    batch_shape: tuple[int, ...],
+) -> tuple[Array, np.ndarray]:
+    """The variances of measurement errors (..., m), and which targets are exact: (m,)."""
+    given = dict.fromkeys(index.tolist(), 0.0 if variance is None else variance)
+    chosen = by_target(variance)
+    if chosen is not None:
+        given = dict.fromkeys(index.tolist(), 0.0)
+        for target, value in chosen.items():
+            at = position(target, names, event_size)
+            if at not in given:
+                raise ValueError(
+                    f"variance names target {target!r}, for which values has no measurement."
+                )
+            given[at] = value
+    columns = [np.array(value, dtype=np.float64) for value in given.values()]
+    if not all((column >= 0).all() for column in columns):
+        raise ValueError(f"variance={variance!r} must be ≥ 0, and inf where not measured.")
+    exact = np.array([column.size > 0 and not column.any() for column in columns])
+    if any((c == 0).any() and not known for c, known in zip(columns, exact, strict=True)):
+        raise ValueError(
+            "variance is 0 in some rows and positive in others for the same target; condition "
+            "on these rows separately."
+        )
+    with explained_shapes("variance", [c.shape for c in columns], batch_shape):
+        np.broadcast_shapes(batch_shape, *(c.shape for c in columns))
+        return np.stack(np.broadcast_arrays(*columns), axis=-1), exact
+
+
+def labels(value: Any) -> tuple[str, ...] | None:
+    """The names that a data frame's columns or a series' index give; None for other values."""
+    index = getattr(value, "columns", None)
+    if index is None and np.ndim(value) == 1:
+        index = getattr(value, "index", None)
+    if index is None or callable(index) or not all(isinstance(label, str) for label in index):
+        return None
+    return tuple(index)
+
+
+def ordered_by_labels(matrix: Any, name: str, names: Sequence[str] | None) -> Any:
+    """A (d, d) matrix with its rows and columns in the order of these names, if it is labeled.
+
+    Args:
+        matrix: anything; only a data frame has labels.
+        name: the argument, for messages.
+        names: of the targets; None keeps the order of the columns.
+
+    Raises:
+        ValueError: rows and columns, or columns and names, are not the same targets; or a
+            triangular factor in another order, which reordering would make another matrix.
+
+    """
+    columns, rows = labels(matrix), getattr(matrix, "index", None)
+    if columns is None or rows is None or not all(isinstance(label, str) for label in rows):
+        return matrix
+    wanted = list(columns if names is None else names)
+    for axis, found in (("columns", list(columns)), ("rows", list(rows))):
+        if sorted(found) != sorted(wanted):
+            raise ValueError(
+                f"{name} has the {axis} {found}; expected the targets {wanted}, in any order."
+            )
+    if name == "scale_tril" and not list(columns) == list(rows) == wanted:
+        raise ValueError(
+            f"scale_tril has the columns {list(columns)} and the rows {list(rows)}; the factor "
+            f"depends on the order of the targets, {wanted}. Pass covariance instead."
+        )
+    return matrix.loc[wanted, wanted]

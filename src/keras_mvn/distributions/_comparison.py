@@ -1,0 +1,168 @@
+"""Two normal distributions compared, and fused."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from keras_mvn._core.checks import explained_shapes, finite
+from keras_mvn._core.targets import positions
+from keras_mvn._core.types import Array
+from keras_mvn.distributions import _divergences, _fusion
+from keras_mvn.distributions._gaussian import Gaussian
+from keras_mvn.distributions._named_gaussian import NamedGaussian
+
+__all__ = ["Comparison", "aligned"]
+
+
+class Comparison(NamedGaussian):
+    """Divergences between distributions of the same targets, and their fusion."""
+
+    def kl_divergence(self, other: Self) -> Array:
+        """KL(self ‖ other) = E log(p/q) under self, in nats: (...).
+
+        ½ (tr Σ_q⁻¹ Σ_p + ‖μ_p − μ_q‖²_q − d) + ½ log det Σ_q − ½ log det Σ_p.
+        O(d r²) between low-rank or diagonal distributions.
+
+        Raises:
+            ValueError: other targets, or batch shapes that don't fit.
+
+        >>> from keras_mvn import MultivariateNormal
+        >>> p = MultivariateNormal([1.0], covariance=[[1.0]])
+        >>> p.kl_divergence(MultivariateNormal([0.0], covariance=[[1.0]]))
+        np.float64(0.5)
+
+        """
+        return _divergences.kullback_leibler(*aligned(self, other))
+
+    def wasserstein2(self, other: Self) -> Array:
+        """The 2-Wasserstein distance, in the units of y: (...).
+
+        √(‖μ₁ − μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁^½ Σ₂ Σ₁^½)^½): how far probability has to be
+        carried. Targets of different units are added as they are. Forms d × d matrices.
+
+        Raises:
+            ValueError: other targets, or batch shapes that don't fit.
+
+        Source: Givens & Shortt, "A class of Wasserstein metrics for probability distributions",
+        Michigan Mathematical Journal 31 (1984).
+
+        """
+        return _divergences.wasserstein2(*aligned(self, other))
+
+    def bhattacharyya(self, other: Self) -> Array:
+        """The Bhattacharyya distance −log ∫ √(p q), symmetric, in nats: (...).
+
+        ⅛ ‖μ₁ − μ₂‖² in the metric of Σ̄ = ½ (Σ₁ + Σ₂), plus ½ log det Σ̄ and less
+        ¼ (log det Σ₁ + log det Σ₂).
+
+        Raises:
+            ValueError: other targets, or batch shapes that don't fit.
+
+        Source: Kailath, "The divergence and Bhattacharyya distance measures in signal selection",
+        IEEE Transactions on Communication Technology 15 (1967).
+
+        """
+        return _divergences.bhattacharyya(*aligned(self, other))
+
+    def mutual_information(self, targets: Any, others: Any) -> Array:
+        """What one group of targets says about another, in nats: (...).
+
+        ½ log det Σ_aa + ½ log det Σ_bb − ½ log det of both together; 0 if they are independent.
+
+        Args:
+            targets: names or indices, one or several.
+            others: the same, none of them in `targets`.
+
+        Raises:
+            ValueError: unknown targets, none, or one in both groups.
+
+        >>> from keras_mvn import MultivariateNormal
+        >>> normal = MultivariateNormal([0.0, 0.0], covariance=[[1.0, 0.6], [0.6, 1.0]])
+        >>> normal.mutual_information(0, 1).round(6)  # −½ log(1 − 0.6²)
+        np.float64(0.223144)
+
+        """
+        a = positions(targets, self.target_names, self.event_size)
+        b = positions(others, self.target_names, self.event_size)
+        if set(a) & set(b):
+            raise ValueError(f"targets={targets!r} and others={others!r} have a target in common.")
+        both = np.concatenate([a, b])
+        return sum(self._gaussian.marginal(i).half_log_det() for i in (a, b)) - (
+            self._gaussian.marginal(both).half_log_det()
+        )
+
+    def combine(self, other: Self) -> Self:
+        """The product of two densities: two predictions with *independent* errors, fused.
+
+        Σ⁻¹ = Σ₁⁻¹ + Σ₂⁻¹, each mean weighted by its precision. Predictions that share data or a
+        model are not independent: this then counts their common evidence twice and is
+        overconfident. Use `covariance_intersection`.
+
+        Raises:
+            ValueError: other targets, or batch shapes that don't fit.
+
+        >>> from keras_mvn import MultivariateNormal
+        >>> p = MultivariateNormal([0.0], covariance=[[1.0]])
+        >>> p.combine(MultivariateNormal([4.0], covariance=[[3.0]])).mean
+        array([1.])
+
+        """
+        return self._of(_fusion.product(*aligned(self, other)), self._names_with(other))
+
+    def covariance_intersection(self, other: Self, weight: Any = None) -> Self:
+        """Two predictions whose errors are correlated in an unknown way, fused safely.
+
+        Σ⁻¹ = ω Σ₁⁻¹ + (1 − ω) Σ₂⁻¹, never smaller than what any correlation allows.
+
+        Args:
+            other: the second prediction.
+            weight: ω in [0, 1], a number or (...); None: the one that makes det Σ smallest, for
+                each row.
+
+        Raises:
+            ValueError: other targets, batch shapes that don't fit, or a weight outside [0, 1].
+
+        Source: Julier & Uhlmann, "A non-divergent estimation algorithm in the presence of unknown
+        correlations", American Control Conference 1997.
+
+        """
+        weights = None if weight is None else finite(weight, "weight")
+        if weights is not None and not ((weights >= 0) & (weights <= 1)).all():
+            raise ValueError(f"weight={weight!r} must be between 0 and 1.")
+        pair = aligned(self, other)
+        if weights is not None:
+            with explained_shapes("weight", weights.shape, pair[0].batch_shape):
+                weights = np.broadcast_to(weights, pair[0].batch_shape)
+        return self._of(_fusion.covariance_intersection(*pair, weights), self._names_with(other))
+
+    def _names_with(self, other: Self) -> tuple[str, ...] | None:
+        return other.target_names if self.target_names is None else self.target_names
+
+
+def aligned(one: NamedGaussian, other: Any) -> tuple[Gaussian, Gaussian]:
+    """Two distributions of the same targets, on common batch axes.
+
+    Raises:
+        TypeError: `other` is not a MultivariateNormal.
+        ValueError: other targets, or batch shapes that don't fit.
+
+    """
+    if not isinstance(other, NamedGaussian):
+        raise TypeError(
+            f"Expected another MultivariateNormal, received {type(other).__name__}."
+            + (" Its `moments()` are one." if hasattr(other, "moments") else "")
+        )
+    if other.event_size != one.event_size:
+        raise ValueError(f"The distributions have {one.event_size} and {other.event_size} targets.")
+    if None not in (one.target_names, other.target_names) and (
+        one.target_names != other.target_names
+    ):
+        raise ValueError(
+            f"The distributions have targets {one.target_names} and {other.target_names}. "
+            "`marginal` brings targets into another order."
+        )
+    with explained_shapes("the other distribution", other.batch_shape, one.batch_shape):
+        batch = np.broadcast_shapes(one.batch_shape, other.batch_shape)
+    return one._gaussian.on_batch(batch), other._gaussian.on_batch(batch)
