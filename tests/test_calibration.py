@@ -14,8 +14,8 @@ from keras_mvn.calibration import (
     RadialIsotonic,
     Temperature,
 )
-from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.covariances._ledoit_wolf import _shrink
+from keras_mvn.layers import MultivariateNormalHead
 from structures import STRUCTURES, named
 
 D = 4

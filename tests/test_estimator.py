@@ -29,9 +29,10 @@ from sklearn.preprocessing import (
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import keras_mvn as kmvn
-from keras_mvn._training import train as _fitting
 from keras_mvn._training.data import Batches, Table, divide, moments
+from keras_mvn._training.prediction import predict, predict_normal
 from keras_mvn._training.recipe import Recipe
+from keras_mvn._training.train import train
 from keras_mvn.covariances import Cholesky, Diagonal
 from keras_mvn.distributions import TransformedNormal, _transforms
 from keras_mvn.estimator import MultivariateNormalRegressor
@@ -430,7 +431,7 @@ def test_coverage_is_that_of_the_calibration_rows(n_members, tmp_path):
         calibrated = estimator.calibration_.apply(estimator.model_)
         calibrated.save(tmp_path / "calibrated.keras")
         loaded = keras.models.load_model(tmp_path / "calibrated.keras")
-        predicted = _fitting.predict_normal([loaded], x[rows])
+        predicted = predict_normal([loaded], x[rows])
         np.testing.assert_allclose(
             predicted.stddev, estimator.predict(x[rows], return_std=True)[1], rtol=1e-4
         )
@@ -507,7 +508,7 @@ def test_conformal_regions_and_intervals_hold_what_they_promise():
     together = ((lower <= truth) & (truth <= upper)).all(axis=1).mean()
     assert abs(together - 0.8) < margin
     assert together > inside.all(axis=1).mean()
-    raw = estimator.head_.distribution(_fitting.predict(estimator.model_, fresh))
+    raw = estimator.head_.distribution(predict(estimator.model_, fresh))
     np.testing.assert_allclose(estimator.predict(fresh, return_std=True)[1], raw.stddev)
 
 
@@ -1098,6 +1099,6 @@ def test_the_core_of_training_knows_nothing_of_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     x, y, _ = draw(40)
     table = Table(x, y, None, np.arange(40))
-    trained = _fitting.train(Recipe(Cholesky(), "balanced", epochs=2), table, None, seed=0)
+    trained = train(Recipe(Cholesky(), "balanced", epochs=2), table, None, seed=0)
     assert trained.epochs == 2
     assert not trained.interrupted

@@ -185,12 +185,12 @@ class TestAdvice:
         y = model.sample(seed=2)
         wrong = model.rescale(factor)
         sentence = advice(report_data(rng, model=wrong, y=y))["To do"][0]
-        temperature = float(re.search(r"one temperature is ([\d.]+)\.", sentence)[1])
+        temperature = float(re.search(r"a single temperature would be ([\d.]+)\.", sentence)[1])
         assert word in sentence
         assert temperature == pytest.approx(1 / factor, rel=0.03)
         again = advice(report_data(rng, model=wrong, y=y, others={"uncalibrated": model}))["To do"]
-        assert "was recalibrated already on 100 rows" in again[0]
-        assert not any("Taken alone" in sentence for sentence in again)
+        assert "was already recalibrated on 100 rows" in again[0]
+        assert not any("targets are off" in sentence for sentence in again)
 
     def test_before_and_after_recalibration(self, rng):
         model = normals(rng, 2000, 3)
@@ -322,7 +322,7 @@ class TestAdvice:
         assert any(text.startswith("t1 is (nearly) a copy of t0") for text in found["To do"])
         (note,) = [text for text in found["Note"] if "A constant covariance" in text]
         assert "does better" in note
-        assert "but the model is better by CRPS" in note
+        assert "but the model has a better CRPS" in note
         assert "energy score" in note
         assert "nearly singular" in note
 
@@ -334,7 +334,7 @@ class TestAdvice:
         others = {"constant Σ": constant, "diagonal": constant, "uncalibrated": constant}
         data = report_data(rng, model=model, y=constant.sample(seed=6), others=others)
         first = report.to_markdown(data).split("## What to do next")[1].split("\n- ")[1]
-        assert f"{n} test rows tell little" in first
+        assert f"{n} test rows tell us little" in first
         acts = " ".join(advice(data).get("To do", []))
         assert not re.search("constant|diagonal|likelihood", acts)
         assert "Good" not in advice(data)
@@ -355,7 +355,7 @@ class TestAdvice:
         y = model.mean + (model.scale_tril @ t[..., None])[..., 0]
         t = np.sqrt((model.mahalanobis(y) ** 2).mean() / 3)
         data = report_data(rng, model=model.rescale(t), y=y, others={"uncalibrated": model})
-        assert not any("nothing speaks" in text for text in advice(data).get("Good", []))
+        assert not any("no evidence of" in text for text in advice(data).get("Good", []))
         assert any("but not calibrated (" in text for text in advice(data)["Note"])
         before = report.to_markdown(data).split("**Before.**")[1].split("\n")[0]
         assert "Deviations beyond chance" in before
@@ -511,7 +511,7 @@ class TestShapes:
         y[:, 1] = np.nan
         y[3] = np.nan
         markdown = report.to_markdown(report_data(rng, model=model, y=y))
-        assert "not judged: t1" in markdown
+        assert "not evaluated: t1" in markdown
         assert list(table(markdown, "| target | RMSE |")) == ["t0", "t2"]
         assert "of 49 rows" in markdown
 
@@ -723,10 +723,10 @@ class TestFiles:
             "What to do next",
             "Comparison on the test rows",
             "Is it calibrated?",
-            "What moves together",
-            "Where it is worst",
+            "Which targets move together",
+            "Where the model is worst",
             "Learning curves",
-            "What was trained on what",
+            "Data and training",
         ]
         assert len(table(text, "| rows where |")["all rows"]) == 4
         for words in ("table.csv", "800 train, 100 validation", data.command, "12 s", "keras 3.12"):

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from keras_mvn import scores
+from keras_mvn._core.files import write_json
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.scores import Evaluation
-from keras_mvn_cli._folder import write_json
 
 __all__ = [
     "CONSTANT",

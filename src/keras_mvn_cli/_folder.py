@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import shutil
-import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from keras_mvn._core.files import put_in_place, read_json
 from keras_mvn_cli._console import RefusalError
 
 __all__ = [
@@ -22,9 +19,6 @@ __all__ = [
     "fitted",
     "identity",
     "is_same",
-    "read_json",
-    "replaced_at_the_end",
-    "write_json",
 ]
 
 FORMAT = 1
@@ -111,11 +105,7 @@ class FitFolder:
     def finish(self) -> None:
         """Put the directory in its place, at once."""
         shutil.rmtree(self.work)
-        old = self.target.with_name(f".{self.target.name}.old-{uuid.uuid4().hex[:8]}")
-        if self.target.exists():
-            self.target.rename(old)
-        self.partial.rename(self.target)
-        shutil.rmtree(old, ignore_errors=True)
+        put_in_place(self.partial, self.target)
 
 
 def _require_writable(target: Path) -> None:
@@ -145,19 +135,6 @@ def is_same(path: Path, known: dict[str, Any] | None) -> bool:
     return identity(path) == known
 
 
-def write_json(path: Path, values: Any) -> None:
-    """A JSON file, whole or not at all."""
-    fresh = path.with_name(f".{path.name}.new")
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
-    fresh.write_text(f"{text}\n", encoding="utf-8")
-    fresh.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """What `write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def fitted(folder: Path) -> dict[str, Any]:
     """`fit.json` of a fit directory.
 
@@ -178,23 +155,3 @@ def fitted(folder: Path) -> dict[str, Any]:
     if about["format"] > FORMAT:
         raise RefusalError(f"{folder} was written by a newer keras-mvn; upgrade keras-mvn.")
     return about
-
-
-@contextlib.contextmanager
-def replaced_at_the_end(path: Path) -> Iterator[Path]:
-    """A name to write to, which takes the place of `path` if nothing fails.
-
-    Raises:
-        RefusalError: the folder cannot be written to.
-
-    """
-    fresh = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
-    try:
-        fresh.touch()
-    except OSError as error:
-        raise RefusalError(f"{path}: {error.strerror}") from error
-    try:
-        yield fresh
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)

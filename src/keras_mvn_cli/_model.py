@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, final
 import keras
 import numpy as np
 
-from keras_mvn._training import train as _fitting
+from keras_mvn._core.files import read_json, write_json
+from keras_mvn._training.prediction import predict_normal
 from keras_mvn.calibration import Recalibration
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.tables import Preprocessing, Table
 from keras_mvn_cli._console import Output, RefusalError
-from keras_mvn_cli._folder import fitted, is_same, read_json, write_json
+from keras_mvn_cli._folder import fitted, is_same
 
 __all__ = [
     "CALIBRATION",
@@ -87,7 +88,7 @@ class FittedModel:
 
     def uncalibrated(self, x: Any) -> MultivariateNormal:
         """Of inputs (n, features), as the networks say."""
-        return _fitting.predict_normal(self.members, x)
+        return predict_normal(self.members, x)
 
     def predict(self, x: Any) -> MultivariateNormal:
         """Of inputs (n, features), recalibrated."""

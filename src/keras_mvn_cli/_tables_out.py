@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from keras_mvn._core.files import replacing
 from keras_mvn._core.optional import require
 from keras_mvn_cli._console import RefusalError
-from keras_mvn_cli._folder import replaced_at_the_end
 
 __all__ = ["Write", "frame_writer"]
 
@@ -35,7 +35,11 @@ def frame_writer(path: Path | None) -> Iterator[Write]:
     suffix, packed = _format_of(path)
     if path.is_dir():
         raise RefusalError(f"--out {path} is a folder; give a file, such as {path}/predictions.csv")
-    with replaced_at_the_end(path) as fresh, contextlib.ExitStack() as closing:
+    with contextlib.ExitStack() as closing:
+        try:
+            fresh = closing.enter_context(replacing(path))
+        except OSError as error:
+            raise RefusalError(f"--out {path}: {error.strerror}") from error
         if suffix in COLUMNAR:
             yield _columnar_writer(fresh, suffix, closing)
             return

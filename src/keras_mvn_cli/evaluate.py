@@ -53,7 +53,10 @@ def evaluate(
         raise RefusalError(f"{data} has no row in which a target is observed.")
     scale = np.array(model.about["target_stddev"])
     found = scores.evaluate(
-        MultivariateNormal.concatenate(normals), np.concatenate(observed), missing="marginalize", target_scale=scale
+        MultivariateNormal.concatenate(normals),
+        np.concatenate(observed),
+        missing="marginalize",
+        target_scale=scale,
     )
     output.say(str(found))
     output.result(found.to_dict())

@@ -1,4 +1,4 @@
-"""^C while a network is trained: noted at once, followed between two steps."""
+"""^C while a network is trained: noted at once, acted on between two steps."""
 
 from __future__ import annotations
 
@@ -6,59 +6,61 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, final
 
 __all__ = ["Interruption", "deferred_interrupts", "is_interrupt"]
 
 
 @final
-@dataclass
 class Interruption:
-    """Whether ^C was pressed."""
+    """Whether ^C was pressed. While interrupts are deferred, this is the handler of SIGINT.
 
-    requested: bool = False
+    Args:
+        on_interrupt: called when the first ^C is noted.
 
+    """
 
-_current: Interruption | None = None
-"""Of the outermost `deferred_interrupts` that is in force."""
+    def __init__(self, on_interrupt: Callable[[], None] | None = None) -> None:
+        self.requested = False
+        self._on_interrupt = on_interrupt
+
+    def __call__(self, number: int, frame: Any) -> None:
+        """Note the first ^C; raise `KeyboardInterrupt` at the second."""
+        if self.requested:
+            signal.default_int_handler(number, frame)
+        self.requested = True
+        if self._on_interrupt is not None:
+            self._on_interrupt()
 
 
 @contextlib.contextmanager
 def deferred_interrupts(on_interrupt: Callable[[], None] | None = None) -> Iterator[Interruption]:
-    """Within it the first ^C is only noted; the second raises `KeyboardInterrupt` wherever it is.
+    """Note the first ^C instead of raising; the second raises `KeyboardInterrupt` at once.
 
     Raised in the middle of a step, it would find a model whose buffers JAX has given away, and may
-    be swallowed by what the step calls back. What is inside asks `requested` and ends by itself;
-    nested calls share the answer.
+    be swallowed by callbacks of the step. The code inside asks `requested` and ends by itself. The
+    estimator and the command defer interrupts; where both do, they share the answer.
 
     Only Python's own handler is replaced, and only in the main thread: with another one, or in
     another thread, ^C does what it did.
 
     Args:
-        on_interrupt: is called when ^C was noted.
+        on_interrupt: called when ^C was noted.
 
     """
-    global _current
-    if _current is not None or not _is_ours_to_replace():
-        yield _current or Interruption()
+    handler = signal.getsignal(signal.SIGINT)
+    if isinstance(handler, Interruption):
+        yield handler
         return
-    noted = Interruption()
-
-    def note(number: int, frame: Any) -> None:
-        if noted.requested:
-            signal.default_int_handler(number, frame)
-        noted.requested = True
-        if on_interrupt is not None:
-            on_interrupt()
-
-    _current = noted
-    signal.signal(signal.SIGINT, note)
+    noted = Interruption(on_interrupt)
+    if not _is_ours_to_replace():
+        yield noted
+        return
+    signal.signal(signal.SIGINT, noted)
     try:
         yield noted
     finally:
-        _current = None
-        if signal.getsignal(signal.SIGINT) is note:
+        if signal.getsignal(signal.SIGINT) is noted:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_mvn._core.files import replacing
 from keras_mvn._core.types import Array
 
 __all__ = ["State", "read", "write"]
@@ -50,9 +51,8 @@ def write(folder: Path, state: State) -> None:
         f"{name}_{i}": array for name in _ARRAYS for i, array in enumerate(getattr(state, name))
     }
     sizes = {name: len(getattr(state, name)) for name in _ARRAYS}
-    fresh = folder / f"new-{NAME}"
-    np.savez(fresh, plain=np.array(json.dumps({**plain, "sizes": sizes})), **arrays)
-    fresh.replace(folder / NAME)
+    with replacing(folder / NAME) as fresh:
+        np.savez(fresh, plain=np.array(json.dumps({**plain, "sizes": sizes})), **arrays)
 
 
 def read(folder: Path, fingerprint: str) -> State | None:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from keras_mvn import covariances
-from keras_mvn._core.interrupts import deferred_interrupts
+from keras_mvn._core.interrupts import Interruption
 from keras_mvn._core.types import Array
-from keras_mvn._training import train as _fitting
 from keras_mvn._training.data import Table
+from keras_mvn._training.prediction import predict
 from keras_mvn._training.recipe import Recipe
+from keras_mvn._training.train import Trained, train
 from keras_mvn.covariances import Covariance
 from keras_mvn.ensemble import DeepEnsemble
 from keras_mvn.layers import MultivariateNormalHead
@@ -92,7 +93,7 @@ class Tried(NamedTuple):
     candidate: Candidate
     validation_nll: float
     recipe: Recipe
-    trained: _fitting.Trained
+    trained: Trained
 
     def summary(self) -> dict[str, Any]:
         """For people."""
@@ -117,6 +118,7 @@ class Fitter:
         callbacks: a function that makes callbacks.
         folder: of files to go on from, one folder for each network.
         time_budget: seconds for all of them.
+        interruption: whether ^C was pressed; training then ends after the step it is in.
         verbose: 0, 1 a line for each network, 2 one for each epoch.
 
     Attributes:
@@ -135,17 +137,17 @@ class Fitter:
         callbacks: Callable[[], Any] | None = None,
         folder: Path | None = None,
         time_budget: float | None = None,
+        interruption: Interruption | None = None,
         verbose: int = 0,
     ) -> None:
         self._training, self._validation, self._seed = training, validation, seed
         self._residuals, self._names, self._callbacks = residuals, target_names, callbacks
         self._folder, self._verbose = folder, verbose
+        self._interruption = interruption or Interruption()
         self._ends = None if time_budget is None else time.monotonic() + time_budget
         self.interrupted = False
 
-    def members(
-        self, recipe: Recipe, n: int, first: _fitting.Trained | None = None
-    ) -> list[_fitting.Trained]:
+    def members(self, recipe: Recipe, n: int, first: Trained | None = None) -> list[Trained]:
         """n networks, the first of which may be there already.
 
         Fewer after ^C: one that was cut short is left out, unless it is the only one.
@@ -194,24 +196,23 @@ class Fitter:
 
     def _train_unless_interrupted(
         self, recipe: Recipe, member: int, folder: str, left: int, expendable: bool
-    ) -> _fitting.Trained | None:
+    ) -> Trained | None:
         """As `_train`; None after ^C before the first epoch was over, where others are there."""
-        with deferred_interrupts() as interruption:
-            try:
-                trained = self._train(recipe, member, folder, left)
-            except KeyboardInterrupt:
-                self.interrupted = True
-                if not expendable:
-                    raise
-                return None
-            self.interrupted = trained.interrupted or interruption.requested
+        try:
+            trained = self._train(recipe, member, folder, left)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            if not expendable:
+                raise
+            return None
+        self.interrupted = trained.interrupted or self._interruption.requested
         return trained
 
-    def _train(self, recipe: Recipe, member: int, folder: str, left: int) -> _fitting.Trained:
+    def _train(self, recipe: Recipe, member: int, folder: str, left: int) -> Trained:
         """One network, in its share of the time that is left for so many."""
         now = time.monotonic()
         state = np.random.SeedSequence([self._seed, 2, member]).generate_state(1)
-        return _fitting.train(
+        return train(
             recipe,
             self._training,
             self._validation,
@@ -221,6 +222,7 @@ class Fitter:
             callbacks=self._callbacks,
             deadline=None if self._ends is None else now + max(self._ends - now, 0.0) / left,
             backup_dir=None if self._folder is None else self._folder / folder,
+            interruption=self._interruption,
             verbose=2 if self._verbose >= 2 else 0,
         )
 
@@ -229,9 +231,9 @@ class Fitter:
             print(line, flush=True)
 
 
-def _mean_nll(trained: _fitting.Trained, table: Table) -> float:
+def _mean_nll(trained: Trained, table: Table) -> float:
     rows = subsample(table.rows, trained.head)
-    y_pred = _fitting.predict(trained.model, np.asarray(table.x[rows]))
+    y_pred = predict(trained.model, np.asarray(table.x[rows]))
     y = np.asarray(table.y[rows], np.float64)
     log_prob = trained.head.distribution(y_pred).log_prob(y, "marginalize")
     weights = None if table.weight is None else table.weight[rows]
@@ -239,7 +241,7 @@ def _mean_nll(trained: _fitting.Trained, table: Table) -> float:
 
 
 def subsample(rows: np.ndarray, head: MultivariateNormalHead) -> np.ndarray:
-    """So many of the rows that their predictions fit in memory."""
+    """A subset of rows small enough that their predictions fit in memory."""
     width = head.covariance.packed_size(head.event_size)
     return rows[:: max(1, -(-len(rows) * width // NUMBERS_AT_ONCE))]
 

@@ -5,39 +5,36 @@ Knows nothing of scikit-learn; estimator and command line stand on it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from keras_mvn._core.interrupts import Interruption, deferred_interrupts, is_interrupt
+from keras_mvn._core.interrupts import Interruption, is_interrupt
 from keras_mvn._core.random_state import random_state
 from keras_mvn._core.types import Array
 from keras_mvn._training import backup
+from keras_mvn._training.callbacks import (
+    Backup,
+    RepeatableEpochs,
+    ResumableEarlyStopping,
+    StopAtDeadline,
+    StopWhenInterrupted,
+    seed_generators,
+)
 from keras_mvn._training.data import Batches, Table
+from keras_mvn._training.prediction import EVALUATED_AT_ONCE
 from keras_mvn._training.recipe import Recipe, batch_size_for, loss_for, network, optimizer
 from keras_mvn.callbacks import NonFiniteGuard
-from keras_mvn.distributions import Mixture, MultivariateNormal
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.layers._find_heads import heads
 
-__all__ = [
-    "Trained",
-    "from_bytes",
-    "predict",
-    "predict_normal",
-    "to_bytes",
-    "train",
-]
+__all__ = ["Trained", "train"]
 
-EVALUATED_AT_ONCE = 4096
-"""Rows in a batch of validation and prediction."""
 
 History = dict[str, list[float]]
 
@@ -78,6 +75,7 @@ def train(
     callbacks: Callable[[], Any] | None = None,
     deadline: float | None = None,
     backup_dir: Path | None = None,
+    interruption: Interruption | None = None,
     verbose: int = 0,
 ) -> Trained:
     """Train one network; the same seed gives the same weights.
@@ -93,6 +91,7 @@ def train(
         deadline: `time.monotonic()` at which to stop, with the best weights so far.
         backup_dir: of files to go on from: the same call after a kill gives the same weights as
             if there had been none, and after the end gives what came out.
+        interruption: whether ^C was pressed; training then ends after the step it is in.
         verbose: as in `keras.Model.fit`.
 
     Raises:
@@ -111,7 +110,9 @@ def train(
         model.optimizer.build(model.trainable_variables)
         fingerprint = _fingerprint(model, recipe, training, validation, size, seed)
         run = _Run(model, recipe, backup_dir, fingerprint)
-        interrupted = run.go(batches, validation, seed, callbacks, deadline, verbose)
+        interrupted = run.go(
+            batches, validation, seed, callbacks, deadline, interruption or Interruption(), verbose
+        )
     return Trained(run.model, run.history, interrupted, time.monotonic() - began)
 
 
@@ -135,46 +136,46 @@ class _Run:
         seed: int,
         make_callbacks: Callable[[], Any] | None,
         deadline: float | None,
+        interruption: Interruption,
         verbose: int,
     ) -> bool:
         """Train; returns whether it was interrupted."""
         earlier = self._take_up_earlier()
         if earlier is not None and earlier.finished:
             return False
-        stopping = _Stopping(self.recipe.patience, validation is not None, earlier)
-        backup = _Backup(self, stopping)
+        stopping = ResumableEarlyStopping(self.recipe.patience, validation is not None, earlier)
+        keeper = Backup(self.history, stopping, self.folder, self.fingerprint)
         made = [] if make_callbacks is None else keras.tree.flatten(make_callbacks())
         evaluated = None if validation is None else Batches(validation, EVALUATED_AT_ONCE)
-        with deferred_interrupts() as interruption:
-            chain = [
-                NonFiniteGuard(),
-                keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
-                _Epochs(batches, seed),
-                backup,
-                stopping,
-                _Interrupted(interruption, stopping),
-                *([] if deadline is None else [_Deadline(deadline)]),
-                *made,
-            ]
-            try:
-                self.model.fit(
-                    batches,
-                    validation_data=evaluated,
-                    epochs=self.recipe.epochs,
-                    initial_epoch=0 if earlier is None else earlier.epoch,
-                    callbacks=chain,
-                    shuffle=False,
-                    verbose=verbose,
-                )
-            except BaseException as error:
-                if not is_interrupt(error):
-                    raise
-                if stopping.best_weights is None:
-                    raise KeyboardInterrupt from error
-                self._revive(stopping.best_weights, len(batches))
-                return True
+        chain = [
+            NonFiniteGuard(),
+            keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+            RepeatableEpochs(batches, seed),
+            keeper,
+            stopping,
+            StopWhenInterrupted(interruption, stopping),
+            *([] if deadline is None else [StopAtDeadline(deadline)]),
+            *made,
+        ]
+        try:
+            self.model.fit(
+                batches,
+                validation_data=evaluated,
+                epochs=self.recipe.epochs,
+                initial_epoch=0 if earlier is None else earlier.epoch,
+                callbacks=chain,
+                shuffle=False,
+                verbose=verbose,
+            )
+        except BaseException as error:
+            if not is_interrupt(error):
+                raise
+            if stopping.best_weights is None:
+                raise KeyboardInterrupt from error
+            self._revive(stopping.best_weights, len(batches))
+            return True
         if not interruption.requested:
-            backup.finish()
+            keeper.finish()
         return interruption.requested
 
     def _revive(self, weights: list[Array], steps_per_epoch: int) -> None:
@@ -182,7 +183,7 @@ class _Run:
         self.model.set_weights(weights)
         if keras.backend.backend() != "jax":
             return
-        for generator in _seed_generators(self.model):
+        for generator in seed_generators(self.model):
             generator.state.assign([0, 0])
         self.model.compile(optimizer(self.recipe.learning_rate, steps_per_epoch), self.model.loss)
         # Or the file would hold no state of it, and Keras would refuse to load the file.
@@ -201,143 +202,6 @@ class _Run:
             for variable, value in zip(variables, earlier.optimizer, strict=True):
                 variable.assign(value)
         return earlier
-
-
-class _Stopping(keras.callbacks.EarlyStopping):
-    """Early stopping that can go on; without validation it keeps the latest weights."""
-
-    def __init__(self, patience: int, validated: bool, earlier: backup.State | None) -> None:
-        super().__init__("val_loss", patience=patience, mode="min", restore_best_weights=True)
-        self._validated, self._earlier, self._epochs = validated, earlier, 0
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        super().on_train_begin(logs)
-        if self._earlier is not None:
-            for name, value in self._earlier.stopping.items():
-                setattr(self, name, value)
-            self.best_weights = self._earlier.best or None
-
-    def get_monitor_value(self, logs: Any) -> float:
-        if self._validated:
-            return float(logs["val_loss"])
-        self._epochs += 1
-        return -float(self._epochs)
-
-    def numbers(self) -> dict[str, Any]:
-        """What it has seen."""
-        return {
-            "best": float(self.best),
-            "wait": int(self.wait),
-            "best_epoch": int(self.best_epoch),
-            "_epochs": self._epochs,
-        }
-
-
-class _Epochs(keras.callbacks.Callback):
-    """Everything random in an epoch follows from (seed, epoch)."""
-
-    def __init__(self, batches: Batches, seed: int) -> None:
-        super().__init__()
-        self._batches, self._seed = batches, seed
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Draw the order of rows, and seed the noise of layers."""
-        self._batches.begin_epoch(epoch)
-        generators = list(_seed_generators(self.model))
-        if not generators:
-            return
-        sequence = np.random.SeedSequence([self._seed, epoch])
-        keras.utils.set_random_seed(int(sequence.generate_state(1)[0]))  # Keras' on PyTorch
-        for generator, state in zip(generators, sequence.spawn(len(generators)), strict=True):
-            generator.state.assign([int(state.generate_state(1)[0] >> 1), 0])  # int32 on PyTorch
-
-
-def _seed_generators(layer: Any) -> Iterator[Any]:
-    """Of the layers that draw while training."""
-    for child in getattr(layer, "layers", ()):
-        if getattr(child, "seed_generator", None) is not None:
-            yield child.seed_generator
-        yield from _seed_generators(child)
-
-
-class _Backup(keras.callbacks.Callback):
-    """Keeps the history, and the file to go on from.
-
-    Writes as an epoch begins, when the weights are those of the optimizer again and early
-    stopping has judged the epoch before.
-    """
-
-    def __init__(self, run: _Run, stopping: _Stopping) -> None:
-        super().__init__()
-        self._run, self._stopping = run, stopping
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Write."""
-        if self._run.folder is None or epoch == 0:
-            return
-        variables = self.model.optimizer.variables
-        state = backup.State(
-            self._run.fingerprint,
-            epoch,
-            history=self._run.history,
-            stopping=self._stopping.numbers(),
-            weights=self.model.get_weights(),
-            optimizer=[np.array(keras.ops.convert_to_numpy(v)) for v in variables],
-            best=self._stopping.best_weights or [],
-        )
-        backup.write(self._run.folder, state)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Count."""
-        for name, value in (logs or {}).items():
-            self._run.history.setdefault(name, []).append(float(value))
-
-    def finish(self) -> None:
-        """Write the result."""
-        if self._run.folder is None:
-            return
-        state = backup.State(
-            self._run.fingerprint,
-            len(self._run.history.get("loss", [])),
-            finished=True,
-            history=self._run.history,
-            weights=self._run.model.get_weights(),
-        )
-        backup.write(self._run.folder, state)
-
-
-class _Interrupted(keras.callbacks.Callback):
-    """Stops after ^C, between two steps."""
-
-    def __init__(self, interruption: Interruption, stopping: _Stopping) -> None:
-        super().__init__()
-        self._interruption, self._stopping = interruption, stopping
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Stop; with nothing to keep, before the first epoch is over, as ^C does."""
-        if not self._interruption.requested:
-            return
-        if self._stopping.best_weights is None:
-            raise KeyboardInterrupt
-        self.model.stop_training = True
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Begin no other epoch."""
-        if self._interruption.requested:
-            self.model.stop_training = True
-
-
-class _Deadline(keras.callbacks.Callback):
-    """Stops at a time."""
-
-    def __init__(self, deadline: float) -> None:
-        super().__init__()
-        self._deadline = deadline
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Look at the clock."""
-        if time.monotonic() > self._deadline:
-            self.model.stop_training = True
 
 
 def _fingerprint(
@@ -367,50 +231,3 @@ def _fingerprint(
         for array in part:
             found.update(array.tobytes())
     return found.hexdigest()
-
-
-# --- afterwards ----------------------------------------------------------------------------------
-
-
-def predict(model: Any, x: Any) -> Array:
-    """y_pred of all rows, in batches of few different sizes: those that are compiled are few."""
-    size = min(EVALUATED_AT_ONCE, max(64, 1 << max(len(x) - 1, 0).bit_length()))
-    parts = []
-    for start in range(0, len(x), size):
-        part = np.asarray(x[start : start + size], dtype=keras.config.floatx())
-        padded = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-        y_pred = keras.ops.convert_to_numpy(model.predict_on_batch(padded))
-        parts.append(np.asarray(y_pred)[: len(part)])
-    return np.concatenate(parts)
-
-
-def predict_normal(members: Sequence[Any], x: Any) -> MultivariateNormal:
-    """One normal per row; of several members the normal with their mixture's mean and covariance.
-
-    Source: Lakshminarayanan, Pritzel & Blundell, NeurIPS 2017, who do so for one target.
-    """
-    head = heads(members[0])[-1]
-    y_pred = [predict(member, x) for member in members]
-    if len(y_pred) == 1:
-        return head.distribution(y_pred[0])
-    return Mixture(head.distribution(np.stack(y_pred))).moments()
-
-
-def to_bytes(model: Any) -> bytes:
-    """The `.keras` file."""
-    with _temporary_file() as path:
-        model.save(path)
-        return path.read_bytes()
-
-
-def from_bytes(content: bytes) -> Any:
-    """The model of a `.keras` file, on any backend."""
-    with _temporary_file() as path:
-        path.write_bytes(content)
-        return keras.models.load_model(path)
-
-
-@contextlib.contextmanager
-def _temporary_file() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder) / "model.keras"

@@ -144,7 +144,7 @@ class Covariance(abc.ABC):
         return z, whole + half_log_det
 
     fused_form: ClassVar[str | None] = None
-    """The name by which `keras_mvn.kernels` knows the format of `shape_params`; None if it doesn't."""
+    """The name of the format of `shape_params` in `keras_mvn.kernels`; None if it has none."""
 
     triangular: ClassVar[bool] = False
     """Whether `coloring_matrix` is lower triangular."""
@@ -193,7 +193,7 @@ class Covariance(abc.ABC):
     def from_moments(self, moments: Moments) -> tuple[Array, Array]:
         """Return scale and shape_params that describe training targets, in float64 NumPy.
 
-        The same as `from_covariance`, unless `moments_rank` asks for less than the dense covariance.
+        This calls `from_covariance`, unless `moments_rank` asks for less than the dense covariance.
         """
         return self.from_covariance(moments.dense())
 
@@ -254,7 +254,9 @@ class Covariance(abc.ABC):
         return REGISTERED["cholesky"]()
 
     def recombine(self, scale: Tensor, shape_params: Tensor, lower: Array) -> tuple[Tensor, Tensor]:
-        """Return scale and shape_params, in the `recombined` structure, of Σ' = L C Cᵀ Lᵀ, Σ = L Lᵀ.
+        """Return scale and shape_params, for the `recombined` structure, of Σ' = L C Cᵀ Lᵀ.
+
+        L is the Cholesky factor of Σ = L Lᵀ.
 
         Args:
             scale: (..., d).

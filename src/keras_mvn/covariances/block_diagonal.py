@@ -1,4 +1,4 @@
-"""Groups of targets, independent of each other, each with a structure of its own."""
+"""Block-diagonal covariance: independent groups of targets, each with its own structure."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ Blocks: TypeAlias = "Sequence[tuple[Sequence[int], CovarianceLike]]"
 @register
 @dataclass(frozen=True)
 class BlockDiagonal(Covariance):
-    """Independent groups of targets: Σ is block diagonal, each block by another structure.
+    """Block-diagonal covariance of independent groups of targets, each with its own structure.
 
-    The targets of a group need not be neighbors, and their order within it is the order that the
-    block's structure sees. `shape_params` are those of the blocks, one after the other; the network
-    emits the scales of all blocks, then the rest. Time and memory are those of the blocks.
+    The targets of a group need not be adjacent; their order within the group is the one that the
+    block's structure uses. `shape_params` are those of the blocks, concatenated; the network emits
+    the scales of all blocks, then the rest. Time and memory are the sums over the blocks.
 
     Args:
-        blocks: pairs of indices and a structure (or its name); every target 0 … d − 1 in exactly
-            one of them. `BlockDiagonal.of` takes names of targets.
+        blocks: pairs of target indices and a structure (or its name). Every target from 0 to d − 1
+            must be in exactly one block. `BlockDiagonal.of` takes target names instead.
 
     Raises:
-        ValueError: targets that are in no group or in several, or unknown structures; and when
-            used, another number of targets.
+        ValueError: a target is in no block or in several, or a structure is unknown; when used,
+            the number of targets is different.
 
     >>> structure = BlockDiagonal([([0, 2], "cholesky"), ([1], "diagonal")])
     >>> structure.event_size, structure.shape_size(3)
@@ -53,7 +53,7 @@ class BlockDiagonal(Covariance):
             pairs = [(indices, structure) for indices, structure in self.blocks]
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"blocks={self.blocks!r} must be pairs (indices of targets, structure), as in "
+                f"blocks={self.blocks!r} must be pairs (indices of targets, structure), such as "
                 "[([0, 2], 'cholesky'), ([1], 'diagonal')]."
             ) from error
         blocks = tuple((_indices(indices), get(structure)) for indices, structure in pairs)
@@ -61,8 +61,8 @@ class BlockDiagonal(Covariance):
         complete = blocks and sorted(covered) == list(range(len(covered)))
         if not complete or not all(indices for indices, _ in blocks):
             raise ValueError(
-                f"blocks cover the targets {sorted(covered)}; every index from 0 to d − 1 has to "
-                "be in exactly one block, and no block may be empty."
+                f"blocks cover the targets {sorted(covered)}; every index from 0 to d − 1 must be "
+                "in exactly one block, and no block may be empty."
             )
         for indices, structure in blocks:
             structure.require(len(indices))
@@ -72,14 +72,14 @@ class BlockDiagonal(Covariance):
     def of(
         cls, groups: Mapping[Sequence[str], CovarianceLike], target_names: Sequence[str]
     ) -> Self:
-        """From groups of names: `{("x", "y"): "cholesky", ("t",): "diagonal"}`.
+        """Create it from groups of target names: `{("x", "y"): "cholesky", ("t",): "diagonal"}`.
 
         Args:
-            groups: structures of groups of names.
-            target_names: all targets, in the order of y.
+            groups: mapping from groups of target names to structures (or their names).
+            target_names: names of all targets, in the order of y.
 
         Raises:
-            ValueError: a name that is not among `target_names`, or one of them in no group.
+            ValueError: a name is not among `target_names`, or one of these is in no group.
 
         >>> BlockDiagonal.of({("x", "y"): "cholesky", ("t",): "diagonal"}, ["x", "t", "y"]).blocks
         (((0, 2), Cholesky()), ((1,), Diagonal()))
@@ -89,7 +89,7 @@ class BlockDiagonal(Covariance):
         grouped = [name for group in groups for name in _names(group)]
         if sorted(grouped) != sorted(names):
             raise ValueError(
-                f"groups name the targets {grouped}; each of target_names={names} has to be in "
+                f"groups contain the targets {grouped}; each of target_names={names} must be in "
                 "exactly one group."
             )
         return cls([([names.index(n) for n in _names(g)], s) for g, s in groups.items()])
@@ -103,22 +103,22 @@ class BlockDiagonal(Covariance):
         return sum(len(indices) for indices, _ in self)
 
     def shape_size(self, event_size: int) -> int:
-        """The sum over blocks."""
+        """Return the sum of the shape sizes of the blocks."""
         self.require(event_size)
         return sum(structure.shape_size(len(indices)) for indices, structure in self)
 
     def raw_size(self, event_size: int) -> int:
-        """The sum over blocks."""
+        """Return the sum of the raw sizes of the blocks."""
         self.require(event_size)
         return _composed.raw_size(self._sized)
 
     def scale_raw_size(self, event_size: int) -> int | None:
-        """The sum over blocks; None if one of them cannot tell."""
+        """Return the sum over the blocks; None if one of them does not separate its scales."""
         return _composed.scale_raw_size(self._sized)
 
     @property
     def wire(self) -> Covariance:
-        """Of the wires of the blocks."""
+        """A `BlockDiagonal` of the blocks' wire structures."""
         return BlockDiagonal([(indices, structure.wire) for indices, structure in self])
 
     # --- to the blocks and back ------------------------------------------------------------------
@@ -129,12 +129,12 @@ class BlockDiagonal(Covariance):
         return np.array([i for indices, _ in self for i in indices], "int32")
 
     def _by_block(self, x: Tensor) -> list[Tensor]:
-        """(..., d) → (..., m) for every block."""
+        """Split x (..., d) into one (..., m) for every block."""
         order = self._order
         return slices(static_gather(x, order, _inverse(order)), [len(i) for i, _ in self])
 
     def _by_target(self, parts: list[Tensor]) -> Tensor:
-        """(..., m) of every block → (..., d)."""
+        """Join one (..., m) for every block into (..., d)."""
         order = self._order
         joined = namespace(*parts).concatenate(parts, axis=-1)
         return static_gather(joined, _inverse(order), order)
@@ -150,14 +150,14 @@ class BlockDiagonal(Covariance):
         return [structure for _, structure in self]
 
     def _join(self, parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Scale and shape_params of the blocks → of all targets."""
+        """Join scale and shape_params of the blocks into those of all targets."""
         scales, shapes = zip(*parts, strict=True)
         return self._by_target(list(scales)), namespace(*shapes).concatenate(list(shapes), axis=-1)
 
-    # --- the contract, block by block ------------------------------------------------------------
+    # --- the interface of `Covariance`, block by block -------------------------------------------
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Block by block; half_log_det is the sum."""
+        """Whiten block by block; half_log_det is the sum over the blocks."""
         parts = [
             structure.whiten_with_vjp(s, x)
             for structure, s, x in zip(
@@ -171,7 +171,7 @@ class BlockDiagonal(Covariance):
     def whiten_observed(
         self, shape_params: Tensor, u: Tensor, observed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Block by block; half_log_det is the sum."""
+        """Whiten the observed targets block by block; half_log_det is the sum over the blocks."""
         parts = [
             structure.whiten_observed(*arguments)
             for structure, *arguments in zip(
@@ -187,7 +187,7 @@ class BlockDiagonal(Covariance):
         )
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """Block by block."""
+        """Color block by block."""
         return self._by_target(
             [
                 structure.color(s, x)
@@ -198,15 +198,15 @@ class BlockDiagonal(Covariance):
         )
 
     def whitening_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """The blocks' own, in their places."""
+        """Return the block matrix of the blocks' whitening matrices."""
         return self._dense(shape_params, lambda structure, s, n: structure.whitening_matrix(s, n))
 
     def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """The blocks' own, in their places."""
+        """Return the block matrix of the blocks' coloring matrices."""
         return self._dense(shape_params, lambda structure, s, n: structure.coloring_matrix(s, n))
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """The blocks' own, in their places."""
+        """Return the block matrix of the blocks' shape matrices."""
         return self._dense(shape_params, lambda structure, s, n: structure.shape_matrix(s, n))
 
     def _dense(
@@ -223,7 +223,7 @@ class BlockDiagonal(Covariance):
         return xp.swapaxes(static_gather(columns, _inverse(order), order), -1, -2)
 
     def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """Block by block."""
+        """Return the variances, computed block by block."""
         return self._by_target(
             [
                 structure.variance(x, s)
@@ -237,7 +237,7 @@ class BlockDiagonal(Covariance):
         )
 
     def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
-        """Block by block."""
+        """Constrain block by block."""
         self.require(event_size)
         raws = _composed.split_raw(raw, self._sized)
         return self._join(
@@ -245,7 +245,7 @@ class BlockDiagonal(Covariance):
         )
 
     def unconstrain(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """Block by block."""
+        """Unconstrain block by block."""
         raws = [
             structure.unconstrain(x, s)
             for structure, s, x in zip(
@@ -257,7 +257,7 @@ class BlockDiagonal(Covariance):
     def relocate(
         self, scale: Tensor, shape_params: Tensor, origin_scale: Tensor, origin_shape: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Block by block."""
+        """Relocate block by block."""
         return self._join(
             [
                 structure.relocate(*arguments)
@@ -273,20 +273,20 @@ class BlockDiagonal(Covariance):
         )
 
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
-        """Each block's own reading of its targets' covariance; between blocks it is dropped."""
+        """Fit each block to the covariance of its targets; other covariances are dropped."""
         self.require(covariance.shape[-1])
         return self._join(
             [s.from_covariance(covariance[..., list(i), :][..., list(i)]) for i, s in self]
         )
 
     def moments_rank(self, event_size: int) -> int | None:
-        """The sum over blocks; None if one of them needs the dense covariance."""
+        """Return the sum over the blocks; None if one of them needs the dense covariance."""
         ranks = [structure.moments_rank(len(indices)) for indices, structure in self]
         known = [rank for rank in ranks if rank is not None]
         return sum(known) if len(known) == len(ranks) else None
 
     def from_moments(self, moments: Moments) -> tuple[Array, Array]:
-        """Block by block."""
+        """Fit each block to the moments of its targets."""
         return self._join([s.from_moments(moments.of(list(i))) for i, s in self])
 
 

@@ -1,4 +1,4 @@
-"""Standard deviations and correlations, each by numbers of their own."""
+"""Full covariance, parametrized separately by standard deviations and correlations."""
 
 from __future__ import annotations
 
@@ -28,20 +28,21 @@ _NORM_LIMIT = float(np.float32(np.sqrt(2.0 * np.log(GROWTH_LIMIT))))
 @register
 @dataclass(frozen=True)
 class Correlation(Covariance):
-    """Standard deviations and correlations apart: Σ = S R S with the diagonal of R all ones.
+    """Full covariance by standard deviations and correlations: Σ = S R S, R with a unit diagonal.
 
-    `scale` are the standard deviations of the targets, whatever the shape says. R = L Lᵀ with
-    rows of length one, from canonical partial correlations p_ij = tanh x_ij (of targets i and j,
-    given those before j): L_ij = p_ij Π_{k<j} √(1 − p_ik²), L_ii = Π_{k<i} √(1 − p_ik²).
-    `shape_params` holds x, the strict lower triangle row by row: any real numbers, Fisher's z of
-    partial correlations. half_log_det = −Σ log cosh x_ij. The loss solves L z = u by substitution.
+    `scale` holds the standard deviations of the targets, independent of the shape. R = L Lᵀ, where
+    L has rows of length 1, built from canonical partial correlations p_ij = tanh x_ij (of targets i
+    and j, given those before j): L_ij = p_ij Π_{k<j} √(1 − p_ik²), L_ii = Π_{k<i} √(1 − p_ik²).
+    `shape_params` holds x, the strict lower triangle row by row: any real numbers, the Fisher z
+    values of partial correlations. half_log_det = −Σ log cosh x_ij. The loss solves L z = u by
+    substitution.
 
-    d + d(d − 1)/2 numbers beside the mean. Per row O(d²) memory; the products of cosh x are one
-    d × d × d matrix product, O(d³). Exact for every Σ.
+    The network emits d + d(d − 1)/2 numbers besides the mean. O(d²) memory per row; the products of
+    cosh x take one d × d × d matrix product, O(d³). Exact for every Σ.
 
-    What a network emits for x is bounded smoothly, x = raw / √(1 + ‖raw‖²/F²), F = √(2 log 10¹⁰) =
-    6.8, so that substitution does not overflow float32: two targets alone reach a correlation of
-    0.999998. With `adapt` it limits only the distance from the data's own x.
+    The raw output for x is bounded smoothly, x = raw / √(1 + ‖raw‖²/F²), F = √(2 log 10¹⁰) = 6.8,
+    so that substitution does not overflow float32: for d = 2, correlations reach 0.999998. After
+    `adapt`, it limits only the distance from the data's own x.
 
     Source: Lewandowski, Kurowicka & Joe, "Generating random correlation matrices based on vines and
     extended onion method", J. Multivariate Anal. 100 (2009).
@@ -55,11 +56,11 @@ class Correlation(Covariance):
     triangular: ClassVar[bool] = True
 
     def shape_size(self, event_size: int) -> int:
-        """d(d − 1)/2: x, the strict lower triangle row by row."""
+        """Return d(d − 1)/2, the size of x, a strict lower triangle stored row by row."""
         return event_size * (event_size - 1) // 2
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Solve L z = u, with L = diag(L_ii)(I + N): (I + N) z = u / L_ii."""
+        """Solve L z = u for z. With L = diag(L_ii)(I + N), this is (I + N) z = u / L_ii."""
         d = u.shape[-1]
         n, log_diagonal = _unit_factor(shape_params, d)
         xp = namespace(u)
@@ -67,49 +68,54 @@ class Correlation(Covariance):
         return z, xp.sum(log_diagonal, axis=-1)
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """u = L z."""
+        """Return u = L z."""
         factor = _factor(shape_params, z.shape[-1])
         return (factor @ z[..., None])[..., 0]
 
     def whitening_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """L⁻¹ = (I + N)⁻¹ diag(1 / L_ii)."""
+        """Return L⁻¹ = (I + N)⁻¹ diag(1 / L_ii)."""
         n, log_diagonal = _unit_factor(shape_params, event_size)
         reciprocal = namespace(n).exp(-log_diagonal)
         return inverse_matrix(n, event_size) * reciprocal[..., None, :]
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """R = L Lᵀ."""
+        """Return R = L Lᵀ."""
         factor = _factor(shape_params, event_size)
         return factor @ namespace(factor).swapaxes(factor, -1, -2)
 
     def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """L."""
+        """Return L."""
         return _factor(shape_params, event_size)
 
     def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """scale²."""
+        """Return scale²."""
         return scale * scale
 
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
-        """Exact: sinh x_ij = L_ij / √(Σ_{k=j+1}^{i} L_ik²), L the factor of the correlation matrix.
+        """Return the exact parameters of Σ: its standard deviations, and x of its correlations.
+
+        sinh x_ij = L_ij / √(Σ_{k=j+1}^{i} L_ik²), with L the factor of the correlation matrix.
 
         Raises:
             ValueError: Σ is not positive definite.
 
         """
         stddev, factor = correlation_cholesky(covariance)
-        squares = np.cumsum((factor**2)[..., ::-1], axis=-1)[..., ::-1]  # [i, j]: k from j to i
+        squares = np.cumsum((factor**2)[..., ::-1], axis=-1)[..., ::-1]  # [i, j]: sum over k ≥ j
         beyond = np.concatenate([squares[..., 1:], squares[..., :1]], axis=-1)
         ratio = pack_strict_lower(factor) / np.sqrt(pack_strict_lower(beyond))
         return stddev, np.arcsinh(ratio)
 
     def shape_bound(self, event_size: int) -> float:
-        """The bound of the class docstring for x."""
+        """Return the bound F on the norm of x (see the class docstring)."""
         return _NORM_LIMIT
 
 
 def _unit_factor(x: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
-    """N, packed, and log L_ii of L = diag(L_ii)(I + N): N_ij = tanh x_ij Π_{k≥j} cosh x_ik."""
+    """Return N (packed) and log L_ii for L = diag(L_ii)(I + N).
+
+    N_ij = tanh x_ij Π_{k≥j} cosh x_ik.
+    """
     dense = unpack_strict_lower(x, event_size)
     xp, log_cosh = namespace(x), _log_cosh(dense)
     from_here = log_cosh @ constant_like(np.tril(np.ones((event_size, event_size))), dense)
@@ -118,12 +124,12 @@ def _unit_factor(x: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
 
 
 def _factor(x: Tensor, event_size: int) -> Tensor:
-    """L: L_ij = tanh x_ij Π_{k<j} sech x_ik, (..., d, d)."""
+    """Return L (..., d, d), L_ij = tanh x_ij Π_{k<j} sech x_ik."""
     dense = unpack_strict_lower(x, event_size)
     xp, log_cosh = namespace(x), _log_cosh(dense)
     before = log_cosh @ constant_like(np.triu(np.ones((event_size, event_size)), 1), dense)
     identity = constant_like(np.eye(event_size), dense)
-    # tanh is 0 above the diagonal, and on it, where a 1 takes its place.
+    # tanh is 0 above the diagonal and on it; on the diagonal it is replaced by 1.
     return (_tanh(dense) + identity) * xp.exp(-before)
 
 
@@ -137,7 +143,7 @@ def _log_cosh(x: Tensor) -> Tensor:
 
 
 def _tanh(x: Tensor) -> Tensor:
-    # Not `ops.tanh`: it turns float64 into float32 on JAX.
+    # Not `ops.tanh`, which turns float64 into float32 on JAX.
     def value(x: Tensor) -> Tensor:
         xp = namespace(x)
         less = xp.expm1(-2.0 * xp.abs(x))

@@ -1,4 +1,4 @@
-"""Independent targets."""
+"""Diagonal covariance for independent targets."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["Diagonal"]
 @register
 @dataclass(frozen=True)
 class Diagonal(Covariance):
-    """Independent targets: Σ = diag(scale²), R = I.
+    """Diagonal covariance for independent targets: Σ = diag(scale²), R = I.
 
-    `scale` are the standard deviations. d numbers beside the mean, O(d) time and memory. Of a
-    full Σ, `from_covariance` keeps the variances.
+    `scale` holds the standard deviations. The network emits d numbers besides the mean; O(d) time
+    and memory. `from_covariance` keeps only the variances of a full Σ.
 
     >>> import numpy as np
     >>> Diagonal().from_covariance(np.array([[4.0, 1.0], [1.0, 9.0]]))[0]
@@ -31,49 +31,49 @@ class Diagonal(Covariance):
     """
 
     def shape_size(self, event_size: int) -> int:
-        """0: a diagonal covariance has no shape."""
+        """Return 0: a diagonal covariance has no shape parameters."""
         return 0
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """z = u."""
+        """Return u unchanged, and half_log_det = 0."""
         return u, zero_half_log_det(u)
 
     def whiten_observed(
         self, shape_params: Tensor, u: Tensor, observed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What is missing drops out."""
+        """Return u with zeros for missing targets, and half_log_det = 0."""
         return u * observed, zero_half_log_det(u)
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """u = z."""
+        """Return z unchanged."""
         return z
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """R = I."""
+        """Return R = I."""
         xp = namespace(shape_params)
-        # The batch axes of a tensor without columns, kept without asking for their lengths.
+        # Keeps the batch axes of a tensor without columns, without querying their lengths.
         zero = xp.sum(shape_params, axis=-1)[..., None, None]
         return zero + constant_like(np.eye(event_size), shape_params)
 
     def loadings(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """No factors: V is (..., d, 0)."""
+        """Return an empty V (..., d, 0): there are no factors."""
         return split_last_axis(shape_params, event_size, 0)
 
     def relocate(
         self, scale: Tensor, shape_params: Tensor, origin_scale: Tensor, origin_shape: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The scales. No sum of empty shapes, which not every format can hold."""
+        """Rescale by origin_scale; sums of empty shape_params would break some export formats."""
         return origin_scale * scale, shape_params
 
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
-        """Standard deviations; correlations are dropped."""
+        """Return the standard deviations; correlations are dropped."""
         scale = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
         return scale, np.zeros((*scale.shape[:-1], 0))
 
     def moments_rank(self, event_size: int) -> int | None:
-        """0: standard deviations are enough."""
+        """Return 0: only standard deviations are needed."""
         return 0
 
     def from_moments(self, moments: Moments) -> tuple[Array, Array]:
-        """The standard deviations."""
+        """Return the standard deviations."""
         return moments.stddev, moments.stddev[:0]

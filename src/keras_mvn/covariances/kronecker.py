@@ -1,4 +1,4 @@
-"""Targets in a table: rows times columns."""
+"""Kronecker-structured covariance for a table of targets: rows times columns."""
 
 from __future__ import annotations
 
@@ -25,27 +25,26 @@ MAX_SWEEPS = 200
 @register
 @dataclass(frozen=True)
 class Kronecker(Covariance):
-    """A p × q table of targets, flattened row by row: Σ = A ⊗ B, A between rows, B between columns.
+    """Kronecker covariance Σ = A ⊗ B of a p × q table of targets, flattened row by row.
 
-    The matrix normal distribution: Cov(Y_ij, Y_kl) = A_ik B_jl. For time × variable, station ×
-    hour: the rows are correlated as A says, whichever column, and the columns as B says. A and B
-    have structures of their own, each with its scales and shape, Σ = S (R_A ⊗ R_B) S with S =
-    diag(s_A) ⊗ diag(s_B). Z = K_A U K_Bᵀ whitens the table U of scaled residuals; nothing of size
-    d × d is formed in training or sampling.
+    The matrix normal distribution: Cov(Y_ij, Y_kl) = A_ik B_jl. Suited to tables such as
+    time × variable or station × hour: A gives the covariance between rows, whichever the column,
+    and B that between columns. A and B each have their own structure, with scales and shape:
+    Σ = S (R_A ⊗ R_B) S with S = diag(s_A) ⊗ diag(s_B). Z = K_A U K_Bᵀ whitens the table U of scaled
+    residuals; no d × d matrix is formed in training or sampling.
 
-    The network emits the numbers of both structures, (p + k_A) + (q + k_B) beside the mean, one of
-    which is redundant (A may be doubled and B halved); y_pred holds all d = p q scales. Per row
-    O(p² q + p q²) time, O(p² + q² + p q) memory; incomplete rows take the dense K_A ⊗ K_B.
+    The network emits the numbers of both structures, (p + k_A) + (q + k_B) besides the mean, one of
+    which is redundant (A may be doubled and B halved); y_pred holds all d = p q scales. Per row:
+    O(p² q + p q²) time, O(p² + q² + p q) memory; incomplete rows use the dense K_A ⊗ K_B.
 
     Args:
-        shape: (p, q).
-        rows: the structure of A, or its name. "cholesky" has a bound on its growth for each
-            factor only, and extreme outputs of both at once may overflow float32; the default
-            does not.
+        shape: (p, q), the numbers of rows and columns of the table.
+        rows: the structure of A, or its name. "cholesky" bounds the growth of each factor only, so
+            extreme outputs of both at once may overflow float32; the default does not.
         columns: the structure of B, or its name.
 
     Raises:
-        ValueError: shape is not two integers ≥ 1, or unknown structures; and when used, d ≠ p q.
+        ValueError: `shape` is not two integers ≥ 1, or a structure is unknown; when used, d ≠ p q.
 
     Source: Dawid, "Some matrix-variate distribution theory", Biometrika 68 (1981); Dutilleul, "The
     MLE algorithm for the matrix normal distribution", J. Stat. Comput. Simul. 64 (1999).
@@ -66,7 +65,9 @@ class Kronecker(Covariance):
     def __post_init__(self) -> None:
         sizes = tuple(self.shape) if isinstance(self.shape, (tuple, list)) else ()
         if len(sizes) != 2:
-            raise ValueError(f"shape={self.shape!r} must be (rows, columns) of the targets.")
+            raise ValueError(
+                f"shape={self.shape!r} must be (rows, columns), the size of the table of targets."
+            )
         for size, name in zip(sizes, ("shape[0]", "shape[1]"), strict=True):
             whole(size, name, "the length of one side of the table of targets", 1)
         object.__setattr__(self, "shape", sizes)
@@ -85,31 +86,31 @@ class Kronecker(Covariance):
 
     @property
     def event_size(self) -> int:
-        """p q."""
+        """The number of targets, p q."""
         return self.shape[0] * self.shape[1]
 
     @property
     def triangular(self) -> bool:  # type: ignore[override]
-        """Whether both structures are."""
+        """Whether both structures are triangular."""
         return all(factor.triangular for factor in self._factors)
 
     def shape_size(self, event_size: int) -> int:
-        """k_A + k_B."""
+        """Return k_A + k_B."""
         self.require(event_size)
         return sum(factor.shape_size(size) for factor, size in self._both)
 
     def raw_size(self, event_size: int) -> int:
-        """The scales of A and of B, then the shapes of A and of B."""
+        """Return the number of scales of A and B plus that of shape parameters of A and B."""
         self.require(event_size)
         return _composed.raw_size(self._both)
 
     def scale_raw_size(self, event_size: int) -> int | None:
-        """p + q, if both structures can tell."""
+        """Return p + q, or None if one of the structures does not separate its scales."""
         return _composed.scale_raw_size(self._both)
 
     @property
     def wire(self) -> Covariance:
-        """Of the wires of both structures."""
+        """A `Kronecker` of the wire structures of A and B."""
         a, b = self._factors
         return Kronecker(self.shape, a.wire, b.wire)
 
@@ -118,7 +119,7 @@ class Kronecker(Covariance):
         return shape_params[..., :k], shape_params[..., k:]
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Z = K_A U K_Bᵀ; half_log_det = q half_log_det_A + p half_log_det_B."""
+        """Return Z = K_A U K_Bᵀ and half_log_det = q half_log_det_A + p half_log_det_B."""
         (a, b), (p, q) = self._factors, self.shape
         shape_a, shape_b = self._split(shape_params)
         xp, table = namespace(u), split_last_axis(u, p, q)
@@ -129,7 +130,7 @@ class Kronecker(Covariance):
         return merge_last_axes(z), q * half_log_det_a + p * half_log_det_b
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """U = K_A⁻¹ Z K_B⁻ᵀ."""
+        """Return U = K_A⁻¹ Z K_B⁻ᵀ."""
         (a, b), (p, q) = self._factors, self.shape
         shape_a, shape_b = self._split(shape_params)
         table = _each_row(b.color, shape_b, split_last_axis(z, p, q))
@@ -137,17 +138,17 @@ class Kronecker(Covariance):
         return merge_last_axes(swap(_each_row(a.color, shape_a, swap(table, -1, -2)), -1, -2))
 
     def whitening_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """K_A ⊗ K_B, dense."""
+        """Return K_A ⊗ K_B, dense."""
         self.require(event_size)
         return self._product(shape_params, lambda factor, s, n: factor.whitening_matrix(s, n))
 
     def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """F_A ⊗ F_B, dense."""
+        """Return F_A ⊗ F_B, dense."""
         self.require(event_size)
         return self._product(shape_params, lambda factor, s, n: factor.coloring_matrix(s, n))
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """R_A ⊗ R_B."""
+        """Return R_A ⊗ R_B."""
         self.require(event_size)
         return self._product(shape_params, lambda factor, s, n: factor.shape_matrix(s, n))
 
@@ -163,7 +164,7 @@ class Kronecker(Covariance):
         return xp.reshape(product, (*xp.shape(product)[:-4], self.event_size, self.event_size))
 
     def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """scale² diag(R_A) ⊗ diag(R_B)."""
+        """Return scale² diag(R_A) ⊗ diag(R_B)."""
         table = split_last_axis(scale, *self.shape)
         (a, b), (shape_a, shape_b) = self._factors, self._split(shape_params)
         xp = namespace(scale)
@@ -172,7 +173,7 @@ class Kronecker(Covariance):
         return scale * scale * _outer(left, right)
 
     def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
-        """Each structure's own; scale = s_A ⊗ s_B."""
+        """Constrain A and B separately; scale = s_A ⊗ s_B."""
         self.require(event_size)
         raw_a, raw_b = _composed.split_raw(raw, self._both)
         scale_a, shape_a = self._factors[0].constrain(raw_a, self.shape[0])
@@ -181,7 +182,7 @@ class Kronecker(Covariance):
         return _outer(scale_a, scale_b), shape_params
 
     def unconstrain(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """Raw numbers that `constrain` turns into these, s_A and s_B of one geometric mean."""
+        """Return raw numbers that `constrain` maps to these, s_A and s_B of equal geometric mean."""
         raw = [
             factor.unconstrain(s, shape)
             for factor, s, shape in zip(
@@ -191,10 +192,10 @@ class Kronecker(Covariance):
         return _composed.join_raw(raw, self._both)
 
     def _separate(self, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """s_A and s_B of s_A ⊗ s_B, or the closest in logarithms."""
+        """Return s_A and s_B with scale = s_A ⊗ s_B, or the closest ones in logarithms."""
         xp = namespace(scale)
         logs = xp.log(split_last_axis(scale, *self.shape))
-        # Not `mean`: it turns float64 into float32 on PyTorch.
+        # Not `mean`, which turns float64 into float32 on PyTorch.
         rows, columns = xp.sum(logs, axis=-1) / self.shape[1], xp.sum(logs, axis=-2) / self.shape[0]
         half = 0.5 * xp.sum(rows, axis=-1, keepdims=True) / self.shape[0]
         return xp.exp(rows - half), xp.exp(columns - half)
@@ -202,7 +203,7 @@ class Kronecker(Covariance):
     def relocate(
         self, scale: Tensor, shape_params: Tensor, origin_scale: Tensor, origin_shape: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Each structure's own."""
+        """Relocate A and B separately."""
         moved = [
             factor.relocate(*arguments)
             for factor, *arguments in zip(
@@ -218,10 +219,11 @@ class Kronecker(Covariance):
         return _outer(scale_a, scale_b), namespace(scale).concatenate([shape_a, shape_b], axis=-1)
 
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
-        """Maximum likelihood of A ⊗ B: the closest in Kullback–Leibler divergence ("flip-flop").
+        """Fit A ⊗ B by maximum likelihood: the closest in Kullback–Leibler divergence.
 
-        In turn, each factor the best given the other, A_ij = tr(B⁻¹ Σ_ij) / q with Σ_ij the blocks
-        of Σ. Exact, after one turn, for a Σ that is a Kronecker product.
+        The "flip-flop" algorithm: in turn, each factor is set to its optimum given the other,
+        A_ij = tr(B⁻¹ Σ_ij) / q with Σ_ij the blocks of Σ. Exact after one sweep if Σ is a Kronecker
+        product.
 
         Raises:
             ValueError: Σ is not positive definite.
@@ -229,7 +231,7 @@ class Kronecker(Covariance):
         """
         (p, q), batch = self.shape, covariance.shape[:-2]
         self.require(covariance.shape[-1])
-        with np.errstate(invalid="ignore"):  # `cholesky` refuses what comes of it
+        with np.errstate(invalid="ignore"):  # `cholesky` rejects invalid results
             stddev = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
             unit_a, unit_b = self._separate(stddev)
             unit = _outer(unit_a, unit_b)
@@ -250,12 +252,12 @@ class Kronecker(Covariance):
 
 
 def _outer(left: Tensor, right: Tensor) -> Tensor:
-    """left ⊗ right: (..., p), (..., q) → (..., p q)."""
+    """Return left ⊗ right: (..., p), (..., q) → (..., p q)."""
     return merge_last_axes(left[..., :, None] * right[..., None, :])
 
 
 def _each_row(
     color: Callable[[Tensor, Tensor], Tensor], shape_params: Tensor, table: Tensor
 ) -> Tensor:
-    """One structure's `color` of every row of a table (..., m, n)."""
+    """Apply a structure's `color` to every row of a table (..., m, n)."""
     return color(shape_params[..., None, :] + 0.0 * table[..., :1], table)

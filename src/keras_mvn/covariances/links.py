@@ -1,8 +1,9 @@
-"""Links: from any real number to a positive scale.
+"""Link functions that map any real number to a positive scale.
 
-`positive` is the link of every structure: exponential around 0, so that a scale can vary widely
-with x, and linear (upwards) or reciprocal (downwards) in its tails, so that neither a collapsed
-nor an exploded scale loses its gradient. docs/defaults.md holds the measurement behind it.
+`positive` is the link of every structure. It is exponential around 0, so that a scale can vary
+widely with x, and linear (upward) or reciprocal (downward) in its tails, so that neither a
+collapsed nor an exploded scale loses its gradient. See docs/defaults.md for the measurements behind
+this choice.
 """
 
 from __future__ import annotations
@@ -13,23 +14,26 @@ from keras_mvn._core.types import Tensor
 __all__ = ["KNEE", "LOG_LIMIT", "positive", "positive_from_log", "positive_inverse"]
 
 KNEE = 3.0
-"""Where `positive` leaves the exponential: at 20 times, or a twentieth of, the adapted scale."""
+"""Where `positive` stops being exponential: at 20 times, or a twentieth of, the adapted scale."""
 
 LOG_LIMIT = 20.0
-"""Up to here a log scale is taken at its word; beyond, it grows like a logarithm, so that
-(y − mean)²/scale³, which the gradient meets, stays a float32 number."""
+"""Largest absolute log scale that `positive_from_log` uses unchanged.
+
+Beyond it, the log scale grows like a logarithm, so that (y − mean)²/scale³, which appears in the
+gradient, stays within float32.
+"""
 
 
 def positive(raw: Tensor) -> Tensor:
-    """exp(x) between −3 and 3; above, e³ (x − 2); below, the reciprocal of that at −x.
+    """Return exp(x) between −3 and 3; above, e³ (x − 2); below, the reciprocal of that at −x.
 
-    Smooth (C¹), 1 with slope 1 at 0.
+    Smooth (C¹); value and slope are 1 at 0.
 
     Args:
         raw: (...), any real numbers.
 
     Returns:
-        (...), positive. Value and gradient are finite and not zero in float32 up to raw = ±1e6.
+        (...), positive. Value and gradient are finite and nonzero in float32 up to raw = ±1e6.
 
     >>> import numpy as np
     >>> positive(np.array([-10.0, -1.0, 0.0, 1.0])).round(4)
@@ -40,7 +44,7 @@ def positive(raw: Tensor) -> Tensor:
 
 
 def positive_inverse(scale: Tensor) -> Tensor:
-    """The raw number whose scale this is.
+    """Return the raw number that `positive` maps to this scale.
 
     >>> import numpy as np
     >>> positive_inverse(positive(np.array([-7.0, 0.0, 2.5])))
@@ -55,9 +59,9 @@ def positive_inverse(scale: Tensor) -> Tensor:
 
 
 def positive_from_log(log_scale: Tensor) -> Tensor:
-    """exp(log_scale), exactly, from −20 to 20; linear above, reciprocal below.
+    """Return exp(log_scale), exact from −20 to 20; linear above, reciprocal below.
 
-    For models that emit logarithms already.
+    Meant for models whose output already is a logarithm.
 
     >>> import numpy as np
     >>> positive_from_log(np.array([0.0, 2.0])) == np.exp([0.0, 2.0])
@@ -67,7 +71,7 @@ def positive_from_log(log_scale: Tensor) -> Tensor:
 
 
 def _exponential_to(knee: float, x: Tensor) -> Tensor:
-    """exp(x) for |x| ≤ knee, continued by a straight line; f(−x) = 1/f(x)."""
+    """Return exp(x) for |x| ≤ knee, continued by a straight line above; f(−x) = 1/f(x)."""
     xp = namespace(x)
     size = _absolute(x)
     beyond = xp.where(size > knee, size - knee, xp.zeros_like(size))
@@ -76,5 +80,5 @@ def _exponential_to(knee: float, x: Tensor) -> Tensor:
 
 
 def _absolute(x: Tensor) -> Tensor:
-    # |x| with slope 1 at 0, where the slope of `abs` is 0 and would stop a raw output of zero.
+    # |x| with slope 1 at 0. The slope of `abs` is 0 there, which would block the gradient at raw 0.
     return namespace(x).where(x >= 0, x, -x)

@@ -1,4 +1,4 @@
-"""Many targets moved by a few common factors."""
+"""Low-rank-plus-diagonal covariance (factor analysis): many targets, a few common factors."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from keras_mvn.covariances.moments import Moments
 __all__ = ["LowRank"]
 
 DENSE_LIMIT = 256
-"""Up to this many targets `adapt` reads their dense covariance; beyond, its leading directions."""
+"""Up to this d, `adapt` measures the dense covariance; beyond, only its leading directions."""
 
 
 @final
 @register
 @dataclass(frozen=True)
 class LowRank(Covariance):
-    """Factor analysis: Σ = S (I + V Vᵀ) S, V of d × r; r common factors and noise of each target.
+    """Factor analysis: Σ = S (I + V Vᵀ) S, V of d × r: r common factors plus noise per target.
 
-    `scale` are the standard deviations of the targets' own noise (the square roots of the
-    "uniquenesses"), `shape_params` holds V row by row, the loadings in units of that noise. The
-    network emits d + d r numbers beside the mean; V = raw / √r, so that the common variance at the
-    start does not depend on r. The columns of V are determined up to a rotation.
+    `scale` holds the standard deviations of the targets' own noise (the square roots of the
+    "uniquenesses"); `shape_params` holds V row by row, the loadings in units of that noise. The
+    network emits d + d r numbers besides the mean; V = raw / √r, so that the initial common
+    variance does not depend on r. The columns of V are determined only up to a rotation.
 
-    Whitening goes through the factors one after the other: with w_k = v_k whitened by those before
-    it, c = 1 + ‖w_k‖² and R_k = R_{k−1} + v_k v_kᵀ, z ← z − w_k (w_kᵀ z) / (c + √c), and
-    half_log_det = ½ Σ log c. The r × r matrix I + Vᵀ V is never formed, because a Cholesky
-    factorization of it loses κ(R) of float32's accuracy; this loses √κ and cannot fail, so V needs
-    no bound. O(d r²) time and O(d r) memory per row, for samples and incomplete rows too. r steps
-    are written out into the graph: meant for r up to about 50.
+    Whitening processes one factor at a time: with w_k = v_k whitened by the factors before it,
+    c = 1 + ‖w_k‖² and R_k = R_{k−1} + v_k v_kᵀ, z ← z − w_k (w_kᵀ z) / (c + √c), and
+    half_log_det = ½ Σ log c. The r × r matrix I + Vᵀ V is never formed, because its Cholesky
+    factorization loses κ(R) of float32's accuracy; this method loses √κ and cannot fail, so V needs
+    no bound. O(d r²) time and O(d r) memory per row, also for samples and incomplete rows. The r
+    steps are unrolled in the graph, so the structure is meant for r up to about 50.
 
-    V = 0 is a saddle of the likelihood: its gradient is zero there. A head does not start at it:
-    `adapt` gives V the factors of the data, and its kernel a little noise.
+    V = 0 is a saddle point of the likelihood, with zero gradient. A head does not start there:
+    `adapt` sets V to the factors of the data, and the kernel of V starts with a little noise.
 
     Args:
-        rank: r ≥ 1, the number of factors.
+        rank: int r ≥ 1, number of common factors.
 
     Raises:
-        ValueError: rank is not an integer ≥ 1.
+        ValueError: `rank` is not an integer ≥ 1.
 
     Source: Lawley & Maxwell, "Factor analysis as a statistical method", 1971.
 
@@ -67,11 +67,14 @@ class LowRank(Covariance):
         whole(self.rank, "rank", "the number of common factors", 1)
 
     def shape_size(self, event_size: int) -> int:
-        """d r: V row by row."""
+        """Return d r, the size of V."""
         return event_size * self.rank
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """z = M_r … M_1 u, M_k = I − w_k w_kᵀ / (c_k + √c_k); half_log_det = ½ Σ log c_k."""
+        """Return z = M_r … M_1 u and half_log_det = ½ Σ log c_k.
+
+        M_k = I − w_k w_kᵀ / (c_k + √c_k).
+        """
         xp = namespace(u)
         steps, z = self._steps(shape_params, u[..., None, :])
         half_log_det = xp.log(steps[0].root)
@@ -80,11 +83,11 @@ class LowRank(Covariance):
         return z[..., 0, :], half_log_det[..., 0, 0]
 
     def whiten_rows(self, shape_params: Tensor, rows: Tensor) -> Tensor:
-        """All of them with one pass through the factors: O(m d r)."""
+        """Whiten all m rows in one pass through the factors: O(m d r)."""
         return self._steps(shape_params, rows)[1]
 
     def _steps(self, shape_params: Tensor, u: Tensor | None = None) -> tuple[list[_Step], Tensor]:
-        """Every factor whitened by those before it, and the rows u (..., m, d) by all of them."""
+        """Whiten each factor by those before it, and the rows u (..., m, d) by all factors."""
         xp = namespace(shape_params)
         rows = xp.swapaxes(split_last_axis(shape_params, -1, self.rank), -1, -2)
         if u is not None:
@@ -99,10 +102,10 @@ class LowRank(Covariance):
     def whiten_vjp(
         self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, half_log_det_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Back through the factors, last to first; what `whiten` held is computed again.
+        """Go back through the factors, last to first, recomputing the intermediates of `whiten`.
 
-        Everything on the way is a combination of w_1 … w_r, z and z_bar: only its r + 2
-        coefficients are carried, and the inner products of these vectors serve for all.
+        All intermediates are linear combinations of w_1 … w_r, z and z_bar: only their r + 2
+        coefficients are carried along, and the inner products of these vectors suffice for all.
         """
         xp = namespace(u)
         steps, _ = self._steps(shape_params, u[..., None, :])
@@ -122,12 +125,12 @@ class LowRank(Covariance):
     def whiten_observed(
         self, shape_params: Tensor, u: Tensor, observed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What is missing drops out: its rows of V and of u are zero."""
+        """Whiten the observed targets: the rows of V and u of missing targets are set to zero."""
         v = split_last_axis(shape_params, -1, self.rank) * observed[..., None]
         return self.whiten_with_vjp(merge_last_axes(v), u * observed)
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """u = M_1⁻¹ … M_r⁻¹ z, M_k⁻¹ = I + w_k w_kᵀ / (1 + √c_k)."""
+        """Return u = M_1⁻¹ … M_r⁻¹ z, M_k⁻¹ = I + w_k w_kᵀ / (1 + √c_k)."""
         steps, _ = self._steps(shape_params)
         rows = z[..., None, :]
         for step in reversed(steps):
@@ -135,35 +138,35 @@ class LowRank(Covariance):
         return rows[..., 0, :]
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """R = I + V Vᵀ."""
+        """Return R = I + V Vᵀ."""
         v = split_last_axis(shape_params, event_size, self.rank)
         return v @ namespace(v).swapaxes(v, -1, -2) + constant_like(np.eye(event_size), v)
 
     def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """scale² (1 + Σ_k V_ik²)."""
+        """Return scale² (1 + Σ_k V_ik²)."""
         v = split_last_axis(shape_params, -1, self.rank)
         return scale * scale * (1.0 + namespace(v).sum(v * v, axis=-1))
 
     def loadings(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """V: (..., d, r)."""
+        """Return V (..., d, r)."""
         return split_last_axis(shape_params, event_size, self.rank)
 
     def constrain(self, raw: Tensor, event_size: int) -> tuple[Tensor, Tensor]:
-        """The link for the scales, V = raw / √r."""
+        """Apply the link to the scales; V = raw / √r."""
         return links.positive(raw[..., :event_size]), raw[..., event_size:] / self.rank**0.5
 
     def unconstrain(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """The inverse of `constrain`."""
+        """Invert `constrain`."""
         return namespace(scale).concatenate(
             [links.positive_inverse(scale), shape_params * self.rank**0.5], axis=-1
         )
 
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
-        """Maximum likelihood factor analysis: the closest in Kullback–Leibler divergence.
+        """Fit by maximum likelihood factor analysis: the closest in Kullback–Leibler divergence.
 
-        Exact where Σ is of this form with uniquenesses of at least 1e-6 of the variance, their
-        floor; a local minimum (seen in 1 of 500 small Σ with weak factors) is next to it. O(d³) a
-        step, of which there may be a hundred.
+        Exact if Σ is of this form with uniquenesses of at least 1e-6 of the variance, their floor;
+        a local minimum (seen for 1 of 500 small Σ with weak factors) is close to it. O(d³) per
+        step, and there may be a hundred steps.
 
         Raises:
             ValueError: Σ is not positive definite.
@@ -172,14 +175,14 @@ class LowRank(Covariance):
         return closest_factors(covariance, self.rank)
 
     def moments_rank(self, event_size: int) -> int | None:
-        """The dense covariance up to d = 256; beyond, 2 r + 10 leading directions."""
+        """Return None up to d = 256, for the dense covariance; beyond, 2 r + 10 directions."""
         return None if event_size <= DENSE_LIMIT else 2 * self.rank + 10
 
     def from_moments(self, moments: Moments) -> tuple[Array, Array]:
-        """`from_covariance`, or the leading r directions less their share of the noise, in O(d r²).
+        """Fit the dense covariance, or the r leading directions less their share of the noise.
 
-        The latter (probabilistic principal components of the correlation, with the variances kept
-        target by target) tends to the former as d grows.
+        The latter takes O(d r²). It is probabilistic PCA of the correlation matrix, with the
+        variance of each target preserved, and converges to the former as d grows.
         """
         if moments.directions is None:
             return self.from_covariance(moments.dense())
@@ -188,9 +191,9 @@ class LowRank(Covariance):
 
 @dataclass(frozen=True)
 class _Step:
-    """One factor: M = I − w wᵀ / (c + √c), the symmetric (I + w wᵀ)^(−½), c = 1 + ‖w‖².
+    """The whitening step of one factor: M = I − w wᵀ/(c + √c) = (I + w wᵀ)^(−½), c = 1 + ‖w‖².
 
-    Vectors are rows, (..., m, d): one or several are whitened at once.
+    M is symmetric. Vectors are rows, (..., m, d); several can be whitened at once.
     """
 
     w: Tensor
@@ -198,11 +201,11 @@ class _Step:
     root: Tensor
     """√c, (..., 1, 1)"""
     products: Tensor
-    """(..., m, 1): of w with the rows this step whitens."""
+    """(..., m, 1), the inner products of w with the rows that this step whitens."""
 
     @classmethod
     def of(cls, rows: Tensor) -> _Step:
-        """The step whose factor is the first row, for the rows after it."""
+        """Create the step whose factor is the first row, to whiten the rows after it."""
         xp, w = namespace(rows), rows[..., :1, :]
         products = rows @ xp.swapaxes(w, -1, -2)
         return cls(w, xp.sqrt(1.0 + products[..., :1, :]), products[..., 1:, :])
@@ -220,9 +223,10 @@ class _Step:
     def backward(
         self, w: Tensor, rows: Tensor, bars: Tensor, along: Tensor, half_log_det_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """From the rows after this step, and their gradients, to those before it, w the first.
+        """Map the rows after this step and their gradients to those before it, starting with w.
 
-        `w`, `rows` and `bars` as coefficients; `along` (..., m, 1), the products of w and `bars`.
+        `w`, `rows` and `bars` are coefficients; `along` (..., m, 1) holds the inner products of w
+        with `bars`.
         """
         xp, weight = namespace(rows), self._weight()
         before = rows + weight * self.products * w
@@ -243,5 +247,5 @@ class _Step:
 
 
 def _identity(like: Tensor) -> Tensor:
-    """The unit matrix, with the batch axes of `like`."""
+    """Return the identity matrix with the batch axes of `like`."""
     return namespace(like).zeros_like(like) + constant_like(np.eye(like.shape[-1]), like)

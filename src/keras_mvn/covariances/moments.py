@@ -1,4 +1,4 @@
-"""Mean and covariance of training targets, in float64, for `MultivariateNormalHead.adapt`."""
+"""Means and covariances of training targets, in float64, for `MultivariateNormalHead.adapt`."""
 
 from __future__ import annotations
 
@@ -17,36 +17,41 @@ from keras_mvn.covariances._streaming import StreamingMoments
 __all__ = ["Moments", "estimate"]
 
 STDDEV_FLOOR = 1e-6
-"""Smallest standard deviation, relative to |mean|: below it float32 cannot tell values apart."""
+"""Smallest standard deviation relative to |mean|; below it, float32 cannot distinguish values."""
 
 SMALLEST_STDDEV = 1e-33
-"""float32 ends at 1e-38; scales may fall to a hundred-thousandth of the adapted one."""
+"""Smallest standard deviation.
+
+float32 ends at 1e-38, and scales may fall to a hundred-thousandth of the adapted scale.
+"""
 
 EIGENVALUE_FLOOR = 1e-6
-"""Smallest eigenvalue of the correlation matrix: perfectly collinear targets are given this."""
+"""Smallest eigenvalue of the correlation matrix; perfectly collinear targets get this value."""
 
 GAPS_EIGENVALUE = 1e-2
-"""The same where values are missing: correlations from different rows can contradict each other,
-and are then pulled towards 0 together. A start with directions of almost no variance, which are
-artefacts, is hard to unlearn."""
+"""Smallest eigenvalue of the correlation matrix if values are missing.
+
+Correlations from different rows can contradict each other; if so, all are shrunk toward 0. Initial
+directions of almost no variance, which are artifacts, would be hard to unlearn.
+"""
 
 
 class Moments(NamedTuple):
-    """What `estimate` found: means, standard deviations, and as much more as was asked for."""
+    """Moments from `estimate`: means, standard deviations, and a covariance or directions."""
 
     mean: Array
     """(d,)"""
     stddev: Array
     """(d,), positive."""
     covariance: Array | None
-    """(d, d), positive definite; None if it was not asked for."""
+    """(d, d), positive definite; None if it was not requested."""
     rows: int
-    """Rows in which the most often observed target was observed."""
+    """The number of observed rows of the target with the fewest missing values."""
     directions: Array | None = None
     """(d, p), F with correlation ≈ F Fᵀ off the diagonal, in place of the covariance."""
 
     def dense(self) -> Array:
-        """The covariance (d, d), of standard deviations and directions if there is no other."""
+        """Return the covariance (d, d), if necessary from standard deviations and directions."""
         if self.covariance is not None:
             return self.covariance
         correlation = np.zeros((len(self.stddev),) * 2)
@@ -56,7 +61,7 @@ class Moments(NamedTuple):
         return self.stddev[:, None] * correlation * self.stddev[None, :]
 
     def of(self, targets: list[int]) -> Moments:
-        """The moments of some of the targets."""
+        """Return the moments of a subset of the targets, given by their indices."""
         sigma, f = self.covariance, self.directions
         return Moments(
             self.mean[targets],
@@ -73,23 +78,24 @@ def estimate(
     target_names: Sequence[str] | None = None,
     rank: int | None = None,
 ) -> Moments:
-    """Moments of y, with NaN read as "not observed".
+    """Estimate the moments of y, with NaN for missing values.
 
     Args:
-        data: array or tensor (..., d), a dataset or iterable of batches of y, or of
-            (x, y) or (x, y, sample_weight) as `fit` takes them (weights are not used).
-        event_size: d.
-        target_names: for messages.
-        rank: None measures the covariance, O(d²) memory. A number measures standard deviations
-            and this many leading directions of the correlation (0: none), O(d rank) memory.
+        data: array or tensor (..., d), or a dataset or iterable of batches: of y, of (x, y), or of
+            (x, y, sample_weight) as `fit` takes them (weights are not used).
+        event_size: int, number of targets d.
+        target_names: names of the targets, for error messages and warnings.
+        rank: None measures the covariance, in O(d²) memory. An int measures standard deviations
+            and this many leading directions of the correlation matrix (0 for none), in O(d rank)
+            memory.
 
     Raises:
-        ValueError: another number of targets, infinite values, or a target observed fewer than
-            two times.
+        ValueError: the number of targets is not d, values are infinite, or a target has fewer than
+            two observed values.
 
     Warns:
-        UserWarning: constant targets, and collinear ones where the covariance is measured, by
-            name; they get the floors of this module.
+        UserWarning: there are constant targets, or collinear ones if the covariance is measured;
+            the message names them, and they get the floors of this module.
 
     """
     names = target_names_of(target_names, event_size)
@@ -106,8 +112,8 @@ def estimate(
     if (seen < 2).any():
         few = ", ".join(f"{names[j]} ({int(seen[j])})" for j in np.flatnonzero(seen < 2))
         raise ValueError(
-            f"adapt needs at least 2 observed rows of every target; received fewer of: {few}. "
-            "Pass the training targets, y_train."
+            f"adapt needs at least 2 observed rows of every target, but received fewer for: {few}. "
+            "Pass all training targets, y_train."
         )
     rows = int(seen.max())
     stddev, constant = _floor_stddev(mean, np.sqrt(variance), names)
@@ -127,10 +133,10 @@ def estimate(
 
 
 class _PairMoments:
-    """Mean and variance of every target from its own rows, correlations from the rows of a pair.
+    """Means and variances from the rows of each target, correlations from the rows of each pair.
 
-    Both standard deviations of a correlation come from the same rows as the covariance: with those
-    of other rows it may exceed 1.
+    The standard deviations in a correlation come from the same rows as the covariance; otherwise
+    the correlation could exceed 1.
     """
 
     def __init__(self, d: int) -> None:
@@ -144,9 +150,9 @@ class _PairMoments:
             return
         observed = ~np.isnan(y)
         if self._shift is None:
-            # Differences from a typical value: squares of the values themselves would cancel.
+            # Differences from a typical value: with squares of the raw values, digits would cancel.
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # a target missing in batch one
+                warnings.simplefilter("ignore", RuntimeWarning)  # a target missing in this batch
                 self._shift = np.nan_to_num(np.nanmean(y, axis=0))
         mask = observed.astype(np.float64)
         centered = np.where(observed, y - self._shift, 0.0)
@@ -157,33 +163,33 @@ class _PairMoments:
 
     @property
     def seen(self) -> Array:
-        """Rows in which each target was observed."""
+        """The number of rows in which each target was observed: (d,)."""
         return np.diagonal(self._count)
 
     @property
     def with_gaps(self) -> bool:
-        """Whether some pair of targets was not always observed together."""
+        """Whether any pair of targets was not always observed together."""
         return bool((self._count < self._count.max(initial=0.0)).any())
 
     @property
     def mean(self) -> Array:
-        """(d,)."""
+        """The mean of each target: (d,)."""
         shift = 0.0 if self._shift is None else self._shift
         return np.asarray(np.diagonal(self._sums) / np.maximum(self.seen, 1.0) + shift)
 
     @property
     def variance(self) -> Array:
-        """(d,)."""
+        """The variance of each target: (d,)."""
         return np.diagonal(self._variances())
 
     def _variances(self) -> Array:
-        """[i, j]: of target i over rows that also have target j."""
+        """Return at [i, j] the variance of target i over the rows that also have target j."""
         safe = np.maximum(self._count, 1.0)
         return np.maximum(self._squares / safe - (self._sums / safe) ** 2, 0.0)
 
     @property
     def correlation(self) -> Array:
-        """(d, d); 0 for pairs that were never observed together."""
+        """The correlation matrix (d, d), with 0 for pairs that were never observed together."""
         safe = np.maximum(self._count, 1.0)
         covariance = self._product / safe - (self._sums / safe) * (self._sums.T / safe)
         root = np.sqrt(self._variances())
@@ -193,7 +199,7 @@ class _PairMoments:
 
 
 def _made_consistent(correlation: Array) -> Array:
-    """(1 − λ) correlation + λ I with the smallest λ that leaves eigenvalues ≥ GAPS_EIGENVALUE."""
+    """Return (1 − λ) correlation + λ I, with the smallest λ for eigenvalues ≥ GAPS_EIGENVALUE."""
     smallest = float(np.linalg.eigvalsh(correlation)[0])
     share = (GAPS_EIGENVALUE - smallest) / (1.0 - smallest) if smallest < GAPS_EIGENVALUE else 0.0
     return (1.0 - share) * correlation + share * np.eye(len(correlation))
@@ -206,14 +212,14 @@ def _floor_stddev(mean: Array, stddev: Array, names: list[str]) -> tuple[Array, 
     if tiny.any():
         which = ", ".join(names[j] for j in np.flatnonzero(tiny))
         raise ValueError(
-            f"adapt: the standard deviation of these targets is below {SMALLEST_STDDEV:g}, too "
+            f"adapt: the standard deviations of these targets are below {SMALLEST_STDDEV:g}, too "
             f"small for float32: {which}. Rescale them."
         )
     if constant.any():
         which = ", ".join(names[j] for j in np.flatnonzero(constant))
         warnings.warn(
-            f"adapt: these targets are constant (to float32 precision): {which}. Their unit is set "
-            f"to {STDDEV_FLOOR:g} |mean|, or 1 where the mean is 0. Consider leaving them out.",
+            f"adapt: these targets are constant (in float32 precision): {which}. Their unit is set "
+            f"to {STDDEV_FLOOR:g} |mean|, or to 1 if the mean is 0. Consider dropping them.",
             stacklevel=4,
         )
     replacement = np.where(floor > 0.0, floor, 1.0)
@@ -228,13 +234,13 @@ def _floor_eigenvalues(correlation: Array, names: list[str], rows: int) -> Array
     involved = (vectors[:, below] ** 2).sum(axis=1) > 0.01
     which = ", ".join(names[j] for j in np.flatnonzero(involved))
     reason = (
-        f"{rows} rows cannot tell {len(names)} targets apart"
+        f"{rows} rows are too few to separate {len(names)} targets"
         if rows <= len(names)
         else "one is a copy, a sum or a difference of others, or too many values are missing"
     )
     warnings.warn(
         f"adapt: these targets are perfectly collinear: {which} ({reason}). Eigenvalues of their "
-        f"correlation matrix are raised to {EIGENVALUE_FLOOR:g}. Consider leaving one out.",
+        f"correlation matrix are raised to {EIGENVALUE_FLOOR:g}. Consider dropping one.",
         stacklevel=4,
     )
     raised = (vectors * np.maximum(eigenvalues, EIGENVALUE_FLOOR)) @ vectors.T
@@ -243,7 +249,7 @@ def _floor_eigenvalues(correlation: Array, names: list[str], rows: int) -> Array
 
 
 def _batches(data: Any, event_size: int) -> Iterator[Array]:
-    """The targets of every batch, as float64 arrays (n, d)."""
+    """Yield the targets of every batch, as float64 arrays (n, d)."""
     for batch in _elements(data):
         if isinstance(batch, (tuple, list)) and len(batch) > 1:
             batch = batch[1]  # (x, y) or (x, y, sample_weight)
@@ -255,13 +261,13 @@ def _batches(data: Any, event_size: int) -> Iterator[Array]:
             y = y.reshape(-1, event_size)
         if y.ndim < 2 or y.shape[-1] != event_size:
             raise ValueError(
-                f"adapt received targets of shape {y.shape}; a head with event_size={event_size} "
-                f"expects (rows, {event_size})."
+                f"adapt received targets of shape {y.shape}, but a head with event_size="
+                f"{event_size} expects (rows, {event_size})."
             )
         if np.isinf(y).any() or (np.abs(y) > np.finfo(np.float32).max).any():
             raise ValueError(
                 "adapt received targets that are infinite or beyond float32 (3.4e38). Mark "
-                "missing values as NaN and rescale what is larger."
+                "missing values as NaN, and rescale targets with larger values."
             )
         yield y.reshape(-1, event_size)
 
@@ -269,11 +275,11 @@ def _batches(data: Any, event_size: int) -> Iterator[Array]:
 def _elements(data: Any) -> Iterable[Any]:
     if isinstance(data, tuple) and any(map(_is_array, data)):
         raise ValueError(
-            "adapt received a tuple of arrays. Pass the targets alone, adapt(y_train), or a list "
-            "of batches."
+            "adapt received a tuple of arrays. Pass only the targets, adapt(y_train), or a list of "
+            "batches."
         )
     if isinstance(data, (list, tuple)) and not any(map(_holds_array, data)):
-        return [np.asarray(data)]  # a table typed as nested lists
+        return [np.asarray(data)]  # a table given as nested lists
     if _is_array(data):
         return [data]
     if isinstance(data, keras.utils.PyDataset):
@@ -291,7 +297,7 @@ def _is_array(data: Any) -> bool:
 
 
 def _holds_array(batch: Any) -> bool:
-    """Whether an element of a list is an array, or (x, y) of arrays, and not a row of numbers."""
+    """Return whether a list element is an array or (x, y) of arrays, not a row of numbers."""
     return _is_array(batch) or (isinstance(batch, (list, tuple)) and any(map(_is_array, batch)))
 
 
@@ -300,5 +306,5 @@ def _to_numpy(batch: Any) -> Array:
         return np.asarray(as_numbers(batch), dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"adapt received {type(batch).__name__} that is not a table of numbers: {error}"
+            f"adapt received a {type(batch).__name__} that is not a table of numbers: {error}"
         ) from None

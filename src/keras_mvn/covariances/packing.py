@@ -1,8 +1,8 @@
-"""Triangles as flat vectors: row by row, by static gathers in both directions.
+"""Packing of triangular matrices into flat vectors and back, by static gathers.
 
 The strict lower triangle of a d × d matrix is packed row by row, ``[(1, 0), (2, 0), (2, 1),
-(3, 0), …]``, with k = d(d − 1)/2 entries. The index tables are made once per d; gathers have
-gathers as gradients, so no scatter is ever built.
+(3, 0), …]``, with k = d(d − 1)/2 entries. The index tables are computed once per d. The gradients
+of these gathers are gathers too, so no scatter is ever needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ IndexTables = tuple[np.ndarray, np.ndarray]
 
 
 def _tables(d: int, rows: np.ndarray, columns: np.ndarray) -> IndexTables:
-    """Flat matrix index of each packed entry, and packed index (or −1) of each matrix entry."""
+    """Return the flat index of each packed entry, and the packed index (or −1) of each matrix entry."""
     of_entry = (rows * d + columns).astype("int32")
     of_matrix = np.full(d * d, -1, "int32")
     of_matrix[of_entry] = np.arange(len(of_entry), dtype="int32")
@@ -49,7 +49,7 @@ def _unpack(packed: Tensor, event_size: int, tables: IndexTables) -> Tensor:
 
 
 def pack_strict_lower(matrix: Tensor) -> Tensor:
-    """Entries below the diagonal, row by row: (..., d, d) → (..., d(d − 1)/2).
+    """Return the entries below the diagonal, row by row: (..., d, d) → (..., d(d − 1)/2).
 
     >>> import numpy as np
     >>> pack_strict_lower(np.array([[9.0, 9.0, 9.0], [1.0, 9.0, 9.0], [2.0, 3.0, 9.0]]))
@@ -59,7 +59,7 @@ def pack_strict_lower(matrix: Tensor) -> Tensor:
 
 
 def unpack_strict_lower(packed: Tensor, event_size: int) -> Tensor:
-    """The strictly lower triangular matrix of these entries: (..., d(d − 1)/2) → (..., d, d).
+    """Return the strictly lower triangular matrix: (..., d(d − 1)/2) → (..., d, d).
 
     >>> import numpy as np
     >>> unpack_strict_lower(np.array([1.0, 2.0, 3.0]), 3)
@@ -71,15 +71,15 @@ def unpack_strict_lower(packed: Tensor, event_size: int) -> Tensor:
 
 
 def pack_lower(matrix: Tensor) -> Tensor:
-    """Entries on and below the diagonal, row by row: (..., d, d) → (..., d(d + 1)/2)."""
+    """Return the entries on and below the diagonal, by row: (..., d, d) → (..., d(d + 1)/2)."""
     return _pack(matrix, _triangle_tables(matrix.shape[-1], 0))
 
 
 def unpack_lower(packed: Tensor, event_size: int) -> Tensor:
-    """The lower triangular matrix of these entries: (..., d(d + 1)/2) → (..., d, d)."""
+    """Return the lower triangular matrix: (..., d(d + 1)/2) → (..., d, d)."""
     return _unpack(packed, event_size, _triangle_tables(event_size, 0))
 
 
 def diagonal(matrix: Tensor) -> Tensor:
-    """The diagonal: (..., d, d) → (..., d)."""
+    """Return the diagonal: (..., d, d) → (..., d)."""
     return _pack(matrix, _diagonal_tables(matrix.shape[-1]))

@@ -1,4 +1,4 @@
-"""Full covariance through the modified Cholesky factor of the precision."""
+"""Full covariance, parametrized by the modified Cholesky factor of the precision."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class PrecisionCholesky(Covariance):
     """Full covariance by its precision: Σ⁻¹ = Pᵀ P, P = (I + N) S⁻¹, N strictly lower.
 
     The modified Cholesky decomposition: row i of −N holds the coefficients of the regression of
-    target i on the targets before it, `scale[i]` the standard deviation of what that leaves. No
-    solve in the loss: z = (I + N) u is a product, which stays finite for any N. (The dense Σ of
-    an extreme N, N = 1000 throughout at d = 8 say, is beyond float64; its density is not.)
+    target i on the targets before it, and `scale[i]` the standard deviation of its residual. The
+    loss needs no solve: z = (I + N) u is a product, which stays finite for any N. (For an extreme
+    N, such as 1000 in every entry at d = 8, the dense Σ overflows float64, but the density does
+    not.)
 
-    d + d(d − 1)/2 numbers beside the mean. O(d²) time and memory per row for the likelihood;
-    O(d²) by substitution for samples; O(d³) for the dense Σ. Exact for every Σ.
+    The network emits d + d(d − 1)/2 numbers besides the mean. O(d²) time and memory per row for
+    the likelihood; O(d²) by substitution for samples; O(d³) for the dense Σ. Exact for every Σ.
 
     Source: Pourahmadi, "Joint mean-covariance models with applications to longitudinal data",
     Biometrika 86 (1999).
@@ -44,28 +45,31 @@ class PrecisionCholesky(Covariance):
     fused_form: ClassVar[str | None] = "precision_cholesky"
 
     def shape_size(self, event_size: int) -> int:
-        """d(d − 1)/2: the strict lower triangle N, row by row."""
+        """Return d(d − 1)/2, the size of the strict lower triangle N, stored row by row."""
         return event_size * (event_size - 1) // 2
 
     def whiten(self, shape_params: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """z = (I + N) u; half_log_det = 0."""
+        """Return z = (I + N) u and half_log_det = 0."""
         return _unit_lower.multiply(shape_params, u), _unit_lower.zero_half_log_det(u)
 
     def whiten_vjp(
         self, shape_params: Tensor, u: Tensor, z: Tensor, z_bar: Tensor, half_log_det_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """u_bar = (I + N)ᵀ z_bar, N_bar = tril(z_bar uᵀ, −1)."""
+        """Return N_bar = tril(z_bar uᵀ, −1) and u_bar = (I + N)ᵀ z_bar."""
         u_bar = _unit_lower.multiply(shape_params, z_bar, transposed=True)
         return _unit_lower.outer_strict_lower(z_bar, u), u_bar
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
-        """Solve (I + N) u = z."""
+        """Solve (I + N) u = z for u."""
         return _unit_lower.solve(shape_params, z)
 
     def inverse_fisher(
         self, scale: Tensor, shape_params: Tensor, scale_bar: Tensor, shape_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """In E = dP P⁻¹ the Fisher metric is Σ_{i>j} E²ᵢⱼ + 2 Σ E²ᵢᵢ: halve the diagonal there."""
+        """Return the natural gradient, which halves the diagonal in the coordinates E = dP P⁻¹.
+
+        The Fisher metric is Σ_{i>j} E²ᵢⱼ + 2 Σ E²ᵢᵢ there.
+        """
         a = _unit_lower.matrix(shape_params, scale.shape[-1])
         bar = _unit_lower.factor_bar(shape_params, shape_bar, -scale * scale_bar, columns=True)
         tangent = _unit_lower.half_diagonal(bar @ namespace(a).swapaxes(a, -1, -2)) @ a
@@ -74,30 +78,30 @@ class PrecisionCholesky(Covariance):
         return -scale * diagonal_dot, dot
 
     def whitening_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """I + N."""
+        """Return I + N."""
         return _unit_lower.matrix(shape_params, event_size)
 
     def shape_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """R = (I + N)⁻¹ (I + N)⁻ᵀ."""
+        """Return R = (I + N)⁻¹ (I + N)⁻ᵀ."""
         inverse = _unit_lower.inverse_matrix(shape_params, event_size)
         return inverse @ namespace(inverse).swapaxes(inverse, -1, -2)
 
     def coloring_matrix(self, shape_params: Tensor, event_size: int) -> Tensor:
-        """(I + N)⁻¹."""
+        """Return (I + N)⁻¹."""
         return _unit_lower.inverse_matrix(shape_params, event_size)
 
     def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """scale² times the row sums of (I + N)⁻¹ squared."""
+        """Return scale² times the row sums of the squared entries of (I + N)⁻¹."""
         inverse = _unit_lower.inverse_matrix(shape_params, scale.shape[-1])
         return scale * scale * _unit_lower.row_squares(inverse)
 
     @property
     def recombined(self) -> Covariance:
-        """Itself: a product of lower factors is one."""
+        """This structure itself, because a product of lower triangular factors is one too."""
         return self
 
     def recombine(self, scale: Tensor, shape_params: Tensor, lower: Array) -> tuple[Tensor, Tensor]:
-        """P' = C⁻¹ P = C⁻¹ (I + N) S⁻¹: no solve but that of the constant."""
+        """Return the parameters of P' = C⁻¹ P = C⁻¹ (I + N) S⁻¹; only the constant C is inverted."""
         inverse = solve_lower(lower, np.eye(len(lower)))
         root = np.diagonal(inverse)
         a = _unit_lower.matrix(shape_params, scale.shape[-1])
@@ -105,20 +109,20 @@ class PrecisionCholesky(Covariance):
         return scale / constant_like(root, scale), pack_strict_lower(n)
 
     def from_covariance(self, covariance: Array) -> tuple[Array, Array]:
-        """Exact, by the Cholesky factor of Σ: P = L⁻¹."""
+        """Return the exact parameters of Σ, from its Cholesky factor: P = L⁻¹."""
         scale, n = cholesky_parameters(covariance)
         inverse = _unit_lower.inverse_matrix(n, scale.shape[-1])
         return scale, pack_strict_lower(inverse)
 
     def from_precision(self, precision: Array) -> tuple[Array, Array]:
-        """Scale and shape_params of Σ⁻¹, without inverting it: (..., d, d), float64 NumPy."""
+        """Return scale and shape_params of Σ⁻¹ (..., d, d), float64 NumPy, without inverting it."""
         return precision_parameters(precision)
 
     def from_matrix(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """From P itself, of which only the lower triangle is read: s = 1/P_jj, N_ij = P_ij s_j."""
+        """Read P itself, of which only the lower triangle is used: s = 1/P_jj, N_ij = P_ij s_j."""
         scale = 1.0 / diagonal(matrix)
         return scale, pack_strict_lower(matrix * scale[..., None, :])
 
     def raw_from_matrix(self, matrix: Tensor) -> Tensor:
-        """The diagonal and the strict lower triangle of an unconstrained matrix."""
+        """Return the diagonal and the strict lower triangle of an unconstrained matrix."""
         return namespace(matrix).concatenate([diagonal(matrix), pack_strict_lower(matrix)], axis=-1)

@@ -8,7 +8,6 @@ written for a low-rank structure.
 from __future__ import annotations
 
 import json
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mvn._core.files import replacing
 from keras_mvn._core.optional import require
 from keras_mvn._core.targets import target_names_of
 from keras_mvn.distributions._gaussian import Gaussian
@@ -45,11 +45,8 @@ def save(normal: Gaussian, target_names: Names, path: Any) -> None:
             "event_size": normal.event_size,
         }
     )
-    # A folder, whose files get the permissions that the umask gives: mkstemp's are its owner's.
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        temporary = Path(folder) / target.name
-        writer(normal, target_names, header, temporary)
-        temporary.replace(target)
+    with replacing(target) as fresh:
+        writer(normal, target_names, header, fresh)
 
 
 def load(path: Any) -> tuple[Gaussian, Names]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, final
@@ -14,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_mvn._core.checks import whole
+from keras_mvn._core.files import read_json, replacing, write_json
 from keras_mvn._core.random_state import random_state
 from keras_mvn._core.version import __version__
 from keras_mvn.distributions import Mixture
@@ -291,20 +289,9 @@ class DeepEnsemble:
                 "replaced. Choose another folder."
             )
         target.parent.mkdir(parents=True, exist_ok=True)
-        mark = uuid.uuid4().hex[:8]
-        fresh, old = (target.with_name(f".{target.name}.{kind}-{mark}") for kind in ("new", "old"))
-        try:
+        with replacing(target) as fresh:
             fresh.mkdir()
             self._write(fresh)
-            if target.exists():
-                target.rename(old)
-            fresh.rename(target)
-        except BaseException:
-            shutil.rmtree(fresh, ignore_errors=True)
-            if old.exists():
-                old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
 
     def _write(self, folder: Path) -> None:
         names = [f"member_{i}.keras" for i in range(len(self))]
@@ -319,7 +306,7 @@ class DeepEnsemble:
             "seed": self._seed,
             "fits": self._fits,
         }
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / INDEX, index)
 
     @classmethod
     def load(cls, folder: str | Path, custom_objects: dict[str, Any] | None = None) -> Self:
@@ -340,7 +327,7 @@ class DeepEnsemble:
                 f"{folder} holds no {INDEX}: DeepEnsemble.load takes the folder that "
                 "DeepEnsemble.save wrote."
             )
-        index = json.loads(index_file.read_text(encoding="utf-8"))
+        index = read_json(index_file)
         if index["format"] > FORMAT:
             raise ValueError(
                 f"{folder} was written in format {index['format']} by keras-mvn "

@@ -14,9 +14,9 @@ from keras_mvn._core.interrupts import deferred_interrupts
 from keras_mvn._core.optional import require
 from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
-from keras_mvn._training import train as _fitting
 from keras_mvn._training.data import Split, Table
 from keras_mvn._training.members import Fitter, ensemble_of, subsample
+from keras_mvn._training.prediction import from_bytes, predict_normal, to_bytes
 from keras_mvn._training.recipe import Recipe
 from keras_mvn.distributions import MultivariateNormal, TransformedNormal, TransformedRegion
 from keras_mvn.distributions._transforms import TargetTransform, fit_target_transform
@@ -250,18 +250,20 @@ class MultivariateNormalRegressor(
         validation = training.of(split_.validation) if len(split_.validation) else None
         if validation_data is not None:
             validation = self._given_validation(validation_data, data, transform)
-        fitter = Fitter(
-            training,
-            validation,
-            seed,
-            residuals=rows_of.ridge_residuals(training),
-            target_names=data.names,
-            callbacks=callbacks,
-            folder=folder,
-            time_budget=self.time_budget,
-            verbose=int(self.verbose),
-        )
+        residuals = rows_of.ridge_residuals(training)
         with deferred_interrupts() as interruption:
+            fitter = Fitter(
+                training,
+                validation,
+                seed,
+                residuals=residuals,
+                target_names=data.names,
+                callbacks=callbacks,
+                folder=folder,
+                time_budget=self.time_budget,
+                interruption=interruption,
+                verbose=int(self.verbose),
+            )
             self._train(fitter, recipe, seed)
             self._one_dimensional = data.one_dimensional
             self.target_names_ = data.names
@@ -394,7 +396,7 @@ class MultivariateNormalRegressor(
 
     def _raw(self, x: Any) -> MultivariateNormal:
         """Of T(y), not calibrated."""
-        return _fitting.predict_normal(_models(vars(self)), x)
+        return predict_normal(_models(vars(self)), x)
 
     def _normal(self, X: Any) -> MultivariateNormal:  # noqa: N803
         """Of T(y), recalibrated."""
@@ -549,7 +551,7 @@ class MultivariateNormalRegressor(
         state = dict(super().__getstate__())
         models = _models(state)
         if models:
-            state["_networks"] = [_fitting.to_bytes(model) for model in models]
+            state["_networks"] = [to_bytes(model) for model in models]
             state["_has_ensemble"] = "ensemble_" in state
         for name in ("model_", "ensemble_", "head_"):
             state.pop(name, None)
@@ -557,7 +559,7 @@ class MultivariateNormalRegressor(
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        networks = [_fitting.from_bytes(content) for content in state.pop("_networks", ())]
+        networks = [from_bytes(content) for content in state.pop("_networks", ())]
         as_ensemble = state.pop("_has_ensemble", False)
         super().__setstate__(state)
         if as_ensemble:

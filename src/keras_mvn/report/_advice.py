@@ -25,7 +25,7 @@ TINY = 1e-300
 """Lower bound that replaces a temperature of 0, when predictions are exact."""
 
 STANDARD_ERRORS = 2.0
-"""Standard errors beyond which a gain counts as one."""
+"""Number of standard errors beyond which a gain counts as real."""
 
 FEW_ROWS = 200
 """Number of test rows below which the report states how imprecise they are."""
@@ -159,7 +159,7 @@ def _size(e: Evidence) -> Iterator[Advice]:
     else:
         action = (
             "Recalibrate on rows that were not used for training (--calibration coverage; "
-            f'{PYTHON}(calibration="coverage")); on these rows, a single temperature is {t:.2f}.'
+            f'{PYTHON}(calibration="coverage")); here, a single temperature would be {t:.2f}.'
         )
     yield Advice("act", finding, action)
 
@@ -205,9 +205,7 @@ def _intervals(e: Evidence) -> Iterator[Advice]:
     worst = off[np.argsort(-np.abs(fraction[off] - LEVEL))][:LISTED]
     told = joined([f"{percent(fraction[j], 1)} of {found.target_names[j]}" for j in worst])
     more = f", and {len(off) - LISTED} more" if len(off) > LISTED else ""
-    finding = (
-        f"The 90 % intervals of {len(off)} of {d} targets are off: they hold {told}{more}."
-    )
+    finding = f"The 90 % intervals of {len(off)} of {d} targets are off: they hold {told}{more}."
     if e.calibration.heavy_tails is not None:
         action = (
             "Address the tails first: with heavy tails, no factor on the standard deviations fits "
@@ -250,8 +248,8 @@ def _tails(e: Evidence) -> Iterator[Advice]:
         return
     yield Advice(
         "act",
-        f"Tails are heavier than normal: with the size of the regions corrected, "
-        f"{percent(outside, 1)} of the rows are outside the 99 % region "
+        "Tails are heavier than those of a normal distribution: with the size of the regions "
+        f"corrected, {percent(outside, 1)} of the rows are outside the 99 % region "
         f"({percent(1 - OUTER, 1)} expected).",
         f"Check the rows that are furthest off, below. {_regions_all_the_same(e)} If targets are "
         "skewed, take the logarithm of their columns, or transform them "
@@ -421,8 +419,9 @@ def _overfitting(e: Evidence) -> Iterator[Advice]:
             f"validation loss rose from {number(curve.val_loss[best])} to "
             f"{number(curve.at_end(curve.val_loss))} (at the end: medians of the last 5 epochs): "
             "overfitting.",
-            f"keras-mvn keeps the weights of the best epoch, so nothing is lost. To improve "
-            "further: more rows, a smaller network or dropout (--hidden 32,32 or --dropout 0.1; "
+            "keras-mvn keeps the weights of the best epoch, so nothing is lost. To improve "
+            "further, use more rows, a smaller network or dropout "
+            "(--hidden 32,32 or --dropout 0.1; "
             f"{PYTHON}(hidden=(32, 32)) or (dropout=0.1)).",
         )
     elif curve.cut_short:

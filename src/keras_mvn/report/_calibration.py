@@ -1,4 +1,4 @@
-"""Is it calibrated: together and target by target, before and after recalibration."""
+"""Calibration, jointly and target by target, before and after recalibration."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ __all__ = [
 ]
 
 BEFORE = "uncalibrated"
-"""The prediction that is shown as the one before."""
+"""Name of the predictions shown as those before recalibration."""
 
 SIGNIFICANT = 0.01
-"""p-values below are called a deviation."""
+"""p-value below which a deviation is reported."""
 
 OUTER = 0.99
-"""The region beyond which the tails are counted."""
+"""Level of the region outside of which rows are counted as tails."""
 
 LISTED = 40
-"""Targets in the table; of more, those whose intervals are furthest from what they promise."""
+"""Maximum number of targets in the table; of more, those with the worst interval coverage."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Diagnoses of the model, and of what it was before recalibration if that is known."""
+    """Diagnoses of the model, and, if known, of the model before recalibration."""
 
     after: Diagnosis
     before: Diagnosis | None
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What the diagnosis says of the final model."""
+        """Sentences of the diagnosis of the final model."""
         return tuple(str(self.after).split("\n"))
 
     @property
     def before_sentence(self) -> str:
-        """On the model before recalibration: the first sentence, and which tests deviate."""
+        """The first sentence on the model before recalibration, and which tests deviate."""
         if self.before is None:
             return ""
         first, *others = str(self.before).split("\n")
@@ -60,9 +60,9 @@ class Calibration:
 
     @property
     def heavy_tails(self) -> float | None:
-        """The share of rows outside the 99 % region, if it is more than chance.
+        """The share of rows outside the 99 % region, if it exceeds chance; otherwise None.
 
-        With all standard deviations put right on average: what is left is the shape.
+        Standard deviations are first corrected on average, so that only the shape matters.
         """
         found = self.after
         if "tails" not in found.deviations:
@@ -78,7 +78,7 @@ class Calibration:
 @final
 @dataclass(frozen=True)
 class TargetRow:
-    """One target alone, as text."""
+    """One row of the table of targets, as text."""
 
     name: str
     rmse: str
@@ -90,7 +90,7 @@ class TargetRow:
 
 
 def calibration_of(assessed: Assessed) -> Calibration:
-    """Diagnose the model, and the uncalibrated one."""
+    """Diagnose the model and, if given, the uncalibrated one."""
     before = assessed.predictions.get(BEFORE)
     return Calibration(
         diagnose(assessed.model, assessed.y, missing="marginalize"),
@@ -99,12 +99,12 @@ def calibration_of(assessed: Assessed) -> Calibration:
 
 
 def furthest_first(found: Diagnosis) -> np.ndarray:
-    """Targets, that whose 90 % interval is furthest from holding 90 % first."""
+    """Return the positions of targets, those whose 90 % intervals are furthest from 90 % first."""
     return np.argsort(-np.abs(found.marginal.at(LEVEL).fraction[0] - LEVEL), kind="stable")
 
 
 def target_rows(found: Calibration, compared: Comparison) -> tuple[TargetRow, ...]:
-    """The table of targets, in their order."""
+    """Return the rows of the table of targets, in their order."""
     d = len(found.after.target_names)
     shown = np.sort(furthest_first(found.after)[:LISTED])
     after = found.after.marginal.at(LEVEL).fraction[0]

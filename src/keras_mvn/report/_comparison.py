@@ -1,4 +1,4 @@
-"""The model beside its alternatives, score by score, on the same test rows."""
+"""Comparison of the model with its alternatives, score by score, on the same test rows."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from keras_mvn.report._format import estimate
 __all__ = ["LEVEL", "Comparison", "ScoreRow", "compare"]
 
 LEVEL = 0.9
-"""Of the regions and intervals that the report speaks of."""
+"""Level of the regions and intervals in the report."""
 
 MANY_TARGETS = 200
-"""Beyond, the variogram score with its d(d − 1)/2 pairs is left out."""
+"""Targets beyond which the variogram score, with its d(d − 1)/2 pairs, is left out."""
 
 OTHER_SCORES = ["crps", "energy_score"]
-"""Proper, too: where they contradict the likelihood, it alone must not decide."""
+"""Other proper scores; if they contradict the likelihood, it must not decide alone."""
 
 _LABELS = {
     "nll": ("NLL", "nats per row"),
@@ -48,22 +48,22 @@ class ScoreRow:
 @final
 @dataclass(frozen=True)
 class Comparison:
-    """The table and the numbers behind it."""
+    """The table of scores, and the numbers behind it."""
 
     names: tuple[str, ...]
-    """Of the predictions, the model first."""
+    """Names of the predictions, the model first."""
     table: tuple[ScoreRow, ...]
     model: scores.Evaluation
     gains: dict[str, tuple[float, float]]
-    """Other prediction → NLL per target that the model gains, and its standard error (paired)."""
+    """Alternative → the model's gain in NLL per target, and its standard error (paired)."""
     units: Array
-    """In which targets are compared: (d,)."""
+    """(d,), units in which targets are compared."""
     other_gains: dict[str, dict[str, tuple[float, float]]]
-    """Other prediction → CRPS and energy score → what the model gains, and its standard error."""
+    """Alternative → CRPS and energy score → the model's gain, and its standard error."""
 
 
 def compare(assessed: Assessed) -> Comparison:
-    """Every prediction's scores, and what the model gains."""
+    """Compute the scores of all predictions, and the model's gains."""
     y, model = assessed.y, assessed.model
     units = _units(assessed)
     wanted = [n for n in _LABELS if n != "variogram_score" or 1 < y.shape[1] <= MANY_TARGETS]
@@ -75,7 +75,7 @@ def compare(assessed: Assessed) -> Comparison:
     for name, normal in assessed.predictions.items():
         if name == MODEL:
             continue
-        # The energy score takes long; it is only asked where it may contradict.
+        # The energy score is slow; it is only computed where it may contradict.
         others = OTHER_SCORES if name == CONSTANT else []
         paired = scores.evaluate(
             model, y, "marginalize", LEVEL, normal, units, ["nll_per_target", *others]
@@ -91,7 +91,7 @@ def compare(assessed: Assessed) -> Comparison:
 
 
 def _gain(paired: scores.Score) -> tuple[float, float]:
-    """What the model gains, and its standard error."""
+    """Return the model's gain, and its standard error."""
     return -float(paired.difference or 0.0), float(paired.difference_standard_error or 0.0)
 
 
@@ -104,7 +104,7 @@ def _row(name: str, found: dict[str, scores.Evaluation]) -> ScoreRow:
 
 
 def _units(assessed: Assessed) -> Array:
-    """Standard deviations of y in the test rows; of a target that doesn't vary there, predicted."""
+    """Standard deviations of y in the test rows; predicted ones for targets constant there."""
     spread = np.nanstd(assessed.y, axis=0)
     predicted = assessed.model.stddev.mean(axis=0)
     return np.asarray(np.where(spread > 1e-9 * predicted, spread, predicted))

@@ -1,4 +1,4 @@
-"""Targets that are copies of each other: their covariance is singular but for noise."""
+"""Targets that are copies of each other, so that their covariance is singular except for noise."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from keras_mvn.distributions import MultivariateNormal
 __all__ = ["copies", "smallest_eigenvalue"]
 
 COPY = 1e-5
-"""1 − `|correlation|` of two targets in the test rows, below which one is a copy of the other."""
+"""1 − `|correlation|` of two targets in the test rows below which one is a copy of the other."""
 
 FEWEST = 5
-"""Rows from which that can be told."""
+"""Minimum number of rows from which copies can be detected."""
 
 MANY_TARGETS = 500
-"""Beyond, no eigenvalues are computed."""
+"""Number of targets beyond which no eigenvalues are computed."""
 
 
 def copies(y: Array) -> tuple[int, int] | None:
-    """Positions of the two targets that are most nearly a linear function of one another."""
+    """Return the positions of two targets that are copies of each other; None if there are none."""
     complete = y[~np.isnan(y).any(axis=1)]
     if len(complete) < FEWEST:
         return None
@@ -35,7 +35,7 @@ def copies(y: Array) -> tuple[int, int] | None:
 
 
 def smallest_eigenvalue(normal: MultivariateNormal) -> float:
-    """Of the correlation matrix of the first row; 1 where it is not looked at."""
+    """Smallest eigenvalue of the first row's correlation matrix; 1 if it is not computed."""
     if normal.event_size > MANY_TARGETS:
         return 1.0
     return float(np.linalg.eigvalsh(normal[:1].correlation[0])[0])

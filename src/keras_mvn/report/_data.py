@@ -1,4 +1,4 @@
-"""What a report is made from."""
+"""The data from which a report is made."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from keras_mvn.distributions import MultivariateNormal
 __all__ = ["CONSTANT", "DIAGONAL", "MODEL", "Assessed", "ReportData"]
 
 MODEL = "model"
-"""The prediction that the report is about; the others are what it is compared with."""
+"""Name of the predictions that the report is about; they are compared with all others."""
 
 CONSTANT, DIAGONAL = "constant Σ", "diagonal"
-"""Names of predictions that the report knows, and of the structure of the second."""
+"""Names of predictions known to the report; the second is also the name of a structure."""
 
 CONSTANT_STRUCTURE = "the same for all rows"
-"""What follows the name of a structure whose covariance does not depend on the inputs."""
+"""Suffix of the name of a structure whose covariance does not depend on the inputs."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Assessed:
-    """Predictions and observations of those targets that some test row observes."""
+    """Predictions and observations of the targets that are observed in at least one test row."""
 
     predictions: dict[str, MultivariateNormal]
     y: Array
     never_observed: tuple[str, ...]
     itself: frozenset[str] = frozenset()
-    """Names of predictions left out, because the model is one of their kind."""
+    """Names of the predictions left out because the model is of the same kind."""
 
     @property
     def model(self) -> MultivariateNormal:
@@ -47,30 +47,30 @@ class ReportData:
     """One fit and its predictions for the test rows.
 
     Args:
-        title: of the report.
+        title: title of the report.
         source: name of the file that the table came from.
-        rows: how many rows were used for "train", "validation", "calibration" and "test".
+        rows: number of rows used for "train", "validation", "calibration" and "test".
         inputs: names of the input columns.
-        targets: d names.
-        covariance: the structure's name.
-        command: that made the fit.
+        targets: names of the d targets.
+        covariance: name of the covariance structure.
+        command: the command that made the fit.
         versions: package → version.
         created: ISO date.
         predictions: name → distributions for the n test rows; "model" (final, calibrated) first,
-            then what it is compared with, such as "uncalibrated", "diagonal", "constant Σ".
-        y: (n, d), what was observed, in the units of y; NaN: not observed.
+            then the alternatives, such as "uncalibrated", "diagonal", "constant Σ".
+        y: (n, d), observed values, in the units of y; NaN: not observed.
         x: name → raw input column (n,) of the test rows, numbers or strings.
-        row_labels: (n,), by which a reader finds a row.
-        history: "loss" and "val_loss" of each epoch; empty if not known.
-        calibration: what was done, in words; "" for nothing.
-        decisions: what was decided about the table, in words.
-        seconds: that the fit took.
-        calibrated_for_coverage: whether the calibration made the regions of one level hold it.
+        row_labels: (n,), labels by which a reader finds a row.
+        history: "loss" and "val_loss" of each epoch; empty if unknown.
+        calibration: description of the recalibration; "" for none.
+        decisions: descriptions of what was decided about the table.
+        seconds: duration of the fit, in seconds.
+        calibrated_for_coverage: whether regions of one level were calibrated to their coverage.
         chosen_from: structures that were compared on the validation rows; empty for none.
 
     Raises:
-        ValueError: "model" is not the first prediction, shapes that don't fit, infinite values in
-            y, or nothing observed in it.
+        ValueError: "model" is not the first prediction, shapes do not match, or y holds infinite
+            values or no observed value.
 
     """
 
@@ -113,7 +113,7 @@ class ReportData:
         return self.predictions[MODEL]
 
     def assessed(self) -> Assessed:
-        """Without targets that no test row observes: of those nothing can be said."""
+        """Leave out the targets that no test row observes, since they cannot be evaluated."""
         seen = (~np.isnan(self.y)).any(axis=0)
         unseen = tuple(self.targets[j] for j in np.flatnonzero(~seen))
         itself = frozenset(name for name in (DIAGONAL, CONSTANT) if self._is(name))
@@ -125,7 +125,7 @@ class ReportData:
         return Assessed(margins, self.y[:, index], unseen, itself)
 
     def _is(self, name: str) -> bool:
-        """Whether the model is what it would be compared with under this name."""
+        """Whether the model is of the same kind as the alternative with this name."""
         other = self.predictions.get(name)
         if other is None:
             return False
@@ -137,7 +137,7 @@ class ReportData:
 
 
 def _same(a: MultivariateNormal, b: MultivariateNormal, y: Array) -> bool:
-    """Whether two predictions are equal, up to rounding: in variances and in likelihood."""
+    """Whether two predictions have equal variances and likelihoods, up to rounding."""
     if not np.allclose(a.variance, b.variance, rtol=1e-6, atol=0.0):
         return False
     density, other = (one.log_prob(y, missing="marginalize") for one in (a, b))
@@ -145,26 +145,26 @@ def _same(a: MultivariateNormal, b: MultivariateNormal, y: Array) -> bool:
 
 
 def _set(data: ReportData, name: str, value: Any) -> None:
-    object.__setattr__(data, name, value)  # frozen for everybody else
+    object.__setattr__(data, name, value)  # frozen for everyone else
 
 
 def _check(data: ReportData, shape: tuple[int, int]) -> None:
     if next(iter(data.predictions), None) != MODEL:
         raise ValueError(
-            f"predictions={list(data.predictions)!r} must have {MODEL!r} first: what the report is "
-            "about."
+            f"predictions={list(data.predictions)!r} must have {MODEL!r} first; the report is "
+            "about it."
         )
     for name, normal in data.predictions.items():
         if (*normal.batch_shape, normal.event_size) != shape:
             raise ValueError(
-                f"predictions[{name!r}] is of batch shape {normal.batch_shape} with "
-                f"{normal.event_size} targets; there are {shape[0]} row_labels and {shape[1]} "
+                f"predictions[{name!r}] has batch shape {normal.batch_shape} and "
+                f"{normal.event_size} targets, but there are {shape[0]} row_labels and {shape[1]} "
                 "targets."
             )
     if data.y.shape != shape:
-        raise ValueError(f"y has shape {data.y.shape}; expected {shape}, rows and targets.")
+        raise ValueError(f"y has shape {data.y.shape}; expected {shape} (rows, targets).")
     if np.isinf(data.y).any():
-        raise ValueError("y holds infinite values; NaN is what was not observed.")
+        raise ValueError("y holds infinite values; use NaN for values that were not observed.")
     if np.isnan(data.y).all():
         raise ValueError("y holds no observed value: there is nothing to report.")
     for name, column in data.x.items():

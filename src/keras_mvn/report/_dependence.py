@@ -1,4 +1,4 @@
-"""Which targets move together, and how that changes with the inputs."""
+"""Correlations between targets, and how they change with the inputs."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from keras_mvn.report._format import signed
 __all__ = ["SHOWN", "Bin", "Dependence", "Pair", "dependence_of", "few_values"]
 
 SHOWN = 12
-"""Targets in the matrix and in the page's explorer."""
+"""Maximum number of targets in the matrix and in the page's explorer."""
 
 STRONGEST = 3
-"""Pairs that are looked at closer; and the one that changes most, if it is none of them."""
+"""Number of pairs examined more closely; the pair that changes most may be added to them."""
 
 BINS = 4
-"""Into which an input is cut."""
+"""Number of bins into which an input is divided."""
 
 FEWEST = 8
-"""Rows in a bin that is shown."""
+"""Minimum number of rows in a bin that is shown."""
 
 CATEGORIES = 20
-"""Different values of an input of names, beyond which its parts are too small to be judged."""
+"""Number of categories of an input beyond which its parts are too small to be examined."""
 
 NUMBERS = 20_000_000
-"""In memory at a time; with more, correlations are those of evenly chosen rows."""
+"""Numbers in memory at a time; if there are more, correlations use evenly spaced rows."""
 
 SIGNIFICANT = 0.01
-"""p-value of differences between bins (analysis of variance), corrected for all inputs."""
+"""p-value below which bins differ (analysis of variance), corrected for the number of inputs."""
 
 VARIES = 1e-6
-"""Range of a correlation below which it is the same, up to rounding."""
+"""Range of a correlation below which it is constant, up to rounding."""
 
 NOTICEABLE = 0.1
-"""Change of a correlation between bins that is called one."""
+"""Difference of a correlation between bins that counts as a change."""
 
 
 @final
 @dataclass(frozen=True)
 class Bin:
-    """Some rows by the value of an input: the predicted and the found correlation."""
+    """The predicted and the empirical correlation in the rows of one bin of an input."""
 
     label: str
     rows: int
@@ -60,35 +60,38 @@ class Bin:
 @final
 @dataclass(frozen=True)
 class Pair:
-    """Two targets; the input that changes their correlation most, and how."""
+    """Two targets, the input that changes their correlation most, and how it changes."""
 
     names: tuple[str, str]
     mean: float
     low: float
     high: float
-    """Between the 5 % and 95 % quantiles over the rows."""
+    """`low` and `high` are the 5 % and 95 % quantiles over the rows."""
     driver: str | None
     bins: tuple[Bin, ...]
     inputs: int
-    """How many were looked at: those with enough rows in more than one bin."""
+    """Number of inputs examined: those with enough rows in more than one bin."""
 
     @property
     def sentence(self) -> str:
-        """What the numbers say."""
+        """The numbers in words."""
         a, b = self.names
         text = f"{a} and {b}: correlation of the errors {signed(self.mean)} on average"
         if self.high - self.low < 0.005:
             return text + ", the same in all rows."
-        text += f", between {signed(self.low)} and {signed(self.high)} in nine rows of ten."
+        text += f", between {signed(self.low)} and {signed(self.high)} in nine out of ten rows."
         if self.driver is None:
-            return text + (" No input alone changes it beyond chance." if self.inputs else "")
+            return text + (" No single input changes it beyond chance." if self.inputs else "")
         least, most = (f(self.bins, key=lambda one: one.predicted) for f in (min, max))
         change = (
             f"{signed(least.predicted)} ({self.driver} {least.label}) to "
             f"{signed(most.predicted)} ({most.label})"
         )
         if most.predicted - least.predicted < NOTICEABLE:
-            return f"{text} No input alone changes it much; {self.driver} most: from {change}."
+            return (
+                f"{text} No single input changes it much; the largest change is with "
+                f"{self.driver}: from {change}."
+            )
         return f"{text} {self.driver} changes it most: from {change}."
 
 
@@ -98,14 +101,14 @@ class Dependence:
     """Correlations of the errors, averaged over rows, of at most `SHOWN` targets."""
 
     targets: np.ndarray
-    """Their positions among all, in that order."""
+    """Their positions among all targets, in the same order."""
     names: tuple[str, ...]
     mean: Array
     pairs: tuple[Pair, ...]
 
 
 def dependence_of(normal: MultivariateNormal, y: Array, x: Mapping[str, np.ndarray]) -> Dependence:
-    """Find the most correlated targets, their pairs, and what changes them."""
+    """Find the most correlated targets, their pairs, and the inputs that change them."""
     targets = _most_correlated(normal)
     chosen = normal.marginal(targets)
     step = _step(len(chosen), len(targets))
@@ -124,7 +127,7 @@ def dependence_of(normal: MultivariateNormal, y: Array, x: Mapping[str, np.ndarr
 
 
 def few_values(column: np.ndarray) -> bool:
-    """Whether a column's parts are worth looking at: numbers, or not too many different names."""
+    """Whether the parts of a column are worth examining: numbers, or not too many categories."""
     return np.issubdtype(column.dtype, np.number) or (
         len(np.unique(column.astype(str))) <= CATEGORIES
     )
@@ -218,7 +221,7 @@ def _pair(
 
 
 def _p_value(groups: list[Array]) -> float:
-    """Of a one-way analysis of variance; 1 for what does not vary."""
+    """p-value of a one-way analysis of variance; 1 if nothing varies."""
     if np.ptp(np.concatenate(groups)) < VARIES:
         return 1.0
     if max(float(np.ptp(group)) for group in groups) < VARIES:

@@ -1,4 +1,4 @@
-"""What the page needs to draw ellipses and to condition: a few hundred distributions as JSON."""
+"""Data with which the page draws ellipses and conditions: some hundred distributions as JSON."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from keras_mvn.report._svg import shortened
 __all__ = ["ROWS", "explorer_of", "rows_of"]
 
 ROWS = 300
-"""Embedded in the page."""
+"""Maximum number of rows embedded in the page."""
 
 INPUTS = 40
-"""Columns shown beside a row."""
+"""Maximum number of input columns shown for a row."""
 
 MISSING = "missing"
-"""Of an input."""
+"""Text shown for a missing input."""
 
 DIGITS = 9
-"""Of embedded numbers: conditioning on strongly correlated targets loses some."""
+"""Digits of embedded numbers; conditioning on strongly correlated targets loses some."""
 
 
 def rows_of(n: int, also: tuple[int, ...]) -> np.ndarray:
-    """At most `ROWS` rows, evenly chosen, with these among them."""
+    """Return at most `ROWS` of n rows, evenly spaced, including those in `also`."""
     if n <= ROWS:
         return np.arange(n)
     rows = np.linspace(0, n - 1, ROWS - len(also)).astype(int)
@@ -36,9 +36,9 @@ def rows_of(n: int, also: tuple[int, ...]) -> np.ndarray:
 
 
 def explorer_of(data: ReportData, targets: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
-    """Labels, means, packed Cholesky factors, observations and inputs of these rows.
+    """Return labels, means, packed Cholesky factors, observations and inputs of these rows.
 
-    Factors rather than covariances: rounded, they still are those of a valid covariance.
+    Factors rather than covariances, because rounded factors still yield valid covariances.
     """
     normal = data.model[rows].marginal(targets)
     i, j = np.tril_indices(len(targets))

@@ -1,4 +1,4 @@
-"""The figures of the HTML report. Each says its message in words, too."""
+"""The figures of the HTML report; each also states its message in words."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ __all__ = [
 ]
 
 MODEL, BEFORE, FOUND = "c0", "c1", "c1"
-"""Classes of style.css."""
+"""CSS classes in style.css."""
 
 ROWS = 6
-"""Ellipses in one figure."""
+"""Number of ellipses in one figure."""
 
 
 @final
@@ -44,7 +44,7 @@ class Figure:
     svg: Markup
     caption: str
     legend: tuple[tuple[str, str], ...] = ()
-    """(class, meaning)."""
+    """(CSS class, meaning) of each color."""
 
 
 def _figure(title: str, svg: str, caption: str, *legend: tuple[str, str]) -> Figure:
@@ -55,12 +55,12 @@ def _figure(title: str, svg: str, caption: str, *legend: tuple[str, str]) -> Fig
 
 
 def calibration_figures(found: Calibration) -> list[Figure]:
-    """Joint and marginal coverage, and the PIT."""
+    """Return the figures of joint and marginal coverage and of the PIT."""
     return [_joint(found), _histogram(found), _marginal(found), _targets(found)]
 
 
 def _joint(found: Calibration) -> Figure:
-    chart = _reliability_axes("region holds, % of rows")
+    chart = _reliability_axes("rows in the region, %")
     _expected(chart, found.after)
     legend = [(MODEL, "model")]
     if found.before is not None:
@@ -70,13 +70,13 @@ def _joint(found: Calibration) -> Figure:
     at = found.after.joint.at(LEVEL).fraction[0]
     caption = f"The 90 % region holds {percent(at, 1)} of {plural(found.after.rows, 'row')}"
     if found.before is not None:
-        caption += f"; before, {percent(found.before.joint.at(LEVEL).fraction[0], 1)}"
-    caption += ". Below the diagonal: overconfident. Grey: 95 % of calibrated models."
+        caption += f"; before recalibration, {percent(found.before.joint.at(LEVEL).fraction[0], 1)}"
+    caption += ". Below the diagonal: overconfident. Gray: range of 95 % of calibrated models."
     return _figure("All targets together", chart.svg(caption), caption, *legend)
 
 
 def _marginal(found: Calibration) -> Figure:
-    chart = _reliability_axes("intervals hold, % of values")
+    chart = _reliability_axes("values in the intervals, %")
     after = found.after.marginal
     _expected_marginal(chart, found.after)
     worst = int(furthest_first(found.after)[0])
@@ -88,8 +88,8 @@ def _marginal(found: Calibration) -> Figure:
     d = len(found.after.target_names)
     caption = (
         f"The 90 % intervals of {name} hold {percent(after.at(LEVEL).fraction[0, worst], 1)}"
-        + (", furthest from what they promise" if d > 1 else "")
-        + ". Grey: 95 % of calibrated models."
+        + (", the furthest from nominal coverage" if d > 1 else "")
+        + ". Gray: range of 95 % of calibrated models."
     )
     legend = [
         (MODEL, name),
@@ -99,7 +99,7 @@ def _marginal(found: Calibration) -> Figure:
 
 
 def _reliability_axes(ylabel: str) -> Chart:
-    return Chart((0, 100), (0, 100), "promised coverage, %", ylabel, (400, 340))
+    return Chart((0, 100), (0, 100), "nominal coverage, %", ylabel, (400, 340))
 
 
 def _curve(chart: Chart, levels: Array, fraction: Array, css: str) -> None:
@@ -141,7 +141,7 @@ def _histogram(found: Calibration) -> Figure:
         (0, 1),
         (0, 1.05 * top),
         "χ² probability of the squared distance",
-        "rows, of expected",
+        "rows, relative to expected",
         (400, 340),
     )
     chart.area([0, 1], [max(1 - half_width, 0)] * 2, [1 + half_width] * 2, "band")
@@ -154,13 +154,13 @@ def _histogram(found: Calibration) -> Figure:
     caption = (
         f"The last of {bins} bars, the rows furthest off, has {number(float(after[-1]))} times the "
         "rows of a calibrated model, for which all bars are 1. High on the right: overconfident. "
-        "Grey: 95 % of calibrated models, each bar alone."
+        "Gray: range of 95 % of calibrated models, for each bar alone."
     )
     return _figure("PIT histogram", chart.svg(caption), caption, *legend)
 
 
 def _targets(found: Calibration) -> Figure:
-    """90 % intervals, target by target, with the confidence interval of a count."""
+    """Draw the coverage of 90 % intervals, target by target, with its confidence interval."""
     order = np.sort(furthest_first(found.after)[:SHOWN])
     at = found.after.marginal.at(LEVEL)
     low, high = (100 * end[0] for end in at.band())
@@ -179,10 +179,10 @@ def _targets(found: Calibration) -> Figure:
     caption = (
         f"From {number(after[order].min())} % to {number(after[order].max())} % of the values are "
         f"in their target's 90 % interval; {found.after.target_names[worst]} is furthest from 90. "
-        "Bars: 95 % confidence. Grey: 95 % of calibrated models."
+        "Bars: 95 % confidence intervals. Gray: range of 95 % of calibrated models."
     )
     if len(found.after.target_names) > SHOWN:
-        caption += f" The {SHOWN} targets furthest from 90 %."
+        caption += f" Shown: the {SHOWN} targets furthest from 90 %."
     legend = [(MODEL, "model"), *([(BEFORE, "before recalibration")] if before is not None else [])]
     svg = dot_plot(
         rows,
@@ -199,7 +199,7 @@ def _targets(found: Calibration) -> Figure:
 
 
 def heat(value: float) -> str:
-    """A background for a correlation, blue below and red above 0, light enough for dark text."""
+    """Background color of a correlation: blue below 0, red above, light enough for dark text."""
     cold, warm, none = (111, 176, 224), (240, 136, 104), (246, 246, 244)
     end = warm if value > 0 else cold
     share = min(abs(value), 1.0)
@@ -208,7 +208,7 @@ def heat(value: float) -> str:
 
 
 def pair_figure(pair: Pair) -> Figure | None:
-    """Correlation by bins of the input that changes it most."""
+    """Draw a correlation by bins of the input that changes it most; None if there is none."""
     if pair.driver is None:
         return None
     rows = [
@@ -223,9 +223,9 @@ def pair_figure(pair: Pair) -> Figure | None:
     low, high = float(np.nanmin(numbers)), float(np.nanmax(numbers))
     least, most = (f(pair.bins, key=lambda one: one.predicted) for f in (min, max))
     caption = (
-        f"Predicted correlation, mean of the rows: {signed(least.predicted)} where {pair.driver} "
-        f"{least.label}, {signed(most.predicted)} where {most.label}. Found: of the standardized "
-        "errors, with 95 % intervals."
+        f"Predicted correlation, averaged over rows: {signed(least.predicted)} where {pair.driver} "
+        f"{least.label}, {signed(most.predicted)} where {most.label}. Empirical: correlation of "
+        "the standardized errors, with 95 % intervals."
     )
     svg = dot_plot(
         rows,
@@ -234,14 +234,14 @@ def pair_figure(pair: Pair) -> Figure | None:
         caption,
         reference=0.0 if low < 0 < high else None,
     )
-    legend = ((MODEL, "predicted"), (FOUND, "found in the errors"))
+    legend = ((MODEL, "predicted"), (FOUND, "empirical, of the errors"))
     return _figure(f"{pair.names[0]} and {pair.names[1]}", svg, caption, *legend)
 
 
 def ellipse_figure(
     normal: MultivariateNormal, y: Array, labels: np.ndarray, found: Dependence
 ) -> Figure | None:
-    """90 % ellipses of some rows for the most correlated pair, and what was observed."""
+    """Draw 90 % ellipses of some rows for the most correlated pair, and the observed values."""
     if not found.pairs:
         return None
     names = found.pairs[0].names
@@ -266,12 +266,12 @@ def ellipse_figure(
         f"{int((there & (distances <= radius)).sum())} of {int(there.sum())} inside."
     )
     legend = tuple((f"c{k}", f"row {labels[i]}") for k, i in enumerate(rows))
-    title = f"{names[0]} and {names[1]} in single rows"
+    title = f"{names[0]} and {names[1]} in individual rows"
     return _figure(title, chart.svg(caption), caption, *legend)
 
 
 def _ends(curves: Array, points: Array) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Of both axes, around curves (n, 2, m) and points (n, 2) that may be NaN."""
+    """Limits of both axes, around curves (n, 2, m) and points (n, 2) that may be NaN."""
     low = np.fmin(curves.min(axis=(0, 2)), np.fmin.reduce(points, axis=0))
     high = np.fmax(curves.max(axis=(0, 2)), np.fmax.reduce(points, axis=0))
     pad = 0.04 * (high - low)
@@ -283,7 +283,7 @@ def _ends(curves: Array, points: Array) -> tuple[tuple[float, float], tuple[floa
 
 
 def learning_figure(curve: Learning) -> Figure | None:
-    """Losses by epoch; the axis leaves out the first, high values."""
+    """Draw the losses by epoch; the axis leaves out the high values of the first epochs."""
     if not curve.known:
         return None
     epochs = np.arange(1, len(curve.loss) + 1)
@@ -299,5 +299,5 @@ def learning_figure(curve: Learning) -> Figure | None:
         shown = np.where(curve.val_loss <= high + pad, curve.val_loss, np.nan)
         chart.line(epochs, shown, BEFORE)
         chart.dot(curve.best + 1, float(curve.val_loss[curve.best]), BEFORE)
-        legend.append((BEFORE, "validation; dot: smallest"))
+        legend.append((BEFORE, "validation; dot: minimum"))
     return _figure("Loss by epoch", chart.svg(curve.sentence), curve.sentence, *legend)

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Formatting of numbers, and lists, for people to read."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["duration", "estimate", "joined", "listed", "number", "percent", "plu
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 LONGEST = 6
-"""Digits before or zeros after the point, beyond which powers of ten are written."""
+"""Digits before, or zeros after, the decimal point, beyond which an exponent is used."""
 
 
 def number(value: float, digits: int = 3) -> str:
-    """So many significant digits, without an exponent where that is short.
+    """Format a number with `digits` significant digits, without an exponent if that is short.
 
     >>> number(0.034567), number(-12345.6), number(3.2e-9), number(float("nan"))
     ('0.0346', '−12346', '3.2e−09', '–')
@@ -31,7 +31,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def signed(value: float, decimals: int = 2) -> str:
-    """With a plus sign, too; what rounds to 0 has none.
+    """Format a number with its sign, plus or minus; a number that rounds to 0 has none.
 
     >>> signed(0.5), signed(-0.25), signed(-0.001)
     ('+0.50', '−0.25', '0.00')
@@ -43,7 +43,7 @@ def signed(value: float, decimals: int = 2) -> str:
 
 
 def estimate(value: float, error: float, factor: float = 1.0) -> str:
-    """A value and its standard error, to two digits of the error; no −0.00.
+    """Format a value and its standard error, to two digits of the error, without −0.00.
 
     >>> print(estimate(2.83214, 0.02134), estimate(0.842, 0.0116, factor=100), sep="; ")
     2.832 ± 0.021; 84.2 ± 1.2
@@ -59,7 +59,7 @@ def estimate(value: float, error: float, factor: float = 1.0) -> str:
 
 
 def percent(share: float, decimals: int = 0) -> str:
-    """A share of 1 in percent.
+    """Format a share of 1 in percent.
 
     >>> percent(0.842)
     '84 %'
@@ -68,7 +68,7 @@ def percent(share: float, decimals: int = 0) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """A count and its noun.
+    """Format a count and its noun, in the plural if needed.
 
     >>> plural(1, "row"), plural(20, "row")
     ('1 row', '20 rows')
@@ -77,7 +77,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def joined(words: Sequence[str]) -> str:
-    """Words in a sentence.
+    """Join words as in a sentence.
 
     >>> joined(["a", "b", "c"])
     'a, b and c'
@@ -86,7 +86,7 @@ def joined(words: Sequence[str]) -> str:
 
 
 def listed(words: Sequence[str], most: int = 60) -> str:
-    """Words one after another, of very many the first.
+    """Join words by commas, or only the first ones if there are more than `most`.
 
     >>> listed(["a", "b", "c"], most=2)
     'a, b and 1 more'
@@ -96,7 +96,7 @@ def listed(words: Sequence[str], most: int = 60) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, in minutes or hours where there are many.
+    """Format a duration in seconds, minutes or hours.
 
     >>> duration(12.3), duration(200), duration(8000)
     ('12 s', '3 min 20 s', '2 h 13 min')

@@ -1,4 +1,4 @@
-"""Learning curves: what the losses did over the epochs."""
+"""Learning curves: the losses over the epochs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from keras_mvn.report._format import number
 __all__ = ["Learning", "learning_of"]
 
 LATE = 0.05
-"""Share of the epochs at the end in which a best epoch means that training was cut short."""
+"""Share of last epochs in which a best epoch means that training was cut short."""
 
 RISE = 0.1
-"""Of the fall of the validation loss: a rise after its best that is called overfitting."""
+"""Rise of the validation loss after its best, as a share of its fall, that is overfitting."""
 
 LAST = 5
-"""Epochs whose median is the loss at the end."""
+"""Number of last epochs whose median is the loss at the end."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Learning:
-    """Losses of each epoch; empty arrays where there are none."""
+    """Losses of each epoch; an array is empty if its loss was not recorded."""
 
     loss: Array
     val_loss: Array
@@ -38,12 +38,12 @@ class Learning:
 
     @property
     def known(self) -> bool:
-        """Whether there is a curve to speak of."""
+        """Whether there is a curve to show."""
         return len(self.loss) > 1 and bool(np.isfinite(self.loss).any())
 
     @property
     def validated(self) -> bool:
-        """Whether there is a validation loss beside it."""
+        """Whether there is a validation loss as well."""
         return (
             self.known
             and len(self.val_loss) == len(self.loss)
@@ -60,7 +60,7 @@ class Learning:
 
     @property
     def overfitted(self) -> bool:
-        """The training loss fell on while the validation loss rose."""
+        """Whether the training loss kept falling while the validation loss rose."""
         if not self.validated or len(self.loss) - 1 - self.best < LAST:
             return False
         fall = np.nanmax(self.val_loss[: self.best + 1]) - self.val_loss[self.best]
@@ -69,7 +69,7 @@ class Learning:
 
     @property
     def cut_short(self) -> bool:
-        """The validation loss was at its best in the last epochs."""
+        """Whether the validation loss was at its best in the last epochs."""
         epochs = len(self.loss)
         return (
             self.validated and epochs >= 10 and self.best >= epochs - max(1, round(LATE * epochs))
@@ -77,12 +77,12 @@ class Learning:
 
     @staticmethod
     def at_end(losses: Array) -> float:
-        """The median of the last epochs."""
+        """Return the median loss of the last epochs."""
         return float(np.nanmedian(losses[-LAST:]))
 
     @property
     def sentence(self) -> str:
-        """What the curves show."""
+        """The curves in words."""
         if not self.known:
             return "No learning curve was recorded."
         text = (
@@ -92,14 +92,14 @@ class Learning:
         if not self.validated:
             return text + "; no validation loss was recorded."
         return (
-            f"{text}, the validation loss from {number(self.val_loss[0])} to its smallest value "
-            f"{number(self.val_loss[self.best])} in epoch {self.best + 1}, and "
+            f"{text}, the validation loss from {number(self.val_loss[0])} to a minimum of "
+            f"{number(self.val_loss[self.best])} in epoch {self.best + 1}, and to "
             f"{number(self.val_loss[-1])} at the end."
         )
 
 
 def learning_of(history: Mapping[str, Sequence[float]]) -> Learning:
-    """From the history of a Keras fit."""
+    """Extract the losses from the history of a Keras fit."""
     loss, val_loss = (
         np.asarray(history.get(name, ()), dtype=np.float64) for name in ("loss", "val_loss")
     )

@@ -1,12 +1,12 @@
-"""The sections together, laid out by the templates."""
+"""All sections of the report, laid out by the templates."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import itertools
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, final
 
 import numpy as np
 
+from keras_mvn._core.files import replacing
 from keras_mvn._core.optional import require
 from keras_mvn._core.version import __version__
 from keras_mvn.report import _format
@@ -37,17 +38,17 @@ __all__ = ["Findings", "to_html", "to_markdown", "write"]
 HERE = Path(__file__).parent
 
 INPUTS = 300
-"""Columns in whose parts the model is looked at; of more, the first."""
+"""Maximum number of input columns examined for weak spots and correlations; the first ones."""
 
 _NEW_LINE = re.compile(r"\s*[\r\n\v\f\x85\u2028\u2029]+\s*")
 _MARKUP = re.compile(r"[\\`*|~]|(?<!\w)_|_(?!\w)|<(?=\S)|&(?=[#\w])|\](?=[(\[])")
-"""What Markdown would read as markup in the middle of a line."""
+"""What Markdown would interpret as markup in the middle of a line."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Every section's numbers and sentences."""
+    """Numbers and sentences of all sections."""
 
     assessed: Assessed
     comparison: Comparison
@@ -65,10 +66,10 @@ class Findings:
 
 
 def to_html(data: ReportData) -> str:
-    """One HTML file that needs nothing else: no network, no fonts, no libraries.
+    """Return the report as self-contained HTML: no network, no fonts, no libraries.
 
-    It reads and prints without JavaScript; with it, a reader picks a row and a pair of targets,
-    fixes values of some targets and sees the others move.
+    It can be read and printed without JavaScript; with it, a reader can pick a row and a pair of
+    targets, fix the values of some targets, and see the others change.
 
     Raises:
         ImportError: Jinja2 or SciPy is not installed.
@@ -78,7 +79,7 @@ def to_html(data: ReportData) -> str:
 
 
 def to_markdown(data: ReportData) -> str:
-    """The same numbers and sentences without figures.
+    """Return the report as Markdown: the same numbers and sentences, without figures.
 
     Raises:
         ImportError: Jinja2 or SciPy is not installed.
@@ -88,26 +89,25 @@ def to_markdown(data: ReportData) -> str:
 
 
 def write(data: ReportData, folder: Any) -> list[Path]:
-    """Write `report.html` and `report.md`; files that exist are replaced once both are complete.
+    """Write `report.html` and `report.md`; existing files are replaced once both are complete.
 
     Args:
-        data: of the report.
-        folder: made if it isn't there.
+        data: data of the report.
+        folder: folder to write to; created if it does not exist.
 
     Raises:
         ImportError: Jinja2 or SciPy is not installed.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written to.
 
     """
     found = _find(data)
     texts = {"report.html": _html(data, found), "report.md": _markdown(data, found)}
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".report-", dir=target) as temporary:
+    with contextlib.ExitStack() as together:
         for name, text in texts.items():
-            (Path(temporary) / name).write_text(text, encoding="utf-8", newline="\n")
-        for name in texts:
-            (Path(temporary) / name).replace(target / name)
+            fresh = together.enter_context(replacing(target / name))
+            fresh.write_text(text, encoding="utf-8", newline="\n")
     return [target / name for name in texts]
 
 
@@ -172,7 +172,7 @@ def _html(data: ReportData, found: Findings) -> str:
 
 
 def _hash(script: str) -> str:
-    """For the page's Content-Security-Policy: no other script runs, whatever names hold."""
+    """Hash for the Content-Security-Policy: no other script runs, not even one in a name."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
@@ -187,13 +187,13 @@ def _markdown(data: ReportData, found: Findings) -> str:
 
 
 def _code_span(text: str) -> Any:
-    """As it is, between more backticks than it has in a row."""
+    """Quote text verbatim between more backticks than it contains in a row."""
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return _verbatim(f"{fence} {text} {fence}")
 
 
 def _escape_markdown(value: Any) -> Any:
-    """Names as they are written, whatever they hold: no markup, no HTML, no new lines."""
+    """Escape text so that it shows as written: no markup, no HTML, no line breaks."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return _MARKUP.sub(r"\\\g<0>", _NEW_LINE.sub(" ", value))
@@ -227,7 +227,7 @@ def _shared(data: ReportData, found: Findings) -> Mapping[str, Any]:
 
 
 def _unbroken_options(text: str) -> Any:
-    """HTML in which no line ends in the middle of --option."""
+    """Return HTML in which no line breaks in the middle of an --option."""
     escaped = str(require("markupsafe", "the report").escape(text))
     return _verbatim(_OPTION.sub(r'<span class="option">\g<0></span>', escaped))
 
@@ -236,7 +236,7 @@ _OPTION = re.compile(r"--[a-z][a-z-]*")
 
 
 def _verbatim(text: str) -> Any:
-    """Not escaped by the environments."""
+    """Mark text as safe, so that the environments do not escape it."""
     return require("markupsafe", "the report").Markup(text)
 
 

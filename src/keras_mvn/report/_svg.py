@@ -1,4 +1,4 @@
-"""Small charts as SVG: text stays text, colors are the page's (classes of style.css)."""
+"""Small charts as SVG, with text as text and the page's colors (classes of style.css)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 __all__ = ["Chart", "DotRow", "dot_plot", "shortened", "tick_label", "ticks"]
 
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 42
-"""Margins, for the labels of the axes."""
+"""Margins for the axis labels."""
 
 LONGEST = 44
-"""Characters of a label."""
+"""Maximum number of characters of a label."""
 
 POINTS = 400
-"""Of a curve; more are left out evenly."""
+"""Number of points of a curve; if there are more, it is thinned evenly."""
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers between two ends, about so many.
+    """Return about `count` round numbers between two ends.
 
     >>> ticks(0.0, 1.0)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -34,13 +34,13 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def tick_label(value: float) -> str:
-    """As short as it can be."""
+    """Format a tick's value as briefly as possible."""
     return f"{value:.6g}".replace("-", "−")
 
 
 @final
 class Chart:
-    """Axes with what is drawn on them."""
+    """A chart: axes and what is drawn on them."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Chart:
         self._axes(xlabel, ylabel)
 
     def place(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """Of data, in the drawing."""
+        """Convert data coordinates to coordinates of the drawing."""
         width, height = self.size
         fx = (np.asarray(x, dtype=np.float64) - self.x[0]) / (self.x[1] - self.x[0])
         fy = (np.asarray(y, dtype=np.float64) - self.y[0]) / (self.y[1] - self.y[0])
@@ -65,7 +65,7 @@ class Chart:
         )
 
     def line(self, x: Any, y: Any, css: str) -> None:
-        """A curve; where it is not finite it has gaps."""
+        """Draw a curve, with gaps where it is not finite."""
         x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
         step = -(-len(x) // POINTS)
         commands, drawn = [], False
@@ -77,31 +77,31 @@ class Chart:
         self._add(f'<path class="line {css}" d="{"".join(commands)}"/>')
 
     def area(self, x: Any, low: Any, high: Any, css: str) -> None:
-        """What is between two curves."""
+        """Fill the area between two curves."""
         x, low, high = (np.asarray(a, dtype=np.float64) for a in (x, low, high))
         self._polygon(np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]]), css)
 
     def outline(self, x: Any, y: Any, css: str) -> None:
-        """A closed curve."""
+        """Draw a closed curve."""
         self._polygon(x, y, css)
 
     def bars(self, edges: Any, heights: Any, css: str) -> None:
-        """A histogram."""
+        """Draw a histogram."""
         for low, high, top in zip(edges[:-1], edges[1:], heights, strict=True):
             self._polygon([low, low, high, high], [0.0, top, top, 0.0], css)
 
     def dot(self, x: float, y: float, css: str, radius: float = 3.5) -> None:
-        """A point."""
+        """Draw a point."""
         px, py = self.place(x, y)
         self._add(f'<circle class="dot {css}" cx="{px:.1f}" cy="{py:.1f}" r="{radius}"/>')
 
     def text(self, x: float, y: float, words: str, css: str = "", anchor: str = "start") -> None:
-        """Words at a point of the data."""
+        """Write words at data coordinates."""
         px, py = self.place(x, y)
         self._add(_text(px, py, words, css, anchor))
 
     def svg(self, label: str) -> str:
-        """The element; `label` says what it shows to who cannot see it."""
+        """Return the SVG element; `label` describes it to readers who cannot see it."""
         return _svg(self.size, label, self._parts)
 
     def _polygon(self, x: Any, y: Any, css: str) -> None:
@@ -133,7 +133,7 @@ class Chart:
 
 @final
 class DotRow:
-    """A line of a dot plot: a label, and dots (value, css) with or without an interval."""
+    """A row of a dot plot: a label, and dots (value, css) with or without intervals."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ def dot_plot(
     reference: float | None = None,
     band: tuple[float, float] | None = None,
 ) -> str:
-    """Values by name, one line each, on a common axis."""
+    """Return a dot plot: values by name, one row each, on a common axis."""
     left, line, width = 140, 24, 400
     height = TOP + line * len(rows) + BOTTOM
     low, high = _apart(x)
@@ -195,7 +195,7 @@ def dot_plot(
 
 
 def shortened(text: str, length: int) -> str:
-    """The beginning of a long text.
+    """Truncate a long text.
 
     >>> shortened("a long name", 6)
     'a lon…'

@@ -1,4 +1,4 @@
-"""Where the model is worst: parts of the inputs, and single rows."""
+"""Parts of the inputs, and individual rows, where the model is worst."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ __all__ = ["FarRow", "Part", "WeakSpots", "weak_spots_of"]
 PARTS = 6
 ROWS = 5
 FEWEST = 5
-"""Rows in a part that is listed."""
+"""Minimum number of rows in a part that is listed."""
 
 
 @final
 @dataclass(frozen=True)
 class Part:
-    """A slice and what it means for the reader."""
+    """A slice of the data, and the coverage of the 90 % region in it."""
 
     slice: Slice
     coverage: float
-    """Of the 90 % region in these rows."""
+    """Coverage of the 90 % region in these rows."""
     coverage_p_value: float
-    """Of as different a coverage, were it that of all rows; Bonferroni over all parts."""
+    """p-value of its difference from the coverage in all rows; Bonferroni over all parts."""
 
     @property
     def beyond_chance(self) -> bool:
-        """After correction for the number of parts looked at."""
+        """Whether it deviates beyond chance, corrected for the number of parts examined."""
         return self.slice.adjusted_p_value < SIGNIFICANT
 
 
@@ -50,18 +50,18 @@ class FarRow:
     index: int
     label: str
     distance: float
-    """In standard deviations (Mahalanobis)."""
+    """Mahalanobis distance, in standard deviations."""
     probability: float
-    """Of a row at least as far, if the model is right."""
+    """Probability of a row at least as far off, if the model is right."""
     target: str
     error: float
-    """Of the target that is furthest off, in its standard deviations."""
+    """Error of the target that is furthest off, in its standard deviations."""
 
 
 @final
 @dataclass(frozen=True)
 class WeakSpots:
-    """Parts and rows, the worst first."""
+    """Parts and rows where the model is worst, the worst first."""
 
     parts: tuple[Part, ...]
     rows: tuple[FarRow, ...]
@@ -71,7 +71,7 @@ class WeakSpots:
 
     @property
     def undercovered(self) -> Part | None:
-        """The part whose region holds too few rows, beyond chance and whatever the tails."""
+        """The part whose region holds too few rows, beyond chance and regardless of the tails."""
         parts = [
             part
             for part in self.parts
@@ -81,30 +81,30 @@ class WeakSpots:
 
     @property
     def sentence(self) -> str:
-        """Whether any part deviates beyond chance."""
+        """A sentence on whether any part deviates beyond chance."""
         if not self.parts:
-            return "There are too few rows, or no inputs, to look at parts of the data."
+            return "There are too few rows, or no inputs, to examine parts of the data."
         beyond = sum(part.beyond_chance for part in self.parts)
         if not beyond:
             return (
                 "No part deviates beyond chance "
-                f"(p < {SIGNIFICANT}, corrected for the number of parts looked at)."
+                f"(p < {SIGNIFICANT}, corrected for the number of parts examined)."
             )
         which = "All parts" if beyond == len(self.parts) else f"{beyond} of the parts"
         caution = (
-            " These p-values are those of normal errors; with the heavy tails found here they are "
-            "too small, and single rows may decide: compare the share in the 90 % region."
+            " These p-values assume normal errors; with the heavy tails found here, they are too "
+            "small and may depend on single rows: compare the share in the 90 % region."
         )
         return (
             f"{which} listed deviate{'s' if beyond == 1 else ''} beyond chance (p < {SIGNIFICANT}, "
-            f"corrected for the number of parts looked at).{caution if self.heavy_tails else ''}"
+            f"corrected for the number of parts examined).{caution if self.heavy_tails else ''}"
         )
 
 
 def weak_spots_of(
     assessed: Assessed, found: Calibration, x: Mapping[str, np.ndarray], labels: np.ndarray
 ) -> WeakSpots:
-    """The slices and the rows that deviate most."""
+    """Return the slices and the rows that deviate most."""
     columns = {name: column for name, column in x.items() if few_values(column)}
     return WeakSpots(
         _parts(found.after, columns),
@@ -124,8 +124,8 @@ def _parts(found: Diagnosis, columns: dict[str, np.ndarray]) -> tuple[Part, ...]
     inside = np.where(np.isnan(pit), np.nan, pit <= LEVEL)
     slices = [one for one in found.worst_slices(columns, BINS, None) if one.rows >= FEWEST]
     parts = [_part(one, inside, members[one.name], len(slices)) for one in slices]
-    # The ranking is by squared distances, in which one far row weighs a lot; beside it, parts
-    # whose coverage is off.
+    # The ranking uses squared distances, in which one far row weighs a lot; parts whose coverage
+    # is off are therefore added.
     return tuple(
         part
         for rank, part in enumerate(parts)
@@ -142,7 +142,7 @@ def _part(one: Slice, inside: Array, member: np.ndarray, looked_at: int) -> Part
 
 
 def _pit_of_all(found: Diagnosis) -> Array:
-    """Of every row given; NaN where nothing was observed."""
+    """PIT value of every row; NaN where nothing was observed."""
     pit = np.full(len(found.squared_distances), np.nan)
     pit[found.observed_counts > 0] = found.pit
     return pit
@@ -150,7 +150,7 @@ def _pit_of_all(found: Diagnosis) -> Array:
 
 def _far_rows(assessed: Assessed, found: Diagnosis, labels: np.ndarray) -> tuple[FarRow, ...]:
     pit = np.nan_to_num(_pit_of_all(found), nan=-1.0)
-    # PIT values of far rows round to 1; those are ordered by their distance.
+    # PIT values of far rows round to 1; such rows are ordered by distance.
     order = np.lexsort((-found.squared_distances, -pit))[:ROWS]
     return tuple(_far_row(int(i), assessed, found, labels[i]) for i in order if pit[i] >= 0)
 

@@ -1,6 +1,6 @@
 "use strict";
 (function () {
-  // Tables that go on to the right fade out there, until one has scrolled to their end.
+  // Tables that extend to the right fade out there until they are scrolled to their end.
   const tables = document.querySelectorAll(".scroll");
   const mark = (one) => one.classList.toggle("more",
     one.scrollLeft + one.clientWidth < one.scrollWidth - 1);
@@ -14,13 +14,13 @@
   const data = JSON.parse(document.getElementById("explorer-data").textContent);
   const d = data.targets.length;
   const byId = (id) => document.getElementById(id);
-  const Z = data.radius[1]; // of a 90 % interval
-  const RADIUS = data.radius[2]; // of a 90 % ellipse
+  const Z = data.radius[1]; // half-width of a 90 % interval
+  const RADIUS = data.radius[2]; // radius of a 90 % ellipse
   const state = { row: 0, across: 0, up: Math.min(1, d - 1), fixed: new Map() };
 
   // --- distributions ---------------------------------------------------------------------------
 
-  /** Σ = L Lᵀ of a row, from the packed lower triangle. */
+  /** Covariance Σ = L Lᵀ of a row, from the packed lower triangle of L. */
   function covariance(row) {
     const packed = data.factor[row];
     const at = (i, k) => packed[(i * (i + 1)) / 2 + k];
@@ -50,7 +50,7 @@
     return l;
   }
 
-  /** x with L x = b. */
+  /** Solve L x = b by forward substitution. */
   function substitute(l, b) {
     const x = [];
     for (let i = 0; i < b.length; i++) {
@@ -112,7 +112,7 @@
 
   const shortened = (text) => (text.length > 44 ? text.slice(0, 43) + "…" : text);
 
-  /** A mean, and its 90 % interval below; numbers in full for whoever reads the page by program. */
+  /** A mean, and its 90 % interval below; numbers in full for programs that read the page. */
   function estimate(mean, sd) {
     const value = element("data", { value: String(mean), "data-stddev": String(sd) }, format(mean));
     const ends = `${format(mean - Z * sd, 3)} to ${format(mean + Z * sd, 3)}`;
@@ -139,7 +139,7 @@
     return found;
   }
 
-  /** Where a target may be in the drawing: the 99 % ranges, before and now, and what was observed. */
+  /** Range of an axis: 99 % ranges of the target, before and now, and its observed value. */
   function range(i, { mean, sigma, now }) {
     const seen = data.observed[state.row][i];
     const points = [];
@@ -153,7 +153,7 @@
     return [low - 0.04 * (high - low), high + 0.04 * (high - low)];
   }
 
-  /** The outline of a 2 × 2 normal; a line or a point where targets are fixed. */
+  /** The outline of a bivariate normal; a line or a point if targets are fixed. */
   function outline(mean, sigma, i, j) {
     const a = stddev(sigma, i);
     const slope = a > 0 ? sigma[i][j] / a : 0;
@@ -224,7 +224,7 @@
     const others = data.targets
       .map((name, i) => (state.fixed.has(i) ? "" : `${name} ${format(now.mean[i])}`))
       .filter(Boolean);
-    return `Given ${given.join(", ")}: ${others.length ? others.join(", ") : "all are fixed"}.`;
+    return `Given ${given.join(", ")}: ${others.length ? others.join(", ") : "all targets are fixed"}.`;
   }
 
   // --- the controls ----------------------------------------------------------------------------
@@ -257,11 +257,11 @@
       placeholder: "free" });
     const slider = element("input", { type: "range", step: "any",
       "aria-label": `Fix ${name} at, slider` });
-    // Roles, because the narrow layout takes the table's own away.
+    // Explicit roles, because the narrow layout removes the table's own.
     const cell = (head, css, ...children) =>
       element("td", { role: "cell", class: css, "data-head": head }, ...children);
     const seen = cell("Observed", "num"), before = cell("Predicted", "num");
-    const after = cell("Given what is fixed", "num"), fix = cell("Fix at", "", box, slider);
+    const after = cell("Given the fixed values", "num"), fix = cell("Fix at", "", box, slider);
     const title = element("th", { role: "rowheader", scope: "row" }, name);
     const row = element("tr", { role: "row" }, title, fix, before, after, seen);
     fix.hidden = after.hidden = d === 1;
@@ -300,7 +300,7 @@
   function pair(mine, other, select) {
     const before = state[mine];
     state[mine] = Number(select.value);
-    if (state[mine] === state[other]) state[other] = before; // exchanged
+    if (state[mine] === state[other]) state[other] = before; // swapped
     show();
   }
 
@@ -311,7 +311,7 @@
     show();
   }
 
-  /** What depends on the row alone. */
+  /** Update what depends on the row alone. */
   function fill() {
     const mean = data.mean[state.row], sigma = covariance(state.row);
     controls.forEach(({ box, slider, seen, before }, i) => {
@@ -343,7 +343,7 @@
     return button;
   }
 
-  /** What depends on the row, the pair and what is fixed. */
+  /** Update what depends on the row, the pair and the fixed targets. */
   function show() {
     const found = current();
     byId("row").value = String(state.row);

@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from keras_mvn._core.files import write_json
 from keras_mvn._core.types import Array
-from keras_mvn._training import data as _fitting_data
-from keras_mvn._training.train import predict_normal
+from keras_mvn._training import data as training_data
+from keras_mvn._training.prediction import predict_normal
 from keras_mvn.calibration import Recalibration
 from keras_mvn.covariances._streaming import StreamingMoments
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn_cli import _assessing
 from keras_mvn_cli._console import Output
-from keras_mvn_cli._folder import FIT, FORMAT, FitFolder, write_json
+from keras_mvn_cli._folder import FIT, FORMAT, FitFolder
 from keras_mvn_cli._model import (
     MEMBERS,
     MODEL,
@@ -88,7 +89,7 @@ def _target_stddev(prepared: Prepared) -> Array:
     """Of the training rows: (d,)."""
     arrays = prepared.arrays
     found = StreamingMoments(arrays.y.shape[1], rank=0)
-    training = _fitting_data.Table(arrays.x, arrays.y, None, arrays.split.train)
+    training = training_data.Table(arrays.x, arrays.y, None, arrays.split.train)
     found.update_all(training.targets())
     return np.sqrt(found.variance)
 

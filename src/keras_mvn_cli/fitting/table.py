@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.optional import require
 from keras_mvn.tables import (
     Cells,
@@ -25,7 +26,7 @@ from keras_mvn.tables import (
 )
 from keras_mvn_cli import _options
 from keras_mvn_cli._console import Output, RefusalError
-from keras_mvn_cli._folder import FitFolder, identity, read_json, write_json
+from keras_mvn_cli._folder import FitFolder, identity
 from keras_mvn_cli._model import PREPROCESSING
 from keras_mvn_cli._structures import wasteful
 from keras_mvn_cli.fitting.networks import Arrays

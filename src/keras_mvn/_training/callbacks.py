@@ -1,0 +1,177 @@
+"""Keras callbacks of a training run: early stopping, backups, ^C, deadlines, repeatable epochs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mvn._core.interrupts import Interruption
+from keras_mvn._training import backup
+from keras_mvn._training.data import Batches
+
+__all__ = [
+    "Backup",
+    "RepeatableEpochs",
+    "ResumableEarlyStopping",
+    "StopAtDeadline",
+    "StopWhenInterrupted",
+    "seed_generators",
+]
+
+History = dict[str, list[float]]
+
+
+class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
+    """Early stopping that can go on; without validation it keeps the latest weights."""
+
+    def __init__(self, patience: int, validated: bool, earlier: backup.State | None) -> None:
+        super().__init__("val_loss", patience=patience, mode="min", restore_best_weights=True)
+        self._validated, self._earlier, self._epochs = validated, earlier, 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
+        if self._earlier is not None:
+            for name, value in self._earlier.stopping.items():
+                setattr(self, name, value)
+            self.best_weights = self._earlier.best or None
+
+    def get_monitor_value(self, logs: Any) -> float:
+        if self._validated:
+            return float(logs["val_loss"])
+        self._epochs += 1
+        return -float(self._epochs)
+
+    def numbers(self) -> dict[str, Any]:
+        """What it has seen."""
+        return {
+            "best": float(self.best),
+            "wait": int(self.wait),
+            "best_epoch": int(self.best_epoch),
+            "_epochs": self._epochs,
+        }
+
+
+class RepeatableEpochs(keras.callbacks.Callback):
+    """Everything random in an epoch follows from (seed, epoch)."""
+
+    def __init__(self, batches: Batches, seed: int) -> None:
+        super().__init__()
+        self._batches, self._seed = batches, seed
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Draw the order of rows, and seed the noise of layers."""
+        self._batches.begin_epoch(epoch)
+        generators = list(seed_generators(self.model))
+        if not generators:
+            return
+        sequence = np.random.SeedSequence([self._seed, epoch])
+        keras.utils.set_random_seed(int(sequence.generate_state(1)[0]))  # Keras' on PyTorch
+        for generator, state in zip(generators, sequence.spawn(len(generators)), strict=True):
+            generator.state.assign([int(state.generate_state(1)[0] >> 1), 0])  # int32 on PyTorch
+
+
+def seed_generators(layer: Any) -> Iterator[Any]:
+    """Of the layers that draw while training."""
+    for child in getattr(layer, "layers", ()):
+        if getattr(child, "seed_generator", None) is not None:
+            yield child.seed_generator
+        yield from seed_generators(child)
+
+
+class Backup(keras.callbacks.Callback):
+    """Keeps the history, and the file from which training goes on after it was killed.
+
+    Writes as an epoch begins, when the weights are those of the optimizer again and early
+    stopping has judged the epoch before.
+
+    Args:
+        history: filled with the logs of every epoch.
+        stopping: early stopping, whose state is kept too.
+        folder: of the file; None keeps the history alone.
+        fingerprint: of data and settings.
+
+    """
+
+    def __init__(
+        self,
+        history: History,
+        stopping: ResumableEarlyStopping,
+        folder: Path | None,
+        fingerprint: str,
+    ) -> None:
+        super().__init__()
+        self._history, self._stopping = history, stopping
+        self._folder, self._fingerprint = folder, fingerprint
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Write the state between two epochs."""
+        if self._folder is None or epoch == 0:
+            return
+        variables = self.model.optimizer.variables
+        state = backup.State(
+            self._fingerprint,
+            epoch,
+            history=self._history,
+            stopping=self._stopping.numbers(),
+            weights=self.model.get_weights(),
+            optimizer=[np.array(keras.ops.convert_to_numpy(v)) for v in variables],
+            best=self._stopping.best_weights or [],
+        )
+        backup.write(self._folder, state)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Extend the history."""
+        for name, value in (logs or {}).items():
+            self._history.setdefault(name, []).append(float(value))
+
+    def finish(self) -> None:
+        """Write the result."""
+        if self._folder is None:
+            return
+        state = backup.State(
+            self._fingerprint,
+            len(self._history.get("loss", [])),
+            finished=True,
+            history=self._history,
+            weights=self.model.get_weights(),
+        )
+        backup.write(self._folder, state)
+
+
+class StopWhenInterrupted(keras.callbacks.Callback):
+    """Stops after ^C, between two steps."""
+
+    def __init__(self, interruption: Interruption, stopping: ResumableEarlyStopping) -> None:
+        super().__init__()
+        self._interruption, self._stopping = interruption, stopping
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Stop; with nothing to keep, before the first epoch is over, as ^C does."""
+        if not self._interruption.requested:
+            return
+        if self._stopping.best_weights is None:
+            raise KeyboardInterrupt
+        self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Begin no other epoch."""
+        if self._interruption.requested:
+            self.model.stop_training = True
+
+
+class StopAtDeadline(keras.callbacks.Callback):
+    """Stops at a time."""
+
+    def __init__(self, deadline: float) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Look at the clock."""
+        if time.monotonic() > self._deadline:
+            self.model.stop_training = True
