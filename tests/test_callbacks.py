@@ -246,8 +246,8 @@ class TestNonFiniteGuard:
         assert (report.epoch, report.batch, report.cause) == (0, 2, "y")
         assert (report.rows, report.targets) == ((1, 4), ("rain",))
         assert "epoch 1, batch 3" in report.message
-        assert "y holds NaN in 2 rows (1, 4), targets rain" in report.message
-        assert "in the table: y holds NaN in 2 rows (17, 20)" in report.message
+        assert "y contains NaN in 2 rows (1, 4), targets rain" in report.message
+        assert "in the table: y contains NaN in 2 rows (17, 20)" in report.message
 
     def test_infinite_input(self, table):
         x, y = table
@@ -255,7 +255,7 @@ class TestNonFiniteGuard:
         bad[40, 2] = np.inf
         _, report = self.fail(bad, y, NonFiniteGuard(), adapt=y)
         assert (report.batch, report.cause, report.rows) == (5, "x", (0,))
-        assert "x holds inf in 1 row (0), columns 2" in report.message
+        assert "x contains inf in 1 row (0), columns 2" in report.message
 
     def test_units_without_adapt(self, table):
         x, y = table
@@ -297,7 +297,7 @@ class TestNonFiniteGuard:
         guard = NonFiniteGuard("halve")
         _, report = self.fail(x, bad, guard, adapt=y, epochs=4)
         assert len(guard.reports) == 1
-        assert "no learning rate mends the data" in report.message
+        assert "no learning rate can fix the data" in report.message
 
     def test_weights_and_optimizer_of_the_last_good_epoch(self, table):
         x, y = table
@@ -681,7 +681,7 @@ class TestWarnOnOverfitting:
             assert (callback.parted_at is not None) is expected
 
     def test_nothing_to_watch(self, table):
-        with pytest.warns(UserWarning, match="watched nothing"):
+        with pytest.warns(UserWarning, match="monitored nothing"):
             fit(make()[0], *table, [WarnOnOverfitting()])
 
     def test_bad_arguments(self):

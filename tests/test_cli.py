@@ -18,15 +18,13 @@ from scipy import stats
 
 from keras_mvn import MultivariateNormal
 from keras_mvn.tables import open_table, reading
-from keras_mvn_cli import _model
-from keras_mvn_cli import backends as keras_mvn_launcher
-from keras_mvn_cli import main as cli
+from keras_mvn_cli import _model, backends
 from keras_mvn_cli._conditioning import parsed
 from keras_mvn_cli._console import Output
+from keras_mvn_cli._group import command
 from keras_mvn_cli.fitting import networks as _networks
 from keras_mvn_cli.fitting import results as _fit_results
 from keras_mvn_cli.fitting import training as _fit_training
-from keras_mvn_cli.main import command
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["--epochs", "3", "--hidden", "8", "--covariance", "cholesky", "--members", 1]
@@ -367,10 +365,8 @@ def test_tensorflow_is_silenced_before_it_may_be_imported(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
-    seen = []
-    monkeypatch.setattr(cli, "command", lambda: seen.append(os.environ["TF_CPP_MIN_LOG_LEVEL"]))
-    keras_mvn_launcher.main()
-    assert seen == ["3"]
+    backends.load_library()
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
 
 
 class TestPredict:
@@ -519,7 +515,7 @@ class TestPredict:
         os.close(reader)  # as `| head -0`, and there is no race
         table = [] if name == "report" else [tmp_path / "t.csv"]
         arguments = [str(argument) for argument in (name, fitted[0], *table)]
-        code = "import keras_mvn_launcher; keras_mvn_launcher.main()"
+        code = "from keras_mvn_cli.main import main; main()"
         result = subprocess.run(
             [sys.executable, "-c", code, *arguments], stdout=writer, stderr=subprocess.PIPE,
             text=True, check=False,
@@ -767,7 +763,7 @@ class TestDirectories:
 SCRIPT = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs tests with &
-from keras_mvn_cli.main import command
+from keras_mvn_cli._group import command
 from keras_mvn_cli.fitting import networks as _networks
 
 class Signalled(_networks._Progress):
@@ -856,15 +852,16 @@ class TestSignals:
 @pytest.mark.once
 def test_control_c_while_a_backend_is_imported_is_no_traceback():
     code = """
-import builtins
-from keras_mvn_cli import backends as keras_mvn_launcher
-original = builtins.__import__
-def interrupted(name, *args):
-    if name == "keras_mvn_cli.main":
-        raise KeyboardInterrupt
-    return original(name, *args)
-builtins.__import__ = interrupted
-keras_mvn_launcher.main()
+import sys
+from keras_mvn_cli import backends
+from keras_mvn_cli.main import main
+
+def interrupted():
+    raise KeyboardInterrupt
+
+backends.load_library = interrupted
+sys.argv[1:] = ["info"]
+main()
 """
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
@@ -876,7 +873,7 @@ MEMORY = """
 import sys, threading, time
 import numpy as np
 from click.testing import CliRunner
-from keras_mvn_cli.main import command
+from keras_mvn_cli._group import command
 
 def private():
     # Pages of mapped files can be taken away at any time; what counts is what cannot.
@@ -959,14 +956,29 @@ class TestHelp:
     @pytest.mark.slow
     def test_it_imports_nothing_that_takes_long(self):
         code = (
-            "import sys, keras_mvn\n"
-            "before = set(sys.modules)\n"
-            "from keras_mvn_cli.main import command\n"
-            "try: command(['--help'])\nexcept SystemExit: pass\n"
-            "heavy = {'pandas', 'pyarrow', 'sklearn', 'scipy', 'matplotlib', 'rich'}\n"
-            "print(sorted(heavy & (set(sys.modules) - before)))"
+            "import contextlib, io, sys\n"
+            "from keras_mvn_cli.main import main\n"
+            "heavy = ('keras', 'jax', 'tensorflow', 'torch', 'numpy', 'pandas', 'pyarrow',"
+            " 'sklearn', 'scipy', 'matplotlib')\n"
+            "for line in sys.argv[1:]:\n"
+            "    sys.argv[1:] = line.split()\n"
+            "    said = io.StringIO()\n"
+            "    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):\n"
+            "        try: main()\n"
+            "        except SystemExit as end: code = end.code\n"
+            "    print(code, [name for name in heavy if name in sys.modules],"
+            " said.getvalue().split()[:2])\n"
         )
+        lines = {
+            "--help": "0 [] ['Usage:', 'keras-mvn']",
+            "--version": "0 [] ['keras-mvn,', 'version']",
+            "fit --help": "0 [] ['Usage:', 'keras-mvn']",
+            "fit --nonsense": "2 [] ['Usage:', 'keras-mvn']",
+            "nonsense": "2 [] ['Usage:', 'keras-mvn']",
+            "fit nowhere.csv --targets a --out fit": "2 [] ['keras-mvn:', 'nowhere.csv:']",
+            "predict nowhere nowhere.csv": "2 [] ['keras-mvn:', 'nowhere']",
+        }
         result = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code, *lines], capture_output=True, text=True, check=True
         )
-        assert result.stdout.splitlines()[-1] == "[]"
+        assert result.stdout.splitlines() == list(lines.values())

@@ -971,7 +971,7 @@ class TestComposed:
             covariances.BlockDiagonal([([0, 1, 2, 3, 4, 5], "cholesky")]),
         ):
             for refused in (structure.raw_size, structure.shape_size, structure.packed_size):
-                with pytest.raises(ValueError, match="made for 6 targets; here there are 5"):
+                with pytest.raises(ValueError, match="made for 6 targets, but received 5"):
                     refused(5)
             assert structure.event_size_of(1) is None
 
@@ -1011,7 +1011,7 @@ class TestComposed:
             covariances.Kronecker(shape)
 
     def test_a_factor_of_another_size_is_refused(self):
-        with pytest.raises(ValueError, match="made for 2 targets; here there are 3"):
+        with pytest.raises(ValueError, match="made for 2 targets, but received 3"):
             covariances.Kronecker((2, 3), columns=covariances.Kronecker((1, 2)))
 
     def test_a_table_of_tables(self, rng):

@@ -1,6 +1,7 @@
 """MultivariateNormal against SciPy, and its behavior as a batch."""
 
 import numpy as np
+import pandas
 import pytest
 import scipy.stats
 
@@ -184,6 +185,116 @@ class TestBatch:
         y = rng.normal(size=D)
         for frozen, one in zip(normal.to_scipy(), normal, strict=True):
             assert frozen.logpdf(y) == pytest.approx(float(one.log_prob(y)))
+
+
+class TestArrangement:
+    def test_concatenate_keeps_a_common_structure(self, mean, sigma):
+        normal = MultivariateNormal(mean, precision=sigma, target_names=list("abc"))
+        joined = MultivariateNormal.concatenate([normal[:1], normal[1:1], normal[1:]])
+        assert joined.structure == normal.structure
+        assert joined.target_names == normal.target_names
+        np.testing.assert_array_equal(joined.mean, mean)
+        np.testing.assert_array_equal(joined.covariance, normal.covariance)
+
+    def test_concatenate_of_other_structures_is_exact(self, mean, sigma):
+        parts = [build(kind, mean, sigma) for kind in KINDS]
+        parts.append(MultivariateNormal.from_prediction(
+            np.concatenate([mean, np.ones((4, D)), np.full((4, D), 0.5)], axis=1),
+            covariances.LowRank(1),
+        ))  # fmt: skip
+        joined = MultivariateNormal.concatenate(parts)
+        assert joined.batch_shape == (16,)
+        expected = np.concatenate([sigma, sigma, sigma, parts[3].covariance])
+        np.testing.assert_allclose(joined.covariance, expected, rtol=1e-7, atol=1e-9)
+
+    def test_what_cannot_be_joined(self, mean, sigma):
+        normal = MultivariateNormal(mean, covariance=sigma, target_names=list("abc"))
+        for others, message in (
+            ([], "at least one batch"),
+            ([normal, normal[0]], "at least one batch"),
+            ([normal, normal.with_names(list("cba"))], "does not have the targets"),
+            ([normal, normal.marginal([0])], "does not have the targets"),
+            ([MultivariateNormal(mean[None], covariance=sigma), normal.with_names(None)], "differ"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                MultivariateNormal.concatenate(others)
+
+    def test_flatten_is_in_the_order_of_reshape(self, mean, sigma):
+        normal = MultivariateNormal(mean.reshape(2, 2, D), covariance=sigma.reshape(2, 2, D, D))
+        np.testing.assert_array_equal(normal.flatten().mean, mean)
+        np.testing.assert_allclose(normal.flatten().covariance, sigma, rtol=1e-9)
+        assert normal[0, 0].flatten().batch_shape == (1,)
+
+    def test_names(self, mean, sigma):
+        normal = MultivariateNormal(mean, covariance=sigma)
+        assert normal.with_names(list("abc")).target_names == ("a", "b", "c")
+        assert normal.with_names(list("abc")).with_names(None).target_names is None
+        with pytest.raises(ValueError, match="must be 3 different names"):
+            normal.with_names(["a", "b", "b"])
+
+    def test_parameters_are_those_of_the_structure(self, mean, sigma):
+        normal = MultivariateNormal(mean, precision=sigma)
+        mu, scale, shape_params = normal.parameters
+        np.testing.assert_array_equal(mu, mean)
+        expected = normal.structure.covariance(scale, shape_params)
+        np.testing.assert_allclose(expected, np.linalg.inv(sigma), rtol=1e-7, atol=1e-9)
+
+
+class TestLabels:
+    """Names come from data frames, and columns in another order are put in order or refused."""
+
+    @pytest.fixture
+    def frames(self, mean, sigma):
+        names = ["a", "b", "c"]
+        frame = pandas.DataFrame(sigma[0], index=names, columns=names)
+        return pandas.Series(mean[0], index=names), frame
+
+    def test_of_the_mean(self, frames, mean, sigma):
+        normal = MultivariateNormal(
+            pandas.DataFrame(mean, columns=["a", "b", "c"]), covariance=sigma
+        )
+        assert normal.target_names == ("a", "b", "c")
+        assert MultivariateNormal(frames[0], covariance=sigma[0]).target_names == ("a", "b", "c")
+
+    def test_of_the_matrix_alone(self, frames, mean):
+        normal = MultivariateNormal(mean[0], covariance=frames[1])
+        assert normal.target_names == ("a", "b", "c")
+
+    @pytest.mark.parametrize("kind", ["covariance", "precision"])
+    def test_the_matrix_goes_by_the_mean(self, kind, frames):
+        mean, matrix = frames
+        expected = MultivariateNormal(mean, **{kind: matrix})
+        shuffled = matrix.loc[["b", "c", "a"], ["c", "a", "b"]]
+        normal = MultivariateNormal(mean, **{kind: shuffled})
+        assert normal.target_names == ("a", "b", "c")
+        np.testing.assert_array_equal(normal.covariance, expected.covariance)
+
+    def test_both_go_by_target_names(self, frames):
+        mean, matrix = frames
+        table = pandas.DataFrame([mean])
+        normal = MultivariateNormal(table, covariance=matrix, target_names=["c", "a", "b"])
+        assert normal.mean[0].tolist() == mean[["c", "a", "b"]].tolist()
+        assert (
+            MultivariateNormal(mean, covariance=matrix, target_names=["c", "a", "b"]).mean.tolist()
+            == mean[["c", "a", "b"]].tolist()
+        )
+        with pytest.raises(ValueError, match="mean has the labels"):
+            MultivariateNormal(mean, covariance=matrix, target_names=["c", "a", "x"])
+        expected = matrix.loc[["c", "a", "b"], ["c", "a", "b"]].to_numpy()
+        np.testing.assert_allclose(normal.covariance[0], expected, rtol=1e-9)
+
+    def test_refused(self, frames, sigma):
+        mean, matrix = frames
+        other = matrix.rename(columns={"a": "x"}, index={"a": "x"})
+        with pytest.raises(ValueError, match="covariance has the columns .*'x'.* expected"):
+            MultivariateNormal(mean, covariance=other)
+        factor = pandas.DataFrame(
+            np.linalg.cholesky(sigma[0]), index=matrix.index, columns=matrix.columns
+        )
+        turned = factor.loc[["b", "a", "c"], ["b", "a", "c"]]
+        with pytest.raises(ValueError, match="depends on the order of the targets"):
+            MultivariateNormal(mean, scale_tril=turned)
+        assert MultivariateNormal(mean, scale_tril=factor).target_names == ("a", "b", "c")
 
 
 class TestInterval:

@@ -494,7 +494,7 @@ class TestDeepEnsemble:
             DeepEnsemble(3)
         with pytest.raises(ValueError, match="n_members"):
             DeepEnsemble(lambda: model, n_members=0)
-        with pytest.raises(TypeError, match="must return a keras.Model; it returned Dense"):
+        with pytest.raises(TypeError, match="must be Keras models; member 0 is a Dense"):
             DeepEnsemble(lambda: keras.layers.Dense(1))
         ensemble = DeepEnsemble(lambda: model, n_members=1)
         with pytest.raises(ValueError, match="patience"):
@@ -520,13 +520,31 @@ class TestDeepEnsemble:
         fresh = kmvn.layers.MultivariateNormalHead
         with pytest.raises(ValueError, match="share one optimizer"):
             DeepEnsemble(lambda: with_head(fresh(2), optimizer=adam), **options)
-        with pytest.raises(ValueError, match="must return a compiled model"):
+        with pytest.raises(ValueError, match="member 0 is not: call model.compile"):
             DeepEnsemble(lambda: with_head(fresh(2), compiled=False), **options)
         with pytest.raises(ValueError, match="no MultivariateNormalHead"):
             DeepEnsemble(lambda: with_head(keras.layers.Dense(5)), **options)
         names = iter(["cholesky", "precision_cholesky"])
-        with pytest.raises(ValueError, match=r"heads that differ: Cholesky.*Precision.*member 1"):
+        with pytest.raises(ValueError, match=r"heads differ: Cholesky.*Precision.*member 1"):
             DeepEnsemble(lambda: with_head(fresh(2, next(names))), **options)
+
+    def test_from_members(self, data):
+        """Models that exist already: as they are, and trained as if a builder had made them."""
+        (x, y), (x_val, y_val) = data
+        made = DeepEnsemble(builder_for(y), n_members=2, seed=5)
+        members = [keras.models.clone_model(member) for member in made.members]
+        for member, original in zip(members, made.members, strict=True):
+            member.compile("adam", kmvn.losses.BalancedNegativeLogLikelihood())
+            member.set_weights(original.get_weights())
+            original.compile("adam", kmvn.losses.BalancedNegativeLogLikelihood())
+        ensemble = DeepEnsemble.from_members(members, seed=5)
+        np.testing.assert_array_equal(ensemble.predict(x_val).mean, made.predict(x_val).mean)
+        ensemble.fit(x, y, (x_val, y_val), epochs=2, verbose=0)
+        made.fit(x, y, (x_val, y_val), epochs=2, verbose=0)
+        close = {"rtol": 1e-5, "atol": 1e-6}
+        np.testing.assert_allclose(ensemble.predict(x_val).mean, made.predict(x_val).mean, **close)
+        with pytest.raises(ValueError, match="members=0 must be at least one model"):
+            DeepEnsemble.from_members([])
 
     @pytest.mark.skipif(BACKEND == "jax", reason="JAX has it")
     def test_one_pass_elsewhere_than_on_jax(self, data):

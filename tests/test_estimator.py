@@ -35,6 +35,7 @@ from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.train import train
 from keras_mvn.covariances import Cholesky, Diagonal
 from keras_mvn.distributions import TransformedNormal, _transforms
+from keras_mvn.distributions._fit_transform import fit_target_transform
 from keras_mvn.estimator import MultivariateNormalRegressor
 
 SIGMA = np.array([[1.0, 0.8], [0.8, 2.0]])
@@ -804,7 +805,7 @@ TRANSFORMS = [
 
 
 def made(identifier, y=Y):
-    return _transforms.fit_target_transform(identifier, y, ["a", "b"])
+    return fit_target_transform(identifier, y, ["a", "b"])
 
 
 @pytest.mark.parametrize("identifier", TRANSFORMS, ids=str)
@@ -1090,7 +1091,8 @@ def test_other_data_for_score(fitted):
 
 def test_without_scikit_learn_importing_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.base", None)
-    monkeypatch.delitem(sys.modules, "keras_mvn.estimator")
+    for name in [name for name in sys.modules if name.startswith("keras_mvn.estimator")]:
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ImportError, match=r'pip install "keras-mvn\[analysis\]"'):
         __import__("keras_mvn.estimator")
 

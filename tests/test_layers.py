@@ -194,7 +194,7 @@ class TestAdapt:
         assert np.isfinite(fit(head, x, y, epochs=5)).all()
 
     def test_fewer_rows_than_targets_warn(self, rng):
-        with pytest.warns(UserWarning, match="3 rows cannot tell 4 targets apart"):
+        with pytest.warns(UserWarning, match="3 rows are too few to separate 4 targets"):
             self.weights(rng.normal(size=(3, 4)), d=4)
 
     @pytest.mark.parametrize(

@@ -277,7 +277,7 @@ class TestLayouts:
             losses.NegativeLogLikelihood(layout="stack")
 
     def test_a_stack_that_is_not_square(self):
-        with pytest.raises(ValueError, match=r"column 0 the mean"):
+        with pytest.raises(ValueError, match=r"the mean in column 0"):
             losses.NegativeLogLikelihood(layout="stacked")(np.zeros((5, 3)), np.zeros((5, 3, 3)))
 
 

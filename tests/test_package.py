@@ -1,4 +1,4 @@
-"""The package as a whole: exports, the launcher, backends, the README, the command."""
+"""The package as a whole: exports, backends, the README, the command."""
 
 import ast
 import importlib
@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import keras_mvn
-from keras_mvn_cli import backends as keras_mvn_launcher
+import keras_mvn_cli
+from keras_mvn_cli import backends
 
 ROOT = Path(__file__).parent.parent
 BACKENDS = ["jax", "tensorflow", "torch"]
@@ -22,7 +23,8 @@ BACKENDS = ["jax", "tensorflow", "torch"]
 OF_OTHERS = {"jax", "pallas", "tensorflow", "torch", "triton"} - {keras.backend.backend()}
 MODULES = sorted(
     m.name
-    for m in pkgutil.walk_packages(keras_mvn.__path__, "keras_mvn.")
+    for package in (keras_mvn, keras_mvn_cli)
+    for m in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     if not (".kernels." in m.name and m.name.rpartition(".")[2].strip("_") in OF_OTHERS)
 )
 
@@ -48,8 +50,7 @@ class TestExports:
             node.name for node in tree.body
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
         }  # fmt: skip
-        if name != "keras_mvn_cli.main":  # there, commands hang on the group
-            assert defined <= set(module.__all__)
+        assert defined <= set(module.__all__)
 
     @pytest.mark.parametrize("name", [m for m in MODULES if "._" not in m])
     def test_everything_public_is_documented(self, name):
@@ -75,7 +76,7 @@ class TestExports:
             assert 'environ["KERAS_BACKEND"]' not in path.read_text()
 
 
-class TestLauncher:
+class TestBackends:
     @pytest.fixture
     def clean(self, monkeypatch, tmp_path):
         monkeypatch.delenv("KERAS_BACKEND", raising=False)
@@ -83,47 +84,37 @@ class TestLauncher:
         return tmp_path
 
     def only(self, monkeypatch, *names):
-        monkeypatch.setattr(keras_mvn_launcher, "installed_backends", lambda: list(names))
+        monkeypatch.setattr(backends, "installed_backends", lambda: list(names))
 
     def test_keras_own_order(self, clean, monkeypatch):
-        assert keras_mvn_launcher.configured_backend() == "tensorflow"
+        assert backends.configured_backend() == "tensorflow"
         (clean / "keras.json").write_text('{"backend": "torch"}')
-        assert keras_mvn_launcher.configured_backend() == "torch"
+        assert backends.configured_backend() == "torch"
         monkeypatch.setenv("KERAS_BACKEND", "jax")
-        assert keras_mvn_launcher.configured_backend() == "jax"
+        assert backends.configured_backend() == "jax"
 
     @pytest.mark.parametrize("content", ["", "not json", "[]"])
     def test_a_broken_configuration_is_the_default(self, clean, content):
         (clean / "keras.json").write_text(content)
-        assert keras_mvn_launcher.configured_backend() == "tensorflow"
-
-    def run(self, monkeypatch):
-        from keras_mvn_cli import main as cli
-
-        called = []
-        monkeypatch.setattr(cli, "command", lambda: called.append(os.environ.get("KERAS_BACKEND")))
-        keras_mvn_launcher.main()
-        return called
+        assert backends.configured_backend() == "tensorflow"
 
     def test_it_takes_the_one_that_is_installed(self, clean, monkeypatch):
         self.only(monkeypatch, "jax")
-        assert self.run(monkeypatch) == ["jax"]
+        monkeypatch.setenv("KERAS_BACKEND", "")  # so that it is put back
         monkeypatch.delenv("KERAS_BACKEND")
+        backends.choose_backend()
+        assert os.environ["KERAS_BACKEND"] == "jax"
 
     def test_it_leaves_a_working_choice_alone(self, clean, monkeypatch):
         self.only(monkeypatch, "tensorflow", "jax")
-        assert self.run(monkeypatch) == [None]
+        backends.choose_backend()
+        assert "KERAS_BACKEND" not in os.environ
 
     def test_it_does_not_overrule_the_user(self, clean, monkeypatch):
         self.only(monkeypatch, "jax")
         monkeypatch.setenv("KERAS_BACKEND", "torch")
-        with pytest.raises(SystemExit, match="installed: jax"):
-            keras_mvn_launcher.main()
-
-    def test_none_installed(self, clean, monkeypatch):
-        self.only(monkeypatch)
-        with pytest.raises(SystemExit, match="pip install jax"):
-            keras_mvn_launcher.main()
+        backends.choose_backend()
+        assert os.environ["KERAS_BACKEND"] == "torch"
 
     @pytest.mark.slow
     def test_import_explains_a_missing_backend(self, tmp_path):
@@ -144,6 +135,32 @@ class TestLauncher:
         said = python(hide, tmp_path, KERAS_BACKEND="tensorflow")
         assert "export KERAS_BACKEND=jax" in said
         assert "'tensorflow', which could not be imported" in said
+
+    @pytest.mark.slow
+    def test_the_command_explains_a_missing_backend_in_one_line(self, tmp_path):
+        hide = (
+            "import sys\n"
+            "class Hide:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            "        if name.split('.')[0] in ('jax', 'tensorflow', 'torch'):\n"
+            "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+            "import importlib.util\n"
+            "real = importlib.util.find_spec\n"
+            "hidden = ('jax', 'tensorflow', 'torch')\n"
+            "importlib.util.find_spec = lambda n: None if n in hidden else real(n)\n"
+            "sys.meta_path.insert(0, Hide())\n"
+            "from keras_mvn_cli.main import main\n"
+            "sys.argv[1:] = ['info']\n"
+            "try:\n    main()\n"
+            "except SystemExit as error:\n    print(error.code)\n"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", hide], cwd=tmp_path, capture_output=True, text=True,
+            check=False, env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        )  # fmt: skip
+        assert result.stdout == "2\n"
+        assert result.stderr.startswith("keras-mvn: Keras needs a backend and none is installed.")
+        assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow

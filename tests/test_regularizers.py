@@ -472,7 +472,7 @@ class TestArguments:
     )
     def test_another_number_of_targets(self, penalty, rng):
         loss = losses.NegativeLogLikelihood(regularizer=penalty)
-        with pytest.raises(ValueError, match="is for 2 targets, the prediction has 3"):
+        with pytest.raises(ValueError, match="is for 2 targets, but the prediction has 3"):
             loss(np.zeros((4, D)), packed("cholesky", 4, rng))
 
     def test_a_loss_refuses_what_is_no_penalty(self):

@@ -355,7 +355,7 @@ class TestAdvice:
         y = model.mean + (model.scale_tril @ t[..., None])[..., 0]
         t = np.sqrt((model.mahalanobis(y) ** 2).mean() / 3)
         data = report_data(rng, model=model.rescale(t), y=y, others={"uncalibrated": model})
-        assert not any("no evidence of" in text for text in advice(data).get("Good", []))
+        assert not any("no evidence that" in text for text in advice(data).get("Good", []))
         assert any("but not calibrated (" in text for text in advice(data)["Note"])
         before = report.to_markdown(data).split("**Before.**")[1].split("\n")[0]
         assert "Deviations beyond chance" in before
@@ -662,7 +662,7 @@ class TestFiles:
         assert all("scope" in attrs for tag, attrs in tags if tag == "th")
         assert all(attrs.get("aria-label") for tag, attrs in tags if tag == "svg")
         for _, attrs in tags:
-            for name in ("aria-labeledby", "for"):
+            for name in ("aria-labelledby", "for"):
                 assert attrs.get(name, ids[0]) in ids
             if attrs.get("href", "").startswith("#"):
                 assert attrs["href"][1:] in ids

@@ -409,7 +409,7 @@ class TestQuestions:
     @pytest.mark.parametrize(
         ("change", "match"),
         [
-            ({"features": ("size", "color")}, "--features.*'color'.*Did you mean 'color'"),
+            ({"features": ("size", "colour")}, "--features.*'colour'.*Did you mean 'color'"),
             ({"features": ("a", "size")}, "'a' is a target too"),
             ({"features": ("size", "color"), "drop": ("color",)}, "--features: 'color' .* --drop"),
             ({"drop": ("what",)}, "--drop"),

@@ -2,14 +2,14 @@
 
 import importlib as _importlib
 
-from keras_mvn_cli import backends as _launcher
-
 try:
     import keras as _keras  # noqa: F401  (a missing backend is explained here, once)
-except ImportError as error:
-    if _launcher.configured_backend() in _launcher.installed_backends():
+except ModuleNotFoundError as error:
+    from keras_mvn._core.backends import BACKENDS, explain_missing_backend
+
+    if error.name not in BACKENDS:
         raise
-    raise ImportError(_launcher.explain_missing_backend()) from error
+    raise ImportError(explain_missing_backend(error.name)) from error
 
 from keras_mvn import calibration as calibration
 from keras_mvn import callbacks as callbacks

@@ -1,4 +1,4 @@
-"""What the commands say, and how they end."""
+"""Console output and exit codes of the commands."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import click
 __all__ = ["INTERRUPTED", "NOBODY_READS", "Output", "RefusalError", "silence"]
 
 INTERRUPTED = 130
-"""Exit code after ^C, as shells have it: 128 + SIGINT."""
+"""Exit code after ^C, by shell convention: 128 + SIGINT."""
 
 NOBODY_READS = 141
-"""Exit code when the reader of stdout has ended, such as `head`: 128 + SIGPIPE."""
+"""Exit code when the reader of stdout, such as `head`, has exited: 128 + SIGPIPE."""
 
 
 def silence(stream: IO[Any]) -> None:
-    """Let nothing more be written to it, not what is buffered either."""
+    """Redirect the stream to the null device, so that even buffered output is dropped."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 class RefusalError(click.ClickException):
-    """Bad usage or a bad table: one line on stderr, exit code 2."""
+    """Invalid usage or an unusable table: one line on stderr, exit code 2."""
 
     exit_code = 2
 
@@ -36,17 +36,17 @@ class RefusalError(click.ClickException):
         super().__init__(" ".join(message.split()))
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """One line."""
+        """Print the message on one line."""
         click.echo(f"keras-mvn: {self.format_message()}", file=file or sys.stderr)
 
 
 @final
 class Output:
-    """The result on stdout, everything else where it is out of the way.
+    """Writer of results to stdout and of messages to where they do not get in the way.
 
     Args:
-        json: one JSON object on stdout; words go to stderr.
-        quiet: words go to stderr, since stdout is data.
+        json: bool, whether to print one JSON object on stdout and messages on stderr.
+        quiet: bool, whether to print messages on stderr because stdout carries data.
 
     """
 
@@ -55,41 +55,41 @@ class Output:
 
         class Words(Console):
             def on_broken_pipe(self) -> None:
-                """As for everything else on stdout: `cli` ends the command."""
-                raise  # the `BrokenPipeError` that is being handled
+                """Re-raise, so that the group ends the command as for any other output."""
+                raise  # the `BrokenPipeError` being handled
 
         self.json = json
         self.console = Words(stderr=json or quiet, highlight=False, soft_wrap=True)
         self._noted: set[str] = set()
 
     def say(self, text: Any = "") -> None:
-        """Words, or a table of `rich`."""
+        """Print text, or a `rich` table."""
         self.console.print(text, markup=False)
 
     def note(self, text: str) -> None:
-        """Something to know, once, however often it comes up."""
+        """Print a note, but only the first time the same text comes up."""
         if text not in self._noted:
             self._noted.add(text)
             self.say(f"note: {text}")
 
     def warn(self, text: str) -> None:
-        """A line on stderr, wherever the words go."""
+        """Print a warning on stderr, wherever other messages go."""
         click.echo(f"warning: {text}", err=True)
 
     @staticmethod
     def interrupting() -> None:
-        """That ^C was heard; past all buffers, which a signal may find in the midst of writing."""
+        """Acknowledge ^C, unbuffered, because the signal may arrive in the middle of a write."""
         with contextlib.suppress(OSError):
-            os.write(2, b"\nkeras-mvn: stopping after this step; ^C again does not wait\n")
+            os.write(2, b"\nkeras-mvn: stopping after this step; ^C again stops at once\n")
 
     def result(self, values: dict[str, Any]) -> None:
-        """The JSON object, where one was asked for."""
+        """Print the JSON object, if `json` is set."""
         if self.json:
             click.echo(json.dumps(values, ensure_ascii=False, allow_nan=False))
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-        """A bar, or a counter where the end is not known; call it with (done, words)."""
+        """Show a progress bar, or a counter without `total`; yields update(done, words)."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}")

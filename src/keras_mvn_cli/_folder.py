@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from keras_mvn._core.files import put_in_place, read_json
 from keras_mvn_cli._console import RefusalError
 
 __all__ = [
@@ -105,6 +105,8 @@ class FitFolder:
     def finish(self) -> None:
         """Put the directory in its place, at once."""
         shutil.rmtree(self.work)
+        from keras_mvn._core.files import put_in_place
+
         put_in_place(self.partial, self.target)
 
 
@@ -143,7 +145,7 @@ def fitted(folder: Path) -> dict[str, Any]:
 
     """
     try:
-        about: dict[str, Any] = read_json(folder / FIT)
+        about: dict[str, Any] = json.loads((folder / FIT).read_text(encoding="utf-8"))
     except OSError as error:
         partial = FitFolder(folder).partial.exists()
         hint = " Its fit is unfinished: `keras-mvn fit … --resume`." if partial else ""

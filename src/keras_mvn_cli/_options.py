@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from keras_mvn_cli._console import RefusalError
+from keras_mvn_cli._folder import fitted
 
 __all__ = [
     "FiniteRange",
@@ -22,29 +25,50 @@ __all__ = [
 
 
 class FiniteRange(click.FloatRange):
-    """Numbers in a range, which nan never leaves and inf often not."""
+    """A float range that rejects nan and inf, which `click.FloatRange` may accept."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A finite number."""
+        """Return the value as a finite float."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
 
 
-data_argument = click.argument("data", type=click.Path(path_type=Path))
-"""A file with a table; what is wrong with it, `keras_mvn.tables` says."""
+def _existing_file(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
+    """Return the path if the file can be opened; `keras_mvn.tables` checks that it is a table.
 
-model_argument = click.argument("model_dir", metavar="MODEL_DIR", type=click.Path(path_type=Path))
+    Raises:
+        RefusalError: the file cannot be opened.
+
+    """
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise RefusalError(f"{path}: {error.strerror or error}") from error
+
+
+def _fit_directory(ctx: click.Context, param: click.Parameter, folder: Path) -> Path:
+    """Return the path if it is a directory written by `keras-mvn fit`."""
+    fitted(folder)
+    return folder
+
+
+data_argument = click.argument("data", type=click.Path(path_type=Path), callback=_existing_file)
+
+model_argument = click.argument(
+    "model_dir", metavar="MODEL_DIR", type=click.Path(path_type=Path), callback=_fit_directory
+)
 
 as_json = click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object on stdout; words go to stderr."
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout; messages go to stderr."
 )
 
 out_option = click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Table to write: .csv (also .csv.gz), .parquet or .feather; left out: CSV on stdout.",
+    help="Table to write: .csv (also .csv.gz), .parquet or .feather. Default: CSV on stdout.",
 )
 
 level_option = click.option(
@@ -52,18 +76,18 @@ level_option = click.option(
     type=FiniteRange(0.0, 1.0, min_open=True, max_open=True),
     default=0.9,
     show_default=True,
-    help="Probability of the intervals.",
+    help="Coverage probability of the intervals.",
 )
 
 
 def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """How a text table is written, where that is not found out."""
+    """Add the options for reading text tables, `--separator` and `--encoding`."""
     for option in (
-        click.option("--encoding", help="Of a text table, such as latin-1."),
+        click.option("--encoding", help="Encoding of a text table, such as latin-1."),
         click.option(
             "--separator",
-            help="Of a text table: a character, or 'tab'. By default that of the suffix (.csv , "
-            ".tsv tab), or what fits the first lines.",
+            help="Separator of a text table: one character, or 'tab'. Default: that of the suffix "
+            "(comma for .csv, tab for .tsv), or the one that fits the first lines.",
         ),
     ):
         command = option(command)
@@ -71,9 +95,8 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def reading_of(separator: str | None, encoding: str | None) -> Any:
-    """`tables.Reading` of these options."""
+    """Return the `tables.Reading` for these options."""
     from keras_mvn.tables import Reading
-    from keras_mvn_cli._console import RefusalError
 
     character = {"tab": "\t", r"\t": "\t"}.get(separator or "", separator)
     if character is not None and len(character) != 1:

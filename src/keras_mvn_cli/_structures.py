@@ -1,4 +1,4 @@
-"""Structures of covariances as the command line names them."""
+"""Covariance structures by their names on the command line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _WITH_NUMBER = {"low_rank": covariances.LowRank, "banded": covariances.Banded}
 
 
 def structure_of(text: str) -> str | Covariance:
-    """Of `auto`, `cholesky`, …, `low_rank:5` or `banded:2`.
+    """Parse the name of a structure: `auto`, `cholesky`, …, `low_rank:5` or `banded:2`.
 
     Raises:
-        click.BadParameter: anything else.
+        click.BadParameter: the text is anything else.
 
     """
     if text == "auto":
@@ -34,7 +34,7 @@ def structure_of(text: str) -> str | Covariance:
 
 
 def wasteful(text: str, event_size: int) -> list[str]:
-    """That a structure has more numbers than a full covariance has, in a line; or nothing."""
+    """Return a one-line warning if a structure has more numbers than a full covariance."""
     structure = structure_of(text)
     if isinstance(structure, str):
         return []
@@ -42,6 +42,6 @@ def wasteful(text: str, event_size: int) -> list[str]:
     if own <= full:
         return []
     return [
-        f"--covariance {text}: {own} numbers a row for {event_size} targets, where cholesky, which "
-        f"can be every covariance, has {full}"
+        f"--covariance {text}: {own} numbers per row for {event_size} targets; cholesky, which can "
+        f"represent any covariance, has {full}"
     ]

@@ -1,4 +1,4 @@
-"""Which versions made something."""
+"""Versions of the packages that produced a result."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["version", "versions"]
 
 
 def version(name: str) -> str:
-    """Of the distribution that has this module."""
+    """Return the version of the installed distribution that provides a module."""
     try:
         return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:  # tensorflow-cpu has the module tensorflow
+    except importlib.metadata.PackageNotFoundError:  # e.g. tensorflow-cpu provides tensorflow
         distributions = importlib.metadata.packages_distributions().get(name, [name])
         return importlib.metadata.version(distributions[0])
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages whose versions may change numbers."""
+    """Return the versions of Python and of the packages that may affect the numbers."""
     backend = keras.backend.backend()
     found = {name: version(name) for name in ("keras", backend, "numpy", "pyarrow", "pandas")}
     return {"keras-mvn": version("keras_mvn"), "python": platform.python_version(), **found}

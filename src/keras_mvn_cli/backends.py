@@ -1,7 +1,7 @@
-"""Which Keras backends are installed, and the start of the `keras-mvn` command.
+"""The choice of a Keras backend for the command, and the import of the library.
 
-A package of its own, since importing anything below `keras_mvn` imports Keras, and with it a
-backend: the command has to choose one before that. The library itself never chooses.
+Keras imports a backend when it is imported, and importing anything below `keras_mvn` imports Keras,
+so the command chooses a backend before that. The library itself never chooses one.
 """
 
 from __future__ import annotations
@@ -11,23 +11,22 @@ import importlib.util
 import json
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["configured_backend", "explain_missing_backend", "installed_backends", "main"]
+__all__ = ["choose_backend", "configured_backend", "installed_backends", "load_library"]
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def installed_backends() -> list[str]:
-    """The backends that could be imported here."""
+    """Return the names of the backends that are installed."""
     return [name for name in BACKENDS if importlib.util.find_spec(name) is not None]
 
 
 def configured_backend() -> str:
-    """The backend Keras will import: KERAS_BACKEND, else keras.json, else TensorFlow."""
+    """Return the backend Keras will import: KERAS_BACKEND, else keras.json, else TensorFlow."""
     if "KERAS_BACKEND" in os.environ:
         return os.environ["KERAS_BACKEND"]
     home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
@@ -38,58 +37,38 @@ def configured_backend() -> str:
         return "tensorflow"
 
 
-def explain_missing_backend() -> str:
-    """What to install or set when `import keras` fails."""
-    wanted, installed = configured_backend(), installed_backends()
-    if installed:
-        return (
-            f"Keras is set to the backend {wanted!r}, which could not be imported; installed: "
-            f"{', '.join(installed)}. Choose one before Keras is imported: "
-            f"export KERAS_BACKEND={installed[0]}"
-        )
-    return (
-        "Keras needs a backend and none is installed. Install one: "
-        "pip install jax (or tensorflow, or torch), and set KERAS_BACKEND to its name."
-    )
-
-
-def main() -> None:
-    """Run `keras-mvn`, on the backend that Keras is set to, or else on one that is installed."""
-    try:
-        _main()
-    except KeyboardInterrupt:  # while a backend is imported: seconds, in which nothing is begun
-        sys.stderr.write("keras-mvn: interrupted\n")
-        sys.exit(130)
-
-
-def _main() -> None:
+def choose_backend() -> None:
+    """Set KERAS_BACKEND to an installed backend if it is unset and Keras' own is missing."""
+    if "KERAS_BACKEND" in os.environ:
+        return
     installed = installed_backends()
-    if not installed:
-        sys.exit(f"keras-mvn: {explain_missing_backend()}")
-    if "KERAS_BACKEND" not in os.environ and configured_backend() not in installed:
+    if installed and configured_backend() not in installed:
         os.environ["KERAS_BACKEND"] = installed[0]
-    if configured_backend() not in installed:
-        sys.exit(f"keras-mvn: {explain_missing_backend()}")
-    for name in ("click", "rich"):
-        if importlib.util.find_spec(name) is None:
-            sys.exit(f"keras-mvn: {name} is missing; pip install 'keras-mvn[cli]'")
-    # TensorFlow's greetings are no answer. Keras imports it on any backend.
+
+
+def load_library() -> None:
+    """Import `keras_mvn`, and with it Keras and a backend, without TensorFlow's startup messages.
+
+    Raises:
+        ImportError: no backend can be imported; the message says what to install or set.
+
+    """
+    choose_backend()
+    # Keras imports TensorFlow with any backend, if it is installed.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if configured_backend() != "tensorflow":
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it says so if they are on
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # if on, TensorFlow logs it
     with _without_greetings():
-        from keras_mvn_cli.main import command  # and with it the backend
-
-    command()
+        importlib.import_module("keras_mvn")
 
 
 _GREETING = re.compile(rb"WARNING: All log messages before absl|I\d{4} ")
-"""TensorFlow's lines, which it writes whatever TF_CPP_MIN_LOG_LEVEL says (2.21)."""
+"""Lines that TensorFlow 2.21 writes regardless of TF_CPP_MIN_LOG_LEVEL."""
 
 
 @contextlib.contextmanager
 def _without_greetings() -> Iterator[None]:
-    """Hold back what is written to stderr, by C++ too, and then pass it on without greetings."""
+    """Capture stderr, C++ output included, and pass it on without the startup messages."""
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)

@@ -1,4 +1,4 @@
-"""`keras-mvn condition`."""
+"""The command `keras-mvn condition`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from keras_mvn_cli import _options
+from keras_mvn_cli._command import Command
 
 __all__ = ["condition"]
 
 
-@click.command()
+@click.command(cls=Command)
 @_options.model_argument
 @_options.data_argument
 @click.option(
@@ -20,8 +21,8 @@ __all__ = ["condition"]
     multiple=True,
     required=True,
     metavar="TARGET=VALUE",
-    help="A target that was measured: its value, or @COLUMN to take each row's from DATA. Repeat "
-    "for several, or separate them by commas.",
+    help="A measured target: its value, or @COLUMN to take the value of each row from DATA. "
+    "Repeat for several targets, or separate them with commas.",
 )
 @_options.out_option
 @_options.level_option
@@ -37,17 +38,18 @@ def condition(
     encoding: str | None,
     as_json: bool,
 ) -> None:
-    """Predict the other targets, once some are measured.
+    """Predict the other targets, given that some were measured.
 
-    What a joint prediction is for: as soon as one target is known, the others are known better,
-    by as much as they move together. Rows in which a value of @COLUMN is missing are predicted
-    without it. The columns are those of `keras-mvn predict`, of the targets that are left.
+    This is what a joint prediction is for: once one target is known, the others are known better,
+    and the more so the more strongly they are correlated with it. Rows in which the value of
+    @COLUMN is missing are predicted without it. The output has the columns of `keras-mvn predict`,
+    for the remaining targets.
 
     \b
     Examples:
       keras-mvn condition air new.csv --given max_NO2=31.5
       keras-mvn condition air new.csv --given max_NO2=@max_NO2 --given max_CO=@max_CO --out rest.csv
-    """  # noqa: D301  (click's \b: lines stay as they are)
+    """  # noqa: D301  (click's \b keeps these line breaks)
     from keras_mvn.tables import open_table
     from keras_mvn_cli._conditioning import conditioned, parsed
     from keras_mvn_cli._console import Output

@@ -1,4 +1,4 @@
-"""`keras-mvn demo`."""
+"""The command `keras-mvn demo`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import click
 
 if TYPE_CHECKING:
     from rich.table import Table
+from keras_mvn_cli._command import Command
 
 __all__ = ["demo"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -28,14 +29,15 @@ __all__ = ["demo"]
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="How many random splits to train on.",
+    help="Number of random splits to train on.",
 )
 def demo(out: Path, seeds: int) -> None:
     """Predict six blood-serum values of diabetes patients, jointly.
 
-    Trains on real data that scikit-learn ships (442 patients; age, sex, body mass index and blood
-    pressure → s1…s6), compares a constant covariance, a diagonal one, a full one and the full
-    one recalibrated, and writes a model, its predictions and a picture. About a minute.
+    Trains on real data that ship with scikit-learn (442 patients; age, sex, body mass index and
+    blood pressure → s1…s6), compares a constant covariance, a diagonal one, a full one and the
+    full one after recalibration, and writes a model, its predictions and a figure. Takes about a
+    minute.
     """
     import keras
     from rich.console import Console
@@ -97,15 +99,15 @@ def demo(out: Path, seeds: int) -> None:
 
     console.print(_table(demonstration.summarize(outcomes), seeds))
     console.print(
-        "NLL: −log density of test rows, nats per target; lower is better.\n"
-        "RMSE: of the mean, in standard deviations of each target.\n"
-        "Coverage: share of test rows inside the joint 90 % ellipsoid; 90 % is right.\n"
-        "Log-volume: of that ellipsoid; smaller is sharper, as long as coverage holds.\n"
-        "Constant Σ: of the residuals of an MSE net. + temperature: the full Cholesky net\n"
-        "with all standard deviations times one factor from the calibration rows."
+        "NLL: negative log density of the test rows, nats per target; lower is better.\n"
+        "RMSE: error of the mean, in standard deviations of each target.\n"
+        "Coverage: share of test rows inside the joint 90 % ellipsoid; ideally 90 %.\n"
+        "Log-volume: that of this ellipsoid; smaller is sharper, if the coverage is right.\n"
+        "Constant Σ: covariance of the residuals of an MSE net. + temperature: the full\n"
+        "Cholesky net, all standard deviations times one factor from the calibration rows."
     )
     written = demonstration.write(outcomes[0], out)
-    console.print(f"\nsplit 1, in {out.resolve()}:", soft_wrap=True)
+    console.print(f"\nfiles of split 1, in {out.resolve()}:", soft_wrap=True)
     for path in written:
         console.print(f"  {path.name}")
     console.print(f"{time.perf_counter() - began:.0f} s")
@@ -115,7 +117,7 @@ def _table(summary: dict[str, list[tuple[float, float, float]]], seeds: int) -> 
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    # Narrow enough for a terminal of 80 columns.
+    # Narrow enough for an 80-column terminal.
     title = f"Test rows, median (range) over {seeds} splits"
     table = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("covariance", no_wrap=True)

@@ -1,4 +1,4 @@
-"""`keras-mvn evaluate`."""
+"""The command `keras-mvn evaluate`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from keras_mvn_cli import _options
+from keras_mvn_cli._command import Command
 
 __all__ = ["evaluate"]
 
 
-@click.command(short_help="Score predictions of rows whose targets are known.")
+@click.command(cls=Command, short_help="Score predictions for rows whose targets are known.")
 @_options.model_argument
 @_options.data_argument
 @_options.reading_options
@@ -19,18 +20,18 @@ __all__ = ["evaluate"]
 def evaluate(
     model_dir: Path, data: Path, separator: str | None, encoding: str | None, as_json: bool
 ) -> None:
-    """How good the predictions for the rows of DATA are, whose targets are known.
+    """Score the predictions for the rows of DATA, whose targets are known.
 
-    Every score with its standard error: likelihood, energy and variogram score, CRPS, errors of
-    the means, coverage of joint regions and of intervals. Use rows that `fit` did not have; for
-    those it held out itself, see metrics.json and the report in MODEL_DIR. Missing targets are
-    left out of what they are missing in.
+    Prints every score with its standard error: likelihood, energy and variogram scores, CRPS,
+    errors of the means, coverage of joint regions and of intervals. Use rows that `fit` did not
+    have; for the rows it held out itself, see metrics.json and the report in MODEL_DIR. Rows with
+    missing targets are scored on the targets that were observed.
 
     \b
     Examples:
       keras-mvn evaluate air next_year.csv
       keras-mvn evaluate air next_year.csv --json | jq .scores.nll.mean
-    """  # noqa: D301  (click's \b: lines stay as they are)
+    """  # noqa: D301  (click's \b keeps these line breaks)
     import numpy as np
 
     from keras_mvn import MultivariateNormal, scores

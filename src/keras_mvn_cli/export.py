@@ -1,4 +1,4 @@
-"""`keras-mvn export`."""
+"""The command `keras-mvn export`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from keras_mvn_cli import _options
+from keras_mvn_cli._command import Command
 
 __all__ = ["export"]
 
 
-@click.command(short_help="Write the network as ONNX or SavedModel.")
+@click.command(cls=Command, short_help="Write the network as ONNX or SavedModel.")
 @_options.model_argument
 @click.option(
     "--format",
@@ -19,33 +20,33 @@ __all__ = ["export"]
     type=click.Choice(["onnx", "saved_model"]),
     default="onnx",
     show_default=True,
-    help="ONNX for onnxruntime and others; saved_model for TensorFlow.",
+    help="onnx for onnxruntime and other runtimes; saved_model for TensorFlow.",
 )
 @click.option(
     "--outputs",
     default="mean,covariance",
     show_default=True,
-    help="Of mean, covariance, scale_tril, stddev, correlation, y_pred; of an ensemble without "
-    "scale_tril and y_pred.",
+    help="Any of mean, covariance, scale_tril, stddev, correlation, y_pred, separated by commas; "
+    "an ensemble has no scale_tril and no y_pred.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="File or folder to write; by default model.onnx or saved_model in MODEL_DIR.",
+    help="File or folder to write. Default: model.onnx or saved_model in MODEL_DIR.",
 )
 @_options.as_json
 def export(model_dir: Path, form: str, outputs: str, out: Path | None, as_json: bool) -> None:
-    """Write the network as a file that is served without keras-mvn or Keras.
+    """Write the network to a file that can be served without keras-mvn or Keras.
 
-    The recalibration is part of it; an ensemble is one file, too, which gives the moments of its
-    mixture. What a table goes through before the network is not part of it: it is described in
-    MODEL_DIR/preprocessing.json, and `inputs` in fit.json names the numbers in order.
+    The recalibration is included. An ensemble also becomes a single file, which outputs the
+    moments of its mixture. The preprocessing of the table is not included: it is described in
+    MODEL_DIR/preprocessing.json, and `inputs` in fit.json lists the network's inputs in order.
 
     \b
     Examples:
       keras-mvn export air
       keras-mvn export air --outputs mean,stddev,correlation --out air.onnx
-    """  # noqa: D301  (click's \b: lines stay as they are)
+    """  # noqa: D301  (click's \b keeps these line breaks)
     from keras_mvn.exporting import export as write
     from keras_mvn_cli._console import Output, RefusalError
     from keras_mvn_cli._model import FittedModel

@@ -1,15 +1,17 @@
-"""`keras-mvn info`."""
+"""The command `keras-mvn info`."""
 
 from __future__ import annotations
 
 import click
 
+from keras_mvn_cli._command import Command
+
 __all__ = ["info"]
 
 
-@click.command()
+@click.command(cls=Command)
 def info() -> None:
-    """Versions, backend and kernels, for bug reports."""
+    """Print versions, backend and kernels, for bug reports."""
     import keras
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""`keras-mvn predict`."""
+"""The command `keras-mvn predict`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from pathlib import Path
 import click
 
 from keras_mvn_cli import _options
+from keras_mvn_cli._command import Command
 
 __all__ = ["predict"]
 
 
-@click.command()
+@click.command(cls=Command)
 @_options.model_argument
 @_options.data_argument
 @_options.out_option
 @_options.level_option
 @click.option(
     "--keep",
-    help="Columns of DATA to repeat in front as they are, such as an identifier: a,b,c.",
+    help="Columns of DATA to copy to the front of the output, such as an identifier: a,b,c.",
 )
 @_options.reading_options
 @_options.as_json
@@ -34,17 +35,17 @@ def predict(
 ) -> None:
     """Predict the targets of every row of DATA, jointly.
 
-    MODEL_DIR is what `keras-mvn fit` wrote; nothing else is needed. DATA must have the columns it
-    was trained on; others are ignored. For each target there are columns
-    <target>_mean, _stddev, and _lower and _upper of its central interval; then
-    <target>_<other>_correlation of every pair. The table is read and written in batches: it may
-    be larger than memory.
+    MODEL_DIR is a directory written by `keras-mvn fit`; nothing else is needed. DATA must have the
+    columns the model was trained on; others are ignored. The output has, for each target, the
+    columns <target>_mean, _stddev, and _lower and _upper of its central interval; then
+    <target>_<other>_correlation for every pair. The table is read and written in batches, so it
+    may be larger than memory.
 
     \b
     Examples:
       keras-mvn predict air new.csv --out predictions.parquet
       keras-mvn predict air new.csv --level 0.5 --keep station,date | head
-    """  # noqa: D301  (click's \b: lines stay as they are)
+    """  # noqa: D301  (click's \b keeps these line breaks)
     from keras_mvn.tables import columns_named, open_table
     from keras_mvn_cli._console import Output, RefusalError
     from keras_mvn_cli._model import FittedModel
@@ -61,8 +62,8 @@ def predict(
             twice = [name for name in kept if name in frame.columns]
             if twice:
                 raise RefusalError(
-                    f"--keep {','.join(twice)}: a column of the predictions is called so, too; "
-                    f"rename the column of {data}."
+                    f"--keep {','.join(twice)}: the predictions have a column of the same name; "
+                    f"rename the column in {data}."
                 )
             write(frame, {name: batch.column(name) for name in kept})
             rows += len(frame)

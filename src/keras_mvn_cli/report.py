@@ -1,4 +1,4 @@
-"""`keras-mvn report`."""
+"""The command `keras-mvn report`."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from pathlib import Path
 import click
 
 from keras_mvn_cli import _options
+from keras_mvn_cli._command import Command
 
 __all__ = ["report"]
 
 
-@click.command()
+@click.command(cls=Command)
 @_options.model_argument
 @_options.as_json
 def report(model_dir: Path, as_json: bool) -> None:
-    """Write report.html and report.md into a fit directory again.
+    """Rewrite report.html and report.md in a fit directory.
 
-    `keras-mvn fit` does so itself; this is for a newer version of keras-mvn, or when a file was
-    lost. Nothing is trained.
+    `keras-mvn fit` writes them itself; use this command after upgrading keras-mvn, or if a file
+    was lost. Nothing is trained.
 
     \b
     Example:
       keras-mvn report air
-    """  # noqa: D301  (click's \b: lines stay as they are)
+    """  # noqa: D301  (click's \b keeps these line breaks)
     from keras_mvn_cli._console import Output
     from keras_mvn_cli.fitting.reporting import write_report
 

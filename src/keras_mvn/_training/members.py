@@ -18,7 +18,6 @@ from keras_mvn._training.prediction import predict
 from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.train import Trained, train
 from keras_mvn.covariances import Covariance
-from keras_mvn.ensemble import DeepEnsemble
 from keras_mvn.layers import MultivariateNormalHead
 
 __all__ = [
@@ -27,7 +26,6 @@ __all__ = [
     "Tried",
     "candidates",
     "constant_covariance",
-    "ensemble_of",
     "independent",
     "subsample",
 ]
@@ -244,9 +242,3 @@ def subsample(rows: np.ndarray, head: MultivariateNormalHead) -> np.ndarray:
     """A subset of rows small enough that their predictions fit in memory."""
     width = head.covariance.packed_size(head.event_size)
     return rows[:: max(1, -(-len(rows) * width // NUMBERS_AT_ONCE))]
-
-
-def ensemble_of(models: list[Any], seed: int) -> DeepEnsemble:
-    """Of networks that are trained already."""
-    following = iter(models)
-    return DeepEnsemble(lambda: next(following), n_members=len(models), seed=seed)

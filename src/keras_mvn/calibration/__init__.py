@@ -1,4 +1,4 @@
-"""After training, on rows the model was not trained on: diagnosis, recalibration, safe regions."""
+"""Diagnosis, recalibration and conformal regions, from rows that were not used for training."""
 
 from keras_mvn.calibration._coverage import CoverageCurve as CoverageCurve
 from keras_mvn.calibration._slices import Slice as Slice

@@ -20,31 +20,32 @@ __all__ = ["ConformalScores"]
 @final
 @dataclass(frozen=True, eq=False)
 class ConformalScores:
-    """What `SplitConformal` learns for one level, kept for all: the errors themselves.
+    """The calibration errors themselves, for conformal regions and intervals at every level.
 
-    A region holds a new row, an interval a new value, with probability ≥ level, if calibration
-    rows and new row are exchangeable; whatever the model is worth.
+    Where `SplitConformal` keeps one quantile, this keeps all errors. A region contains a new row,
+    and an interval a new value, with probability ≥ level if the calibration rows and the new row
+    are exchangeable, however poor the model is.
     """
 
     squared_distances: Array
-    """Squared Mahalanobis distances: (n,)."""
+    """Squared Mahalanobis distances of the calibration rows: (n,)."""
     absolute_errors: Array
     """|y − μ|/σ: (n, d)."""
 
     @classmethod
     def fit(cls, normal: MultivariateNormal, y: Any) -> Self:
-        """Of predictions for rows that were not trained on."""
+        """Compute the scores from predictions for rows that were not used for training."""
         rows = complete_rows(normal, y, 'calibration="conformal"')
         return cls(rows.squared_distances, np.abs(rows.standardized()))
 
     def region(self, normal: MultivariateNormal, level: float) -> Ellipsoid:
-        """Ellipsoids around these predictions."""
+        """Return ellipsoids around these predictions that have coverage `level`."""
         return Ellipsoid(normal, self._quantile(self.squared_distances, level))
 
     def interval(
         self, normal: MultivariateNormal, level: float, simultaneous: str | None
     ) -> tuple[Array, Array]:
-        """Intervals of each target alone; with `simultaneous`, of all at once."""
+        """Return intervals for each target alone; with `simultaneous`, for all targets jointly."""
         errors = self.absolute_errors
         if simultaneous is not None:
             errors = np.repeat(errors.max(axis=1, keepdims=True), errors.shape[1], axis=1)

@@ -1,4 +1,4 @@
-"""How often regions hold what they claim, with the uncertainty of a count."""
+"""Coverage of regions at several levels, with binomial uncertainty."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from keras_mvn._core.types import Array
 __all__ = ["CONFIDENCE", "CoverageCurve"]
 
 CONFIDENCE = 0.95
-"""Of every band: of the coverage, and of what a calibrated model would show."""
+"""Confidence level of the bands: of the coverage, and of what a calibrated model would show."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class CoverageCurve:
-    """How many rows were inside their region, at several levels.
+    """Numbers of rows inside their regions, at several levels.
 
     Args:
-        levels: (m,), what the regions claim.
-        inside: (m,) or (m, d), rows that were inside.
-        rows: (...) or (d,), out of how many.
+        levels: (m,), nominal coverage of the regions.
+        inside: (m,) or (m, d), number of rows that were inside.
+        rows: () or (d,), number of rows in total.
 
     """
 
@@ -34,11 +34,11 @@ class CoverageCurve:
 
     @classmethod
     def of_pit(cls, pit: Array, levels: Array) -> CoverageCurve:
-        """From the level of the smallest region that holds each row, NaN where there is none.
+        """Count rows, given the level of the smallest region that contains each.
 
         Args:
-            pit: (n,) or (n, d).
-            levels: (m,).
+            pit: (n,) or (n, d), these levels; NaN for missing values.
+            levels: (m,), levels to count at.
 
         """
         inside = np.stack([np.sum(pit <= level, axis=0) for level in levels])
@@ -46,11 +46,11 @@ class CoverageCurve:
 
     @property
     def fraction(self) -> Array:
-        """Of rows inside: as `inside`."""
+        """The fraction of rows inside, with the shape of `inside`."""
         return self.inside / self.rows
 
     def band(self) -> tuple[Array, Array]:
-        """Clopper–Pearson interval of the coverage, 95 %."""
+        """The 95 % Clopper–Pearson confidence interval of the coverage."""
         special = require("scipy.special", "CoverageCurve.band")
         tail, k, n = 0.5 * (1.0 - CONFIDENCE), self.inside, np.broadcast_to(self.rows, self._shape)
         lower = special.betaincinv(np.maximum(k, 1), n - k + 1, tail)
@@ -58,7 +58,7 @@ class CoverageCurve:
         return np.where(k == 0, 0.0, lower), np.where(k == n, 1.0, upper)
 
     def expected_band(self) -> tuple[Array, Array]:
-        """The central 95 % of the fractions that a calibrated model would show."""
+        """The central 95 % range of the fraction for a calibrated model."""
         binom = require("scipy.stats", "CoverageCurve.expected_band").binom
         n = np.broadcast_to(self.rows, self._shape)
         level = self.levels.reshape(-1, *(1,) * (n.ndim - 1))
@@ -66,10 +66,15 @@ class CoverageCurve:
         return binom.ppf(tail, n, level) / n, binom.ppf(1.0 - tail, n, level) / n
 
     def at(self, level: float) -> CoverageCurve:
-        """At one of the levels."""
+        """Return the curve at one of its levels.
+
+        Raises:
+            ValueError: `level` is not one of the levels.
+
+        """
         index = np.flatnonzero(np.isclose(self.levels, level))
         if not len(index):
-            raise ValueError(f"level={level!r} is none of {self.levels.tolist()}.")
+            raise ValueError(f"level={level!r} must be one of {self.levels.tolist()}.")
         return CoverageCurve(self.levels[index], self.inside[index], self.rows)
 
     @property
@@ -77,7 +82,7 @@ class CoverageCurve:
         return self.inside.shape
 
     def to_dict(self) -> dict[str, Any]:
-        """As lists."""
+        """Return levels, coverage and bands as lists."""
         (lower, upper), (low, high) = self.band(), self.expected_band()
         columns = {
             "level": self.levels,

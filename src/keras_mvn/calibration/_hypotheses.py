@@ -1,4 +1,4 @@
-"""Tests of what a calibrated model implies, each exact or nearly so for z ~ N(0, I)."""
+"""Hypothesis tests of calibration, each exact or nearly so for z ~ N(0, I)."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ __all__ = ["bias", "covariance", "holm", "radial", "size", "tails", "two_sided_c
 
 
 def two_sided_chi_square(total: Array | float, dof: Array | float) -> Array:
-    """p-value of a χ²_dof value that is too small or too large."""
+    """Return the two-sided p-value of a χ²_dof statistic."""
     special = require("scipy.special", "diagnose")
     tails = np.minimum(special.chdtr(dof, total), special.chdtrc(dof, total))
     return np.minimum(2.0 * tails, 1.0)
 
 
 def size(squares: Array, dof: Array) -> float:
-    """Whether regions are too small or too large on average: Σ q is χ² of Σ dof."""
+    """Test whether regions are too small or too large on average: Σ q is χ² with Σ dof."""
     return float(two_sided_chi_square(squares.sum(), dof.sum()))
 
 
 def radial(pit: Array) -> float:
-    """Whether the χ² PIT values are uniform (Kolmogorov–Smirnov)."""
+    """Test whether the χ² PIT values are uniform (Kolmogorov–Smirnov)."""
     return float(require("scipy.stats", "diagnose").kstest(pit, "uniform").pvalue)
 
 
 def tails(squares: Array, dof: Array) -> float:
-    """Whether distances scatter as they should, whatever their size: heavy tails, mostly.
+    """Test whether distances have the right spread, regardless of their size; detects heavy tails.
 
     v = Φ⁻¹(PIT) is standard normal (Berkowitz, "Testing density forecasts, with applications to
-    risk management", Journal of Business & Economic Statistics 19 (2001)); here of q divided by
-    the squared temperature t² = Σ q/Σ dof, so that a wrong size does not count. Its variance is
-    then χ²_ν/ν with ν = n/(1 − c²/4 mean(dof)) in the limit of many rows, c the mean covariance of
-    v² and q. NaN for a single row.
+    risk management", Journal of Business & Economic Statistics 19 (2001)); here it is
+    applied to q divided by the squared temperature t² = Σ q/Σ dof, so that a wrong size does not
+    count. Its variance is then distributed as χ²_ν/ν with ν = n/(1 − c²/4 mean(dof)) in the limit
+    of many rows, where c is the mean covariance of v² and q. NaN for a single row.
     """
     n = len(squares)
     if n < 2 or not squares.any():
@@ -49,7 +49,7 @@ def tails(squares: Array, dof: Array) -> float:
 
 
 def _normal_score(squares: Array, dof: Array) -> Array:
-    """Φ⁻¹ of the χ² probability, each tail from its own: 1 − p would round to 1."""
+    """Return Φ⁻¹ of the χ² probability, from the nearer tail because 1 − p would round to 1."""
     special = require("scipy.special", "diagnose")
     lower, upper = special.chdtr(dof, squares), special.chdtrc(dof, squares)
     v = np.where(lower < upper, special.ndtri(lower), -special.ndtri(upper))
@@ -58,18 +58,18 @@ def _normal_score(squares: Array, dof: Array) -> Array:
 
 @functools.lru_cache(maxsize=256)
 def _covariance_with_score(dof: int) -> float:
-    """Cov(v², q) for q ~ χ²_dof and its normal score v, by Gauss–Hermite quadrature."""
+    """Return Cov(v², q) for q ~ χ²_dof and its normal score v, by Gauss–Hermite quadrature."""
     special = require("scipy.special", "diagnose")
     v, weight = np.polynomial.hermite_e.hermegauss(64)
     q = special.chdtri(dof, special.ndtr(-v))
     return float(np.sum(weight * v**2 * (q - dof)) / weight.sum())
 
 
-_FARTHEST = 40.0  # standard deviations; the probability beyond is below float64
+_FARTHEST = 40.0  # standard deviations; the probability beyond underflows float64
 
 
 def bias(z: Array) -> float:
-    """Whether E z = 0, whatever its covariance (Hotelling's T²). NaN for n ≤ d rows."""
+    """Test whether E z = 0, for any covariance (Hotelling's T²); NaN for n ≤ d rows."""
     n, d = z.shape
     if n <= d:
         return float("nan")
@@ -83,11 +83,11 @@ def bias(z: Array) -> float:
 
 
 def covariance(z: Array) -> float:
-    """Whether E z zᵀ = I, about the known mean 0: the likelihood ratio. NaN for n ≤ d rows.
+    """Test whether E z zᵀ = I, given mean 0, by the likelihood ratio; NaN for n ≤ d rows.
 
-    n (tr M − log det M − d) with Bartlett's factor 1 − (2 d + 1 − 2/(d + 1))/(6 n), χ² of
-    d (d + 1)/2 (Anderson, "An introduction to multivariate statistical analysis", 2003,
-    section 10.8).
+    The statistic is n (tr M − log det M − d) with Bartlett's factor
+    1 − (2 d + 1 − 2/(d + 1))/(6 n), χ² with d (d + 1)/2 degrees of freedom (Anderson, "An
+    introduction to multivariate statistical analysis", 2003, section 10.8).
     """
     n, d = z.shape
     if n <= d:
@@ -102,7 +102,7 @@ def covariance(z: Array) -> float:
 
 
 def holm(p_values: Array) -> Array:
-    """p-values of m tests at once (Holm 1979): any below α with probability α at most.
+    """Adjust the p-values of m tests (Holm 1979): any falls below α with probability at most α.
 
     >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
     [0.03, 0.06, 0.06]

@@ -1,4 +1,4 @@
-"""From a model with a head to a new one whose predictions are recalibrated."""
+"""Copies of a model with a head whose predictions are recalibrated."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["with_last_layer", "with_scaled_errors"]
 
 
 def with_scaled_errors(model: keras.Model, factors: Array) -> keras.Model:
-    """A copy of the model whose head predicts D Σ D, D = diag(factors).
+    """Return a copy of the model whose head predicts D Σ D, D = diag(factors).
 
     Args:
-        model: left as it is.
-        factors: one number, or (d,).
+        model: Keras model with one head; left unchanged.
+        factors: one number, or (d,), factors on the standard deviations.
 
     Raises:
-        ValueError: not one head, one for another number of targets, or one whose structure cannot
-            hold these factors.
+        ValueError: the model does not have exactly one head, or its head is for a different number
+            of targets or has a structure that cannot represent these factors.
 
     """
     calibrated = _copy(model)
@@ -36,7 +36,7 @@ def with_scaled_errors(model: keras.Model, factors: Array) -> keras.Model:
         )
     if not _holds(head, factors):
         raise ValueError(
-            f"covariance={head.covariance.name!r} cannot scale each target by a factor of its own. "
+            f"covariance={head.covariance.name!r} cannot scale each target by its own factor. "
             "Apply the recalibration to head.distribution(y_pred), or use Temperature or "
             "MatrixScaling."
         )
@@ -45,7 +45,7 @@ def with_scaled_errors(model: keras.Model, factors: Array) -> keras.Model:
 
 
 def _holds(head: MultivariateNormalHead, factors: Array) -> bool:
-    """Whether factors on the origin's scales come out as the same factors on those predicted."""
+    """Whether factors on the origin's scales yield the same factors on the predicted scales."""
     d, origin = head.event_size, _numpy(head.origin_scale)
     shape = np.zeros(head.covariance.shape_size(d))
     before, after = (
@@ -58,26 +58,28 @@ def _holds(head: MultivariateNormalHead, factors: Array) -> bool:
 def with_last_layer(
     model: keras.Model, layer_behind: Callable[[MultivariateNormalHead], keras.layers.Layer]
 ) -> keras.Model:
-    """A copy of the model with one more layer behind its head; other outputs stay.
+    """Return a copy of the model with one more layer after its head; other outputs are kept.
 
     Raises:
-        ValueError: not one head, or its output is not an output of the model.
+        ValueError: the model does not have exactly one head, or the head's output is not an output
+            of the model.
 
     """
     _require_weights(model)
     if not getattr(model, "outputs", None):
         raise ValueError(
-            f"The layers of model {model.name!r} cannot be seen, as it is a subclass of "
-            "keras.Model. In it, call the layer `calibration.layer(head)` behind the head."
+            f"The layers of model {model.name!r} cannot be inspected, because it is a subclass of "
+            "keras.Model. In its call method, apply the layer `calibration.layer(head)` after the "
+            "head."
         )
     calibrated = _copy(model)
     head = _only_head(calibrated)
     outputs = [output for output in calibrated.outputs if _writer(output) is head]
     if len(outputs) != 1:
         raise ValueError(
-            f"{head.name!r} must be the last layer of one output of model {model.name!r}: it is "
-            f"that of {len(outputs)} of {len(calibrated.outputs)}. The recalibrated prediction "
-            "would not be what the layers behind it were trained on."
+            f"{head.name!r} must be the last layer of exactly one output of model {model.name!r}; "
+            f"it is that of {len(outputs)} of {len(calibrated.outputs)} outputs. Layers after it "
+            "were not trained on recalibrated predictions."
         )
     layer = layer_behind(head)
     if isinstance(calibrated, keras.Sequential):
@@ -92,7 +94,7 @@ def with_last_layer(
 
 
 def _writer(output: Any) -> Any:
-    """The layer that made a symbolic tensor, also inside nested models."""
+    """Return the layer that produced a symbolic tensor, even inside nested models."""
     history = output._keras_history
     layer = history.operation
     inner = getattr(layer, "outputs", None)
@@ -117,7 +119,7 @@ def _only_head(model: keras.Model) -> MultivariateNormalHead:
     found = heads(model)
     if len(found) != 1:
         raise ValueError(
-            f"apply looks for one MultivariateNormalHead in model {model.name!r} and found "
+            f"apply needs exactly one MultivariateNormalHead in model {model.name!r}; found "
             f"{[head.name for head in found] or 'none'}. Apply the recalibration to "
             "head.distribution(y_pred) instead."
         )

@@ -11,13 +11,13 @@ from keras_mvn._core.types import Array
 
 __all__ = ["conformal_quantile", "rows_needed", "warn_if_unbounded"]
 
-_ROUNDING = 1e-9  # (n + 1) level is an integer that float64 may miss by a little
+_ROUNDING = 1e-9  # allows for the rounding error of an integer (n + 1) level in float64
 
 
 def conformal_quantile(scores: Array, level: float) -> float:
-    """The ⌈(n + 1) level⌉-th smallest of n scores, and infinite beyond the largest.
+    """Return the ⌈(n + 1) level⌉-th smallest of n scores; infinity if that rank exceeds n.
 
-    A further score, exchangeable with these, is at most this with probability ≥ level.
+    Another score, exchangeable with these, is at most this value with probability ≥ level.
 
     >>> conformal_quantile(np.arange(1.0, 10.0), 0.9), conformal_quantile(np.arange(1.0, 9.0), 0.9)
     (9.0, inf)
@@ -29,15 +29,15 @@ def conformal_quantile(scores: Array, level: float) -> float:
 
 
 def rows_needed(level: float) -> int:
-    """The smallest n for which the quantile is finite."""
+    """Return the smallest n for which the quantile is finite."""
     return max(1, math.ceil(level / (1.0 - level) - _ROUNDING))
 
 
 def warn_if_unbounded(squared_radius: float, rows: int, level: float, who: str) -> None:
-    """Say so where there are too few rows for a finite region."""
+    """Warn if there are too few rows for a bounded region."""
     if math.isinf(squared_radius):
         warnings.warn(
-            f"{who}: {rows} calibration rows are too few for a bounded region of level={level}; "
-            f"it takes {rows_needed(level)}. The region is everything.",
+            f"{who}: {rows} calibration rows are too few for a bounded region at level={level}; "
+            f"at least {rows_needed(level)} are needed. The region is unbounded.",
             stacklevel=4,
         )

@@ -1,4 +1,4 @@
-"""Calibration rows: predictions and observed targets that a recalibration can be fitted to."""
+"""Calibration rows: predictions and observed targets to which a recalibration is fitted."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ __all__ = ["calibration_rows", "complete_rows"]
 def calibration_rows(
     normal: MultivariateNormal, y: Any, missing: str, who: str, every_target: bool = True
 ) -> Observations:
-    """Predictions and observations, whatever their batch axes, as rows.
+    """Return predictions and observations with any batch axes as rows.
 
     Args:
-        normal: predictions.
-        y: what was observed.
+        normal: `MultivariateNormal`, predictions.
+        y: (..., d), observed values.
         missing: as in `Recalibration.fit`.
-        who: wants to know, for messages.
-        every_target: whether each target must have been observed at least once, or any.
+        who: str, name of the caller, for error messages.
+        every_target: bool, whether every target must be observed at least once; if False, one
+            observed target is enough.
 
     Raises:
-        ValueError: no rows, shapes that don't fit, values that are not finite, or a target that
-            was never observed.
+        ValueError: there are no rows, shapes do not match, values are not finite, or a target is
+            never observed.
 
     """
     require_normal(normal)
     values, _ = observed_targets(y, missing, normal.target_names)
     if values.shape != normal.mean.shape:
         raise ValueError(
-            f"y has shape {values.shape}; the predictions are for {normal.mean.shape}, one row "
-            "each."
+            f"y has shape {values.shape}; the predictions need {normal.mean.shape}, one row per "
+            "distribution."
         )
     if values.size == 0:
         raise ValueError(f"{who} needs at least one calibration row; received none.")
@@ -46,8 +47,8 @@ def calibration_rows(
     if len(unseen) and (every_target or len(unseen) == normal.event_size):
         names = target_names_of(normal.target_names, normal.event_size)
         raise ValueError(
-            f"{who}: no row of y has a value of {[names[i] for i in unseen]}. Leave such targets "
-            "out: normal.marginal(...)."
+            f"{who}: no row of y has a value of {[names[i] for i in unseen]}. Drop these targets "
+            "with normal.marginal(...)."
         )
     return rows
 
@@ -55,10 +56,10 @@ def calibration_rows(
 def complete_rows(
     normal: MultivariateNormal, y: Any, who: str, missing: str = "raise"
 ) -> Observations:
-    """The same for fits that cannot use rows with gaps.
+    """Like `calibration_rows`, for fits that cannot use rows with missing values.
 
     Raises:
-        ValueError: as `calibration_rows`; NaN, whatever `missing` says.
+        ValueError: as for `calibration_rows`; or y contains NaN, regardless of `missing`.
 
     """
     checked_missing(missing)
@@ -66,8 +67,8 @@ def complete_rows(
     values = np.asarray(as_numbers(in_order(y, normal.target_names)), dtype=np.float64)
     if np.isnan(values).any():
         raise ValueError(
-            f"{who} takes rows without gaps; y holds NaN. Pass only complete "
-            "rows, if what is missing does not depend on its value; Temperature and PerTarget take "
-            "rows with gaps (missing='marginalize')."
+            f"{who} needs complete rows; y contains NaN. Pass only complete rows, if whether a "
+            "value is missing does not depend on the value; Temperature and PerTarget accept "
+            "missing values (missing='marginalize')."
         )
     return calibration_rows(normal, values, "raise", who)

@@ -1,4 +1,4 @@
-"""Parts of the data in which a model claims too much or too little."""
+"""Parts of the data in which a model is overconfident or underconfident."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["Slice", "columns_of", "judged", "quantile_bins"]
 @final
 @dataclass(frozen=True)
 class Slice:
-    """Some rows, and how far they scatter compared with what was predicted for them.
+    """A subset of rows and their dispersion relative to the predictions.
 
     Args:
-        name: which rows.
-        rows: how many.
-        dispersion: Σ q / Σ (observed targets), 1 expected; above: overconfident.
-        p_value: of Σ q, which is χ² if the rows are calibrated; two-sided.
-        adjusted_p_value: corrected for the number of slices looked at (Holm).
-        score: log dispersion in its standard deviations, √(2/Σ (observed targets)); by its size
-            slices are ranked.
+        name: str, description of the subset.
+        rows: int, number of rows.
+        dispersion: Σ q / Σ (observed targets); 1 is expected, above 1 is overconfident.
+        p_value: two-sided p-value of Σ q, which is χ² if the rows are calibrated.
+        adjusted_p_value: p-value corrected for the number of slices examined (Holm).
+        score: log dispersion in units of its standard deviation, √(2/Σ (observed targets)); slices
+            are ranked by its absolute value.
 
     """
 
@@ -40,7 +40,7 @@ class Slice:
 
     @property
     def temperature(self) -> float:
-        """The factor on standard deviations that would mend these rows."""
+        """The factor on standard deviations that would correct these rows."""
         return float(np.sqrt(self.dispersion))
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ def _shown(p_value: float) -> str:
 def judged(
     named: Sequence[tuple[str, np.ndarray]], squares: Array, dof: Array
 ) -> tuple[Slice, ...]:
-    """The slices of these names and boolean rows (n,), the one that deviates most first."""
+    """Return slices, given names and boolean masks (n,), the one that deviates most first."""
     members = [(name, member & (dof > 0)) for name, member in named]
     members = [(name, member) for name, member in members if member.any()]
     if not members:
@@ -65,7 +65,7 @@ def judged(
     totals = np.array([squares[member].sum() for _, member in members])
     counts = np.array([dof[member].sum() for _, member in members])
     p_values = _hypotheses.two_sided_chi_square(totals, counts)
-    with np.errstate(divide="ignore"):  # predictions that all hit: −inf
+    with np.errstate(divide="ignore"):  # −inf if all predictions are exact
         scores = np.log(totals / counts) * np.sqrt(0.5 * counts)
     slices = [
         Slice(name, int(member.sum()), *map(float, numbers))
@@ -82,10 +82,10 @@ def judged(
 
 
 def columns_of(features: Any, rows: int) -> dict[str, np.ndarray]:
-    """Columns by name, of a data frame, a mapping or an array (rows, features).
+    """Return columns by name, from a data frame, a mapping or an array (rows, features).
 
     Raises:
-        ValueError: another number of rows.
+        ValueError: a column does not have this number of rows.
 
     """
     if isinstance(features, Mapping) or hasattr(features, "columns"):
@@ -98,21 +98,21 @@ def columns_of(features: Any, rows: int) -> dict[str, np.ndarray]:
     for name, column in columns.items():
         if column.shape != (rows,):
             raise ValueError(
-                f"features: {name!r} has shape {column.shape}; there are {rows} rows, one number "
-                "or name for each."
+                f"features: {name!r} has shape {column.shape}; there are {rows} rows; pass one "
+                "number or name for each."
             )
     return columns
 
 
 def _is_blank(column: np.ndarray) -> np.ndarray:
-    """None, NaN and texts without a letter, among names."""
+    """Return a mask of the None, NaN and blank values of a column of names."""
     return np.array([v is None or v != v or not str(v).strip() for v in column.tolist()], bool)
 
 
 def quantile_bins(name: str, column: np.ndarray, bins: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Rows by value: equally many in each bin of a number or date, a slice for each of few values.
+    """Yield named masks: quantile bins of numbers or dates, single values if there are few.
 
-    A number that many rows share, zero often, is a slice of its own.
+    A number shared by many rows, often zero, gets its own slice.
     """
     numbers, shown = _as_numbers(column)
     known = ~(_is_blank(column) if numbers is None else np.isnan(numbers))
@@ -128,11 +128,11 @@ def quantile_bins(name: str, column: np.ndarray, bins: int) -> Iterator[tuple[st
         return
     rest = known & ~np.isin(numbers, frequent)
     count = max(1, round(bins * rest.sum() / known.sum()))
-    # Edges that are values: between infinite ones there is nothing.
+    # Edges are values of the column: infinite ones cannot be interpolated.
     levels = np.linspace(0.0, 1.0, count + 1)
     edges = np.unique(np.quantile(numbers[rest], levels, method="inverted_cdf"))
     edges = np.repeat(edges, 2) if len(edges) == 1 else edges
-    # Right-closed bins; what equals the smallest value belongs to the first.
+    # Right-closed bins; the first includes the smallest value.
     bin_of = np.clip(np.searchsorted(edges, numbers, side="left"), 1, len(edges) - 1)
     for index in range(1, len(edges)):
         low, high = edges[index - 1], edges[index]
@@ -144,7 +144,7 @@ def quantile_bins(name: str, column: np.ndarray, bins: int) -> Iterator[tuple[st
 
 
 def _as_numbers(column: np.ndarray) -> tuple[Array | None, Callable[[Any, int], str]]:
-    """A column that has an order as numbers, NaN where it is missing; how one of them is shown."""
+    """Return an ordered column as numbers, NaN where missing, and a function that formats one."""
     if np.issubdtype(column.dtype, np.datetime64):
         seconds = column.astype("datetime64[s]")
         numbers = np.where(np.isnat(seconds), np.nan, seconds.astype(np.int64).astype(np.float64))

@@ -20,27 +20,28 @@ __all__ = ["AdaptiveConformal"]
 @final
 @register
 class AdaptiveConformal:
-    """Adaptive conformal inference: coverage → level in the long run, whatever happens.
+    """Adaptive conformal inference: coverage converges to `level` for any sequence of rows.
 
     The region of the next row is the conformal quantile of the last `window` squared distances at
-    level 1 − α, and every row that comes moves α by γ (1 − level − missed), missed = 1 if it was
+    level 1 − α, and every new row changes α by γ (1 − level − missed), missed = 1 if it was
     outside. After T rows the coverage differs from `level` by at most (max(α₁, 1 − α₁) + γ)/(γ T),
-    for any sequence, adversarial ones too. For α ≤ 0 the region is everything, for α ≥ 1 a point.
+    for any sequence, even an adversarial one. For α ≤ 0 the region is unbounded, for α ≥ 1 a
+    single point.
 
-    An object with a state, unlike the other calibrations: `update` after every row. It can be
-    saved at any time (`get_config`) and go on later.
+    Unlike the other calibrations, this object has state: call `update` after every row. It can be
+    saved at any time (`get_config`) and resumed later.
 
     Args:
-        level: the coverage wanted.
-        gamma: γ, how fast α follows: 0.005 in the source; larger follows a drift faster, with
-            radii that vary more.
-        window: of past rows, how many are kept; more than 1/(1 − level) of them.
-        scores: their squared distances, the oldest first.
-        alpha: α; None: 1 − level.
+        level: float between 0 and 1, target coverage.
+        gamma: float > 0, γ, the learning rate of α: 0.005 in the source; a larger one follows a
+            drift faster, with radii that vary more.
+        window: int, number of past rows to keep; more than 1/(1 − level).
+        scores: their squared Mahalanobis distances, oldest first.
+        alpha: float, α; None: 1 − level.
 
     Raises:
-        ValueError: a level not between 0 and 1, γ not positive, a window too short, or scores that
-            are not finite.
+        ValueError: level is not between 0 and 1, gamma is not positive, window is too short, or
+            scores are not finite.
 
     Source: Gibbs & Candès, "Adaptive conformal inference under distribution shift", NeurIPS 2021.
 
@@ -80,17 +81,17 @@ class AdaptiveConformal:
         gamma: float = 0.005,
         window: int = 500,
     ) -> Self:
-        """Start with the distances of calibration rows, the oldest first.
+        """Start with the squared distances of calibration rows, oldest first.
 
         Args:
-            normal: predictions for rows that were not trained on.
-            y: (rows, d), what was observed for them.
+            normal: predictions for rows that were not used for training.
+            y: (rows, d), observed values for them.
             level: as for the class.
             gamma: as for the class.
             window: as for the class.
 
         Raises:
-            ValueError: as for the class; no rows, or shapes that don't fit.
+            ValueError: as for the class; or there are no rows, or shapes do not match.
 
         """
         rows = complete_rows(normal, y, "AdaptiveConformal.fit")
@@ -98,7 +99,7 @@ class AdaptiveConformal:
 
     @property
     def squared_radius(self) -> float:
-        """Of the next row's region."""
+        """Squared Mahalanobis radius of the next row's region."""
         if self.alpha >= 1.0:
             return 0.0
         if self.alpha <= 0.0:
@@ -106,21 +107,21 @@ class AdaptiveConformal:
         return conformal_quantile(np.array(self._scores), 1.0 - self.alpha)
 
     def region(self, normal: MultivariateNormal) -> Ellipsoid:
-        """The region of the next row; of several, if none is observed before all are needed."""
+        """Return the region of the next row, or of several rows needed before any is observed."""
         return Ellipsoid(normal, self.squared_radius)
 
     def update(self, normal: MultivariateNormal, y: Any) -> np.ndarray:
-        """Learn from rows that came: one, or several in their order, as if one by one.
+        """Update the state with new rows, in order, as if they came one by one.
 
         Args:
-            normal: what was predicted for them.
-            y: (..., d), what was observed.
+            normal: predictions for them.
+            y: (..., d), observed values.
 
         Returns:
             Whether each was inside its region, (...), boolean.
 
         Raises:
-            ValueError: shapes that don't fit, or values that are not finite.
+            ValueError: shapes do not match, or values are not finite.
 
         """
         if normal.batch_shape == (0,) == np.shape(y)[:1]:
@@ -136,7 +137,7 @@ class AdaptiveConformal:
         return inside
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, with the present state."""
+        """Return the constructor's arguments, with the current state."""
         return {
             "level": self.level,
             "gamma": self.gamma,
@@ -147,7 +148,7 @@ class AdaptiveConformal:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The object in this state."""
+        """Return an object in this state."""
         return cls(**config)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The contract of a recalibration: fitted on held-out rows, applied to any others."""
+"""Base classes of calibrations, which are fitted on held-out rows and applied to any others."""
 
 from __future__ import annotations
 
@@ -16,55 +16,55 @@ __all__ = ["Calibration", "Recalibration", "register"]
 
 
 def register(cls: Any) -> Any:
-    """Make a calibration known to `keras.saving`."""
+    """Register a calibration class with `keras.saving`."""
     return keras.saving.register_keras_serializable(package="keras_mvn.calibration")(cls)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was learnt on a calibration set: a few numbers, the fields of a frozen dataclass."""
+    """Base class of calibrations: frozen dataclasses with fields fitted on a calibration set."""
 
     @final
     def get_config(self) -> dict[str, Any]:
-        """The fields, as lists and numbers."""
+        """Return the fields as lists and numbers."""
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
     @final
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The calibration of this configuration."""
+        """Return the calibration with this configuration."""
         return cls(**config)
 
 
 @dataclass(frozen=True)
 class Recalibration(Calibration, abc.ABC):
-    """The same means with other covariances, so that distances have the sizes they claim.
+    """Base class of maps that keep predicted means and correct the covariances.
 
-    A subclass says how it is fitted, whether to rows with gaps too, and what becomes of a
-    distribution and of a model.
+    A subclass defines how it is fitted, whether it can use rows with missing values, and how it is
+    applied to a distribution and to a model.
     """
 
     takes_gaps: ClassVar[bool] = False
-    """Whether `fit` uses rows of which only some targets were observed (missing="marginalize");
-    where not, the estimator fits it to the complete rows."""
+    """Whether `fit` uses rows in which only some targets were observed (missing="marginalize");
+    if not, the estimator fits it to the complete rows."""
 
     needs_every_target: ClassVar[bool] = False
-    """Whether `fit` fails where no row has a value of some target; the estimator then warns and
-    leaves the recalibration out."""
+    """Whether `fit` fails if no row has a value of some target; the estimator then warns and skips
+    the recalibration."""
 
     @classmethod
     @abc.abstractmethod
     def fit(cls, normal: MultivariateNormal, y: Any, missing: str = "raise") -> Self:
-        """The recalibration of predictions for rows that were not trained on.
+        """Fit the recalibration to predictions for rows that were not used for training.
 
         Args:
             normal: predictions for the calibration rows.
-            y: (..., d), what was observed, in the units of y: one row for each distribution.
-            missing: "marginalize" reads NaN in y as "not observed"; by default it is an error, and
-                always where `takes_gaps` is false.
+            y: (..., d), observed values in the original units, one row per distribution.
+            missing: "marginalize" treats NaN in y as missing; by default NaN is an error, and
+                always if `takes_gaps` is False.
 
         Raises:
-            ValueError: no rows, shapes that don't fit, or values that are not finite.
+            ValueError: there are no rows, shapes do not match, or values are not finite.
 
         """
 
@@ -76,17 +76,17 @@ class Recalibration(Calibration, abc.ABC):
 
     @final
     def apply(self, predictions: Any) -> Any:
-        """The calibrated predictions, or a model that makes them.
+        """Return calibrated predictions, or a model that makes them.
 
         Args:
             predictions: a `MultivariateNormal`; or a Keras model with one `MultivariateNormalHead`,
-                which is left as it is: a new model with the same weights is returned, not compiled,
+                which is left unchanged: a new model with the same weights is returned, uncompiled,
                 that can be saved, exported and served like any other.
 
         Raises:
-            TypeError: something else.
-            ValueError: another number of targets than was fitted, or a model in which there is not
-                exactly one head.
+            TypeError: predictions is neither of these.
+            ValueError: the number of targets differs from that in `fit`, or the model does not
+                have exactly one head.
 
         """
         if isinstance(predictions, keras.Model):
@@ -102,5 +102,5 @@ class Recalibration(Calibration, abc.ABC):
 
 
 def _plain(value: Any) -> Any:
-    """As JSON holds it."""
+    """Convert tuples and arrays to lists, which JSON can store."""
     return np.asarray(value).tolist() if isinstance(value, tuple | np.ndarray) else value

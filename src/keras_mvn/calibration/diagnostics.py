@@ -1,4 +1,4 @@
-"""Whether a model is calibrated, and if not, in which way."""
+"""Diagnosis of whether a model is calibrated, and if not, how it deviates."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ from keras_mvn.scores._observations import Observations
 __all__ = ["LEVELS", "Diagnosis", "Direction", "diagnose"]
 
 LEVELS = (*(i / 20 for i in range(1, 20)), 0.99)
-"""At which coverage is counted: 5 %, 10 %, … 95 %, 99 %."""
+"""Levels at which coverage is counted: 5 %, 10 %, … 95 %, 99 %."""
 
 HEADLINE = 0.9
-"""The level that the report names."""
+"""Level of the coverage that the text report states."""
 
 FEW_ROWS = 50
-"""Below which it says that they tell little."""
+"""Number of rows below which the text report calls the evidence weak."""
 
 SIGNIFICANT = 0.01
-"""Adjusted p-values below this are called a deviation in the report."""
+"""Adjusted p-value below which the text report calls a deviation significant."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A linear combination of standardized errors, and how far it scatters.
+    """A linear combination of standardized errors and its dispersion.
 
     Args:
-        weights: (d,), of (y − μ)/σ, a unit vector.
-        dispersion: its mean square, divided by the variance that the correlations predict.
+        weights: (d,), coefficients of (y − μ)/σ, a unit vector.
+        dispersion: mean square of the combination, divided by the variance that the predicted
+            correlations imply.
 
     """
 
@@ -54,31 +55,32 @@ class Direction:
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Diagnosis:
-    """What `diagnose` found. `print` it for a report in words; `to_dict` for numbers.
+    """Result of `diagnose`: `print` it for a report in words, call `to_dict` for numbers.
 
-    q is the squared Mahalanobis distance of a row in the margin of what was observed, χ² of as
-    many degrees of freedom; e = (y − μ)/σ and z = Σ^(−½) (y − μ).
+    q is the squared Mahalanobis distance of a row's observed targets under their marginal, χ² with
+    as many degrees of freedom as there are observed targets; e = (y − μ)/σ and
+    z = Σ^(−½) (y − μ).
 
     Args:
-        rows: n, rows with at least one observed target.
+        rows: int n, number of rows with at least one observed target.
         target_names: d names.
-        squared_distances: q of every row given, 0 where nothing was observed.
-        observed_counts: degrees of freedom of q, as many.
+        squared_distances: q of every row, 0 where nothing was observed.
+        observed_counts: degrees of freedom of q for every row.
         pit: P(χ² ≤ q), (n,), uniform if calibrated.
-        calibration_error: ∫ `|F(p) − p|` dp of the PIT's distribution function F: by how much the
-            coverage is wrong, averaged over levels.
-        expected_calibration_error: what n rows of a calibrated model show on average, 0.313/√n.
+        calibration_error: ∫ `|F(p) − p|` dp of the PIT's distribution function F: the error of the
+            coverage, averaged over levels.
+        expected_calibration_error: its mean for n rows of a calibrated model, 0.313/√n.
         joint: coverage of the ellipsoids.
-        marginal: coverage of the central intervals of each target alone.
+        marginal: coverage of the central intervals of each target.
         bias: mean of e, (d,).
         dispersion: mean of e², (d,).
-        directions: of the largest and of the smallest dispersion, and all between, at most d;
-            empty for n ≤ d rows without gaps.
-        second_moment_error: ‖mean(z zᵀ) − I‖ (Frobenius), of rows without gaps.
+        directions: at most d directions, from the largest dispersion to the smallest; empty if
+            there are n ≤ d complete rows.
+        second_moment_error: ‖mean(z zᵀ) − I‖ (Frobenius) of the complete rows.
         expected_second_moment_error: √(d (d + 1)/n), its root mean square for a calibrated model.
-        p_values: "size" (Σ q), "radial" (the PIT, Kolmogorov–Smirnov), "tails" (the scatter of
+        p_values: "size" (Σ q), "radial" (the PIT, Kolmogorov–Smirnov), "tails" (the spread of
             distances), "bias" (Hotelling) and "covariance" (likelihood ratio of mean z zᵀ = I).
-        groups: the slices of `groups`, the one that deviates most first.
+        groups: one slice for each group, the one that deviates most first.
 
     """
 
@@ -101,14 +103,14 @@ class Diagnosis:
 
     @property
     def temperature(self) -> float:
-        """The factor on all standard deviations that would mend their size."""
+        """The factor on all standard deviations that would correct their size."""
         return float(np.sqrt(self.squared_distances.sum() / self.observed_counts.sum()))
 
     @property
     def adjusted_p_values(self) -> dict[str, float]:
-        """`p_values` corrected for the number of tests (Holm 1979); those that are NaN stay so.
+        """The `p_values` corrected for the number of tests (Holm 1979); NaN stays NaN.
 
-        Of a calibrated model, any of them is below α with probability α at most.
+        For a calibrated model, the probability that any of them is below α is at most α.
         """
         known = [name for name, p in self.p_values.items() if not np.isnan(p)]
         adjusted = _hypotheses.holm(np.array([self.p_values[name] for name in known]))
@@ -120,26 +122,28 @@ class Diagnosis:
         return tuple(name for name, p in self.adjusted_p_values.items() if p < SIGNIFICANT)
 
     def histogram(self, bins: int = 10) -> np.ndarray:
-        """Rows in equally wide bins of the PIT, n/bins in each if calibrated: (bins,)."""
+        """Return row counts in equal-width bins of the PIT, n/bins each if calibrated: (bins,)."""
         return np.histogram(self.pit, bins=bins, range=(0.0, 1.0))[0]
 
     def worst_slices(self, features: Any, bins: int = 4, n: int | None = 5) -> tuple[Slice, ...]:
-        """Where the model is least calibrated: parts of each feature, the worst first.
+        """Find slices of the features in which the model is least calibrated, worst first.
 
-        A feature is cut at its quantiles, or, with few values or of names, at each value. The
-        p-values hold if errors are normal: heavy tails make them too small, the ranking less so.
+        A feature is binned at its quantiles; one with few values, or of names, has one slice per
+        value. The p-values assume normal errors: heavy tails make them too small, and affect the
+        ranking less.
 
         Args:
             features: a data frame, a mapping from name to column, or an array (rows, features),
-                one row for each that was diagnosed; not only those the model was given.
-            bins: into which a feature is cut.
-            n: how many slices to return; None: all. The correction for multiplicity counts all.
+                one row for each row diagnosed; may include features the model did not use.
+            bins: int, number of bins per feature.
+            n: int, number of slices to return; None: all. The correction for multiplicity counts
+                all slices.
 
         Raises:
-            ValueError: another number of rows.
+            ValueError: features has a different number of rows.
 
         """
-        whole(bins, "bins", "the number of parts of a feature", 1)
+        whole(bins, "bins", "the number of bins per feature", 1)
         columns = columns_of(features, len(self.squared_distances))
         named = [
             part for name, column in columns.items() for part in quantile_bins(name, column, bins)
@@ -147,7 +151,7 @@ class Diagnosis:
         return judged(named, self.squared_distances, self.observed_counts)[:n]
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the rows' own numbers, in what JSON knows; NaN is None."""
+        """Return everything except per-row values in JSON types, with NaN as None."""
         found = {
             "rows": self.rows,
             "target_names": list(self.target_names),
@@ -188,27 +192,27 @@ def diagnose(
     levels: Sequence[float] = LEVELS,
     missing: str = "raise",
 ) -> Diagnosis:
-    """Compare predictions with what was observed, on rows that were not trained on.
+    """Compare predictions with observed values, on rows that were not used for training.
 
     Args:
-        normal: predictions.
-        y: (..., d), what was observed, one row for each distribution.
-        groups: (...), the group of each row, to judge each on its own.
-        levels: at which coverage is counted.
-        missing: "marginalize" reads NaN in y as "not observed"; by default it is an error.
-            Directions, bias test and covariance are then those of the rows without gaps.
+        normal: `MultivariateNormal`, predictions.
+        y: (..., d), observed values, one row per distribution.
+        groups: (...), group of each row, to assess each group separately.
+        levels: levels at which coverage is counted.
+        missing: "marginalize" treats NaN in y as missing; by default NaN is an error. Directions
+            and the tests of bias and covariance then use only the complete rows.
 
     Raises:
-        ValueError: no rows, shapes that don't fit, values that are not finite, a target that no
-            row observes, or levels that are no probabilities.
+        ValueError: there are no rows, shapes do not match, values are not finite, a target is
+            never observed, or levels are not between 0 and 1.
         ImportError: SciPy is not installed.
 
     >>> import numpy as np
     >>> normal = MultivariateNormal(np.zeros((500, 2)), covariance=np.stack([np.eye(2)] * 500))
     >>> print(diagnose(normal, normal.rescale(1.2).sample(seed=0)))
-    The 90 % region holds 80.8 % of 500 rows (95 % confidence: 77.1–84.2 %; of a calibrated model \
+    The 90 % region covers 80.8 % of 500 rows (95 % confidence: 77.1–84.2 %; expected if calibrated: \
 87.2–92.6 %): overconfident.
-    One temperature of 1.17 would mend the size of the regions.
+    A single temperature of 1.17 would correct the size of the regions.
     Standard deviations should be 1.19 (target 0) and 1.16 (target 1) times as large.
     Deviations beyond chance (p < 0.01, corrected for 5 tests): size, radial, covariance.
 
@@ -252,7 +256,7 @@ def diagnose(
 
 
 def _marginal_pit(e: Array) -> Array:
-    """The level of the smallest central interval that holds y: (n, d)."""
+    """Return the level of the smallest central interval that contains y: (n, d)."""
     return np.asarray(require("scipy.special", "diagnose").erf(np.abs(e) / np.sqrt(2.0)))
 
 
@@ -263,7 +267,7 @@ def _second_moment_error(z: Array) -> float:
 
 
 def _directions(rows: Observations) -> tuple[Direction, ...]:
-    """Eigenvectors of mean(e eᵀ) relative to the mean predicted correlation, the widest first."""
+    """Return eigenvectors of mean(e eᵀ) relative to the mean correlation, widest first."""
     n, d = rows.y.shape
     if n <= d:
         return ()
@@ -277,7 +281,7 @@ def _directions(rows: Observations) -> tuple[Direction, ...]:
     return tuple(Direction(vectors[:, i], float(dispersions[i])) for i in reversed(range(d)))
 
 
-# --- in words ------------------------------------------------------------------------------------
+# --- text report ---------------------------------------------------------------------------------
 
 
 def _sentences(found: Diagnosis) -> list[str]:
@@ -285,7 +289,7 @@ def _sentences(found: Diagnosis) -> list[str]:
     sentences = [_headline(found, deviations)]
     if "size" in deviations:
         sentences.append(
-            f"One temperature of {found.temperature:.2f} would mend the size of the regions."
+            f"A single temperature of {found.temperature:.2f} would correct the size of the regions."
         )
     if "covariance" in deviations:
         sentences.append(_per_target(found))
@@ -297,7 +301,7 @@ def _sentences(found: Diagnosis) -> list[str]:
             "deviations."
         )
     if "tails" in deviations and not set(deviations) & {"size", "covariance"}:
-        sentences.append("Distances scatter more, or less, than those of a normal distribution.")
+        sentences.append("The spread of the distances differs from that of a normal distribution.")
     sentences.extend(str(one) + "." for one in found.groups if one.adjusted_p_value < SIGNIFICANT)
     if deviations:
         tests = sum(not np.isnan(p) for p in found.p_values.values())
@@ -312,16 +316,16 @@ def _headline(found: Diagnosis, deviations: Sequence[str]) -> str:
     coverage = CoverageCurve.of_pit(found.pit, np.array([HEADLINE]))
     ends = (*coverage.band(), *coverage.expected_band())
     low, high, expected_low, expected_high = (100.0 * float(end[0]) for end in ends)
-    verdict = "nothing speaks against its calibration"
+    verdict = "no evidence of miscalibration"
     if "size" in deviations:
         verdict = "overconfident" if found.temperature > 1.0 else "underconfident"
     elif found.rows < FEW_ROWS and not deviations:
-        verdict += ", but so few rows tell little"
+        verdict += ", but there are too few rows to be sure"
     elif deviations:
-        verdict = f"of the right size on average, but not calibrated ({', '.join(deviations)})"
+        verdict = f"the right size on average, but not calibrated ({', '.join(deviations)})"
     return (
-        f"The {100 * HEADLINE:.0f} % region holds {100 * float(coverage.fraction[0]):.1f} % of "
-        f"{found.rows} rows (95 % confidence: {low:.1f}–{high:.1f} %; of a calibrated model "
+        f"The {100 * HEADLINE:.0f} % region covers {100 * float(coverage.fraction[0]):.1f} % of "
+        f"{found.rows} rows (95 % confidence: {low:.1f}–{high:.1f} %; expected if calibrated: "
         f"{expected_low:.1f}–{expected_high:.1f} %): {verdict}."
     )
 
@@ -334,7 +338,7 @@ def _per_target(found: Diagnosis) -> str:
 
 
 def _widest(found: Diagnosis) -> list[str]:
-    """The combination of targets that deviates most, if it does so more than any single one."""
+    """Describe the most deviating combination of targets, if worse than any single target."""
     if not found.directions:
         return []
     ends = found.directions[0], found.directions[-1]
@@ -346,6 +350,6 @@ def _widest(found: Diagnosis) -> list[str]:
     rounded = np.round(worst.weights, 2) + 0.0  # −0 becomes 0
     text = " ".join(f"{rounded[i]:+.2f} {found.target_names[i]}" for i in order)
     return [
-        f"Together, {text} scatters {np.sqrt(worst.dispersion):.2f} times as far as predicted "
-        "(in standard deviations of each): correlations are off."
+        f"The combination {text} scatters {np.sqrt(worst.dispersion):.2f} times as far as "
+        "predicted (in standard deviations of each): correlations are off."
     ]

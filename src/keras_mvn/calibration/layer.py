@@ -1,4 +1,4 @@
-"""The layer behind a head that recombines the errors of its prediction."""
+"""Layer after a head that recombines the errors of its prediction linearly."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ __all__ = ["CovarianceMap"]
 @final
 @register
 class CovarianceMap(keras.layers.Layer):
-    """y_pred → y_pred with Σ' = L C Cᵀ Lᵀ, L the Cholesky factor of Σ; means stay.
+    """Layer that replaces Σ by Σ' = L C Cᵀ Lᵀ, L the Cholesky factor of Σ, and keeps the means.
 
-    What `MatrixScaling.apply(model)` puts behind the head. Nothing in it is trained. A factored
-    structure is multiplied, a factored precision by C⁻¹, which is known beforehand; any other is
-    turned into its Cholesky factor first. `covariance` is the structure of the output, for losses,
-    metrics and `distribution`.
+    `MatrixScaling.apply(model)` adds it after the head. It has no trainable weights. The factor of
+    a factored structure is multiplied by C, that of a factored precision by the precomputed C⁻¹;
+    any other structure is first converted to its Cholesky factor. `covariance` is the structure of
+    the output, for losses, metrics and `distribution`.
 
     Args:
         scale_tril: C, (d, d), lower triangular with a positive diagonal.
-        input_covariance: the structure of the input: that of the head.
-        layout: of input and output, "packed" or "student_t", as the head's.
+        input_covariance: covariance structure of the input, that of the head.
+        layout: layout of input and output, "packed" or "student_t", as in the head.
         target_names: d names.
 
-    Input shape: (..., 2 d + k). Output shape: (..., 2 d + k'), k' that of `covariance`. Masks pass
-    through.
+    Input shape: (..., 2 d + k). Output shape: (..., 2 d + k'), k' that of `covariance`. Masks are
+    passed through.
 
     Raises:
-        ValueError: C is not such a matrix, or an unknown structure.
+        ValueError: scale_tril is not such a matrix, or the structure is unknown.
 
     >>> import numpy as np
     >>> layer = CovarianceMap([[2.0, 0.0], [0.0, 3.0]], "cholesky")
@@ -70,13 +70,13 @@ class CovarianceMap(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, inputs: Tensor) -> Tensor:
-        """(..., 2 d + k) → (..., 2 d + k')."""
+        """Map parameters (..., 2 d + k) to (..., 2 d + k')."""
         _tag.check(inputs, self.input_covariance, type(self).__name__, self.layout, False)
         d, width = self.event_size, self.input_covariance.packed_size(self.event_size)
         scale, shape_params = self.input_covariance.recombine(
             inputs[..., d : 2 * d], inputs[..., 2 * d : width], self.scale_tril
         )
-        # What the layout puts behind the parameters of a normal stays behind them.
+        # Parameters that the layout appends to those of a normal stay at the end.
         y_pred = ops.concatenate(
             [inputs[..., :d], scale, shape_params, inputs[..., width:]], axis=-1
         )
@@ -85,17 +85,17 @@ class CovarianceMap(keras.layers.Layer):
         return _tag.tag(y_pred, _tag.Written(self.covariance, self.layout, unit))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """(..., 2 d + k) → (..., 2 d + k')."""
+        """Return (..., 2 d + k') for an input of shape (..., 2 d + k)."""
         *batch, width = input_shape
         assert width is not None
         more = width - self.input_covariance.packed_size(self.event_size)
         return (*batch, self.covariance.packed_size(self.event_size) + more)
 
     def distribution(self, y_pred: Any) -> MultivariateNormal:
-        """What `model.predict` gave, as a batch of distributions.
+        """Convert the output of `model.predict` to a batch of distributions.
 
         Raises:
-            ValueError: y_pred of another width.
+            ValueError: y_pred has the wrong width.
 
         """
         return MultivariateNormal.from_prediction(
@@ -106,7 +106,7 @@ class CovarianceMap(keras.layers.Layer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "scale_tril": np.asarray(self.scale_tril).tolist(),

@@ -1,4 +1,4 @@
-"""The errors of all targets recombined by one matrix, fitted on a calibration set."""
+"""Linear recombination of the errors of all targets, fitted on a calibration set."""
 
 from __future__ import annotations
 
@@ -28,27 +28,28 @@ __all__ = ["MatrixScaling"]
 @register
 @dataclass(frozen=True, eq=False)
 class MatrixScaling(Recalibration):
-    """Σ' = L M Lᵀ, L the Cholesky factor of Σ: mends correlations and scales in one closed form.
+    """Recalibration Σ' = L M Lᵀ, Σ = L Lᵀ: corrects scales and correlations in closed form.
 
-    With z = L⁻¹ (y − μ), which is N(0, I) if the model is right, M = mean(z zᵀ) maximizes the
-    likelihood; M = C Cᵀ. A temperature is M = t² I. d(d + 1)/2 numbers are fitted, many for a
-    small calibration set, so that M is shrunk towards the temperature's: (1 − ρ) mean(z zᵀ) +
-    ρ t² I. tr M, and with it the temperature, stays what it is.
+    L is the Cholesky factor of Σ. With z = L⁻¹ (y − μ), which is N(0, I) if the model is right,
+    M = mean(z zᵀ) maximizes the likelihood; M = C Cᵀ. A temperature is the special case M = t² I.
+    As d(d + 1)/2 numbers are many for a small calibration set, M is shrunk toward the
+    temperature's: (1 − ρ) mean(z zᵀ) + ρ t² I. Shrinkage does not change tr M, and therefore not
+    the temperature.
 
-    `shrinkage="auto"` takes the ρ of Ledoit and Wolf, the one with the smallest expected squared
-    error ‖M − E z zᵀ‖² (about the known mean 0, and with an unbiased estimate of the error, whose
-    ρ is 1 for a single row). It is large where z is heavy-tailed, tends to 0 with many rows, and
-    makes fewer rows than targets possible. The maximum likelihood is `shrinkage=0`.
+    `shrinkage="auto"` uses the ρ of Ledoit and Wolf, which minimizes the expected squared error
+    ‖M − E z zᵀ‖² (for known mean 0, and with an unbiased estimate of the error; ρ is 1 for a
+    single row). It is large if z is heavy-tailed, tends to 0 with many rows, and allows fewer rows
+    than targets. `shrinkage=0` is maximum likelihood.
 
-    L depends on the order of the targets, and so does the family of Σ' (with the same Σ for every
-    row, it does not). The result is a dense covariance whatever the structure was.
+    L depends on the order of the targets, and so does the family of Σ' (unless Σ is the same for
+    every row). The result is a dense covariance, regardless of the original structure.
 
     Args:
         scale_tril: C, (d, d), lower triangular with a positive diagonal.
-        shrinkage: the ρ that it was fitted with, for the record.
+        shrinkage: float, ρ used in the fit, for information only.
 
     Raises:
-        ValueError: C is not such a matrix.
+        ValueError: scale_tril is not such a matrix.
 
     Source: Ledoit & Wolf, "A well-conditioned estimator for large-dimensional covariance
     matrices", Journal of Multivariate Analysis 88 (2004).
@@ -79,17 +80,18 @@ class MatrixScaling(Recalibration):
         missing: str = "raise",
         shrinkage: float | str = "auto",
     ) -> Self:
-        """The matrix of predictions for rows that were not trained on.
+        """Fit the matrix to predictions for rows that were not used for training.
 
         Args:
             normal: predictions for the calibration rows.
-            y: (..., d), what was observed, one row for each distribution.
-            missing: NaN is an error either way: rows with gaps have no such z.
-            shrinkage: ρ in [0, 1], or "auto".
+            y: (..., d), observed values, one row per distribution.
+            missing: ignored: NaN is always an error, because z needs complete rows.
+            shrinkage: float ρ in [0, 1], or "auto".
 
         Raises:
-            ValueError: no rows, shapes that don't fit, NaN or infinite values, another shrinkage,
-                or fewer different rows than targets without shrinkage.
+            ValueError: there are no rows, shapes do not match, values are NaN or infinite,
+                shrinkage is invalid, or there are fewer distinct rows than targets without
+                shrinkage.
 
         """
         share = _checked_shrinkage(shrinkage)
@@ -101,16 +103,16 @@ class MatrixScaling(Recalibration):
         if not (np.diagonal(c) > _SINGULAR * np.linalg.norm(c, axis=-1)).all():
             raise ValueError(
                 f"MatrixScaling.fit: the errors of {len(z)} rows span fewer than {len(c)} "
-                f"dimensions, so that with shrinkage={share:.3g} some direction would have no "
+                f"dimensions, so with shrinkage={share:.3g} some direction would have no "
                 "variance. Use more rows, a larger shrinkage, or Temperature."
             )
         return cls(c, share)
 
     def layer(self, head: MultivariateNormalHead, **kwargs: Any) -> CovarianceMap:
-        """A layer that maps the output of this head to the calibrated one.
+        """Return a layer that maps the output of this head to the calibrated one.
 
         Raises:
-            ValueError: a head for another number of targets.
+            ValueError: the head is for a different number of targets.
 
         """
         if head.event_size != len(self.scale_tril):
@@ -135,7 +137,7 @@ class MatrixScaling(Recalibration):
 
 
 def _whiten(rows: Observations) -> Array:
-    """z = L⁻¹ (y − μ), L the Cholesky factor: (n, d)."""
+    """Return z = L⁻¹ (y − μ), L the Cholesky factor of Σ: (n, d)."""
     d = rows.y.shape[-1]
     parts = [
         solve_lower(part.gaussian.scale_tril(), part.residual[..., None])[..., 0]
@@ -145,7 +147,7 @@ def _whiten(rows: Observations) -> Array:
 
 
 def _shrunk_factor(z: Array, share: float) -> Array:
-    """C with C Cᵀ = (1 − ρ) mean(z zᵀ) + ρ t² I, without forming it: (d, d)."""
+    """Return C with C Cᵀ = (1 − ρ) mean(z zᵀ) + ρ t² I, without forming that matrix: (d, d)."""
     n, d = z.shape
     t = np.sqrt(np.mean(z * z))
     own = np.sqrt((1.0 - share) / n) * z.T
@@ -153,11 +155,11 @@ def _shrunk_factor(z: Array, share: float) -> Array:
 
 
 _SINGULAR = 1e-13
-"""Of a row of C, the share of its length below which it depends on the rows before it."""
+"""Ratio of diagonal to row norm of C below which a row depends linearly on earlier rows."""
 
 
 def _checked_shrinkage(shrinkage: float | str) -> float | None:
-    """ρ, or None for "auto"."""
+    """Return ρ, or None for "auto"."""
     if shrinkage == "auto":
         return None
     if isinstance(shrinkage, str) or not 0.0 <= shrinkage <= 1.0:

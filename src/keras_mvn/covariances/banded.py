@@ -157,7 +157,7 @@ class Banded(Covariance):
 
 @functools.lru_cache(maxsize=64)
 def _band_tables(d: int, bandwidth: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the packed index (or −1) of each matrix entry, and the flat index of each packed."""
+    """Return the packed index (or −1) of each flat entry, and the flat index of each packed one."""
     lags = range(1, min(bandwidth, d - 1) + 1)
     columns = [np.arange(d - lag) for lag in lags]
     flat = [(column + lag) * d + column for lag, column in zip(lags, columns, strict=True)]

@@ -182,7 +182,10 @@ class Kronecker(Covariance):
         return _outer(scale_a, scale_b), shape_params
 
     def unconstrain(self, scale: Tensor, shape_params: Tensor) -> Tensor:
-        """Return raw numbers that `constrain` maps to these, s_A and s_B of equal geometric mean."""
+        """Return raw numbers that `constrain` maps to these.
+
+        s_A and s_B are chosen to have equal geometric means.
+        """
         raw = [
             factor.unconstrain(s, shape)
             for factor, s, shape in zip(

@@ -40,7 +40,7 @@ class LowRank(Covariance):
     steps are unrolled in the graph, so the structure is meant for r up to about 50.
 
     V = 0 is a saddle point of the likelihood, with zero gradient. A head does not start there:
-    `adapt` sets V to the factors of the data, and the kernel of V starts with a little noise.
+    `adapt` sets V to the factors of the data, and the head's initial kernel adds a little noise.
 
     Args:
         rank: int r ≥ 1, number of common factors.

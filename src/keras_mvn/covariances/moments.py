@@ -152,7 +152,7 @@ class _PairMoments:
         if self._shift is None:
             # Differences from a typical value: with squares of the raw values, digits would cancel.
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # a target missing in this batch
+                warnings.simplefilter("ignore", RuntimeWarning)  # a target missing in batch one
                 self._shift = np.nan_to_num(np.nanmean(y, axis=0))
         mask = observed.astype(np.float64)
         centered = np.where(observed, y - self._shift, 0.0)

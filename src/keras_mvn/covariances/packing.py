@@ -20,7 +20,7 @@ IndexTables = tuple[np.ndarray, np.ndarray]
 
 
 def _tables(d: int, rows: np.ndarray, columns: np.ndarray) -> IndexTables:
-    """Return the flat index of each packed entry, and the packed index (or −1) of each matrix entry."""
+    """Return the flat index of each packed entry, and the packed index (or −1) of each flat one."""
     of_entry = (rows * d + columns).astype("int32")
     of_matrix = np.full(d * d, -1, "int32")
     of_matrix[of_entry] = np.arange(len(of_entry), dtype="int32")

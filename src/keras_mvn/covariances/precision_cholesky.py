@@ -97,11 +97,11 @@ class PrecisionCholesky(Covariance):
 
     @property
     def recombined(self) -> Covariance:
-        """This structure itself, because a product of lower triangular factors is one too."""
+        """The structure itself, because a product of lower triangular factors is one too."""
         return self
 
     def recombine(self, scale: Tensor, shape_params: Tensor, lower: Array) -> tuple[Tensor, Tensor]:
-        """Return the parameters of P' = C⁻¹ P = C⁻¹ (I + N) S⁻¹; only the constant C is inverted."""
+        """Return the parameters of P' = C⁻¹ P = C⁻¹ (I + N) S⁻¹; only the constant is inverted."""
         inverse = solve_lower(lower, np.eye(len(lower)))
         root = np.diagonal(inverse)
         a = _unit_lower.matrix(shape_params, scale.shape[-1])

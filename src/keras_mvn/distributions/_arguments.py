@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from keras_mvn._core.checks import explained_shapes, finite
-from keras_mvn._core.targets import by_target, position
+from keras_mvn._core.targets import by_target, in_order, position
 from keras_mvn._core.types import Array
 
-__all__ = ["labels", "ordered_by_labels", "per_row", "variances"]
+__all__ = ["labels", "mean_in_order", "ordered_by_labels", "per_row", "variances"]
 
 
 def per_row(columns: list[Any], name: str, batch_shape: tuple[int, ...]) -> Array:
@@ -69,6 +69,25 @@ def labels(value: Any) -> tuple[str, ...] | None:
     if index is None or callable(index) or not all(isinstance(label, str) for label in index):
         return None
     return tuple(index)
+
+
+def mean_in_order(mean: Any, names: Sequence[str] | None) -> Any:
+    """A mean with its targets in the order of these names, if it is labeled.
+
+    Args:
+        mean: a data frame's columns and a series' index are labels; other values have none.
+        names: of the targets; None keeps the order.
+
+    Raises:
+        ValueError: the labels are other targets.
+
+    """
+    found = labels(mean)
+    if names is None or found is None or hasattr(mean, "columns"):
+        return in_order(mean, names)
+    if sorted(found) != sorted(names):
+        raise ValueError(f"mean has the labels {list(found)}; expected {list(names)}.")
+    return mean.loc[list(names)]
 
 
 def ordered_by_labels(matrix: Any, name: str, names: Sequence[str] | None) -> Any:

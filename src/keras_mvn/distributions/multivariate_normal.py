@@ -21,7 +21,6 @@ from keras_mvn._core.checks import (
 from keras_mvn._core.chi_square import chi_square_quantile
 from keras_mvn._core.optional import require
 from keras_mvn._core.targets import (
-    in_order,
     limits,
     names_of_targets,
 )
@@ -29,7 +28,7 @@ from keras_mvn._core.types import Array
 from keras_mvn.covariances import DEFAULT, Cholesky, Covariance, CovarianceLike, PrecisionCholesky
 from keras_mvn.distributions import _exchange, _storage
 from keras_mvn.distributions._algebra import Algebra
-from keras_mvn.distributions._arguments import labels, ordered_by_labels
+from keras_mvn.distributions._arguments import labels, mean_in_order, ordered_by_labels
 from keras_mvn.distributions._comparison import Comparison
 from keras_mvn.distributions._gaussian import Gaussian
 from keras_mvn.distributions.probability.box import box_probability
@@ -87,7 +86,7 @@ class MultivariateNormal(Algebra, Comparison):
             )
         ((name, value),) = given.items()
         found = labels(mean) if target_names is None else target_names
-        location = finite(in_order(mean, found), "mean")
+        location = finite(mean_in_order(mean, found), "mean")
         matrix = square(ordered_by_labels(value, name, found), name, location.shape[-1:])
         self._gaussian = _on_common_batch(location, *_READ[name](matrix))
         self.target_names = names_of_targets(found or labels(value), location.shape[-1])

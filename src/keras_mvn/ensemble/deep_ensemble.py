@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -16,8 +16,9 @@ from keras_mvn._core.random_state import random_state
 from keras_mvn._core.version import __version__
 from keras_mvn.distributions import Mixture
 from keras_mvn.ensemble._job import Job
+from keras_mvn.ensemble._members import checked_heads
 from keras_mvn.layers import MultivariateNormalHead
-from keras_mvn.layers._find_heads import heads, output_of
+from keras_mvn.layers._find_heads import output_of
 
 __all__ = ["DeepEnsemble"]
 
@@ -87,8 +88,30 @@ class DeepEnsemble:
                 members.append(builder())
         self._set(members, fits=0)
 
+    @classmethod
+    def from_members(cls, members: Sequence[Any], seed: int = 0) -> Self:
+        """The ensemble of models that exist already, trained or not.
+
+        Args:
+            members: compiled Keras models, each with a `MultivariateNormalHead`, which share no
+                variables and no optimizer.
+            seed: of the shuffles and the dropout of further training.
+
+        Raises:
+            TypeError: a member is not a Keras model.
+            ValueError: no members, a member that is not compiled or has no head, members that
+                share trained variables, or whose heads differ.
+
+        """
+        models = list(members)
+        whole(len(models), "members", "at least one model", 1)
+        ensemble = cls.__new__(cls)
+        ensemble._seed = whole(seed, "seed", "a whole number", 0)
+        ensemble._set(models, fits=0)
+        return ensemble
+
     def _set(self, members: list[Any], fits: int) -> None:
-        self._heads = _checked_heads(members)
+        self._heads = checked_heads(members)
         self._members = members
         self._fits = fits
         self._trained_vectorized: bool | None = None
@@ -333,13 +356,12 @@ class DeepEnsemble:
                 f"{folder} was written in format {index['format']} by keras-mvn "
                 f"{index['keras_mvn']}; this version reads up to {FORMAT}. Upgrade keras-mvn."
             )
-        ensemble = cls.__new__(cls)
-        ensemble._seed = index["seed"]
         members = [
             keras.models.load_model(Path(folder) / name, custom_objects=custom_objects)
             for name in index["members"]
         ]
-        ensemble._set(members, index["fits"])
+        ensemble = cls.from_members(members, index["seed"])
+        ensemble._fits = index["fits"]
         return ensemble
 
 
@@ -407,57 +429,3 @@ def _checked_callbacks(callbacks: Any) -> Callable[[], list[Any]]:
         return list(made) if isinstance(made, list | tuple) else [made]
 
     return make
-
-
-def _checked_heads(members: list[Any]) -> list[MultivariateNormalHead]:
-    """The members' heads, after looking at what a builder may get wrong."""
-    found = [_checked_head(member) for member in members]
-    first = found[0]
-    for i, (member, head) in enumerate(zip(members, found, strict=True)):
-        for other in members[:i]:
-            _refuse_sharing(other, member)
-        if (head.event_size, head.covariance, head.layout, head.target_names) != (
-            first.event_size,
-            first.covariance,
-            first.layout,
-            first.target_names,
-        ):
-            raise ValueError(
-                f"builder made heads that differ: {_described(first)}, and {_described(head)} in "
-                f"member {i}. Their predictions cannot be mixed."
-            )
-    return found
-
-
-def _described(head: MultivariateNormalHead) -> str:
-    names = "" if head.target_names is None else f" of {list(head.target_names)}"
-    return f"{head.covariance!r} for {head.event_size} targets{names} ({head.layout})"
-
-
-def _checked_head(member: Any) -> MultivariateNormalHead:
-    """The last head of a compiled model."""
-    if not isinstance(member, keras.Model):
-        raise TypeError(f"builder must return a keras.Model; it returned {type(member).__name__}.")
-    if not member.compiled:
-        raise ValueError(
-            "builder must return a compiled model: call model.compile(optimizer, loss=...) in it."
-        )
-    found = heads(member)
-    if not found:
-        raise ValueError(
-            f"the model {member.name!r} that builder made has no MultivariateNormalHead among its "
-            "layers: its output cannot be read as multivariate normals."
-        )
-    return found[-1]
-
-
-def _refuse_sharing(one: Any, other: Any) -> None:
-    """Members that train the same numbers are one network, not two."""
-    mine = {id(variable): variable for variable in one.trainable_variables}
-    shared = [mine[id(v)].path for v in other.trainable_variables if id(v) in mine]
-    if shared or one.optimizer is other.optimizer:
-        what = f"the variable {shared[0]!r}" if shared else "one optimizer"
-        raise ValueError(
-            f"builder made members that share {what}. Make model, layers, head and optimizer "
-            "inside builder, so that each call makes new ones."
-        )

@@ -15,13 +15,15 @@ from keras_mvn._core.optional import require
 from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn._training.data import Split, Table
-from keras_mvn._training.members import Fitter, ensemble_of, subsample
+from keras_mvn._training.members import Fitter, subsample
 from keras_mvn._training.prediction import from_bytes, predict_normal, to_bytes
 from keras_mvn._training.recipe import Recipe
 from keras_mvn.distributions import MultivariateNormal, TransformedNormal, TransformedRegion
-from keras_mvn.distributions._transforms import TargetTransform, fit_target_transform
+from keras_mvn.distributions._fit_transform import fit_target_transform
+from keras_mvn.distributions._transforms import TargetTransform
 from keras_mvn.distributions.regions import Ellipsoid
 from keras_mvn.distributions.transformed_normal import ordered
+from keras_mvn.ensemble import DeepEnsemble
 from keras_mvn.estimator import _rows as rows_of
 from keras_mvn.estimator._calibration import calibration_kind
 from keras_mvn.estimator._parameters import is_auto, recipe_of
@@ -291,7 +293,7 @@ class MultivariateNormalRegressor(
             self.model_ = members[0].model
             self.history_: Any = members[0].history
         else:
-            self.ensemble_ = ensemble_of([member.model for member in members], seed)
+            self.ensemble_ = DeepEnsemble.from_members([member.model for member in members], seed)
             self.history_ = [member.history for member in members]
 
     def _seed(self, folder: Path | None) -> int:
@@ -563,7 +565,7 @@ class MultivariateNormalRegressor(
         as_ensemble = state.pop("_has_ensemble", False)
         super().__setstate__(state)
         if as_ensemble:
-            self.ensemble_ = ensemble_of(networks, 0)
+            self.ensemble_ = DeepEnsemble.from_members(networks)
             self.head_ = self.ensemble_.head
         elif networks:
             self.model_ = networks[0]

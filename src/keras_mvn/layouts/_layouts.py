@@ -137,7 +137,7 @@ class Packed(Layout):
 
 @final
 class StudentT(Layout):
-    """ "packed" plus a trailing column: the degrees of freedom of a multivariate Student's t.
+    """The "packed" layout plus a column for the degrees of freedom of a multivariate Student's t.
 
     `scale` and `shape_params` then describe Student's scale matrix; the covariance is ν/(ν − 2)
     times as large. Readers that do not support Student's t use the normal distribution with the

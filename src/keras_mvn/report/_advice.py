@@ -55,7 +55,7 @@ class Advice:
     finding: str
     """The finding as a sentence, with its numbers."""
     action: str
-    """What to do; may be empty."""
+    """The suggested action; may be empty."""
     first: bool = False
     """Whether it comes before all others, regardless of its kind."""
 
@@ -139,7 +139,7 @@ def _size(e: Evidence) -> Iterator[Advice]:
             finding = f"{held}: the right size on average, but not calibrated ({told})."
             yield Advice("note", finding, "")
         else:
-            yield Advice("good", f"{held}; there is no evidence of a wrong size.", "")
+            yield Advice("good", f"{held}; there is no evidence that its size is wrong.", "")
         return
     t = found.temperature
     direction = "too small" if t > 1 else "too large"

@@ -42,7 +42,7 @@ INPUTS = 300
 
 _NEW_LINE = re.compile(r"\s*[\r\n\v\f\x85\u2028\u2029]+\s*")
 _MARKUP = re.compile(r"[\\`*|~]|(?<!\w)_|_(?!\w)|<(?=\S)|&(?=[#\w])|\](?=[(\[])")
-"""What Markdown would interpret as markup in the middle of a line."""
+"""Characters that Markdown would interpret as markup in the middle of a line."""
 
 
 @final

@@ -12,7 +12,7 @@ LISTED = 8
 
 
 class TableError(ValueError):
-    """Error for an unusable table; says in one line what is wrong, where, and the way out."""
+    """Error for an unusable table; its one-line message states the problem and the way out."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))

@@ -51,7 +51,7 @@ Notify = Callable[[int], None]
 @final
 @dataclass(frozen=True)
 class Question:
-    """Which columns to predict from which others, and how."""
+    """The prediction problem: the columns to predict, the inputs, and how to split the rows."""
 
     targets: tuple[str, ...]
     features: tuple[str, ...] | None = None
@@ -84,7 +84,7 @@ class Survey:
 @final
 @dataclass(frozen=True)
 class Plan:
-    """How a table will be used."""
+    """Plan for using a table: its preprocessing, its columns, and the split of its rows."""
 
     preprocessing: Preprocessing
     decisions: tuple[Decision, ...]

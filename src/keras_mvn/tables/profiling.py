@@ -54,7 +54,7 @@ KINDS = ("number", "boolean", "category", "date", "time of day")
 @final
 @dataclass(frozen=True)
 class Decision:
-    """How a column is used, and why."""
+    """The decision on how a column is used, and the reason."""
 
     column: str
     kind: str
@@ -109,7 +109,7 @@ class Candidate:
 @final
 @dataclass
 class Profile:
-    """What is known of one column from the rows read so far."""
+    """Statistics of one column from the rows read so far."""
 
     name: str
     cells: Cells

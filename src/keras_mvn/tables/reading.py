@@ -53,7 +53,7 @@ class Table(abc.ABC):
         self.path = path
         self.columns = tuple(columns)
         self.notes = tuple(notes)
-        """What was detected about the file, for display."""
+        """Properties of the file that were detected, as text for display."""
         repeated = [name for name, count in Counter(self.columns).items() if count > 1]
         if repeated:
             raise TableError(

@@ -29,6 +29,7 @@ from keras_mvn_cli._model import (
 )
 from keras_mvn_cli._versions import versions
 from keras_mvn_cli.fitting.networks import Network
+from keras_mvn_cli.fitting.options import FitOptions
 from keras_mvn_cli.fitting.reporting import write_history
 from keras_mvn_cli.fitting.table import Prepared, request_of
 
@@ -95,7 +96,7 @@ def _target_stddev(prepared: Prepared) -> Array:
 
 
 def about_fit(
-    given: Mapping[str, Any],
+    options: FitOptions,
     prepared: Prepared,
     networks: Mapping[str, Network],
     interrupted: bool,
@@ -111,8 +112,8 @@ def about_fit(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "interrupted": interrupted,
-        "resumed": bool(given["resume"]),
-        "source": Path(given["data"]).name,
+        "resumed": bool(options.resume),
+        "source": Path(options.data).name,
         "file": prepared.about.get("file"),
         "rows_in_file": prepared.about["rows_in_file"],
         "rows": rows,
@@ -121,12 +122,12 @@ def about_fit(
         "columns": prepared.preprocessing.columns,
         "inputs": prepared.preprocessing.names,
         "covariance": model.structure,
-        "calibration": _in_words(model.calibration, given["calibration"], rows),
+        "calibration": _in_words(model.calibration, options.calibration, rows),
         "members": len(model.members),
         "selection": [_plain(one) for one in model.selection],
         "decisions": [*prepared.about["decisions"], *([CUT_SHORT] if interrupted else [])],
-        "options": request_of(given)["options"],
-        "seed": given["seed"],
+        "options": request_of(options)["options"],
+        "seed": options.seed,
         "versions": versions(),
     }
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -14,6 +12,7 @@ from keras_mvn_cli import _assessing, _options
 from keras_mvn_cli._console import INTERRUPTED, Output, RefusalError
 from keras_mvn_cli._folder import FitFolder
 from keras_mvn_cli._structures import structure_of
+from keras_mvn_cli.fitting.options import FitOptions
 from keras_mvn_cli.fitting.reporting import write_report
 from keras_mvn_cli.fitting.results import about_fit, assessed, write_results
 from keras_mvn_cli.fitting.table import prepared_table
@@ -22,7 +21,7 @@ from keras_mvn_cli.fitting.training import trained_networks, widths_of
 __all__ = ["run"]
 
 
-def run(given: dict[str, Any], context: click.Context) -> None:
+def run(options: FitOptions, context: click.Context) -> None:
     """Make a fit directory.
 
     Raises:
@@ -31,18 +30,18 @@ def run(given: dict[str, Any], context: click.Context) -> None:
 
     """
     began = time.monotonic()
-    output = Output(given["as_json"])
-    folder = FitFolder(Path(given["out"]))
-    folder.check(given["resume"], given["overwrite"])
-    _check(given)
-    prepared = prepared_table(given, folder, output)
+    output = Output(options.as_json)
+    folder = FitFolder(Path(options.out))
+    folder.check(options.resume, options.overwrite)
+    _check(options)
+    prepared = prepared_table(options, folder, output)
     try:
         with deferred_interrupts(output.interrupting) as interruption:
-            networks, interrupted = trained_networks(given, prepared, folder, output)
+            networks, interrupted = trained_networks(options, prepared, folder, output)
             metrics = assessed(prepared, networks, folder, output)
             seconds = prepared.seconds + time.monotonic() - began
-            about = about_fit(given, prepared, networks, interrupted, seconds)
-            write_results(folder.partial, prepared, networks["model"], given["calibration"], about)
+            about = about_fit(options, prepared, networks, interrupted, seconds)
+            write_results(folder.partial, prepared, networks["model"], options.calibration, about)
             folder.finish()
             output.say(_assessing.comparison(metrics))
             with output.progress("writing the report"):
@@ -59,13 +58,13 @@ def run(given: dict[str, Any], context: click.Context) -> None:
         context.exit(INTERRUPTED)
 
 
-def _check(given: Mapping[str, Any]) -> None:
+def _check(options: FitOptions) -> None:
     """Options that can be judged before the table is read."""
-    structure_of(given["covariance"])
-    _options.reading_of(given["separator"], given["encoding"])
-    widths_of(given["hidden"])
-    if given["group"] and given["time"]:
+    structure_of(options.covariance)
+    _options.reading_of(options.separator, options.encoding)
+    widths_of(options.hidden)
+    if options.group and options.time:
         raise RefusalError("--group and --time exclude each other.")
-    for entry in given["kinds"]:
+    for entry in options.kinds:
         if "=" not in entry:
             raise RefusalError(f"--as {entry}: expected COLUMN=KIND, such as station=category.")

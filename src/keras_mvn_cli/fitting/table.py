@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ from keras_mvn_cli._folder import FitFolder, identity
 from keras_mvn_cli._model import PREPROCESSING
 from keras_mvn_cli._structures import wasteful
 from keras_mvn_cli.fitting.networks import Arrays
+from keras_mvn_cli.fitting.options import FitOptions
 
 __all__ = ["Prepared", "prepared_table", "request_of"]
 
@@ -57,7 +57,7 @@ class Prepared(NamedTuple):
     """That the fit had taken when it was killed."""
 
 
-def prepared_table(given: dict[str, Any], folder: FitFolder, output: Output) -> Prepared:
+def prepared_table(options: FitOptions, folder: FitFolder, output: Output) -> Prepared:
     """Read the table and write what is needed of it; with --resume what was written before.
 
     Raises:
@@ -65,22 +65,22 @@ def prepared_table(given: dict[str, Any], folder: FitFolder, output: Output) -> 
         TableError: a table that cannot be used.
 
     """
-    request = request_of(given)
-    if given["resume"] and (folder.work / PREPARED).is_file():
+    request = request_of(options)
+    if options.resume and (folder.work / PREPARED).is_file():
         _require_same(request, read_json(folder.work / REQUEST))
         output.say(f"going on with {folder.partial}")
         return _reopened(folder)._replace(seconds=_seconds_before(folder.work))
-    table = open_table(given["data"], _options.reading_of(given["separator"], given["encoding"]))
-    question, cells = _question(given, table), Cells(given["decimal"], tuple(given["missing"]))
+    table = open_table(options.data, _options.reading_of(options.separator, options.encoding))
+    question, cells = _question(options, table), Cells(options.decimal, tuple(options.missing))
     with output.progress(f"reading {table.path.name}") as progress:
         found = survey(table, question, cells, lambda n: progress(n, f"{n} rows"))
     planned = plan(table, question, cells, found)
     decided = [_words(d.column, d.kind, d.why) for d in planned.decisions]
     _tell(output, table, found.rows, decided, planned.notes)
-    _tell_split(output, planned.split, given)
+    _tell_split(output, planned.split, options)
     warned = [
-        *_starved(planned.split, given),
-        *wasteful(given["covariance"], len(question.targets)),
+        *_starved(planned.split, options),
+        *wasteful(options.covariance, len(question.targets)),
     ]
     for text in warned:
         output.warn(text)
@@ -105,33 +105,27 @@ def prepared_table(given: dict[str, Any], folder: FitFolder, output: Output) -> 
     return _reopened(folder)
 
 
-def _question(given: Mapping[str, Any], table: Table) -> Question:
+def _question(options: FitOptions, table: Table) -> Question:
     def named(option: str) -> tuple[str, ...]:
-        return columns_named(given[option], table.columns)
+        return columns_named(getattr(options, option), table.columns)
 
     return Question(
         targets=named("targets"),
         features=named("features") or None,
         drop=named("drop"),
-        kinds=dict(entry.rpartition("=")[::2] for entry in given["kinds"]),
-        group=given["group"],
-        time=given["time"],
-        calibrated=given["calibration"] != "none",
-        seed=given["seed"],
+        kinds=dict(entry.rpartition("=")[::2] for entry in options.kinds),
+        group=options.group,
+        time=options.time,
+        calibrated=options.calibrated,
+        seed=options.seed,
     )
 
 
-def request_of(given: Mapping[str, Any]) -> dict[str, Any]:
+def request_of(options: FitOptions) -> dict[str, Any]:
     """What must be the same for a fit to go on."""
-    path = Path(given["data"])
-    try:
-        status = path.stat()
-        stamp = [status.st_size, status.st_mtime_ns]
-    except OSError:
-        stamp = []  # `open_table` says why
-    kept = {key: value for key, value in given.items() if key not in NO_MATTER}
-    plain = json.loads(json.dumps({**kept, "data": str(path.resolve())}))
-    return {"options": plain, "file": stamp}
+    status = options.data.stat()
+    kept = {key: value for key, value in options.to_json().items() if key not in NO_MATTER}
+    return {"options": kept, "file": [status.st_size, status.st_mtime_ns]}
 
 
 def _require_same(request: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
@@ -200,23 +194,23 @@ MOST_LINES = 60
 """Columns told on the screen."""
 
 
-def _tell_split(output: Output, split: Split, given: Mapping[str, Any]) -> None:
+def _tell_split(output: Output, split: Split, options: FitOptions) -> None:
     how = "at random"
-    if given["group"]:
-        how = f"by whole groups of {given['group']}"
-    if given["time"]:
-        how = f"in order of {given['time']}"
+    if options.group:
+        how = f"by whole groups of {options.group}"
+    if options.time:
+        how = f"in order of {options.time}"
     parts = ", ".join(f"{len(rows)} {name}" for name, rows in split._asdict().items() if len(rows))
     output.say(f"  rows {how}: {parts}")
 
 
-def _starved(split: Split, given: Mapping[str, Any]) -> list[str]:
+def _starved(split: Split, options: FitOptions) -> list[str]:
     """That training has far fewer rows than it should, as with few groups."""
     rows, train = sum(map(len, split)), len(split.train)
-    wanted = shares(given["calibration"] != "none")[0]
+    wanted = shares(options.calibrated)[0]
     if train >= FEW * wanted * rows:
         return []
-    why = f"groups of {given['group']} are few, and stay whole" if given["group"] else "of times"
+    why = f"groups of {options.group} are few, and stay whole" if options.group else "of times"
     return [f"{train} of {rows} rows are for training, not {100 * wanted:.0f} %: {why}"]
 
 

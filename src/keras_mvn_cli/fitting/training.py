@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from keras_mvn._training.members import Candidate, constant_covariance, independent
 from keras_mvn_cli import _assessing
 from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._folder import FitFolder
 from keras_mvn_cli.fitting.networks import Arrays, Network, Settings, reuse, train
+from keras_mvn_cli.fitting.options import FitOptions
 from keras_mvn_cli.fitting.table import Prepared
 
 __all__ = ["trained_networks", "widths_of"]
@@ -19,18 +19,18 @@ SHARE_OF_MODEL = 0.7
 
 
 def trained_networks(
-    given: Mapping[str, Any], prepared: Prepared, folder: FitFolder, output: Output
+    options: FitOptions, prepared: Prepared, folder: FitFolder, output: Output
 ) -> tuple[dict[str, Network], bool]:
     """The model and its baselines, and whether ^C cut training short."""
-    baselines = not given["no_baselines"]
-    model = _settings(given, SHARE_OF_MODEL if baselines else 1.0)
+    baselines = not options.no_baselines
+    model = _settings(options, SHARE_OF_MODEL if baselines else 1.0)
     trained = {"model": train(model, prepared.arrays, folder.work / "model", output, "the model")}
     if trained["model"].interrupted:
         return trained, True
     _tell_selection(output, trained["model"], prepared.arrays)
     if not baselines:
         return trained, False
-    for name, settings, candidate in _baselines(given, model, len(prepared.arrays.targets)):
+    for name, settings, candidate in _baselines(options, model, len(prepared.arrays.targets)):
         place = folder.work / name.replace(" ", "_")
         reuse(folder.work / "model", candidate, place)
         try:
@@ -43,31 +43,31 @@ def trained_networks(
     return trained, False
 
 
-def _settings(given: Mapping[str, Any], share: float) -> Settings:
-    budget = given["time_budget"]
+def _settings(options: FitOptions, share: float) -> Settings:
+    budget = options.time_budget
     return Settings(
-        covariance=given["covariance"],
-        calibration=None if given["calibration"] == "none" else given["calibration"],
-        seed=given["seed"],
-        members=given["members"],
+        covariance=options.covariance,
+        calibration=options.calibration if options.calibrated else None,
+        seed=options.seed,
+        members=options.members,
         time_budget=None if budget is None else share * budget,
         options={
-            "loss": given["loss"],
-            "hidden": widths_of(given["hidden"]),
-            "dropout": given["dropout"],
-            "epochs": given["epochs"],
-            "patience": given["patience"],
-            "batch_size": given["batch_size"] or "auto",
-            "learning_rate": given["learning_rate"],
+            "loss": options.loss,
+            "hidden": widths_of(options.hidden),
+            "dropout": options.dropout,
+            "epochs": options.epochs,
+            "patience": options.patience,
+            "batch_size": options.batch_size or "auto",
+            "learning_rate": options.learning_rate,
         },
     )
 
 
 def _baselines(
-    given: Mapping[str, Any], model: Settings, event_size: int
+    options: FitOptions, model: Settings, event_size: int
 ) -> Iterator[tuple[str, Settings, Candidate]]:
     """Name, settings, and the candidate of "auto" that is the same network."""
-    budget = given["time_budget"]
+    budget = options.time_budget
     share = None if budget is None else 0.5 * (1.0 - SHARE_OF_MODEL) * budget
     structures = {
         _assessing.DIAGONAL: independent(),

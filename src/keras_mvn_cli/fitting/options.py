@@ -1,0 +1,62 @@
+"""What `keras-mvn fit` was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+__all__ = ["FitOptions"]
+
+
+@final
+@dataclass(frozen=True)
+class FitOptions:
+    """The options of `keras-mvn fit`, by their names on the command line.
+
+    A fit directory keeps them in `fit.json`, and a resumed fit must have the same.
+    """
+
+    data: Path
+    targets: str
+    out: Path
+    features: str | None
+    drop: str | None
+    kinds: tuple[str, ...]
+    """COLUMN=KIND, of `--as`."""
+    missing: tuple[str, ...]
+    """Cells that mean "missing"."""
+    group: str | None
+    time: str | None
+    covariance: str
+    calibration: str
+    members: int
+    loss: str
+    hidden: str
+    dropout: float
+    epochs: int
+    patience: int
+    batch_size: int | None
+    learning_rate: float
+    time_budget: float | None
+    seed: int
+    no_baselines: bool
+    resume: bool
+    overwrite: bool
+    encoding: str | None
+    separator: str | None
+    decimal: str
+    as_json: bool
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether rows are held out to recalibrate on."""
+        return self.calibration != "none"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `fit.json` has them; the table by its absolute path."""
+        plain = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+        return {**plain, "data": str(self.data.resolve()), "out": str(self.out)}
