@@ -1,5 +1,5 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
-# Each sets up .venv once; a second run sets up nothing.
+# On a fresh machine, `make demo` and `make test` are all that is needed.
+# Each sets up .venv once; later runs reuse it.
 
 PYTHON ?= python3
 BACKENDS ?= jax tensorflow torch
@@ -11,7 +11,7 @@ STAMPS := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast lint types docs bench clean
 
-help:  ## what there is to make
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/bin/python:
@@ -24,7 +24,7 @@ $(STAMPS)/demo: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install -q jax -e '.[cli]'
 	@touch $@
 
-# The CPU build of PyTorch first: a plain `torch` would bring gigabytes of CUDA.
+# The CPU build of PyTorch comes first: a plain `torch` would pull in gigabytes of CUDA libraries.
 $(STAMPS)/test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install -q torch==2.13.0
 	$(BIN)/pip install -q -e '.[test]'
@@ -45,30 +45,30 @@ $(STAMPS)/bench: pyproject.toml | $(VENV)/bin/python
 demo: $(STAMPS)/demo  ## train on real data, print the comparison, write a figure (1 minute)
 	$(BIN)/keras-mvn demo
 
-test: $(STAMPS)/test  ## the whole suite, once per backend
+test: $(STAMPS)/test  ## run the whole test suite, once per backend
 	@for backend in $(BACKENDS); do \
 	  echo "== $$backend"; \
 	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -n 2 || exit 1; \
 	done
 
-test-fast: $(STAMPS)/test  ## the fast core of the suite, on PyTorch (FAST=jax: another backend)
+test-fast: $(STAMPS)/test  ## run the fast part of the suite, on PyTorch (another backend: FAST=jax)
 	KERAS_BACKEND=$(FAST) $(BIN)/python -m pytest -q -n 2 -m 'not slow'
 
-lint: $(STAMPS)/lint  ## ruff: style and format
+lint: $(STAMPS)/lint  ## check style and format with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(STAMPS)/lint  ## mypy, strict
+types: $(STAMPS)/lint  ## check types with mypy, strict
 	$(BIN)/mypy
 
-docs: $(STAMPS)/docs  ## HTML in docs/_build/html
+docs: $(STAMPS)/docs  ## build the HTML documentation in docs/_build/html
 	KERAS_BACKEND=jax $(BIN)/sphinx-build -q -W -b html docs docs/_build/html
 
-bench: $(STAMPS)/test $(STAMPS)/bench  ## known truth against published results; speed: benchmarks/results
+bench: $(STAMPS)/test $(STAMPS)/bench  ## compare with published results, measure speed; written to benchmarks/results
 	KERAS_BACKEND=jax $(BIN)/python benchmarks/known_truth.py
 	$(BIN)/python benchmarks/loss_speed.py
 	$(BIN)/python benchmarks/epoch_speed.py
 	$(BIN)/python benchmarks/memory_and_growth.py
 
-clean:  ## remove .venv and everything built
+clean:  ## remove .venv and everything that was built
 	rm -rf $(VENV) build dist docs/_build keras-mvn-demo

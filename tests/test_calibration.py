@@ -276,7 +276,7 @@ class TestTemperatureByCoverage:
         normal = predictions(rng, 9)
         y = normal.sample(seed=0)
         assert Temperature.fit(normal, y, objective="coverage").temperature > 0
-        with pytest.raises(ValueError, match=r"8 calibration rows are too few .* it takes 9"):
+        with pytest.raises(ValueError, match=r"8 calibration rows are too few .* at least 9"):
             Temperature.fit(normal[:8], y[:8], objective="coverage")
         y[3] = np.nan
         with pytest.raises(ValueError, match="8 calibration rows"):
@@ -285,7 +285,7 @@ class TestTemperatureByCoverage:
     def test_a_share_that_hits_exactly(self, rng):
         normal = predictions(rng, 20)
         y = np.concatenate([normal.mean[:19], normal.sample(seed=0)[19:]])
-        with pytest.raises(ValueError, match="a share of `level` does"):
+        with pytest.raises(ValueError, match="a fraction `level` of them"):
             Temperature.fit(normal, y, objective="coverage")
         assert Temperature.fit(normal, y).temperature > 0
 
@@ -699,13 +699,13 @@ class TestBadCalibrationSets:
             PerTarget.fit(normal, y, missing="marginalize")
         y[0, 2] = 1.0
         for kind in (MatrixScaling, RadialIsotonic):
-            with pytest.raises(ValueError, match="takes rows without gaps"):
+            with pytest.raises(ValueError, match="needs complete rows"):
                 kind.fit(normal, y, missing="marginalize")
         for kind in RECALIBRATIONS:
             if kind.takes_gaps:
                 assert kind.fit(normal, y, missing="marginalize").apply(normal) is not None
             else:
-                with pytest.raises(ValueError, match="takes rows without gaps"):
+                with pytest.raises(ValueError, match="needs complete rows"):
                     kind.fit(normal, y, missing="marginalize")
 
     @pytest.mark.parametrize("objective", ["likelihood", "coverage"])

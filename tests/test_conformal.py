@@ -59,7 +59,7 @@ class TestSplitConformal:
 
     def test_too_few_rows(self, rng):
         for rows in (1, 8):
-            with pytest.warns(UserWarning, match=rf"{rows} calibration rows .* it takes 9"):
+            with pytest.warns(UserWarning, match=rf"{rows} calibration rows .* at least 9 are"):
                 fitted = SplitConformal.fit(wrong_model(rows), heavy_and_correlated(rng, rows))
             region = fitted.region(wrong_model(2))
             assert region.contains(np.full((2, 3), 1e9)).all()
@@ -83,7 +83,7 @@ class TestSplitConformal:
         with pytest.raises(ValueError, match="at least one"):
             SplitConformal.fit(wrong_model(0 + 1)[:0], y[:0])
         y[3, 1] = np.nan
-        with pytest.raises(ValueError, match="without gaps"):
+        with pytest.raises(ValueError, match="needs complete rows"):
             SplitConformal.fit(wrong_model(20), y)
 
 

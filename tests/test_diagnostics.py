@@ -110,7 +110,7 @@ class TestHypotheses:
         smallest = min(known, key=few.p_values.get)
         expected = min(len(known) * few.p_values[smallest], 1.0)
         assert few.adjusted_p_values[smallest] == pytest.approx(expected)
-        assert "so few rows tell little" in str(few)
+        assert "there are too few rows to be sure" in str(few)
 
     def test_a_deviation_at_the_edge_is_none_among_five(self, rng):
         """p just below 0.01 in one of five tests is what chance gives in one report of twenty."""
@@ -175,7 +175,7 @@ class TestCoverage:
         normal = predictions(rng, 50)
         coverage = diagnose(normal, normal.sample(seed=0)).joint
         assert coverage.at(0.9).inside == coverage.inside[17]
-        with pytest.raises(ValueError, match="none of"):
+        with pytest.raises(ValueError, match="must be one of"):
             coverage.at(0.123)
 
 
@@ -263,7 +263,7 @@ class TestDiagnosis:
     @pytest.mark.parametrize(
         ("error", "words"),
         [
-            (lambda normal: normal, "nothing speaks against"),
+            (lambda normal: normal, "no evidence of miscalibration"),
             (lambda normal: normal.rescale(1.3), "overconfident"),
             (lambda normal: normal.rescale(0.7), "underconfident"),
             (lambda normal: normal + np.array([0.0, 0.0, 8.0]), "target 2 by"),
@@ -406,5 +406,5 @@ class TestSlices:
     def test_rows_without_a_group_are_refused(self, nothing, rng):
         normal = predictions(rng, 4)
         groups = np.array(["a", "b", nothing, "a"], dtype=object)
-        with pytest.raises(ValueError, match="groups holds None or NaN in 1 rows, .* position 2"):
+        with pytest.raises(ValueError, match="contains None or NaN in 1 rows, .* position 2"):
             diagnose(normal, normal.sample(seed=0), groups=groups)

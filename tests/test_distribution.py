@@ -337,7 +337,7 @@ class TestErrors:
             ([[1.0]], r"shape \(1, 1\)"),
             ([1.0, 1.0], r"\(\.\.\., 2, 2\)"),
             ([[-1.0, 0.0], [0.0, 1.0]], "positive definite"),
-            ([[np.nan, 0.0], [0.0, 1.0]], "covariance holds 1 values that are NaN"),
+            ([[np.nan, 0.0], [0.0, 1.0]], r"covariance contains NaN or infinite values \(1"),
         ],
     )
     def test_bad_covariances(self, matrix, match):
@@ -355,7 +355,7 @@ class TestErrors:
     def test_values_that_are_not_finite(self, bad, method, mean, sigma):
         y = np.zeros((4, D))
         y[2, 1] = bad
-        with pytest.raises(ValueError, match=r"y holds 1 values.*index \(2, 1\)"):
+        with pytest.raises(ValueError, match=r"y contains NaN.*index \(2, 1\)"):
             getattr(MultivariateNormal(mean, covariance=sigma), method)(y)
 
     @pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 2), (5, D)], ids=str)
@@ -370,7 +370,7 @@ class TestErrors:
             MultivariateNormal.from_prediction(-np.ones((4, 9)))
         y_pred = packed("cholesky", 4, rng)
         y_pred[0, 0] = np.nan
-        with pytest.raises(ValueError, match="y_pred holds 1 values"):
+        with pytest.raises(ValueError, match="y_pred contains NaN"):
             MultivariateNormal.from_prediction(y_pred)
 
     @pytest.mark.parametrize("n", [-1, 2.5, True])

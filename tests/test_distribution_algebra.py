@@ -169,7 +169,7 @@ class TestCondition:
             ({}, None, "target → measured value"),
             ({"e": 1.0}, None, "no target 'e'"),
             ({"a": 1.0, 0: 1.0}, None, "only once"),
-            ({"a": np.nan}, None, "values holds 1 values that are NaN"),
+            ({"a": np.nan}, None, "values contains NaN or infinite"),
             ({"a": 1.0}, {"b": 1.0}, "no measurement"),
             ({"a": 1.0}, -1.0, "must be ≥ 0"),
             ({"a": 1.0}, {"a": np.nan}, "must be ≥ 0"),

@@ -459,7 +459,7 @@ def test_factors_per_target_are_left_out_where_a_target_is_never_observed():
     split = {"train": np.arange(60), "calibration": np.arange(80, 120)}
     estimator = MultivariateNormalRegressor(calibration="per_target", **SMALL)
     with pytest.warns(
-        UserWarning, match=r"'per_target' was left out: none of the rows.*\['target 1'\]"
+        UserWarning, match=r"'per_target' was skipped: no calibration row.*\['target 1'\]"
     ):
         estimator.fit(x, y, split=split)
     assert estimator.calibration_ is None
@@ -515,7 +515,7 @@ def test_conformal_regions_and_intervals_hold_what_they_promise():
 
 def test_too_few_rows_to_calibrate_warn():
     x, y, _ = draw(60)
-    with pytest.warns(UserWarning, match="calibration='conformal' was left out: 0 rows"):
+    with pytest.warns(UserWarning, match="calibration='conformal' was skipped: 0 calib"):
         estimator = MultivariateNormalRegressor(calibration="conformal", **SMALL).fit(x, y)
     assert estimator.calibration_ is None
     assert estimator.predict_region(x).squared_radius[0] == pytest.approx(

@@ -145,7 +145,7 @@ class TestMessages:
             (lambda n: n / 0, ValueError, "must not be 0"),
             (lambda n: n * n, TypeError, "joint covariance"),
             (lambda n: n.kl_divergence(3), TypeError, "received int"),
-            (lambda n: n.ellipsoid().contains([np.nan, 1.0]), ValueError, "y holds 1 values"),
+            (lambda n: n.ellipsoid().contains([np.nan, 1.0]), ValueError, "y contains NaN"),
             (lambda n: n.combine(_mixture(n)), TypeError, r"received Mixture. Its `moments\(\)`"),
             (lambda n: kmvn.evaluate(_mixture(n), Y), TypeError, r"closest normal is `.moments"),
             (

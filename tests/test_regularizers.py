@@ -449,7 +449,7 @@ class TestArguments:
             (lambda: Shrinkage(0.1, "identity"), "target='identity' is not known"),
             (lambda: Shrinkage(0.1, [[1.0, 2.0], [0.0, 1.0]]), "target must be symmetric"),
             (lambda: Shrinkage(0.1, [[1.0, 0.0], [0.0, 0.0]]), "target must be positive"),
-            (lambda: Shrinkage(0.1, [[1.0, np.nan], [np.nan, 1.0]]), "target holds 2 values"),
+            (lambda: Shrinkage(0.1, [[1.0, np.nan], [np.nan, 1.0]]), "target contains NaN"),
             (lambda: ConditionNumber(1.0, threshold=0.5), "threshold=0.5 must be a number ≥ 1"),
             (lambda: ConditionNumber(-1.0), "strength=-1.0"),
             (lambda: HalfLogDet(-1.0), "nothing would hold it back"),

@@ -1,7 +1,7 @@
-"""Pictures of predicted distributions. Matplotlib; every function draws on axes passed in.
+"""Plots of predicted distributions with Matplotlib; every function draws on given axes.
 
-Install with `pip install "keras-mvn[plots]"`. Colors are Okabe and Ito's, told apart by people
-with color-blindness.
+Install with `pip install "keras-mvn[plots]"`. The colors are Okabe and Ito's, which people with
+color blindness can distinguish.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 
 
 _LETTERS = 40
-"""Of all names that fit side by side below a picture."""
+"""Maximum number of letters of all target names that fit side by side below a plot."""
 
 
 def ellipses(
@@ -56,27 +56,29 @@ def ellipses(
     level: float = 0.9,
     rows: int = 6,
 ) -> None:
-    """Ellipses of two targets for the first rows of a batch, and what was observed.
+    """Draw ellipses of two targets for the first rows of a batch, and their observed values.
 
-    Each ellipse holds its pair of targets with probability `level`: its axes are those of the
-    2 × 2 marginal covariance, its radius √χ²₂(level).
+    Each ellipse contains its pair of targets with probability `level`: its axes are those of the
+    2 × 2 marginal covariance, and its radius is √χ²₂(level).
 
     Args:
         ax: matplotlib axes.
         normal: a batch of distributions.
         pair: names or indices of the targets on the x and y axes.
-        y: (rows, d), what was observed; drawn as points in the color of their ellipse, joined to
+        y: (rows, d), observed values; drawn as points in the color of their ellipse, with a line to
             its center.
-        level: probability of an ellipse.
-        rows: how many rows to draw.
+        level: float between 0 and 1, coverage of each ellipse.
+        rows: int, number of rows to draw.
 
     Raises:
-        ValueError: one target twice, not one batch axis, or y of another shape.
+        ValueError: the two targets are the same, normal does not have exactly one batch axis, or
+            the shape of y does not match.
 
     """
     if len(normal.batch_shape) != 1:
         raise ValueError(
-            f"ellipses needs a batch of distributions; received batch shape {normal.batch_shape}."
+            f"ellipses needs a batch of distributions, with one batch axis; received batch shape "
+            f"{normal.batch_shape}."
         )
     index = _two_targets(normal, pair)
     observed = None if y is None else _observed(y, normal)[..., index]
@@ -101,25 +103,25 @@ def conditioning(
     y: Any = None,
     level: float = 0.9,
 ) -> None:
-    """Two targets before (dashed) and after (filled) others were measured, for one row.
+    """Draw two targets before (dashed) and after (filled) others were measured, for one row.
 
     Args:
         ax: matplotlib axes.
         normal: one distribution.
-        values: target → measured value, as `MultivariateNormal.condition` takes it.
+        values: mapping from target to measured value, as in `MultivariateNormal.condition`.
         pair: names or indices of the targets on the x and y axes; not measured exactly.
-        variance: of the measurements' errors, as `condition` takes it.
-        y: (d,), what the targets turned out to be; drawn as a point.
-        level: probability of the ellipses.
+        variance: variance of the measurement errors, as in `condition`.
+        y: (d,), observed values of the targets; drawn as a point.
+        level: float between 0 and 1, coverage of the ellipses.
 
     Raises:
-        ValueError: a batch, one target twice, or what `condition` refuses.
+        ValueError: normal is a batch, the two targets are the same, or `condition` raises it.
 
     """
     if normal.batch_shape:
         raise ValueError(
             f"conditioning draws one distribution; received batch shape {normal.batch_shape}. "
-            "Choose a row: normal[0]."
+            "Pass a single row: normal[0]."
         )
     index = _two_targets(normal, pair)
     names = target_names_of(normal.target_names, normal.event_size)
@@ -137,7 +139,7 @@ def conditioning(
     if y is not None:
         ax.plot(*_observed(y, normal)[index], "o", color=COLORS[1], label="observed")
     _name_axes(ax, normal, index)
-    # Below the axes: inside, it would hide the center of the filled ellipse.
+    # Below the axes, because inside it would hide the center of the filled ellipse.
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, fontsize=8)
 
 
@@ -150,19 +152,20 @@ def intervals(
     y: Any = None,
     levels: float | Sequence[float] = (0.5, 0.9),
 ) -> None:
-    """One target along an index, such as time: mean, central intervals, what was observed.
+    """Draw mean, central intervals and observed values of one target along an index such as time.
 
     Args:
         ax: matplotlib axes.
         normal: a batch with one axis.
-        target: name or index.
-        index: (rows,) numbers or dates for the x axis; None counts the rows.
-        y: (rows, d), what was observed; NaN for what was not. Points outside the widest interval
-            are drawn in another color.
-        levels: probability of the intervals, one or several.
+        target: name or index of the target.
+        index: (rows,) numbers or dates for the x axis; None: row numbers.
+        y: (rows, d), observed values, NaN where missing. Points outside the widest interval are
+            drawn in a different color.
+        levels: coverage of the intervals, one number or several.
 
     Raises:
-        ValueError: an unknown target, not one batch axis, or shapes that don't fit.
+        ValueError: the target is unknown, normal does not have exactly one batch axis, or shapes do
+            not match.
 
     """
     one = normal.marginal(target)
@@ -173,10 +176,10 @@ def intervals(
         )
     at = np.arange(len(one)) if index is None else np.asarray(index)
     if at.shape != one.batch_shape:
-        raise ValueError(f"index has shape {at.shape}; there are {len(one)} rows, one for each.")
+        raise ValueError(f"index has shape {at.shape}; it needs one value for each of {len(one)} rows.")
     chosen = sorted(map(float, np.atleast_1d(levels)), reverse=True)
     if not chosen:
-        raise ValueError("levels must hold at least one probability.")
+        raise ValueError("levels must contain at least one probability.")
     for k, level in enumerate(chosen):
         lower, upper = one.interval(level)
         style = {"color": COLORS[0], "alpha": 1.0 - 0.8 ** (k + 1), "linewidth": 0}
@@ -203,20 +206,21 @@ def intervals(
 def standardized_residuals(
     ax: Any, normal: MultivariateNormal, y: Any, pair: tuple[Any, Any], *, level: float = 0.9
 ) -> None:
-    """Errors of two targets in predicted standard deviations, and what the model says of them.
+    """Draw standardized errors of two targets, with the predicted and the observed ellipse.
 
     Each point is (y − μ)/σ of a row. The solid ellipse is that of the mean predicted correlation,
-    the dashed one that of the points: if the covariance is right they agree.
+    the dashed one that of the points: they agree if the covariance is right.
 
     Args:
         ax: matplotlib axes.
         normal: a batch of distributions.
-        y: (rows, d), what was observed.
+        y: (rows, d), observed values.
         pair: names or indices of the targets on the x and y axes.
-        level: probability of the ellipses.
+        level: float between 0 and 1, coverage of the ellipses.
 
     Raises:
-        ValueError: one target twice, or shapes that don't fit.
+        ValueError: the two targets are the same, shapes do not match, or fewer than 3 rows have
+            both targets.
 
     """
     index = _two_targets(normal, pair)
@@ -225,7 +229,7 @@ def standardized_residuals(
     points = points[~np.isnan(points).any(axis=-1)]
     if len(points) < 3:
         raise ValueError(
-            f"standardized_residuals needs at least 3 rows in which both targets were observed; "
+            f"standardized_residuals needs at least 3 rows in which both targets are observed; "
             f"received {len(points)}."
         )
     size = float(np.clip(4000.0 / len(points), 3.0, 16.0))
@@ -234,7 +238,7 @@ def standardized_residuals(
     predicted = MultivariateNormal([0.0, 0.0], covariance=correlation)
     found = MultivariateNormal(points.mean(axis=0), covariance=np.cov(points.T))
     _ellipse(ax, predicted, level, color="black", label="predicted")
-    _ellipse(ax, found, level, color=COLORS[1], linestyle="--", label="found")
+    _ellipse(ax, found, level, color=COLORS[1], linestyle="--", label="observed")
     _name_axes(ax, normal, index, "error of {} (predicted sd)")
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.axvline(0, color="0.8", linewidth=0.8, zorder=0)
@@ -243,7 +247,7 @@ def standardized_residuals(
 
 
 def _observed(y: Any, normal: MultivariateNormal) -> Array:
-    """What was observed for each distribution, NaN where nothing was: the shape of the means."""
+    """Return observed values with the shape of the means, NaN where missing."""
     values, seen = observed_targets(y, "marginalize", normal.target_names)
     values = observations(values, normal.mean)
     return values if seen is None else np.where(seen > 0, values, np.nan)
@@ -265,7 +269,7 @@ def _ellipse(
     color: Any,
     **style: Any,
 ) -> None:
-    """The outline of a distribution of two targets."""
+    """Draw the ellipse of a distribution of two targets."""
     angle = np.linspace(0.0, 2.0 * np.pi, 181)
     radius = np.sqrt(chi_square_quantile(probability(level, "level"), 2))
     circle = radius * np.stack([np.cos(angle), np.sin(angle)])
@@ -284,7 +288,7 @@ def _name_axes(
 
 
 def correlation_heatmap(ax: Any, normal: MultivariateNormal) -> None:
-    """The mean predicted correlation matrix of a batch, from −1 (blue) to 1 (red), with figures."""
+    """Draw the mean predicted correlation matrix, blue (−1) to red (1), with its values."""
     correlation = _mean_correlation(normal)
     names = target_names_of(normal.target_names, normal.event_size)
     ax.imshow(correlation, cmap="RdBu_r", vmin=-1, vmax=1)
@@ -300,30 +304,32 @@ def correlation_heatmap(ax: Any, normal: MultivariateNormal) -> None:
 def joint_calibration(
     ax: Any, predictions: MultivariateNormal | Mapping[str, MultivariateNormal], y: Any
 ) -> None:
-    """Observed against promised coverage of the joint ellipsoids, one curve per prediction.
+    """Plot observed against nominal coverage of joint ellipsoids, one curve per prediction.
 
-    On the diagonal a prediction is calibrated; below it, overconfident. The grey band holds 90 %
-    of the curves that a calibrated model would give with this many rows (pointwise).
+    A prediction is calibrated on the diagonal, and overconfident below it. The gray band covers
+    90 % of the curves of a calibrated model with this many rows (pointwise).
 
     Args:
         ax: matplotlib axes.
-        predictions: distributions for the rows of y, or name → distributions.
-        y: (rows, d), what was observed; NaN for what was not: such a row counts in its margin.
+        predictions: distributions for the rows of y, or a mapping from name to distributions.
+        y: (rows, d), observed values, NaN where missing: the marginal of the observed targets is
+            used.
 
     """
     pits = {name: _joint_pit(normal, y) for name, normal in _by_name(predictions).items()}
-    _reliability(ax, pits, "promised coverage", "observed coverage")
+    _reliability(ax, pits, "nominal coverage", "observed coverage")
 
 
 def marginal_calibration(ax: Any, normal: MultivariateNormal, y: Any) -> None:
-    """Observed against promised coverage of each target's central intervals, one curve per target.
+    """Plot observed against nominal coverage of central intervals, one curve per target.
 
-    As `joint_calibration`, target by target: these can be right while the joint one is wrong.
+    Like `joint_calibration`, but for each target: intervals can be right although the joint regions
+    are wrong.
 
     Args:
         ax: matplotlib axes.
         normal: distributions for the rows of y.
-        y: (rows, d), what was observed; NaN for what was not.
+        y: (rows, d), observed values, NaN where missing.
 
     """
     rows = calibration_rows(normal, y, "marginalize", "marginal_calibration")
@@ -333,24 +339,26 @@ def marginal_calibration(ax: Any, normal: MultivariateNormal, y: Any) -> None:
         name: _chi_square_pit(squared[seen, j], np.ones(seen.sum(), int))
         for j, (name, seen) in enumerate(zip(names, rows.is_observed.T, strict=True))
     }
-    _reliability(ax, pits, "promised coverage of intervals", "observed coverage")
+    _reliability(ax, pits, "nominal coverage of intervals", "observed coverage")
 
 
 def pit_histogram(ax: Any, normal: MultivariateNormal, y: Any, *, bins: int = 20) -> None:
-    """Histogram of F(q), F the χ²_d distribution function, q the squared Mahalanobis distance.
+    """Plot a histogram of F(q), with q the squared Mahalanobis distance and F the χ²_d CDF.
 
-    Flat if the joint distribution is calibrated; high on the right: overconfident; high on the
-    left: underconfident. The grey band holds 90 % of the bars of a calibrated model (each alone).
+    It is flat if the joint distribution is calibrated, high on the right if it is overconfident,
+    and high on the left if it is underconfident. The gray band covers 90 % of the bars of a
+    calibrated model (each bar separately).
 
     Args:
         ax: matplotlib axes.
         normal: distributions for the rows of y.
-        y: (rows, d), what was observed; NaN for what was not: such a row counts in its margin.
-        bins: number of bars.
+        y: (rows, d), observed values, NaN where missing: the marginal of the observed targets is
+            used.
+        bins: int, number of bars.
 
     """
     pit = _joint_pit(normal, y)
-    n, share = len(pit), 1.0 / whole(bins, "bins", "a number of bars", 2)
+    n, share = len(pit), 1.0 / whole(bins, "bins", "the number of bars", 2)
     half_width = 1.645 * np.sqrt(share * (1.0 - share) / n) / share
     ax.axhspan(1.0 - half_width, 1.0 + half_width, color="0.9", linewidth=0)
     ax.hist(pit, bins=np.linspace(0.0, 1.0, bins + 1), density=True, color=COLORS[0], alpha=0.7)
@@ -361,15 +369,15 @@ def pit_histogram(ax: Any, normal: MultivariateNormal, y: Any, *, bins: int = 20
 def chi_square_qq(
     ax: Any, predictions: MultivariateNormal | Mapping[str, MultivariateNormal], y: Any
 ) -> None:
-    """Quantiles of the squared Mahalanobis distances against those of χ²_d.
+    """Plot quantiles of the squared Mahalanobis distances against those of χ²_d.
 
-    On the diagonal a prediction is calibrated, above it overconfident; a bend at the upper end
-    shows tails heavier than a normal's.
+    A prediction is calibrated on the diagonal, and overconfident above it; an upward bend at the
+    upper end indicates tails heavier than normal.
 
     Args:
         ax: matplotlib axes.
-        predictions: distributions for the rows of y, or name → distributions.
-        y: (rows, d), what was observed. Rows with NaN are left out.
+        predictions: distributions for the rows of y, or a mapping from name to distributions.
+        y: (rows, d), observed values. Rows with NaN are dropped.
 
     """
     top, named = 0.0, _by_name(predictions)
@@ -390,7 +398,7 @@ def _by_name(predictions: Any) -> Mapping[str, MultivariateNormal]:
         return {"predicted": predictions}
     if not isinstance(predictions, Mapping) or not predictions:
         raise ValueError(
-            "predictions must be distributions, or name → distributions; received "
+            "predictions must be a MultivariateNormal or a mapping from names to them; received "
             f"{type(predictions).__name__} {predictions!r}."
         )
     return predictions
@@ -407,7 +415,7 @@ def _chi_square_pit(squared: Array, dof: np.ndarray) -> Array:
 
 
 def _reliability(ax: Any, pits: Mapping[str, Array], xlabel: str, ylabel: str) -> None:
-    """Share of the values below each level, one curve per set of values, and a 90 % band."""
+    """Plot the fraction of values below each level, one curve per set, and a 90 % band."""
     levels = np.linspace(0.0, 1.0, 101)
     n = min(len(pit) for pit in pits.values())
     half_width = 1.645 * np.sqrt(levels * (1.0 - levels) / n)
@@ -422,7 +430,7 @@ def _reliability(ax: Any, pits: Mapping[str, Array], xlabel: str, ylabel: str) -
 
 
 def pairs_by_correlation(normal: MultivariateNormal) -> list[tuple[int, int]]:
-    """Pairs of targets, the most strongly correlated (on average) first."""
+    """Return all pairs of targets, the most strongly correlated (on average) first."""
     correlation = _mean_correlation(normal)
     rows, columns = np.triu_indices(normal.event_size, 1)
     order = np.argsort(-np.abs(correlation[rows, columns]))
@@ -430,6 +438,6 @@ def pairs_by_correlation(normal: MultivariateNormal) -> list[tuple[int, int]]:
 
 
 def _mean_correlation(normal: MultivariateNormal) -> Array:
-    """(d, d), the mean over all batch axes."""
+    """Return the mean correlation matrix over all batch axes, (d, d)."""
     d = normal.event_size
     return normal.correlation.reshape(-1, d, d).mean(axis=0)

@@ -1,4 +1,4 @@
-"""Predictions for test rows, and what they are worth."""
+"""Predictions for the test rows, and their scores."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ FILES = {
     DIAGONAL: "diagonal.npz",
     CONSTANT: "constant_covariance.npz",
 }
-"""Prediction → its file in `test/`."""
+"""Name of a prediction → its file in `test/`."""
 
 MOST_PAIRS_OF = 60
-"""Targets, above which the variogram score has too many pairs."""
+"""Number of targets above which the variogram score has too many pairs."""
 
 
 def save_test(
@@ -48,14 +48,14 @@ def save_test(
     x: Mapping[str, np.ndarray],
     rows: np.ndarray,
 ) -> None:
-    """Write `test/`: predictions, what was observed, and the raw input columns.
+    """Write `test/`: the predictions, the observed targets, and the raw input columns.
 
     Args:
-        folder: of the fit.
+        folder: Path of `test/`.
         predictions: name → (n,) distributions.
-        y: (n, d).
-        x: raw input column → (n,).
-        rows: (n,) numbers of the rows in the file.
+        y: (n, d), the observed targets.
+        x: name of a raw input column → (n,).
+        rows: (n,), row numbers in the file.
 
     """
     parquet = require("pyarrow.parquet", "keras-mvn fit")
@@ -70,7 +70,7 @@ def save_test(
 def load_test(
     folder: Path,
 ) -> tuple[dict[str, MultivariateNormal], Array, dict[str, np.ndarray], np.ndarray]:
-    """Predictions, y, raw input columns, and row numbers, as `save_test` wrote them."""
+    """Load predictions, y, raw input columns and row numbers, as written by `save_test`."""
     parquet = require("pyarrow.parquet", "keras-mvn report")
     predictions = {
         name: MultivariateNormal.load(folder / file)
@@ -87,7 +87,7 @@ def load_test(
 def assess(
     predictions: Mapping[str, MultivariateNormal], y: Array, target_scale: Array
 ) -> dict[str, Evaluation]:
-    """Every score of every prediction; those of the model beside those of the diagonal."""
+    """Compute all scores of all predictions; the model is compared with the diagonal."""
     wanted = None
     if y.shape[1] > MOST_PAIRS_OF:
         wanted = ["nll", "nll_per_target", "energy_score", "crps", "rmse", "coverage_90"]
@@ -105,7 +105,7 @@ def assess(
 
 
 def comparison(metrics: Mapping[str, Any]) -> Any:
-    """`metrics.json` as a table of `rich`: what decides whether the model is any good."""
+    """Return a `rich` table of `metrics.json`: the scores that show how good the model is."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -120,7 +120,7 @@ def comparison(metrics: Mapping[str, Any]) -> Any:
         box=SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1),
-        caption="sd: of each target in the training rows (in the report: in the test rows)",
+        caption="sd: standard deviation of the target in the training rows (report: test rows)",
         caption_justify="left",
     )
     table.add_column("test rows", no_wrap=True)
@@ -138,12 +138,12 @@ def comparison(metrics: Mapping[str, Any]) -> Any:
 def write_metrics(
     folder: Path, found: Mapping[str, Evaluation], uncalibrated: Mapping[str, Evaluation]
 ) -> dict[str, Any]:
-    """Write `metrics.json`; returns what is in it.
+    """Write `metrics.json`, and return its contents.
 
     Args:
-        folder: of the fit.
-        found: of what is compared.
-        uncalibrated: of the baselines, before they were recalibrated.
+        folder: Path of the fit directory.
+        found: evaluations of the model and of what it is compared with.
+        uncalibrated: evaluations of the baselines before their recalibration.
 
     """
     metrics = {

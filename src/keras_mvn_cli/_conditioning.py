@@ -1,4 +1,4 @@
-"""Measured targets on the command line: numbers, or columns of the table."""
+"""Measured targets given on the command line, as numbers or as columns of the table."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = ["Known", "conditioned", "parsed"]
 @final
 @dataclass(frozen=True)
 class Known:
-    """Target → a number, or the column that holds it."""
+    """Measured targets: each maps to a number, or to the column that holds its values."""
 
     numbers: Mapping[str, float]
     sources: Mapping[str, str]
 
     @property
     def columns(self) -> list[str]:
-        """Of the table that are needed."""
+        """Names of the columns that hold measured values."""
         return list(self.sources.values())
 
     def values(self, batch: Any, preprocessing: Preprocessing) -> dict[str, Array]:
-        """Target → (rows,), NaN where it was not measured."""
+        """Return target → (rows,), NaN where it was not measured."""
         found = {target: np.full(batch.num_rows, number) for target, number in self.numbers.items()}
         if self.sources:
             columns = preprocessing.observed(batch, self.columns)
@@ -40,10 +40,11 @@ class Known:
 
 
 def parsed(given: Sequence[str], targets: Sequence[str], table: Table) -> Known:
-    """Of `--given a=1.2 --given b=@column`, also `--given a=1.2,b=@column`.
+    """Parse `--given a=1.2 --given b=@column`, or `--given a=1.2,b=@column`.
 
     Raises:
-        RefusalError: an unknown target or column, one given twice, all of them, or no number.
+        RefusalError: a target or column is unknown, a target is given twice, all targets are given,
+            or a value is not a number.
 
     """
     numbers: dict[str, float] = {}
@@ -66,7 +67,7 @@ def parsed(given: Sequence[str], targets: Sequence[str], table: Table) -> Known:
             numbers[target] = float(value)
         except ValueError:
             raise RefusalError(
-                f"--given {entry}: {value!r} is no number; @{value} would be a column."
+                f"--given {entry}: {value!r} is not a number; write @{value} for a column."
             ) from None
         if not np.isfinite(numbers[target]):
             raise RefusalError(f"--given {entry}: the value must be finite.")
@@ -76,7 +77,7 @@ def parsed(given: Sequence[str], targets: Sequence[str], table: Table) -> Known:
 
 
 def _entries(text: str, targets: Sequence[str]) -> list[str]:
-    """Of `a=1.2,b=@column` the entries; names of targets and columns may have commas in them."""
+    """Split `a=1.2,b=@column` into entries; names of targets and columns may contain commas."""
     names = "|".join(map(re.escape, sorted(targets, key=len, reverse=True)))
     if text.rpartition("=")[0] in targets or not re.match(rf"(?:{names})=", text):
         return [text]
@@ -84,7 +85,7 @@ def _entries(text: str, targets: Sequence[str]) -> list[str]:
 
 
 def conditioned(normal: MultivariateNormal, values: Mapping[str, Array]) -> MultivariateNormal:
-    """The targets that are not in `values`, given those that are; NaN: not measured in this row."""
+    """Condition the other targets on those in `values`; NaN means not measured in this row."""
     left = [name for name in normal.target_names or () if name not in values]
     variance = {t: np.where(np.isnan(v), np.inf, 0.0) for t, v in values.items()}
     if not any(np.isinf(v).any() for v in variance.values()):
@@ -95,7 +96,7 @@ def conditioned(normal: MultivariateNormal, values: Mapping[str, Array]) -> Mult
 def _by_pattern(
     normal: MultivariateNormal, values: Mapping[str, Array], left: list[str]
 ) -> MultivariateNormal:
-    """Rows with the same targets measured at a time."""
+    """Condition together all rows in which the same targets were measured."""
     names = list(values)
     measured = ~np.isnan(np.stack([values[name] for name in names], axis=1))
     patterns, which = np.unique(measured, axis=0, return_inverse=True)

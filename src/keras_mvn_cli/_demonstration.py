@@ -1,7 +1,7 @@
 """The demonstration behind `keras-mvn demo`: blood-serum values of diabetes patients.
 
 Six measurements of each patient (s1…s6), predicted jointly from age, sex, body mass index and
-blood pressure: n = 442, real units, strongly correlated errors. The table comes with scikit-learn.
+blood pressure: n = 442, real units, strongly correlated errors. The table ships with scikit-learn.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 LEVEL = 0.9
 SIZES = {"train": 0.5, "validation": 0.15, "calibration": 0.15}  # the rest is test
 METHODS = ("constant Σ", "diagonal", "full Cholesky", "+ temperature")
-"""Σ of an MSE net's residuals; two heads; the full head recalibrated with one temperature."""
+"""Σ of an MSE network's residuals; two heads; the full head recalibrated by a temperature."""
 
 
 class Part(NamedTuple):
@@ -47,7 +47,7 @@ class Part(NamedTuple):
 
 
 class Split(NamedTuple):
-    """One random division of the table, and the names of its targets."""
+    """One random split of the table, and the names of its targets."""
 
     train: Part
     validation: Part
@@ -58,7 +58,7 @@ class Split(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """How one method did on the test rows of one split."""
+    """Scores of one method on the test rows of one split."""
 
     nll_per_target: float
     rmse: float
@@ -68,7 +68,7 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one split gave: scores and test predictions by method, and the full model."""
+    """Results of one split: scores and test predictions by method, and the full model."""
 
     split: Split
     scores: dict[str, Scores]
@@ -78,7 +78,7 @@ class Outcome:
 
 
 def load(seed: int) -> Split:
-    """The diabetes table, divided at random by this seed."""
+    """Load the diabetes table and split it at random with this seed."""
     from sklearn.datasets import load_diabetes
 
     data = load_diabetes(scaled=False)
@@ -92,7 +92,7 @@ def load(seed: int) -> Split:
 
 
 def run(seed: int, report: Callable[[str], None] = lambda _: None) -> Outcome:
-    """Train the three networks on one split and score the four methods on its test rows."""
+    """Train the three networks on one split, and score the four methods on its test rows."""
     split = load(seed)
     report("MSE net")
     predictions = {METHODS[0]: _constant_covariance(split, seed)}
@@ -138,7 +138,7 @@ def _train(
 
 
 def _constant_covariance(split: Split, seed: int) -> MultivariateNormal:
-    """The usual baseline: a network for the mean, one covariance of its residuals for all rows."""
+    """The usual baseline: a network for the mean, and one residual covariance for all rows."""
     center, unit = split.train.y.mean(axis=0), split.train.y.std(axis=0)
     model = _network(split, seed, keras.layers.Dense(len(split.target_names)))
     train, validation = (
@@ -167,7 +167,7 @@ def _score(normal: MultivariateNormal, y: Array, unit: Array) -> Scores:
 
 
 def summarize(outcomes: list[Outcome]) -> dict[str, list[tuple[float, float, float]]]:
-    """For each method, (median, smallest, largest) over the splits of every score."""
+    """Return, for each method and score, (median, smallest, largest) over the splits."""
     table = {}
     for method in METHODS:
         columns = np.array([outcome.scores[method] for outcome in outcomes]).T
@@ -176,7 +176,7 @@ def summarize(outcomes: list[Outcome]) -> dict[str, list[tuple[float, float, flo
 
 
 def write(outcome: Outcome, folder: Path) -> list[Path]:
-    """Write `model.keras`, `predictions.csv` and `figure.png` of one split; returns their paths."""
+    """Write `model.keras`, `predictions.csv` and `figure.png` of one split; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in ("model.keras", "predictions.csv", "figure.png")]
     outcome.model.save(paths[0])
@@ -209,7 +209,7 @@ def _draw(outcome: Outcome, path: Path) -> None:
     for key, pair in zip("abcd", plots.pairs_by_correlation(normal), strict=False):
         plots.ellipses(grid[key], normal, pair, y=y, level=LEVEL)
     figure.suptitle(
-        "Left: 90 % ellipses of six test patients on the most correlated pairs; dots: observed"
+        "Left: 90 % ellipses of six test patients for the most correlated pairs; dots: observed"
     )
     plots.correlation_heatmap(grid["heat"], normal)
     grid["heat"].set_title("mean predicted correlation of the errors")

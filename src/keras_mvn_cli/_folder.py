@@ -1,4 +1,4 @@
-"""A fit directory: what is in it, and how it comes about whole or not at all."""
+"""A fit directory: its format, and how it is created completely or not at all."""
 
 from __future__ import annotations
 
@@ -22,49 +22,49 @@ __all__ = [
 ]
 
 FORMAT = 1
-"""Version of what a fit directory holds."""
+"""Format version of fit directories."""
 
 FIT = "fit.json"
-"""The file by which a fit directory is known."""
+"""The file that identifies a fit directory."""
 
 
 @final
 @dataclass(frozen=True)
 class FitFolder:
-    """`DIR.partial` until everything is there, then `DIR`.
+    """A fit directory under construction: `DIR.partial` until it is complete, then `DIR`.
 
     Args:
-        target: where the fit directory is to be.
+        target: Path, the final location of the fit directory.
 
     """
 
     target: Path
 
     def __post_init__(self) -> None:
-        if self.target.name in ("", ".."):  # `.` and `x/..` have no name to put `.partial` behind
+        if self.target.name in ("", ".."):  # `.` and `x/..` have no name to append `.partial` to
             object.__setattr__(self, "target", self.target.resolve())
 
     @property
     def partial(self) -> Path:
-        """Where it is made."""
+        """The directory while it is under construction."""
         return self.target.with_name(f"{self.target.name}.partial")
 
     @property
     def work(self) -> Path:
-        """For what is needed while it is made, and to resume."""
+        """The folder for files that only the fit itself and `--resume` need."""
         return self.partial / "work"
 
     def check(self, resume: bool, overwrite: bool) -> None:
-        """Refuse to touch what is there already, unless it was said what to do with it.
+        """Refuse to touch existing files, unless the options say what to do with them.
 
         Raises:
-            RefusalError: something is in the way.
+            RefusalError: existing files are in the way.
 
         """
         target = self.target
         if target.resolve() == Path.cwd():
             raise RefusalError(
-                f"--out {target} is the folder you are in; give one of its own, such as "
+                f"--out {target} is the folder you are in; give a folder of its own, such as "
                 f"{target / 'fit'}."
             )
         _require_writable(target)
@@ -78,18 +78,18 @@ class FitFolder:
                 f"--out {target} exists and is not empty; --overwrite replaces an earlier fit."
             )
         if there and not (target / FIT).is_file():
-            raise RefusalError(f"--out {target} is not a fit directory, so it is not replaced.")
+            raise RefusalError(f"--out {target} is not a fit directory; it will not be replaced.")
         if unfinished and not (resume or overwrite):
             raise RefusalError(
-                f"{self.partial} holds an unfinished fit: --resume goes on with it, --overwrite "
-                "starts anew."
+                f"{self.partial} holds an unfinished fit: --resume continues it, --overwrite "
+                "starts over."
             )
 
     def begin(self) -> None:
-        """Make the folders.
+        """Create the folders.
 
         Raises:
-            RefusalError: that is not possible.
+            RefusalError: they cannot be created.
 
         """
         shutil.rmtree(self.partial, ignore_errors=True)
@@ -99,11 +99,11 @@ class FitFolder:
             raise RefusalError(f"--out {self.target}: {error.strerror}") from error
 
     def discard(self) -> None:
-        """Leave nothing."""
+        """Delete the unfinished directory."""
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def finish(self) -> None:
-        """Put the directory in its place, at once."""
+        """Move the completed directory into place."""
         shutil.rmtree(self.work)
         from keras_mvn._core.files import put_in_place
 
@@ -111,7 +111,7 @@ class FitFolder:
 
 
 def _require_writable(target: Path) -> None:
-    """Refuse a place in which no folder can be made, before anything is read."""
+    """Refuse a location where no folder can be created, before anything is read."""
     above = target.absolute().parent
     while not above.exists():
         above = above.parent
@@ -122,7 +122,7 @@ def _require_writable(target: Path) -> None:
 
 
 def identity(path: Path) -> dict[str, Any]:
-    """What a file is known by, wherever it lies: its size in bytes, and a hash."""
+    """Return what identifies a file wherever it is: its size in bytes, and a hash."""
     with path.open("rb") as file:
         return {
             "size": path.stat().st_size,
@@ -131,26 +131,26 @@ def identity(path: Path) -> dict[str, Any]:
 
 
 def is_same(path: Path, known: dict[str, Any] | None) -> bool:
-    """Whether it is a file whose `identity` is known; the hash is taken only if it may be."""
+    """Return whether a file has a known `identity`; it is hashed only if the sizes match."""
     if known is None or path.stat().st_size != known["size"]:
         return False
     return identity(path) == known
 
 
 def fitted(folder: Path) -> dict[str, Any]:
-    """`fit.json` of a fit directory.
+    """Return `fit.json` of a fit directory.
 
     Raises:
-        RefusalError: it is none, or one of a newer version.
+        RefusalError: it is not a fit directory, or one written by a newer version.
 
     """
     try:
         about: dict[str, Any] = json.loads((folder / FIT).read_text(encoding="utf-8"))
     except OSError as error:
         partial = FitFolder(folder).partial.exists()
-        hint = " Its fit is unfinished: `keras-mvn fit … --resume`." if partial else ""
+        hint = " The fit is unfinished; continue it: `keras-mvn fit … --resume`." if partial else ""
         raise RefusalError(
-            f"{folder} is no directory that `keras-mvn fit` made: there is no {FIT}.{hint}"
+            f"{folder} is not a directory made by `keras-mvn fit`: it has no {FIT}.{hint}"
         ) from error
     except ValueError as error:
         raise RefusalError(f"{folder / FIT} is damaged: {error}") from error

@@ -1,4 +1,4 @@
-"""A trained model from its fit directory, and its predictions for a table, batch by batch."""
+"""A trained model loaded from its fit directory, and its predictions for a table in batches."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MEMBERS = "members"
 
 
 class Rows(NamedTuple):
-    """Some rows of a table, and what is predicted for them."""
+    """Some rows of a table, and the predictions for them."""
 
     batch: Any
     """`pyarrow.RecordBatch`."""
@@ -47,13 +47,13 @@ class Rows(NamedTuple):
 @final
 @dataclass(frozen=True)
 class FittedModel:
-    """What `fit` left: everything for a prediction.
+    """A trained model with everything that predictions need.
 
     Args:
-        about: `fit.json`.
-        preprocessing: from a table to inputs.
-        members: networks; several are an ensemble.
-        calibration: of their predictions, or None.
+        about: dict, the contents of `fit.json`.
+        preprocessing: the conversion of table rows to inputs.
+        members: the networks; several of them form an ensemble.
+        calibration: the recalibration of their predictions, or None.
 
     """
 
@@ -64,10 +64,10 @@ class FittedModel:
 
     @classmethod
     def load(cls, folder: Path) -> FittedModel:
-        """From a fit directory.
+        """Load the model from a fit directory.
 
         Raises:
-            RefusalError: it is none.
+            RefusalError: the folder is not a fit directory, or is incomplete.
 
         """
         about = fitted(folder)
@@ -87,11 +87,11 @@ class FittedModel:
         return self.preprocessing.targets
 
     def uncalibrated(self, x: Any) -> MultivariateNormal:
-        """Of inputs (n, features), as the networks say."""
+        """Predict from inputs (n, features), without recalibration."""
         return predict_normal(self.members, x)
 
     def predict(self, x: Any) -> MultivariateNormal:
-        """Of inputs (n, features), recalibrated."""
+        """Predict from inputs (n, features), with recalibration."""
         return recalibrated(self.calibration, self.uncalibrated(x))
 
     def stream(
@@ -102,17 +102,17 @@ class FittedModel:
         targets: bool = False,
         what: str = "predictions",
     ) -> Iterator[Rows]:
-        """Predictions for all rows of a table, as many at a time as one batch has.
+        """Yield predictions for all rows of a table, one batch at a time.
 
         Args:
-            table: to predict for.
-            output: hears of categories that training did not have.
-            columns: others than the inputs to read.
-            targets: whether the targets must be there as well.
-            what: is optimistic on rows that were trained on.
+            table: the table to predict for.
+            output: receives messages about categories not seen in training.
+            columns: names of columns to read besides the inputs.
+            targets: bool, whether the targets must be in the table as well.
+            what: str, what is too optimistic for rows that were trained on, for the warning.
 
         Raises:
-            TableError: the table does not fit.
+            TableError: the table does not fit the model.
 
         """
         self.preprocessing.check(table, targets)
@@ -129,7 +129,7 @@ class FittedModel:
                 if column not in told:
                     told.add(column)
                     output.say(
-                        f"{column}: {texts[0]!r} and such were not seen, or too rare, in training"
+                        f"{column}: values such as {texts[0]!r} were absent or too rare in training"
                     )
             yield Rows(batch, self.predict(self.preprocessing.inputs(batch)))
             empty = False
@@ -142,11 +142,11 @@ class FittedModel:
             output.warn(
                 f"the model was fitted to {table.path.name}: {rows['train']} of its "
                 f"{self.about['rows_in_file']} rows were trained on, so {what} for them are "
-                "better than for others; metrics.json has the scores of the test rows alone."
+                "better than for new rows; metrics.json has the scores of the test rows alone."
             )
 
     def _no_rows(self, table: Table, columns: Sequence[str]) -> Rows:
-        """Of a table without any: what is written has its columns all the same."""
+        """Return zero rows with the usual columns, for a table without rows."""
         any_row = np.zeros((1, len(self.preprocessing.names)), np.float32)
         return Rows(table.no_rows(columns), self.predict(any_row)[:0])
 
@@ -154,7 +154,7 @@ class FittedModel:
 def recalibrated(
     calibration: Recalibration | None, normal: MultivariateNormal
 ) -> MultivariateNormal:
-    """As the calibration has it, if there is one."""
+    """Return the recalibrated distributions, or the same ones if there is no calibration."""
     return normal if calibration is None else calibration.apply(normal)
 
 
@@ -167,7 +167,7 @@ def save_calibration(calibration: Recalibration | None, method: str, folder: Pat
 
 
 def load_calibration(folder: Path) -> Recalibration | None:
-    """What `save_calibration` wrote."""
+    """Load what `save_calibration` wrote: the recalibration, or None."""
     serialized = read_json(folder / CALIBRATION)["calibration"]
     if serialized is None:
         return None

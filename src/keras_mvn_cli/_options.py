@@ -62,7 +62,7 @@ model_argument = click.argument(
 )
 
 as_json = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout; messages go to stderr."
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, messages on stderr."
 )
 
 out_option = click.option(

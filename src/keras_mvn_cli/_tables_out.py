@@ -1,4 +1,4 @@
-"""Predictions as a table in a file, written batch by batch."""
+"""Writers of predictions to a table file, batch by batch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ TEXT = {".csv": ",", ".tsv": "\t"}
 COLUMNAR = (".parquet", ".feather")
 
 Write = Callable[[Any, Mapping[str, Any]], None]
-"""Takes predictions, a data frame, and columns to repeat in front: name → `pyarrow` array."""
+"""Takes a data frame of predictions, and columns to put first: name → `pyarrow` array."""
 
 
 @contextlib.contextmanager
 def frame_writer(path: Path | None) -> Iterator[Write]:
-    """A function that takes batches one after another; None: CSV on stdout.
+    """Yield a function that writes one batch after another; without a path, as CSV to stdout.
 
     Raises:
-        RefusalError: a suffix that is none of a table, or a file that cannot be written.
+        RefusalError: the suffix is not that of a table, or the file cannot be written.
 
     """
     if path is None:
@@ -53,13 +53,13 @@ def frame_writer(path: Path | None) -> Iterator[Write]:
 
 
 def _format_of(path: Path) -> tuple[str, bool]:
-    """The suffix that says the format, and whether the file is to be compressed as a whole."""
+    """Return the suffix that sets the format, and whether to compress the whole file."""
     packed = path.suffix == ".gz"
     suffix = path.with_suffix("").suffix if packed else path.suffix
     if suffix not in TEXT and (packed or suffix not in COLUMNAR):
         raise RefusalError(
-            f"--out {path}: expected a file *{', *'.join([*TEXT, *COLUMNAR])}, or text *.csv.gz or "
-            "*.tsv.gz."
+            f"--out {path}: expected a file *{', *'.join([*TEXT, *COLUMNAR])}, or compressed text, "
+            "*.csv.gz or *.tsv.gz."
         )
     return suffix, packed
 
@@ -69,7 +69,7 @@ def _text_writer(stream: Any, separator: str) -> Write:
 
     def write(frame: Any, kept: Mapping[str, Any]) -> None:
         nonlocal first
-        # As text, which `float_format` leaves alone: identifiers have more than 9 digits.
+        # As text, which `float_format` leaves alone: identifiers may have more than 9 digits.
         for i, (name, column) in enumerate(kept.items()):
             frame.insert(i, name, _texts(column))
         frame.to_csv(stream, sep=separator, header=first, index=False, float_format="%.9g")
@@ -79,12 +79,12 @@ def _text_writer(stream: Any, separator: str) -> Write:
 
 
 def _texts(column: Any) -> Any:
-    """Cells as they are written to a text table, exactly; None where there is nothing."""
+    """Return the cells exactly as a text table should show them; None if empty."""
     pandas = require("pandas", "writing a table")
     arrow = require("pyarrow", "writing a table")
     try:
         texts = column.cast(arrow.string()).to_pylist()
-    except (arrow.ArrowNotImplementedError, arrow.ArrowInvalid):  # a list, or no text in UTF-8
+    except (arrow.ArrowNotImplementedError, arrow.ArrowInvalid):  # a list, or not UTF-8 text
         texts = [None if cell is None else str(cell) for cell in column.to_pylist()]
     if arrow.types.is_floating(column.type):
         texts = [None if text == "nan" else text for text in texts]
@@ -100,7 +100,7 @@ def _columnar_writer(path: Path, suffix: str, closing: contextlib.ExitStack) -> 
         nonlocal writer
         table = arrow.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
         for i, (name, column) in enumerate(kept.items()):
-            if arrow.types.is_dictionary(column.type):  # another one in every batch
+            if arrow.types.is_dictionary(column.type):  # the dictionary differs between batches
                 column = column.cast(column.type.value_type)
             table = table.add_column(i, arrow.field(name, column.type), column)
         if writer is None:

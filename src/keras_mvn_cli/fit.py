@@ -18,7 +18,7 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
 
 @click.command(cls=Command, short_help="Learn to predict several columns of a table jointly.")
 @_options.data_argument
-@click.option("--targets", required=True, metavar="A,B,C", help="Columns to predict; they must hold numbers.")
+@click.option("--targets", required=True, metavar="A,B,C", help="Columns of numbers to predict.")
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Fit directory to create."
 )
@@ -70,7 +70,9 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
 @click.option("--loss", type=click.Choice(LOSSES), default="balanced", show_default=True)
 @click.option("--hidden", default="64,64", show_default=True, help="Widths of the hidden layers.")
 @click.option("--dropout", type=_options.FiniteRange(0, 1, max_open=True), default=0.0)
-@click.option("--epochs", type=click.IntRange(1), default=1000, show_default=True, help="Maximum.")
+@click.option(
+    "--epochs", type=click.IntRange(1), default=1000, show_default=True, help="Maximum number."
+)
 @click.option(
     "--patience",
     type=click.IntRange(1),
@@ -94,7 +96,7 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
     is_flag=True,
     help="Do not train the baselines with a diagonal and with a constant covariance.",
 )
-@click.option("--resume", is_flag=True, help="Continue a fit that was killed: same command.")
+@click.option("--resume", is_flag=True, help="Continue a killed fit; repeat its command.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier fit in --out.")
 @_options.reading_options
 @click.option(

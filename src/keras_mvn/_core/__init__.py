@@ -1,3 +1,3 @@
-"""What every part of the library stands on: types, checks, small numerics, files, interrupts."""
+"""Foundations shared by all parts: types, checks, small numerics, files, interrupts."""
 
 __all__: list[str] = []

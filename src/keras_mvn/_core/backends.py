@@ -1,4 +1,4 @@
-"""What to do where Keras finds no backend."""
+"""Error message for a missing Keras backend."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def explain_missing_backend(wanted: str) -> str:
-    """What to install or set when `import keras` fails because this backend is missing.
+    """Explain what to install or set when `import keras` cannot import its backend.
 
     Args:
-        wanted: the backend that Keras tried to import: KERAS_BACKEND, else that of keras.json,
-            else TensorFlow.
+        wanted: str, the backend that Keras tried to import: KERAS_BACKEND, or else the one in
+            keras.json, or else TensorFlow.
 
     """
     installed = [name for name in BACKENDS if importlib.util.find_spec(name) is not None]

@@ -1,4 +1,4 @@
-"""Arrays from a user, checked and turned into float64 NumPy."""
+"""Checks of user input, and its conversion to float64 NumPy arrays."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def whole(value: Any, name: str, meaning: str, minimum: int) -> int:
-    """An integer, at least `minimum`."""
+    """Return value as an int of at least `minimum`; `meaning` is for the error message."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -43,7 +43,7 @@ def whole(value: Any, name: str, meaning: str, minimum: int) -> int:
 
 
 def probability(value: Any, name: str) -> float:
-    """A number between 0 and 1, both excluded."""
+    """Return value as a float strictly between 0 and 1."""
     level = float(value) if isinstance(value, numbers.Real) else float("nan")
     if not 0.0 < level < 1.0:
         raise ValueError(f"{name}={value!r} must be a probability between 0 and 1.")
@@ -51,12 +51,12 @@ def probability(value: Any, name: str) -> float:
 
 
 def as_numpy(values: Any) -> Any:
-    """What NumPy takes: backend tensors may live elsewhere."""
+    """Convert backend tensors, which may be on another device; return anything else unchanged."""
     return keras.ops.convert_to_numpy(values) if keras.ops.is_tensor(values) else values
 
 
 def as_numbers(values: Any) -> Any:
-    """What NumPy takes as numbers: NaN where an array is masked, or pandas has NA."""
+    """Convert values for NumPy, with NaN for masked entries and for pandas' NA."""
     values = as_numpy(values)
     if isinstance(values, np.ma.MaskedArray):
         return np.ma.filled(values.astype(np.float64), np.nan)
@@ -64,10 +64,10 @@ def as_numbers(values: Any) -> Any:
 
 
 def group_labels(groups: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """One label for each row; dates as text.
+    """Return one group label per row, with dates as text.
 
     Raises:
-        ValueError: another number of labels, or a row without one.
+        ValueError: the number of labels is wrong, or a row has no label.
 
     """
     labels = np.asarray(groups)
@@ -76,31 +76,31 @@ def group_labels(groups: Any, shape: tuple[int, ...]) -> np.ndarray:
     nameless = [_is_nothing(label) for label in labels.reshape(-1).tolist()]
     if any(nameless):
         raise ValueError(
-            f"groups holds None or NaN in {sum(nameless)} rows, the first at position "
-            f"{nameless.index(True)}. Give rows without a group a name of their own."
+            f"groups contains None or NaN in {sum(nameless)} rows, the first at position "
+            f"{nameless.index(True)}. Give rows without a group their own label."
         )
     return labels.astype(str) if labels.dtype.kind in "OM" else labels
 
 
 def _is_nothing(label: Any) -> bool:
-    """None, NaN, NaT, or pandas' NA, which will not be compared."""
+    """Whether label is None, NaN, NaT or pandas' NA, which does not support comparison."""
     return label is None or type(label).__name__ == "NAType" or label != label
 
 
 def finite(values: Any, name: str) -> Array:
-    """An array of numbers, none of them NaN or infinite."""
-    array = np.array(as_numbers(values), dtype=np.float64)  # a copy: the caller may go on writing
+    """Return values as an array of finite numbers."""
+    array = np.array(as_numbers(values), dtype=np.float64)  # a copy: the caller may modify it
     if not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))[0].tolist()
         raise ValueError(
-            f"{name} holds {np.count_nonzero(~np.isfinite(array))} values that are NaN or "
-            f"infinite, the first at index {tuple(bad)}."
+            f"{name} contains NaN or infinite values ({np.count_nonzero(~np.isfinite(array))} in "
+            f"total), the first at index {tuple(bad)}."
         )
     return array
 
 
 def positive(values: Any, name: str) -> Array:
-    """An array of positive numbers."""
+    """Return values as an array of positive numbers."""
     array = finite(values, name)
     if not (array > 0).all():
         raise ValueError(f"{name}={values!r} must be positive.")
@@ -108,15 +108,15 @@ def positive(values: Any, name: str) -> Array:
 
 
 def limit(values: Any, name: str) -> Array:
-    """An array of numbers, of which some may be infinite."""
+    """Return values as an array of numbers, which may be infinite but not NaN."""
     array = np.array(as_numbers(values), dtype=np.float64)
     if np.isnan(array).any():
-        raise ValueError(f"{name} holds NaN. No limit is inf, or −inf below.")
+        raise ValueError(f"{name} contains NaN. For no limit, pass inf (−inf for a lower limit).")
     return array
 
 
 def fitting(array: Array, event_shape: tuple[int, ...], name: str) -> Array:
-    """An array whose last axes are these; a number is repeated."""
+    """Check that the last axes of array are `event_shape`; repeat a single number."""
     if array.ndim == 0:
         return np.full(event_shape, array)
     if array.shape[-len(event_shape) :] != event_shape:
@@ -128,7 +128,7 @@ def fitting(array: Array, event_shape: tuple[int, ...], name: str) -> Array:
 
 
 def linear_functions(values: Any, name: str, event_size: int) -> Array:
-    """(..., m, d) finite rows; (d,) is one row."""
+    """Return m finite rows, (..., m, d); (d,) is one row."""
     matrix = np.atleast_2d(finite(values, name))
     if matrix.shape[-1] != event_size or 0 in matrix.shape:
         raise ValueError(
@@ -139,12 +139,12 @@ def linear_functions(values: Any, name: str, event_size: int) -> Array:
 
 
 def lower_triangular(matrix: Array, name: str = "scale_tril") -> Array:
-    """Lower triangular matrices with a positive diagonal."""
+    """Check that matrices are lower triangular with a positive diagonal."""
     if not (np.diagonal(matrix, axis1=-2, axis2=-1) > 0).all():
         raise ValueError(f"{name} must have a positive diagonal.")
     if np.triu(matrix, 1).any():
         raise ValueError(
-            f"{name} must be lower triangular; entries above its diagonal are not zero. Pass a "
+            f"{name} must be lower triangular, but entries above its diagonal are not zero. Pass a "
             "covariance matrix as covariance=."
         )
     return matrix
@@ -152,19 +152,19 @@ def lower_triangular(matrix: Array, name: str = "scale_tril") -> Array:
 
 @contextlib.contextmanager
 def explained_shapes(name: str, shape: Any, batch: Any) -> Iterator[None]:
-    """NumPy's refusal to broadcast, with the names of what does not fit."""
+    """Replace NumPy's broadcasting errors with a message that names the argument."""
     try:
         yield
     except ValueError as error:
         if error.args and "broadcast" not in str(error) and "mismatch" not in str(error):
             raise
         raise ValueError(
-            f"{name} has shape {shape}, which does not fit the distributions' {batch}."
+            f"{name} has shape {shape}, which does not fit the distributions, of shape {batch}."
         ) from None
 
 
 def square(values: Any, name: str, event_shape: tuple[int, ...]) -> Array:
-    """Finite d × d matrices that fit a mean with this last axis."""
+    """Return values as finite d × d matrices that match a mean with this last axis."""
     matrix = finite(values, name)
     if matrix.ndim < 2 or matrix.shape[-2:] != event_shape * 2 or event_shape in ((), (0,)):
         raise ValueError(
@@ -175,10 +175,10 @@ def square(values: Any, name: str, event_shape: tuple[int, ...]) -> Array:
 
 
 def symmetric(matrix: Array, name: str) -> Array:
-    """(A + Aᵀ)/2 of matrices that are symmetric to six digits."""
+    """Return (A + Aᵀ)/2 for matrices that are symmetric to six digits."""
     transposed = np.swapaxes(matrix, -1, -2)
     root = np.sqrt(np.abs(np.diagonal(matrix, axis1=-2, axis2=-1)))
     size = root[..., :, None] * root[..., None, :]
     if (np.abs(matrix - transposed) > 1e-6 * size).any():
-        raise ValueError(f"{name} must be symmetric; it differs from its transpose.")
+        raise ValueError(f"{name} must be symmetric, but differs from its transpose.")
     return 0.5 * (matrix + transposed)

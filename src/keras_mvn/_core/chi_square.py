@@ -1,6 +1,6 @@
-"""χ² distribution function and quantile: the radius of a joint region, without SciPy.
+"""χ² distribution function and quantile, for the radius of a joint region, without SciPy.
 
-The core depends on keras and numpy only. Scalars, by the standard library.
+The core depends only on keras and numpy. These functions take scalars and use the standard library.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["chi_square_cdf", "chi_square_quantile"]
 
 
 def chi_square_cdf(x: float, dof: int) -> float:
-    """P(χ²_dof ≤ x) = P(dof/2, x/2), the regularized incomplete gamma function.
+    """Return P(χ²_dof ≤ x) = P(dof/2, x/2), the regularized incomplete gamma function.
 
     >>> round(chi_square_cdf(4.605170185988092, 2), 12)
     0.9
@@ -48,7 +48,7 @@ def chi_square_cdf(x: float, dof: int) -> float:
 
 @functools.lru_cache(maxsize=256)
 def chi_square_quantile(level: float, dof: int) -> float:
-    """The x with P(χ²_dof ≤ x) = level, by bisection.
+    """Return x with P(χ²_dof ≤ x) = level, by bisection.
 
     Raises:
         ValueError: level is not between 0 and 1.

@@ -1,4 +1,4 @@
-"""Dtypes of the arithmetic behind a head: float32 at least, float64 where it is asked for."""
+"""Dtypes of the computations after a head: at least float32, and float64 if requested."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def at_least_float32(dtype: Any) -> str:
 
 
 def at_least_float32_policy(dtype: Any) -> Any:
-    """The dtype policy asked for, or float32 where it would compute in half precision."""
+    """Return the requested dtype policy, or float32 if it would compute in half precision."""
     policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
     return policy if policy.compute_dtype in ("float32", "float64") else "float32"

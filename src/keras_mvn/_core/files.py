@@ -1,8 +1,8 @@
-"""Files and folders that are written whole, or not at all.
+"""Atomic writing of files and folders.
 
-Everything that the library or the command writes goes through here. What is new is written beside
-its place and moved into it at the end: a reader never finds half of it, and an error, a full disk
-or ^C leaves what was there before.
+Everything that the library or the command-line tool writes goes through this module. New content
+is written next to its destination and moved into place at the end: readers never see partial
+content, and an error, a full disk or Ctrl-C leaves the previous content untouched.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["put_in_place", "read_json", "replacing", "write_json"]
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A path to write a file or a folder to, which takes the place of `target` at the end.
+    """Yield a path for a new file or folder, which replaces `target` at the end.
 
-    It has the name of `target`, in a folder beside it, so that suffixes mean what they do and
-    files get the permissions that the umask gives. After an error, what was there is still there.
+    The path has the name of `target`, in a folder next to it, so that suffixes keep their meaning
+    and files get the permissions set by the umask. After an error, the old content is still there.
 
     Args:
-        target: a file or a folder, which may exist; its parent must.
+        target: path of a file or a folder, which may exist; its parent must exist.
 
     Raises:
-        OSError: the parent cannot be written to.
+        OSError: the parent is not writable.
 
     """
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
@@ -39,10 +39,10 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def put_in_place(fresh: Path, target: Path) -> None:
-    """Move a file or a folder to `target`, on the same file system; what is there is replaced.
+    """Move a file or a folder to `target`, on the same file system, replacing what is there.
 
-    A file is replaced in one step. A folder is moved aside first, and moved back if its successor
-    cannot take its place.
+    A file is replaced in one step. A folder is moved aside first, and moved back if the new one
+    cannot be moved into place.
     """
     if not target.is_dir():
         fresh.replace(target)
@@ -58,10 +58,10 @@ def put_in_place(fresh: Path, target: Path) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write a JSON file, UTF-8 and indented.
+    """Write a JSON file, indented and in UTF-8.
 
     Raises:
-        ValueError: NaN or an infinity, which JSON does not have.
+        ValueError: values contain NaN or infinity, which JSON does not support.
 
     """
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)

@@ -1,4 +1,4 @@
-"""^C while a network is trained: noted at once, acted on between two steps."""
+"""Handling of Ctrl-C during training: noted immediately, acted on between two steps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Interruption", "deferred_interrupts", "is_interrupt"]
 
 @final
 class Interruption:
-    """Whether ^C was pressed. While interrupts are deferred, this is the handler of SIGINT.
+    """SIGINT handler used while interrupts are deferred; records whether Ctrl-C was pressed.
 
     Args:
-        on_interrupt: called when the first ^C is noted.
+        on_interrupt: function called on the first Ctrl-C.
 
     """
 
@@ -25,7 +25,7 @@ class Interruption:
         self._on_interrupt = on_interrupt
 
     def __call__(self, number: int, frame: Any) -> None:
-        """Note the first ^C; raise `KeyboardInterrupt` at the second."""
+        """Note the first Ctrl-C; raise `KeyboardInterrupt` on the second."""
         if self.requested:
             signal.default_int_handler(number, frame)
         self.requested = True
@@ -35,17 +35,18 @@ class Interruption:
 
 @contextlib.contextmanager
 def deferred_interrupts(on_interrupt: Callable[[], None] | None = None) -> Iterator[Interruption]:
-    """Note the first ^C instead of raising; the second raises `KeyboardInterrupt` at once.
+    """Note the first Ctrl-C instead of raising; the second raises `KeyboardInterrupt` immediately.
 
-    Raised in the middle of a step, it would find a model whose buffers JAX has given away, and may
-    be swallowed by callbacks of the step. The code inside asks `requested` and ends by itself. The
-    estimator and the command defer interrupts; where both do, they share the answer.
+    In the middle of a step, the exception would leave a model whose buffers JAX has donated, and
+    callbacks of the step might swallow it. The code inside checks `requested` and ends by itself.
+    Both the estimator and the command-line tool defer interrupts; when nested, they share one
+    `Interruption`.
 
-    Only Python's own handler is replaced, and only in the main thread: with another one, or in
-    another thread, ^C does what it did.
+    Only Python's default handler is replaced, and only in the main thread: with another handler,
+    or in another thread, Ctrl-C works as before.
 
     Args:
-        on_interrupt: called when ^C was noted.
+        on_interrupt: function called on the first Ctrl-C.
 
     """
     handler = signal.getsignal(signal.SIGINT)
@@ -72,7 +73,7 @@ def _is_ours_to_replace() -> bool:
 
 
 def is_interrupt(error: BaseException | None) -> bool:
-    """Whether ^C is behind an error: Keras' cleaning up after it may fail in its turn."""
+    """Whether Ctrl-C caused an error, possibly by way of an error in Keras' cleanup."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True

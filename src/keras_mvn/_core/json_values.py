@@ -1,4 +1,4 @@
-"""Numbers as JSON holds them."""
+"""Conversion of numbers to JSON values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["json_value"]
 
 
 def json_value(value: Any) -> Any:
-    """The same dictionaries, lists and numbers, with None for NaN and infinite ones."""
+    """Return the same dictionaries, lists and numbers, with None for NaN and infinity."""
     if isinstance(value, dict):
         return {key: json_value(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

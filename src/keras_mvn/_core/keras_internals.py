@@ -1,7 +1,6 @@
-"""What this library needs of Keras that has no public name: masks and attributes on tensors, how
-losses are reduced, and whether a call only asks for shapes.
+"""Private parts of Keras: masks and attributes of tensors, loss reduction, symbolic scopes.
 
-Keras pins masks to tensors, on JAX through a table beside the tracers, where `setattr` fails.
+Keras attaches masks to tensors; on JAX, where `setattr` fails on tracers, it uses a separate table.
 All imports from `keras.src` are here.
 """
 

@@ -1,4 +1,4 @@
-"""Names: of classes in snake case, of targets that have none."""
+"""Conversion of class names to snake case."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["to_snake_case"]
 
 
 def to_snake_case(name: str) -> str:
-    """The snake case of a class name.
+    """Convert a class name to snake case.
 
     >>> to_snake_case("PrecisionCholesky")
     'precision_cholesky'

@@ -1,9 +1,9 @@
-"""One spelling of the arithmetic for backend tensors and NumPy arrays, and analytic gradients.
+"""Common arithmetic for backend tensors and NumPy arrays, and analytic gradients.
 
-A structure's formulas are written once: in a loss they run on tensors of the active backend, in
-`MultivariateNormal` on float64 NumPy arrays. `namespace` picks `keras.ops` or `numpy`, which
-agree on the names used here. Products are spelled `@`, `*` and `+`, not `ops.matmul` and
-`ops.maximum`: on PyTorch those turn float64 into float32 (keras 3.15).
+The formulas of a structure are written once: in a loss they run on tensors of the active backend,
+in `MultivariateNormal` on float64 NumPy arrays. `namespace` returns `keras.ops` or `numpy`, which
+agree on the names used here. Use the operators `@`, `*` and `+`, not functions such as `ops.matmul`
+and `ops.maximum`: on PyTorch these convert float64 to float32 (keras 3.15).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = [
 
 
 def namespace(*tensors: Tensor) -> Any:
-    """`numpy` if every argument is a NumPy array, `keras.ops` otherwise."""
+    """Return `numpy` if every argument is a NumPy array, `keras.ops` otherwise."""
     return np if all(isinstance(t, np.ndarray) for t in tensors) else keras.ops
 
 
 def constant_like(array: np.ndarray, like: Tensor) -> Tensor:
-    """A NumPy array as what `like` is: a tensor of its dtype, or NumPy."""
+    """Convert a NumPy array to a tensor with the dtype of `like`, if `like` is a tensor."""
     xp = namespace(like)
     return array if xp is np else xp.cast(array, like.dtype)
 
@@ -45,10 +45,11 @@ def differentiable(
     vjp: Callable[..., Tensor | tuple[Tensor, ...]],
     *inputs: Tensor,
 ) -> Tensor:
-    """`forward(*inputs)`, whose gradient is `vjp(output_bar, output, *inputs)`.
+    """Return `forward(*inputs)` with the gradient `vjp(output_bar, output, *inputs)`.
 
-    `keras.ops.custom_gradient` with one calling convention on the three backends. NumPy arrays
-    have no gradient and go straight through. One output only: PyTorch's form takes no more.
+    This is `keras.ops.custom_gradient` with one calling convention for the three backends. NumPy
+    arrays have no gradient and are passed to `forward` directly. Only one output is possible,
+    because of PyTorch.
     """
     if namespace(*inputs) is np:
         return forward(*inputs)
@@ -67,15 +68,15 @@ def differentiable(
 
 
 def static_gather(x: Tensor, index: np.ndarray, transposed_index: np.ndarray) -> Tensor:
-    """`x[..., index]`, where −1 reads a zero; differentiated by the gather `transposed_index`.
+    """Return `x[..., index]`, with 0 for index −1; the gradient gathers by `transposed_index`.
 
-    Every entry of x is read at most once, so the adjoint is a gather too, where autodiff would
+    Every entry of x is read at most once, so the adjoint is also a gather, whereas autodiff would
     build a scatter.
     """
 
     def gather(x: Tensor, index: np.ndarray) -> Tensor:
         xp = namespace(x)
-        zero = xp.sum(x[..., :0], axis=-1, keepdims=True)  # a column of zeros, also where x is NaN
+        zero = xp.sum(x[..., :0], axis=-1, keepdims=True)  # a column of zeros, even where x is NaN
         padded = xp.concatenate([x, zero], axis=-1)
         return xp.take(padded, index % padded.shape[-1], axis=-1)
 
@@ -85,19 +86,19 @@ def static_gather(x: Tensor, index: np.ndarray, transposed_index: np.ndarray) ->
 
 
 def count_rows(x: Tensor) -> float | Tensor:
-    """How many rows the batch axes of x (..., d) hold, as a divisor of tensors of its dtype."""
+    """Return the number of rows of x (..., d), as a divisor for tensors of its dtype."""
     count = math.prod(keras.ops.shape(x)[:-1])
     return float(count) if isinstance(count, int) else keras.ops.cast(count, x.dtype)
 
 
 def merge_last_axes(x: Tensor) -> Tensor:
-    """(..., m, n) → (..., m n), for batch axes of known or unknown length."""
+    """Reshape (..., m, n) to (..., m n), for batch axes of known or unknown length."""
     xp = namespace(x)
     return xp.reshape(x, (*xp.shape(x)[:-2], x.shape[-2] * x.shape[-1]))
 
 
 def split_last_axis(x: Tensor, m: int, n: int) -> Tensor:
-    """(..., m n) → (..., m, n), for batch axes of known or unknown length."""
+    """Reshape (..., m n) to (..., m, n), for batch axes of known or unknown length."""
     xp = namespace(x)
     return xp.reshape(x, (*xp.shape(x)[:-1], m, n))
 
@@ -105,8 +106,8 @@ def split_last_axis(x: Tensor, m: int, n: int) -> Tensor:
 def solve_lower(factor: Tensor, b: Tensor, *, transposed: bool = False) -> Tensor:
     """Solve `factor @ x = b` (or `factorᵀ @ x = b`), factor (..., d, d) lower, b (..., d, m).
 
-    Only the lower triangle is read. NumPy has no batched triangular solve: there one substitution
-    runs over the d rows for all matrices at once.
+    Only the lower triangle is read. NumPy has no batched triangular solve, so for arrays one
+    substitution runs over the d rows for all matrices at once.
     """
     if namespace(factor, b) is not np:
         if not transposed:

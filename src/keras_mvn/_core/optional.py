@@ -1,4 +1,4 @@
-"""Optional dependencies: imported where they are used, with an error that says what to install."""
+"""Optional dependencies, imported on use; if one is missing, the error names what to install."""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ _EXTRAS = {
     "tf2onnx": "export",
     "jax2onnx": "export-jax",
 }
-"""Top-level module → the extra of this package that brings it; others go by their own name."""
+"""Extra of this package that installs a top-level module; others have their own package name."""
 
 
 def require(module: str, who: str) -> Any:
-    """The module of this dotted name, for `who`.
+    """Import and return a module that `who` needs.
+
+    Args:
+        module: dotted name of the module.
+        who: name of the feature that needs it, for the error message.
 
     Raises:
-        ImportError: it is not installed; the message says what to install.
+        ImportError: the module is not installed; the message says what to install.
 
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]  # the module, or one that it needs itself
+        missing = (error.name or "").partition(".")[0]  # the module, or one of its own dependencies
         if missing != module.partition(".")[0] and missing not in _EXTRAS:
             raise
         what = f'"keras-mvn[{_EXTRAS[missing]}]"' if missing in _EXTRAS else missing

@@ -1,4 +1,4 @@
-"""Random numbers of a training of its own, which disturbs the user's as little as can be."""
+"""Random seeds for training that disturb the caller's random state as little as possible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["random_state"]
 
 @contextlib.contextmanager
 def random_state(seed: int) -> Iterator[None]:
-    """All generators that Keras draws from, seeded; those that can be read are put back."""
+    """Seed all generators that Keras uses; on exit, restore those whose state can be read."""
     python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  (Keras' own)
     with contextlib.ExitStack() as restore:
         restore.callback(random.setstate, python)

@@ -1,4 +1,4 @@
-"""What configurations in files of earlier versions say, in today's words."""
+"""Conversion of configurations saved by earlier versions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["current_config"]
 _RENAMED: dict[str, dict[str, str]] = {
     "keras_mvn.regularizers>LogVolume": {"units": "target_scale"},
 }
-"""Registered name → key of 0.1.0 → key of today. Registered names themselves never change."""
+"""Current names of keys of 0.1.0, by registered name; registered names themselves never change."""
 
 
 def current_config(cls: type, config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with the keys that the constructor of this class has today.
+    """Return a configuration with the current argument names of the constructor of a class.
 
     Args:
-        cls: a class that is registered with Keras.
-        config: as a file has it; it is not changed.
+        cls: class that is registered with Keras.
+        config: configuration from a file; not modified.
 
     >>> from keras_mvn.regularizers import HalfLogDet
     >>> current_config(HalfLogDet, {"strength": -0.2, "units": [1.0, 10.0]})

@@ -1,4 +1,4 @@
-"""Targets as users name and give them: by name or position, as columns of a table, with gaps."""
+"""Targets as users specify them: by name or position, as table columns, with missing values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def position(target: Any, names: Sequence[str] | None, event_size: int) -> int:
-    """The index of one target, given by name or by index (negative ones count from the end).
+    """Return the index of a target, given by name or by index (negative: from the end).
 
     Raises:
         ValueError: there is no such target.
@@ -45,16 +45,16 @@ def position(target: Any, names: Sequence[str] | None, event_size: int) -> int:
     if isinstance(target, bool) or not -event_size <= index < event_size:
         raise ValueError(
             f"There is no target {target!r}: an index must be an integer from {-event_size} to "
-            f"{event_size - 1}, a name a string."
+            f"{event_size - 1}, a name must be a string."
         )
     return index % event_size
 
 
 def positions(targets: Any, names: Sequence[str] | None, event_size: int) -> np.ndarray:
-    """Indices of one target or of several, each at most once.
+    """Return indices of one or several targets, each at most once.
 
     Raises:
-        ValueError: no target, an unknown one, or one twice.
+        ValueError: there is no target, or one is unknown or repeated.
 
     """
     if isinstance(targets, slice):
@@ -67,7 +67,7 @@ def positions(targets: Any, names: Sequence[str] | None, event_size: int) -> np.
 
 
 def by_target(given: Any) -> Mapping[Any, Any] | None:
-    """Target → value, of a mapping or of a pandas Series that names its entries; else None."""
+    """Return a mapping from target to value, from a mapping or a named pandas Series; else None."""
     if isinstance(given, Mapping):
         return given
     if not (hasattr(given, "items") and hasattr(given, "index")) or hasattr(given, "columns"):
@@ -79,10 +79,12 @@ def by_target(given: Any) -> Mapping[Any, Any] | None:
 def limits(
     lower: Any, upper: Any, names: Sequence[str] | None, event_size: int
 ) -> tuple[Array, Array]:
-    """Ends of a box (..., d): of arrays, of one number for all, or of target → number or (...).
+    """Return lower and upper ends of a box (..., d).
+
+    Each may be an array, one number for all, or a mapping from target to a number or (...).
 
     Raises:
-        ValueError: an unknown target; NaN; another number of columns.
+        ValueError: a target is unknown, a limit is NaN, or the number of columns is wrong.
 
     """
     ends = []
@@ -99,15 +101,15 @@ def limits(
 
 
 def named(names: Sequence[str] | None, index: np.ndarray) -> tuple[str, ...] | None:
-    """The names at these positions, or None."""
+    """Return the names at these positions, or None if there are no names."""
     return None if names is None else tuple(names[i] for i in index)
 
 
-_NAN = {"raise": "is refused", "propagate": "makes the value of its row NaN"}
+_NAN = {"raise": "is an error", "propagate": "makes the result of its row NaN"}
 
 
 def names_of_targets(names: Sequence[str] | None, event_size: int) -> tuple[str, ...] | None:
-    """d different names, or None."""
+    """Return d different names, or None."""
     if names is None:
         return None
     strings = () if isinstance(names, str) else tuple(map(str, names))
@@ -119,20 +121,20 @@ def names_of_targets(names: Sequence[str] | None, event_size: int) -> tuple[str,
 
 
 def observations(y: Any, like: Array, names: Sequence[str] | None = None) -> Array:
-    """What was observed for each of these predicted means: the same shape, nothing broadcast."""
+    """Return finite observed values with exactly the shape of the predicted means `like`."""
     values = finite(in_order(y, names), "y")
     if values.shape != like.shape:
         raise ValueError(
-            f"y has shape {values.shape}; the predictions are for {like.shape}, one row each."
+            f"y has shape {values.shape}; it must have the shape of the predictions, {like.shape}."
         )
     return values
 
 
 def in_order(y: Any, names: Sequence[str] | None) -> Any:
-    """y with its columns in the order of the targets, if it is a table that names them.
+    """Return y with columns in the order of the targets, if it is a table that names them.
 
     Raises:
-        ValueError: it names others.
+        ValueError: the column names differ from the target names.
 
     """
     columns = getattr(y, "columns", None)
@@ -144,12 +146,12 @@ def in_order(y: Any, names: Sequence[str] | None) -> Any:
 
 
 def checked_missing(missing: str, otherwise: str = "raise") -> str:
-    """The meaning of NaN in y, checked: "marginalize", or what happens without it.
+    """Check and return `missing`, the meaning of NaN in y: "marginalize" or `otherwise`.
 
     Args:
-        missing: as the user gave it.
-        otherwise: "raise" where arrays are evaluated, and NaN can be refused; "propagate" inside
-            a graph, where it makes the value of its row NaN.
+        missing: the user's value.
+        otherwise: "raise" where arrays are evaluated and NaN can raise an error; "propagate"
+            inside a graph, where NaN makes the result of its row NaN.
 
     Raises:
         ValueError: `missing` is neither.
@@ -158,7 +160,7 @@ def checked_missing(missing: str, otherwise: str = "raise") -> str:
     if missing not in (otherwise, "marginalize"):
         raise ValueError(
             f"missing={missing!r} is not known. Expected {otherwise!r} (NaN in y "
-            f"{_NAN[otherwise]}) or 'marginalize' (NaN in y means not observed)."
+            f"{_NAN[otherwise]}) or 'marginalize' (NaN in y means missing)."
         )
     return missing
 
@@ -166,15 +168,16 @@ def checked_missing(missing: str, otherwise: str = "raise") -> str:
 def observed_targets(
     y: Any, missing: str, names: Sequence[str] | None = None
 ) -> tuple[Array, Array | None]:
-    """y with zeros where it is NaN, and the mask (1 or 0) of what is not; None if nothing is.
+    """Return y with 0 in place of NaN, and the mask of observed values, 1 or 0; None if complete.
 
     Args:
-        y: (..., d); a table's columns are brought into the order of `names`.
+        y: (..., d); columns of a table are reordered as in `names`.
         missing: "raise" or "marginalize".
-        names: of the targets.
+        names: names of the targets.
 
     Raises:
-        ValueError: infinite values, NaN unless `missing="marginalize"`, or another `missing`.
+        ValueError: values are infinite, or NaN without `missing="marginalize"`; or `missing` is
+            unknown.
 
     """
     y = in_order(y, names)
@@ -182,7 +185,7 @@ def observed_targets(
         try:
             return finite(y, "y"), None
         except ValueError as error:
-            hint = " NaN for what was not observed needs missing='marginalize'."
+            hint = " If NaN means missing, pass missing='marginalize'."
             raise ValueError(f"{error}{hint}") from None
     values = np.array(as_numbers(y), dtype=np.float64)
     seen = ~np.isnan(values)
@@ -191,5 +194,5 @@ def observed_targets(
 
 
 def target_names_of(names: Sequence[str] | None, event_size: int) -> list[str]:
-    """The names, or "target 0", "target 1", … where there are none."""
+    """Return the names, or "target 0", "target 1", … if there are none."""
     return list(names or (f"target {j}" for j in range(event_size)))

@@ -1,4 +1,4 @@
-"""The tensor alias, and the notation every docstring uses.
+"""Type aliases for tensors and arrays, and the notation used in all docstrings.
 
 | name | meaning | shape |
 | --- | --- | --- |
@@ -10,12 +10,12 @@
 | `shape_params` | packed dimensionless parameters of the shape matrix R | (..., k) |
 | `u` | scaled residual (y − mean) / scale | (..., d) |
 | `z` | whitened residual, standard normal under the model | (..., d) |
-| `half_log_det` | ½ log det R | (...) |
-| `half_log_det` | ½ log det Σ = Σ log scale + half_log_det | (...) |
+| `half_log_det` | in `whiten`: ½ log det R | (...) |
+| `half_log_det` | elsewhere: ½ log det Σ = Σ log scale + ½ log det R | (...) |
 | `scale_tril` | lower Cholesky factor L, Σ = L Lᵀ | (..., d, d) |
 | `precision_tril` | lower factor P of the precision, Σ⁻¹ = Pᵀ P | (..., d, d) |
 
-Every covariance is Σ = S R S with S = diag(scale): a change of units touches mean and scale only.
+Every covariance is Σ = S R S with S = diag(scale): a change of units affects only mean and scale.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The version of the package, for everything that writes it into files."""
+"""The version of the package."""
 
 __all__ = ["__version__"]
 

@@ -16,6 +16,7 @@ from keras_mvn._training.data import Batches
 
 __all__ = [
     "Backup",
+    "EpochProgress",
     "RepeatableEpochs",
     "ResumableEarlyStopping",
     "StopAtDeadline",
@@ -24,6 +25,14 @@ __all__ = [
 ]
 
 History = dict[str, list[float]]
+
+
+class EpochProgress(keras.callbacks.Callback):
+    """A callback that is interested in nothing but the beginning, the end and the logs of epochs.
+
+    It may be used where several networks are trained at once: it then gets the means of their
+    logs. Any other callback makes networks be trained in turn, since it sees one model at a time.
+    """
 
 
 class ResumableEarlyStopping(keras.callbacks.EarlyStopping):

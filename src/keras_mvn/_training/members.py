@@ -14,6 +14,7 @@ from keras_mvn import covariances
 from keras_mvn._core.interrupts import Interruption
 from keras_mvn._core.types import Array
 from keras_mvn._training.data import Table
+from keras_mvn._training.one_pass import train_in_one_pass
 from keras_mvn._training.prediction import predict
 from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.train import Trained, train
@@ -146,18 +147,63 @@ class Fitter:
         self.interrupted = False
 
     def members(self, recipe: Recipe, n: int, first: Trained | None = None) -> list[Trained]:
-        """n networks, the first of which may be there already.
+        """n networks, the first of which may be there already; on JAX in one pass, if possible.
 
         Fewer after ^C: one that was cut short is left out, unless it is the only one.
         """
         trained = [] if first is None else [first]
-        while len(trained) < n and not (trained and self.interrupted):
-            i = len(trained)
-            one = self._train_unless_interrupted(recipe, i, f"member_{i}", n - i, bool(trained))
-            if one is None or (trained and one.interrupted):
-                break
-            trained.append(one)
-            self._say(f"network {i + 1} of {n}: {one.summary()}")
+        while self._began(len(trained)) and self._one_more(recipe, n, trained):
+            pass
+        trained.extend(self._at_once(recipe, range(len(trained), n), bool(trained)))
+        while self._one_more(recipe, n, trained):
+            pass
+        return trained
+
+    def _began(self, member: int) -> bool:
+        """Whether a process that trained this network alone has left something."""
+        return self._folder is not None and (self._folder / f"member_{member}").exists()
+
+    def _one_more(self, recipe: Recipe, n: int, trained: list[Trained]) -> bool:
+        """Train one network after those that are there; False where there is no more to do."""
+        i = len(trained)
+        if i >= n or (trained and self.interrupted):
+            return False
+        one = self._train_unless_interrupted(recipe, i, f"member_{i}", n - i, bool(trained))
+        if one is None or (trained and one.interrupted):
+            return False
+        trained.append(one)
+        self._say(f"network {i + 1} of {n}: {one.summary()}")
+        return True
+
+    def _at_once(self, recipe: Recipe, members: range, expendable: bool) -> list[Trained]:
+        """Train these networks in one pass; nothing where they have to be trained in turn."""
+        in_turn = self.interrupted or self._verbose >= 2 or any(map(self._began, members))
+        if in_turn or len(members) < 2:
+            return []
+        folders = [] if self._folder is None else [self._folder / f"member_{i}" for i in members]
+        try:
+            trained = train_in_one_pass(
+                recipe,
+                self._training,
+                self._validation,
+                [self._seed_of(i) for i in members],
+                residuals=self._residuals,
+                target_names=self._names,
+                callbacks=self._callbacks,
+                deadline=self._ends,
+                backup_dirs=folders,
+                interruption=self._interruption,
+            )
+        except KeyboardInterrupt:
+            self.interrupted = True
+            if not expendable:
+                raise
+            return []
+        if trained is None:
+            return []
+        self.interrupted = self._interruption.requested
+        for i, one in zip(members, trained, strict=True):
+            self._say(f"network {i + 1} of {members.stop}: {one.summary()}")
         return trained
 
     def select(self, recipe: Recipe, others: int) -> list[Tried]:
@@ -209,12 +255,11 @@ class Fitter:
     def _train(self, recipe: Recipe, member: int, folder: str, left: int) -> Trained:
         """One network, in its share of the time that is left for so many."""
         now = time.monotonic()
-        state = np.random.SeedSequence([self._seed, 2, member]).generate_state(1)
         return train(
             recipe,
             self._training,
             self._validation,
-            int(state[0]),
+            self._seed_of(member),
             residuals=self._residuals,
             target_names=self._names,
             callbacks=self._callbacks,
@@ -223,6 +268,9 @@ class Fitter:
             interruption=self._interruption,
             verbose=2 if self._verbose >= 2 else 0,
         )
+
+    def _seed_of(self, member: int) -> int:
+        return int(np.random.SeedSequence([self._seed, 2, member]).generate_state(1)[0])
 
     def _say(self, line: str) -> None:
         if self._verbose:

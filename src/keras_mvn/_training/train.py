@@ -33,7 +33,7 @@ from keras_mvn.callbacks import NonFiniteGuard
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.layers._find_heads import heads
 
-__all__ = ["Trained", "train"]
+__all__ = ["Prepared", "Trained", "prepared", "train"]
 
 
 History = dict[str, list[float]]
@@ -100,20 +100,53 @@ def train(
 
     """
     began = time.monotonic()
-    gaps = training.has_gaps or (validation is not None and validation.has_gaps)
-    loss = loss_for(recipe.loss, recipe.covariance, "marginalize" if gaps else "propagate")
     with random_state(seed):
-        model = network(recipe, loss, training, residuals, target_names)
-        size = recipe.batch_size or batch_size_for(len(training))
-        batches = Batches(training, size, seed)
-        model.compile(optimizer(recipe.learning_rate, len(batches)), loss=loss)
-        model.optimizer.build(model.trainable_variables)
-        fingerprint = _fingerprint(model, recipe, training, validation, size, seed)
-        run = _Run(model, recipe, backup_dir, fingerprint)
+        made = prepared(recipe, training, validation, seed, residuals, target_names)
+        batches = Batches(training, made.batch_size, seed)
+        run = _Run(made.model, recipe, backup_dir, made.fingerprint)
         interrupted = run.go(
             batches, validation, seed, callbacks, deadline, interruption or Interruption(), verbose
         )
     return Trained(run.model, run.history, interrupted, time.monotonic() - began)
+
+
+class Prepared(NamedTuple):
+    """A network that is ready to be trained."""
+
+    model: Any
+    """Compiled, with its optimizer built."""
+    batch_size: int
+    fingerprint: str
+    """Of data and settings, for backups."""
+
+
+def prepared(
+    recipe: Recipe,
+    training: Table,
+    validation: Table | None,
+    seed: int,
+    residuals: Any,
+    target_names: Sequence[str] | None,
+) -> Prepared:
+    """Build and compile a network for these rows; call it in `random_state(seed)`.
+
+    Args:
+        recipe: what to train.
+        training: rows to learn from.
+        validation: rows for early stopping, or None.
+        seed: of the training run.
+        residuals: as `MultivariateNormalHead.adapt` takes them.
+        target_names: d names.
+
+    """
+    gaps = training.has_gaps or (validation is not None and validation.has_gaps)
+    loss = loss_for(recipe.loss, recipe.covariance, "marginalize" if gaps else "propagate")
+    model = network(recipe, loss, training, residuals, target_names)
+    size = min(recipe.batch_size or batch_size_for(len(training)), len(training))
+    model.compile(optimizer(recipe.learning_rate, len(training) // size), loss=loss)
+    model.optimizer.build(model.trainable_variables)
+    fingerprint = _fingerprint(model, recipe, training, validation, size, seed)
+    return Prepared(model, size, fingerprint)
 
 
 # --- a run ---------------------------------------------------------------------------------------

@@ -37,8 +37,8 @@ def calibration_rows(
     values, _ = observed_targets(y, missing, normal.target_names)
     if values.shape != normal.mean.shape:
         raise ValueError(
-            f"y has shape {values.shape}; the predictions need {normal.mean.shape}, one row per "
-            "distribution."
+            f"y has shape {values.shape}; it must have the shape of the predictions, "
+            f"{normal.mean.shape}."
         )
     if values.size == 0:
         raise ValueError(f"{who} needs at least one calibration row; received none.")

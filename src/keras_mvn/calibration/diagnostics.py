@@ -210,8 +210,8 @@ def diagnose(
     >>> import numpy as np
     >>> normal = MultivariateNormal(np.zeros((500, 2)), covariance=np.stack([np.eye(2)] * 500))
     >>> print(diagnose(normal, normal.rescale(1.2).sample(seed=0)))
-    The 90 % region covers 80.8 % of 500 rows (95 % confidence: 77.1–84.2 %; expected if calibrated: \
-87.2–92.6 %): overconfident.
+    The 90 % region covers 80.8 % of 500 rows (95 % confidence: 77.1–84.2 %; expected if \
+calibrated: 87.2–92.6 %): overconfident.
     A single temperature of 1.17 would correct the size of the regions.
     Standard deviations should be 1.19 (target 0) and 1.16 (target 1) times as large.
     Deviations beyond chance (p < 0.01, corrected for 5 tests): size, radial, covariance.
@@ -289,7 +289,8 @@ def _sentences(found: Diagnosis) -> list[str]:
     sentences = [_headline(found, deviations)]
     if "size" in deviations:
         sentences.append(
-            f"A single temperature of {found.temperature:.2f} would correct the size of the regions."
+            f"A single temperature of {found.temperature:.2f} would correct the size of the "
+            "regions."
         )
     if "covariance" in deviations:
         sentences.append(_per_target(found))

@@ -85,7 +85,7 @@ class MatrixScaling(Recalibration):
         Args:
             normal: predictions for the calibration rows.
             y: (..., d), observed values, one row per distribution.
-            missing: ignored: NaN is always an error, because z needs complete rows.
+            missing: NaN is an error for either value, because z needs complete rows.
             shrinkage: float ρ in [0, 1], or "auto".
 
         Raises:

@@ -1,4 +1,4 @@
-"""Joint regions with a guaranteed coverage in each of several groups."""
+"""Joint regions with guaranteed coverage in each of several groups."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ __all__ = ["MondrianConformal"]
 @register
 @dataclass(frozen=True)
 class MondrianConformal(Calibration):
-    """`SplitConformal` with a radius for each group: the coverage holds in every one of them.
+    """Like `SplitConformal` with one radius per group, so that coverage holds in every group.
 
-    Groups are anything known before y is: a site, a season, a bin of a feature. Each needs
-    calibration rows of its own, 9 at least for a bounded region of level 0.9 (and its coverage
-    varies with them: by about √(level (1 − level)/n) from one calibration set to the next).
+    Groups are anything known before y: a site, a season, a bin of a feature. Each group needs its
+    own calibration rows, at least 9 for a bounded region at level 0.9 (and its coverage varies by
+    about √(level (1 − level)/n) from one calibration set to the next).
 
     Args:
-        groups: their names.
-        squared_radii: one for each, infinite where a group had too few rows.
-        level: the coverage that they are for.
+        groups: names of the groups.
+        squared_radii: squared Mahalanobis radius for each group, infinite if a group had too few
+            rows.
+        level: float, coverage for which the radii were fitted.
 
     Source: Vovk, Gammerman & Shafer, "Algorithmic learning in a random world", 2005, section 4.5.
 
@@ -54,20 +55,20 @@ class MondrianConformal(Calibration):
 
     @classmethod
     def fit(cls, normal: MultivariateNormal, y: Any, groups: Any, level: float = 0.9) -> Self:
-        """The radii for predictions of rows that were not trained on.
+        """Fit the radii to predictions for rows that were not used for training.
 
         Args:
             normal: predictions for the calibration rows.
-            y: (..., d), what was observed, one row for each distribution.
-            groups: (...), the group of each row: names or numbers.
-            level: the coverage wanted in each group.
+            y: (..., d), observed values, one row per distribution.
+            groups: (...), group of each row: names or numbers.
+            level: float between 0 and 1, target coverage in each group.
 
         Raises:
-            ValueError: no rows, shapes that don't fit, values that are not finite, or a level that
-                is not between 0 and 1.
+            ValueError: there are no rows, shapes do not match, values are not finite, or level is
+                not between 0 and 1.
 
         Warns:
-            UserWarning: a group with too few rows for a bounded region.
+            UserWarning: a group has too few rows for a bounded region.
 
         """
         probability(level, "level")
@@ -82,14 +83,15 @@ class MondrianConformal(Calibration):
         return cls(tuple(names.tolist()), tuple(radii), float(level))
 
     def region(self, normal: MultivariateNormal, groups: Any) -> Ellipsoid:
-        """The regions of these predictions.
+        """Return the regions for these predictions.
 
         Args:
-            normal: predictions.
-            groups: (...), the group of each; one that the calibration rows had.
+            normal: `MultivariateNormal`, predictions.
+            groups: (...), group of each row, among those of the calibration rows.
 
         Raises:
-            ValueError: an unknown group, for which nothing is guaranteed; or not one per row.
+            ValueError: a group is unknown, so nothing is guaranteed for it, or there is not one
+                group per row.
 
         """
         labels = group_labels(groups, normal.batch_shape)
@@ -97,8 +99,8 @@ class MondrianConformal(Calibration):
         unknown = sorted({str(g) for g in labels.reshape(-1).tolist() if g not in known})
         if unknown:
             raise ValueError(
-                f"groups {unknown} had no calibration rows; known are {list(self.groups)}. Use a "
-                "SplitConformal of all rows for them, or calibrate on rows of these groups."
+                f"groups {unknown} had no calibration rows; known groups: {list(self.groups)}. Use "
+                "SplitConformal on all rows for them, or calibrate on rows of these groups."
             )
         radii = np.array([known[g] for g in labels.reshape(-1).tolist()])
         return Ellipsoid(normal, radii.reshape(labels.shape))

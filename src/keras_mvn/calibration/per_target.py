@@ -1,4 +1,4 @@
-"""One factor for the standard deviation of each target, fitted on a calibration set."""
+"""Recalibration by one factor per target, fitted on a calibration set."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from keras_mvn.scores._observations import Observations
 __all__ = ["PerTarget"]
 
 MAX_STEPS = 200
-"""Of Newton's method, which takes about ten; a bound against an endless loop, not a setting."""
+"""Maximum number of Newton steps; about ten are needed, so this only prevents endless loops."""
 
 
 @final
 @register
 @dataclass(frozen=True)
 class PerTarget(Recalibration):
-    """Σ' = D Σ D, D = diag(factors): one factor on each target's standard deviation.
+    """Recalibration Σ' = D Σ D, D = diag(factors): one factor on each target's standard deviation.
 
-    Means and correlations stay as they are. Two ways to fit the factors, which agree in the limit
-    of many rows where the predicted correlations are right:
+    Means and correlations do not change. There are two ways to fit the factors, which agree in the
+    limit of many rows if the predicted correlations are right:
 
     * `objective="joint"` maximizes the joint likelihood. With aⱼ = 1/factorⱼ the negative log
       likelihood per row is ½ aᵀ Q a − Σ log aⱼ, Q = mean(r rᵀ ∘ Σ⁻¹), r = y − μ: convex in a,
-      with one minimum, found by Newton's method. O(n d³) for n rows.
-    * `objective="marginal"` is factorⱼ = √mean((rⱼ/σⱼ)²): every target alone gets the dispersion
-      that it claims, whatever the correlations. O(n d).
+      with one minimum, found by Newton's method. The cost is O(n d³) for n rows.
+    * `objective="marginal"` uses factorⱼ = √mean((rⱼ/σⱼ)²): the standardized errors of each target
+      get mean square 1, regardless of the correlations. The cost is O(n d).
 
-    Where correlations are wrong, the joint factors widen or narrow single targets to make up for
-    them, so that their intervals no longer hold what they claim; mend the correlations with
-    `MatrixScaling`, or take "marginal".
+    If correlations are wrong, the joint factors widen or narrow individual targets to compensate,
+    and their intervals lose their nominal coverage; correct the correlations with `MatrixScaling`,
+    or use "marginal".
 
     Args:
         factors: d positive numbers.
@@ -76,17 +76,18 @@ class PerTarget(Recalibration):
         missing: str = "raise",
         objective: str = "joint",
     ) -> Self:
-        """The factors of predictions for rows that were not trained on.
+        """Fit the factors to predictions for rows that were not used for training.
 
         Args:
             normal: predictions for the calibration rows.
-            y: (..., d), what was observed, one row for each distribution.
-            missing: "marginalize" reads NaN in y as "not observed"; by default it is an error.
+            y: (..., d), observed values, one row per distribution.
+            missing: "marginalize" treats NaN in y as missing; by default NaN is an error.
             objective: "joint" or "marginal", as above.
 
         Raises:
-            ValueError: no rows, shapes that don't fit, values that are not finite, a target that
-                every prediction hits exactly or that no row observes, or another objective.
+            ValueError: there are no rows, shapes do not match, values are not finite, all
+                predictions of a target are exact, a target is never observed, or objective is
+                unknown.
 
         """
         if objective not in _FACTORS:
@@ -98,8 +99,8 @@ class PerTarget(Recalibration):
         if len(exact):
             names = target_names_of(normal.target_names, normal.event_size)
             raise ValueError(
-                f"PerTarget.fit: every prediction of {[names[i] for i in exact]} equals y, so no "
-                "factor fits."
+                f"PerTarget.fit: every prediction of {[names[i] for i in exact]} equals y, so the "
+                "factor would be 0. Are y and the predicted means the same array?"
             )
         return cls(tuple(_FACTORS[objective](rows).tolist()))
 
@@ -119,9 +120,9 @@ def _joint(rows: Observations) -> Array:
 
 
 def _quadratic_form(rows: Observations) -> Array:
-    """Q with aᵀ Q a = mean of the squared distances for residuals a ∘ r: (d, d).
+    """Return Q with aᵀ Q a = mean squared Mahalanobis distance of residuals a ∘ r: (d, d).
 
-    Whitening is linear: of the residual of each target alone, zⱼ, Q_jk is the mean of zⱼ · z_k.
+    Whitening is linear: with zⱼ the whitened residual of target j alone, Q_jk = mean(zⱼ · z_k).
     """
     n, d = rows.y.shape
     q = np.zeros((d, d))
@@ -136,10 +137,10 @@ def _quadratic_form(rows: Observations) -> Array:
 
 
 def _minimizer(q: Array, weight: Array) -> Array:
-    """The a > 0 with the smallest ½ aᵀ Q a − Σ wⱼ log aⱼ, by damped Newton steps.
+    """Return the a > 0 that minimizes ½ aᵀ Q a − Σ wⱼ log aⱼ, by damped Newton steps.
 
-    The objective over min w is self-concordant, so steps of 1/(1 + λ), λ the Newton decrement,
-    stay positive and converge from anywhere (Nesterov & Nemirovskii 1994).
+    The objective divided by min w is self-concordant, so with steps of 1/(1 + λ), λ the Newton
+    decrement, a stays positive and converges from any start (Nesterov & Nemirovskii 1994).
     """
     unit = np.sqrt(weight / np.diagonal(q))
     q = q * unit[:, None] * unit

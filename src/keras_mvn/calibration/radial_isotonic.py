@@ -22,26 +22,27 @@ __all__ = ["RadialIsotonic"]
 @register
 @dataclass(frozen=True, eq=False)
 class RadialIsotonic(Calibration):
-    """A monotone map from the distances that Σ claims to those observed: regions at every level.
+    """A monotone map from nominal to observed Mahalanobis distances: regions at every level.
 
-    Center and form of the ellipsoids stay; only their radius is learnt, and not with one factor
-    for all levels, as by `Temperature`: heavy tails need 50 % regions that are smaller and 99 %
-    regions that are larger. With m₁ ≤ … ≤ mₙ the Mahalanobis distances of the calibration rows and
-    ρᵢ the i/(n + 1) quantile of the χ distribution, the map ρᵢ → mᵢ of the quantile–quantile plot
-    is linear in between, starts at 0, and goes on beyond the last row with the slope mₙ/ρₙ: a
-    temperature is a straight line.
+    Center and shape of the ellipsoids do not change; only their radius is learned. Unlike with
+    `Temperature`, the factor depends on the level: heavy tails need smaller 50 % regions and larger
+    99 % regions. With m₁ ≤ … ≤ mₙ the Mahalanobis distances of the calibration rows and ρᵢ the
+    i/(n + 1) quantile of the χ distribution, the map ρᵢ → mᵢ of the quantile–quantile plot is
+    interpolated linearly, starts at 0, and is extended beyond the last row with slope mₙ/ρₙ. A
+    temperature corresponds to a straight line.
 
-    Isotonic regression of the observed on the expected frequencies (Kuleshov et al.) is this map:
-    an empirical distribution function is monotone already, so that there is nothing to pool.
-    Interpolating distances, not probabilities, keeps far rows apart, whose χ² probability rounds
-    to 1. The predicted density is left alone: for one, use a `Recalibration`.
+    This map equals isotonic regression of the observed on the expected frequencies (Kuleshov et
+    al.): an empirical distribution function is already monotone, so there is nothing to pool.
+    Interpolating distances instead of probabilities distinguishes far rows, whose χ² probabilities
+    round to 1. The predicted density does not change: to correct it, use a `Recalibration`.
 
     Args:
-        distances: of the calibration rows, (n,), ascending, the largest positive.
-        event_size: d.
+        distances: (n,), Mahalanobis distances of the calibration rows, ascending; the largest is
+            positive.
+        event_size: int d, number of targets.
 
     Raises:
-        ValueError: distances that are not ascending or not positive.
+        ValueError: distances are not ascending, or the largest is not positive.
         ImportError: SciPy is not installed.
 
     Source: Kuleshov, Fenner & Ermon, "Accurate uncertainties for deep learning using calibrated
@@ -62,32 +63,35 @@ class RadialIsotonic(Calibration):
     def __post_init__(self) -> None:
         m = np.atleast_1d(finite(self.distances, "distances"))
         if m.ndim != 1 or m.size == 0 or (np.diff(m) < 0).any() or m[0] < 0 or m[-1] == 0:
-            raise ValueError("distances must be ascending, at least one of them, the last above 0.")
+            raise ValueError(
+                "distances must be non-negative, ascending and not empty, with the last above 0."
+            )
         m.setflags(write=False)
         object.__setattr__(self, "distances", m)
 
     @classmethod
     def fit(cls, normal: MultivariateNormal, y: Any, missing: str = "raise") -> Self:
-        """The map for predictions of rows that were not trained on.
+        """Fit the map to predictions for rows that were not used for training.
 
         Args:
             normal: predictions for the calibration rows.
-            y: (..., d), what was observed, one row for each distribution.
-            missing: NaN is an error either way: distances of other dimensions don't compare.
+            y: (..., d), observed values, one row per distribution.
+            missing: NaN is an error for either value, because distances of different dimensions
+                are not comparable.
 
         Raises:
-            ValueError: no rows, shapes that don't fit, NaN or infinite values, or predictions that
-                all hit exactly.
+            ValueError: there are no rows, shapes do not match, values are NaN or infinite, or all
+                predictions are exact.
 
         """
         rows = complete_rows(normal, y, "RadialIsotonic.fit", missing)
         return cls(np.sqrt(np.sort(rows.squared_distances)), normal.event_size)
 
     def region(self, normal: MultivariateNormal, level: float = 0.9) -> Ellipsoid:
-        """The region that holds all targets at once with probability `level`.
+        """Return the region that contains all targets jointly with probability `level`.
 
         Raises:
-            ValueError: level is not between 0 and 1, or another number of targets.
+            ValueError: level is not between 0 and 1, or the number of targets differs.
 
         """
         self._check(normal)
@@ -96,11 +100,11 @@ class RadialIsotonic(Calibration):
         return Ellipsoid(normal, self._along(claimed, *self._knots()) ** 2)
 
     def pit(self, normal: MultivariateNormal, y: Any) -> Array:
-        """The smallest level whose region holds y, uniform if calibrated: (...).
+        """Return the smallest level whose region contains y, uniform if calibrated: (...).
 
         Raises:
-            ValueError: y does not fit the distributions, or is not finite; another number of
-                targets.
+            ValueError: y does not match the distributions or is not finite, or the number of
+                targets differs.
 
         """
         self._check(normal)
@@ -117,7 +121,7 @@ class RadialIsotonic(Calibration):
             )
 
     def _knots(self) -> tuple[Array, Array]:
-        """ρ and m, from the origin on."""
+        """Return ρ and m, each starting at 0."""
         n = len(self.distances)
         level = np.arange(1, n + 1) / (n + 1)
         special = require("scipy.special", "RadialIsotonic")
@@ -126,5 +130,5 @@ class RadialIsotonic(Calibration):
 
     @staticmethod
     def _along(x: Any, start: Array, end: Array) -> Array:
-        """Piecewise linear from start to end, beyond the last knot through it and the origin."""
+        """Map x piecewise linearly; beyond the last knot, along the line from the origin to it."""
         return np.where(x > start[-1], x * (end[-1] / start[-1]), np.interp(x, start, end))

@@ -1,4 +1,4 @@
-"""Joint regions with a guaranteed coverage, whatever the distribution of the errors."""
+"""Joint regions with guaranteed coverage for any distribution of the errors."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["SplitConformal"]
 @register
 @dataclass(frozen=True)
 class SplitConformal(Calibration):
-    """Ellipsoids that hold a new row with probability ≥ level, even if the model is wrong.
+    """Ellipsoids that contain a new row with probability ≥ level, even if the model is wrong.
 
     The squared radius is the ⌈(n + 1) level⌉-th smallest squared Mahalanobis distance of n
-    calibration rows. If these and the new row are exchangeable (independent draws from one
-    distribution are), level ≤ P(new y inside) ≤ level + 1/(n + 1), the second for distances without
-    ties: on average over rows and calibration sets, not for each x. A better Σ makes the regions
-    smaller, not safer.
+    calibration rows. If these and the new row are exchangeable (as independent draws from one
+    distribution are), level ≤ P(new y inside) ≤ level + 1/(n + 1), the upper bound for distances
+    without ties. This holds on average over rows and calibration sets, not for each x. A better Σ
+    makes the regions smaller, not safer.
 
     Args:
-        squared_radius: in Mahalanobis units, infinite where n was too small.
-        level: the coverage that it is for.
+        squared_radius: float, squared Mahalanobis radius, infinite if there were too few rows.
+        level: float, coverage for which the radius was fitted.
 
     Source: Papadopoulos et al., "Inductive confidence machines for regression", ECML 2002; for
     ellipsoids, Johnstone & Cox, "Conformal uncertainty sets for robust optimization", COPA 2021.
@@ -47,19 +47,19 @@ class SplitConformal(Calibration):
 
     @classmethod
     def fit(cls, normal: MultivariateNormal, y: Any, level: float = 0.9) -> Self:
-        """The radius for predictions of rows that were not trained on.
+        """Fit the radius to predictions for rows that were not used for training.
 
         Args:
             normal: predictions for the calibration rows.
-            y: (..., d), what was observed, one row for each distribution.
-            level: the coverage wanted.
+            y: (..., d), observed values, one row per distribution.
+            level: float between 0 and 1, target coverage.
 
         Raises:
-            ValueError: no rows, shapes that don't fit, values that are not finite, or a level that
-                is not between 0 and 1.
+            ValueError: there are no rows, shapes do not match, values are not finite, or level is
+                not between 0 and 1.
 
         Warns:
-            UserWarning: too few rows for a bounded region.
+            UserWarning: there are too few rows for a bounded region.
 
         """
         probability(level, "level")
@@ -69,5 +69,5 @@ class SplitConformal(Calibration):
         return cls(squared_radius, float(level))
 
     def region(self, normal: MultivariateNormal) -> Ellipsoid:
-        """The regions of these predictions."""
+        """Return the regions for these predictions."""
         return Ellipsoid(normal, self.squared_radius)

@@ -1,4 +1,4 @@
-"""One factor for all standard deviations, fitted on a calibration set."""
+"""Recalibration by one factor on all standard deviations, fitted on a calibration set."""
 
 from __future__ import annotations
 
@@ -25,31 +25,33 @@ __all__ = ["Temperature"]
 @register
 @dataclass(frozen=True)
 class Temperature(Recalibration):
-    """Σ' = temperature² Σ: one factor on every standard deviation.
+    """Recalibration Σ' = temperature² Σ: one factor on every standard deviation.
 
-    Networks are usually overconfident: temperature > 1. Means and correlations stay as they are.
-    With q the squared Mahalanobis distance of a calibration row in the margin of its m observed
-    targets (without gaps m = d), two ways to fit the factor, which agree in the limit of many rows
-    where errors are normal and Σ is right but for a factor:
+    Networks are usually overconfident: temperature > 1. Means and correlations do not change. With
+    q the squared Mahalanobis distance of a calibration row's m observed targets (m = d without
+    missing values), there are two ways to fit the factor, which agree in the limit of many rows if
+    errors are normal and Σ is right up to a factor:
 
-    * `objective="likelihood"` is the most likely factor, temperature² = Σ q / Σ m; without gaps
-      mean(q)/d.
-    * `objective="coverage"` makes the regions of one level hold what they claim: temperature² is
+    * `objective="likelihood"` is the maximum-likelihood factor, temperature² = Σ q / Σ m, which is
+      mean(q)/d without missing values.
+    * `objective="coverage"` gives the regions of one level their nominal coverage: temperature² is
       the ⌈(n + 1) level⌉-th smallest q/χ²_{m, level} of n rows, χ²_{m, level} the quantile of the
-      χ² distribution with m degrees of freedom. It is the radius of `SplitConformal` put into Σ: if
-      calibration rows and a new row are exchangeable, the calibrated ellipsoid of that level holds
-      what is observed of the new row with probability ≥ level, whatever the errors are. The rank is
-      one more than ⌈n level⌉ at most; that makes the promise hold for few rows, too.
+      χ² distribution with m degrees of freedom. This puts the radius of `SplitConformal` into Σ:
+      if the calibration rows and a new row are exchangeable, the calibrated ellipsoid of that level
+      contains the observed targets of the new row with probability ≥ level, for any distribution
+      of the errors. The rank is at most one more than ⌈n level⌉, which makes the guarantee hold
+      even for few rows.
 
-    Where errors are heavier-tailed than normal, the most likely factor follows the few large ones,
-    and the 90 % regions of all rows are too large: hence the second. Regions of other levels hold
-    what they claim only as far as errors are normal; for all levels at once see `RadialIsotonic`.
+    If errors are heavier-tailed than normal, the maximum-likelihood factor follows the few large
+    errors and makes the 90 % regions of all rows too large; use "coverage" then. Regions of other
+    levels have their nominal coverage only as far as errors are normal; for all levels at once, see
+    `RadialIsotonic`.
 
     Args:
-        temperature: positive.
+        temperature: float > 0, factor on the standard deviations.
 
     Raises:
-        ValueError: it is not positive.
+        ValueError: temperature is not positive.
 
     Source: the multivariate form of Levi et al., "Evaluating and calibrating uncertainty
     prediction in regression tasks", Sensors 22 (2022); for the coverage of complete rows, Johnstone
@@ -82,20 +84,20 @@ class Temperature(Recalibration):
         objective: str = "likelihood",
         level: float = 0.9,
     ) -> Self:
-        """The temperature of predictions for rows that were not trained on.
+        """Fit the temperature to predictions for rows that were not used for training.
 
         Args:
             normal: predictions for the calibration rows.
-            y: (..., d), what was observed, one row for each distribution.
-            missing: "marginalize" reads NaN in y as "not observed"; by default it is an error.
-                Rows of which nothing was observed do not count.
+            y: (..., d), observed values, one row per distribution.
+            missing: "marginalize" treats NaN in y as missing; by default NaN is an error. Rows
+                with no observed target do not count.
             objective: "likelihood" or "coverage", as above.
-            level: the coverage wanted, for "coverage".
+            level: float between 0 and 1, target coverage for "coverage".
 
         Raises:
-            ValueError: no rows, shapes that don't fit, values that are not finite, predictions
-                that all hit exactly, another objective, a level that is not between 0 and 1, or
-                fewer than level/(1 − level) rows for "coverage" (9 for 0.9).
+            ValueError: there are no rows, shapes do not match, values are not finite, all
+                predictions are exact, objective is unknown, level is not between 0 and 1, or there
+                are fewer than level/(1 − level) rows for "coverage" (9 for 0.9).
 
         """
         if objective not in _SQUARES:
@@ -107,8 +109,9 @@ class Temperature(Recalibration):
         square = _SQUARES[objective](rows, level)
         if square == 0.0:
             raise ValueError(
-                "Temperature.fit: every prediction equals y (with objective='coverage': a share of "
-                "`level` does), so no scale fits. Are y and the predicted means the same array?"
+                "Temperature.fit: every prediction equals y (with objective='coverage', a fraction "
+                "`level` of them), so the temperature would be 0. Are y and the predicted means "
+                "the same array?"
             )
         return cls(math.sqrt(square))
 
@@ -132,8 +135,8 @@ def _covering(rows: Observations, level: float) -> float:
     if math.isinf(square):
         raise ValueError(
             f"Temperature.fit: {len(index)} calibration rows are too few for a coverage of "
-            f"level={level}; it takes {rows_needed(level)}. Use more rows, a lower level, or "
-            "objective='likelihood'."
+            f"level={level}; at least {rows_needed(level)} are needed. Use more rows, a lower "
+            "level, or objective='likelihood'."
         )
     return square
 

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Tensor
-
-if TYPE_CHECKING:
-    from keras_mvn.ensemble._job import Job
+from keras_mvn.ensemble._job import Job, Snapshot
 
 __all__ = ["NotVectorizableError", "train"]
 
@@ -205,6 +203,12 @@ def _state(model: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     )
 
 
+def _averages(optimizer: Any) -> list[int]:
+    """Where the moving averages of the trainable variables stand among those of the optimizer."""
+    at = {id(variable): i for i, variable in enumerate(optimizer.variables)}
+    return [at[id(variable)] for variable in optimizer._model_variables_moving_average]
+
+
 def _values(variables: Sequence[Any]) -> list[Tensor]:
     return [variable.value for variable in variables]
 
@@ -220,12 +224,14 @@ class _Run:
         self.training, self.validation = training, validation
         self.rows = len(jax.tree.leaves(training)[0])
         self.metrics = _values(members[0].metrics_variables)
+        self.average_at = _averages(members[0].optimizer) if job.averaged else None
         self.variables = self.best = _stacked([_state(member) for member in members])
         self.epoch = self._compiled_epoch()
         self.chosen = jax.jit(_chosen)
 
     def _compiled_epoch(self) -> Any:
-        orders = np.zeros((len(self.members), self.rows), np.int32)
+        some = np.zeros((len(self.members), self.rows), np.int32)
+        orders = some if self.job.orders is None else self.job.orders(0).astype(np.int32)
         mapped = jax.vmap(self._epoch, in_axes=(0, None, None, 0))
         try:
             traced = jax.jit(mapped).lower(self.variables, self.training, self.validation, orders)
@@ -243,27 +249,50 @@ class _Run:
             model.train_step, state, training, order, batch
         )
         if validation is not None:
-            state = (trainable, non_trainable, self.metrics)
+            state = (self._kept(trainable, optimizer), non_trainable, self.metrics)
             in_turn = np.arange(len(jax.tree.leaves(validation)[0]))
             batch = self.job.options.get("validation_batch_size") or batch
-            found, (trainable, non_trainable, _) = _over_batches(
+            found, (_, non_trainable, _) = _over_batches(
                 model.test_step, state, validation, in_turn, batch
             )
             logs = {**logs, **{f"val_{name}": value for name, value in found.items()}}
         return (trainable, non_trainable, optimizer), logs
+
+    def _kept(self, trainable: Any, optimizer: Any) -> Any:
+        """The weights that are validated and kept: their averages, where the job wants these."""
+        return trainable if self.average_at is None else [optimizer[i] for i in self.average_at]
+
+    def _snapshot(self, epoch: int, stopping: _EarlyStopping, histories: list[History]) -> Snapshot:
+        variables, best = (
+            [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+            for tree in (self.variables, self.best)
+        )
+        return Snapshot(epoch, variables, best, stopping.to_json(), histories)
+
+    def _go_on_from(self, start: Snapshot, stopping: _EarlyStopping) -> None:
+        structure = jax.tree.structure(self.variables)
+        self.variables, self.best = (
+            jax.tree.unflatten(structure, [jax.numpy.asarray(leaf) for leaf in leaves])
+            for leaves in (start.variables, start.best)
+        )
+        stopping.go_on_from(start.stopping)
 
     def train(self, seeds: Sequence[int], report: Callable[[int, History], None]) -> list[History]:
         stopping = _EarlyStopping(len(self.members), self.job.patience)
         # What Keras' data adapter draws from after `keras.utils.set_random_seed(seed)`.
         generators = [np.random.RandomState(seed) for seed in seeds]
         histories: list[History] = [{} for _ in self.members]
+        first = 0
+        if self.job.start is not None:
+            first, histories = self.job.start.epoch, self.job.start.histories
+            self._go_on_from(self.job.start, stopping)
         try:
-            for epoch in range(self.job.epochs):
+            for epoch in range(first, self.job.epochs):
                 running = stopping.running
-                self._train_epoch(epoch, generators, stopping, histories)
+                logs = self._train_epoch(epoch, generators, stopping, histories)
                 for i in np.flatnonzero(running & ~stopping.running):
                     report(int(i), histories[i])
-                if not stopping.running.any():
+                if not stopping.running.any() or self._ends(epoch, logs, stopping, histories):
                     break
         finally:  # also what an interrupted training has learnt
             self._hand_back(stopping)
@@ -277,15 +306,33 @@ class _Run:
         generators: Sequence[np.random.RandomState],
         stopping: _EarlyStopping,
         histories: list[History],
-    ) -> None:
-        orders = np.stack([self._order(generator) for generator in generators])
+    ) -> dict[str, np.ndarray]:
+        if self.job.orders is None:
+            orders = np.stack([self._order(generator) for generator in generators])
+        else:
+            orders = self.job.orders(epoch).astype(np.int32)
         after, logs = self.epoch(self.variables, self.training, self.validation, orders)
         self.variables = self.chosen(stopping.running, after, self.variables)
         numbers = {name: np.asarray(values) for name, values in logs.items()}
         for i in np.flatnonzero(stopping.running):
             for name, values in numbers.items():
                 histories[i].setdefault(name, []).append(values[i].tolist())
-        self.best = self.chosen(stopping.update(epoch, numbers), self.variables, self.best)
+        trainable, non_trainable, optimizer = self.variables
+        kept = (self._kept(trainable, optimizer), non_trainable, optimizer)
+        self.best = self.chosen(stopping.update(epoch, numbers), kept, self.best)
+        return numbers
+
+    def _ends(
+        self,
+        epoch: int,
+        logs: dict[str, np.ndarray],
+        stopping: _EarlyStopping,
+        histories: list[History],
+    ) -> bool:
+        """Whether the job wants no further epoch."""
+        if self.job.after_epoch is None:
+            return False
+        return self.job.after_epoch(logs, lambda: self._snapshot(epoch + 1, stopping, histories))
 
     def _order(self, generator: np.random.RandomState) -> Any:
         if self.job.options.get("shuffle", True):
@@ -316,6 +363,20 @@ class _EarlyStopping:
         self.running = np.ones(k, bool)
         self._best = np.full(k, np.inf)
         self._waited = np.zeros(k, int)
+
+    def to_json(self) -> dict[str, Any]:
+        """Its state, in plain values."""
+        return {
+            "running": self.running.tolist(),
+            "best": self._best.tolist(),
+            "waited": self._waited.tolist(),
+        }
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Take back what `to_json` gave."""
+        self.running = np.array(state["running"], bool)
+        self._best = np.array(state["best"], float)
+        self._waited = np.array(state["waited"], int)
 
     def update(self, epoch: int, logs: dict[str, Any]) -> Any:
         """Stop those whose patience is over; returns whose weights are the best so far (k,)."""

@@ -1,4 +1,4 @@
-"""The scikit-learn estimator."""
+"""scikit-learn estimator for multivariate normal regression."""
 
 from keras_mvn.estimator.regressor import MultivariateNormalRegressor as MultivariateNormalRegressor
 

@@ -1,4 +1,4 @@
-"""What the estimator's `calibration` stands for."""
+"""Values of the estimator's `calibration` parameter and their meaning."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ __all__ = ["CalibrationKind", "calibration_kind"]
 
 
 class CalibrationKind(NamedTuple):
-    """How calibration rows are used."""
+    """How the estimator uses the calibration rows."""
 
     conformal: bool
-    """Covariances stay; regions and intervals change."""
+    """Whether regions and intervals change instead of covariances."""
     takes_gaps: bool
     needs_every_target: bool
     fit: Callable[[MultivariateNormal, Array], Any]
 
 
 def calibration_kind(calibration: Any) -> CalibrationKind | None:
-    """Of a name, a class, or None.
+    """Look up the kind of calibration by name or class; None stays None.
 
     Raises:
-        ValueError: anything else.
+        ValueError: calibration is none of these.
 
     """
     if calibration is None:
@@ -47,7 +47,7 @@ def calibration_kind(calibration: Any) -> CalibrationKind | None:
         return _recalibration(calibration)
     raise ValueError(
         f"calibration={calibration!r} is not known. Expected None, 'conformal', one of "
-        f"{sorted(_NAMED)}, or a class of keras_mvn.calibration.Recalibration."
+        f"{sorted(_NAMED)}, or a subclass of keras_mvn.calibration.Recalibration."
     )
 
 

@@ -1,4 +1,4 @@
-"""The estimator's parameters, which scikit-learn stores as given and checks in `fit`."""
+"""Checks of the estimator's parameters, which are stored unchanged until `fit`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["is_auto", "recipe_of"]
 
 
 def is_auto(covariance: Any) -> bool:
-    """Whether the structure is to be chosen."""
+    """Whether `fit` chooses the covariance structure."""
     return isinstance(covariance, str) and covariance == "auto"
 
 
 def recipe_of(estimator: Any) -> Recipe:
-    """What to train; with "auto", the structure in it is not the one that will be chosen.
+    """Return the training recipe; with "auto", its structure is a placeholder.
 
     Raises:
-        ValueError: a parameter is wrong; the message says which and what is expected.
+        ValueError: a parameter is invalid; the message names it and what is expected.
 
     """
     _check_what_is_no_recipe(estimator)
@@ -75,10 +75,10 @@ def _structure(estimator: Any) -> covariances.Covariance:
         try:
             return covariances.get(estimator.covariance)
         except ValueError as error:
-            raise ValueError(f"{error} Or 'auto', for the best of a few.") from None
+            raise ValueError(f"{error} Or pass 'auto' to choose among several.") from None
     if estimator.constant is not None:
         raise ValueError(
-            "covariance='auto' decides what of the covariance is constant; "
+            "covariance='auto' decides which part of the covariance is constant; "
             f"constant={estimator.constant!r} must be None."
         )
     return covariances.get(covariances.DEFAULT)
@@ -86,8 +86,8 @@ def _structure(estimator: Any) -> covariances.Covariance:
 
 def _widths(hidden: Any) -> tuple[int, ...]:
     if isinstance(hidden, str) or not isinstance(hidden, Sequence | np.ndarray):
-        raise ValueError(f"hidden={hidden!r} must be a sequence of widths, as (64, 64).")
-    return tuple(whole(width, "hidden", "widths of layers", 1) for width in hidden)
+        raise ValueError(f"hidden={hidden!r} must be a sequence of layer widths, such as (64, 64).")
+    return tuple(whole(width, "hidden", "the width of a layer", 1) for width in hidden)
 
 
 def _activation(activation: Any) -> Any:
@@ -95,7 +95,7 @@ def _activation(activation: Any) -> Any:
         keras.activations.get(activation)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"activation={activation!r} is not known to Keras; 'gelu' and 'silu' are."
+            f"activation={activation!r} is not known to Keras. Use, for example, 'gelu' or 'silu'."
         ) from error
     return activation
 
@@ -103,8 +103,8 @@ def _activation(activation: Any) -> Any:
 def _builder(builder: Any) -> Any:
     if builder is not None and not callable(builder):
         raise ValueError(
-            f"builder={builder!r} must be None, or a function from the standardized inputs to "
-            "what the head is to see."
+            f"builder={builder!r} must be None or a function from the standardized inputs to "
+            "the inputs of the head."
         )
     return builder
 
@@ -112,7 +112,7 @@ def _builder(builder: Any) -> Any:
 def _share(value: Any, name: str) -> float:
     number = _number(value)
     if not 0 <= number < 1:
-        raise ValueError(f"{name}={value!r} must be a number from 0 to below 1.")
+        raise ValueError(f"{name}={value!r} must be a number ≥ 0 and < 1.")
     return number
 
 
@@ -124,6 +124,6 @@ def _positive(value: Any, name: str) -> float:
 
 
 def _number(value: Any) -> float:
-    """NaN for what is none."""
+    """Return value as a float; NaN if it is not a number."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return float(value) if is_number else float("nan")

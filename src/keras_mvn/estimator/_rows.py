@@ -1,4 +1,4 @@
-"""Tables as the estimator gets them: checked, divided, and a linear model's errors on them."""
+"""Checks and splits of the estimator's rows, and errors of ridge regressions on them."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ __all__ = [
 ]
 
 SMALLEST_TABLE = 4
-"""Rows: three to train on and one to stop by."""
+"""Smallest number of rows: three for training and one for early stopping."""
 
 SMALLEST_VALIDATION = 20
 SMALLEST_CALIBRATION = 20
-"""Rows: a temperature is then known to 16 % (one target) or better."""
+"""Smallest number of rows: a temperature is then accurate to 16 % (one target) or better."""
 
 RIDGE_UP_TO = 2000
-"""Training rows up to which the covariance starts at a ridge regression's (docs/choosing.md)."""
+"""Number of training rows up to which ridge errors initialize the head (docs/choosing.md)."""
 
 SMALLEST_START = 0.05
-"""Of the standard deviation of a target: where ridge errors are smaller, y starts far outside."""
+"""Smallest initial spread, in standard deviations of a target: below it, y starts far outside."""
 
 
 def names_of(y: Any) -> tuple[str, ...] | None:
-    """Of a data frame's columns, or a series."""
+    """Return the column names of a data frame or the name of a series; None for arrays."""
     if hasattr(y, "columns"):
         return tuple(map(str, y.columns))
     name = getattr(y, "name", None)
@@ -50,10 +50,10 @@ def names_of(y: Any) -> tuple[str, ...] | None:
 
 
 def targets(y: Any, event_size: int, what: str) -> Array:
-    """(n, d) numbers in float64, NaN allowed.
+    """Return y as float64 of shape (n, d), NaN allowed.
 
     Raises:
-        ValueError: infinite values, text, or another number of targets.
+        ValueError: y is infinite or not numeric, or has the wrong number of targets.
 
     """
     check_array = require("sklearn.utils", "MultivariateNormalRegressor").check_array
@@ -67,26 +67,26 @@ def targets(y: Any, event_size: int, what: str) -> Array:
 
 
 def _parts(rows: Any) -> list[Any]:
-    """Views, some rows at a time."""
+    """Return views of blocks of rows."""
     return [rows[start : start + PART] for start in range(0, len(rows), PART)]
 
 
 def has_gaps(y: Any) -> bool:
-    """Whether some y was not observed."""
+    """Whether y has missing values."""
     return any(np.isnan(part).any() for part in _parts(y))
 
 
 def usable_rows(y: Any, weight: Array | None) -> np.ndarray:
-    """Rows that say something: (n,), boolean."""
+    """Return a mask of rows with an observed target and a positive weight: (n,)."""
     usable = np.concatenate([~np.isnan(part).all(axis=1) for part in _parts(y)])
     return usable if weight is None else usable & (weight > 0)
 
 
 def require_observed(y: Any, train: np.ndarray, names: tuple[str, ...] | None) -> None:
-    """Every target needs values to learn from.
+    """Check that every target has at least two values in the training rows.
 
     Raises:
-        ValueError: one has fewer than two among the training rows.
+        ValueError: a target has fewer.
 
     """
     count = np.zeros(y.shape[1], dtype=int)
@@ -97,16 +97,16 @@ def require_observed(y: Any, train: np.ndarray, names: tuple[str, ...] | None) -
         all_names = target_names_of(names, y.shape[1])
         raise ValueError(
             f"y has fewer than 2 values among the {len(train)} training rows for "
-            f"{[all_names[j] for j in few]}: nothing can be learnt of them. Leave these targets "
-            "out, or pass more rows."
+            f"{[all_names[j] for j in few]}, too few to learn from. Leave these targets out, or "
+            "pass more rows."
         )
 
 
 def random_split(usable: np.ndarray, shares: tuple[float, float], groups: Any, seed: int) -> Split:
-    """Rows at random into the three parts; groups stay together.
+    """Split rows randomly into training, validation and calibration; keep groups together.
 
     Raises:
-        ValueError: too few rows, or groups of another number of rows.
+        ValueError: there are too few rows, or groups does not have one label per row.
 
     """
     rows = np.flatnonzero(usable)
@@ -120,35 +120,36 @@ def random_split(usable: np.ndarray, shares: tuple[float, float], groups: Any, s
         labels = np.asarray(groups)
         if labels.shape != usable.shape:
             raise ValueError(
-                f"groups has shape {labels.shape}; it must have a label for each of the "
+                f"groups has shape {labels.shape}; it must have one label for each of the "
                 f"{len(usable)} rows."
             )
         labels, smallest = labels[rows], (1, 1)
     split = divide(rows, shares, smallest, seed, labels)
     if len(split.train) < SMALLEST_TABLE - 1:
         raise ValueError(
-            f"{len(split.train)} rows are left to train on, too few: the groups are few and large. "
-            "Pass split= instead."
+            f"{len(split.train)} rows are left to train on, too few, because the groups are few "
+            "and large. Pass split= instead."
         )
     return split
 
 
 def given_split(split: Mapping[str, Any], usable: np.ndarray) -> Split:
-    """The parts that the user named, without rows that say nothing.
+    """Return the split that the user passed, without unusable rows.
 
     Raises:
-        ValueError: unknown parts, none to train on, rows outside the table or in two parts.
+        ValueError: a part is unknown, there are too few training rows, or a row is outside the
+            table or used twice.
 
     """
     if not set(split) <= set(Split._fields) or "train" not in split:
         raise ValueError(
-            f"split has the parts {sorted(split)}; it must have 'train', and may have 'validation' "
+            f"split has the keys {sorted(split)}; it must have 'train', and may have 'validation' "
             "and 'calibration'."
         )
     parts = {name: _numbers(split.get(name, ()), name, usable) for name in Split._fields}
     together = np.concatenate(list(parts.values()))
     if len(np.unique(together)) < len(together):
-        raise ValueError("split uses a row more than once.")
+        raise ValueError("split uses a row more than once; its parts must be disjoint.")
     if len(parts["train"]) < SMALLEST_TABLE - 1:
         raise ValueError(
             f"split['train'] has {len(parts['train'])} rows with a value and a positive weight; at "
@@ -158,7 +159,7 @@ def given_split(split: Mapping[str, Any], usable: np.ndarray) -> Split:
 
 
 def _numbers(given: Any, name: str, usable: np.ndarray) -> np.ndarray:
-    """Row numbers, ascending, of numbers or a mask."""
+    """Return usable row numbers, ascending, from row numbers or a boolean mask."""
     rows = np.asarray(given)
     rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
     if rows.size and (rows.min() < 0 or rows.max() >= len(usable)):
@@ -169,20 +170,20 @@ def _numbers(given: Any, name: str, usable: np.ndarray) -> np.ndarray:
 def too_little_to_calibrate(
     y: Array, every_target: bool, target_names: Sequence[str] | None
 ) -> str | None:
-    """Why these calibration rows don't do; None if they do."""
+    """Return the reason these calibration rows are insufficient; None if they suffice."""
     if len(y) < SMALLEST_CALIBRATION:
-        return f"{len(y)} rows for it are too few, it takes {SMALLEST_CALIBRATION}"
+        return f"{len(y)} calibration rows are too few, at least {SMALLEST_CALIBRATION} are needed"
     unseen = np.flatnonzero(np.isnan(y).all(axis=0))
     if every_target and len(unseen):
         names = target_names_of(target_names, y.shape[1])
-        return f"none of the rows for it has a value of {[names[i] for i in unseen]}"
+        return f"no calibration row has a value of {[names[i] for i in unseen]}"
     return None
 
 
 def ridge_residuals(training: Table) -> Array | None:
-    """Errors of ridge regressions on rows they have not seen; None for large or odd tables.
+    """Return out-of-fold errors of ridge regressions; None for large or degenerate tables.
 
-    In the units of y, NaN where y is.
+    In the units of y, NaN where y is NaN.
     """
     if not 10 <= len(training) <= RIDGE_UP_TO:
         return None
@@ -208,10 +209,10 @@ def _errors(x: Array, y: Array, seen: np.ndarray) -> Array:
     ridge = linear.RidgeCV(alphas=np.logspace(-2, 4, 13))
     folds = selection.KFold(5, shuffle=True, random_state=0)
     errors = np.full(y.shape, np.nan)
-    # One regression for all targets, or one for each where their rows differ.
+    # One regression for all targets, or one for each if their observed rows differ.
     columns = [slice(None)] if seen.all() else [slice(j, j + 1) for j in range(y.shape[1])]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of linear algebra: this is only where training starts
+        warnings.simplefilter("ignore")  # from linear algebra: the errors only initialize training
         for column in columns:
             rows = seen[:, column].all(axis=1)
             target = y[rows, column]

@@ -1,4 +1,4 @@
-"""A scikit-learn estimator over head, losses, training recipe and calibration."""
+"""scikit-learn estimator that combines head, losses, training recipe and calibration."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _validation: Any = require("sklearn.utils.validation", "keras_mvn.estimator")
 __all__ = ["MultivariateNormalRegressor"]
 
 _FLOATS = [np.float64, np.float32]
-"""Taken as they are; anything else becomes the first."""
+"""Data types that are kept; anything else is converted to the first."""
 
 TRANSFORM_SEES = 100_000
-"""Training rows, at most, that a target transform is fitted to."""
+"""Maximum number of training rows to which a target transform is fitted."""
 
 
 class _Data(NamedTuple):
-    """What `fit` was given, checked."""
+    """Validated arguments of `fit`."""
 
     x: Any
     """(n, features)"""
@@ -53,14 +53,14 @@ class _Data(NamedTuple):
     names: tuple[str, ...] | None
 
     def in_units_of(self, transform: TargetTransform | None) -> _Data:
-        """With T(y) in place of y."""
+        """Return a copy with T(y) in place of y."""
         if transform is None:
             return self
         transform.check(self.y, target_names_of(self.names, self.y.shape[1]))
         return self._replace(y=transform.forward(np.asarray(self.y, np.float64)))
 
     def table(self, rows: np.ndarray) -> Table:
-        """Some rows, with weights of mean 1 among them: steps are as long as without weights."""
+        """Return some rows, with weights of mean 1 among them, so that they keep the step size."""
         weight = None if self.weight is None else self.weight / self.weight[rows].mean()
         return Table(self.x, self.y, weight, rows)
 
@@ -68,70 +68,73 @@ class _Data(NamedTuple):
 class MultivariateNormalRegressor(
     _base.RegressorMixin, _base.MultiOutputMixin, _base.BaseEstimator
 ):
-    """Regression of several targets at once, with the covariance of their errors, on a table.
+    """Regressor for tables that predicts several targets and the covariance of their errors.
 
-    A network with a `MultivariateNormalHead`, trained by the recipe of docs/training.md: inputs
-    standardized inside the network, the head adapted to y (and, for up to 2000 training rows, to
-    the out-of-fold errors of a ridge regression), Adam with averaged weights, early stopping on
-    validation rows, the best weights kept, the predictions recalibrated on rows that nothing else
-    has seen. Training, validation and calibration rows are taken from X at random; nothing is
-    trained again afterwards.
+    It trains a network with a `MultivariateNormalHead` by the recipe of docs/training.md: inputs
+    are standardized inside the network, and the head is adapted to y (and, for up to 2000 training
+    rows, to the out-of-fold errors of a ridge regression). Training uses Adam with averaged
+    weights and early stopping on validation rows, and keeps the best weights. Predictions are
+    recalibrated on rows used for nothing else. Training, validation and calibration rows are drawn
+    from X at random; the network is not retrained on all rows afterward.
 
-    X takes dense tables of finite numbers (categories and gaps in X go through a
-    `ColumnTransformer` before), arrays larger than memory (`numpy.memmap`, float32 or float64)
-    too; y may have gaps, NaN.
+    X must be a dense table of finite numbers (encode categories and impute missing inputs with a
+    `ColumnTransformer`), and may be larger than memory (`numpy.memmap`, float32 or float64). y may
+    have missing values, NaN.
 
     Args:
-        covariance: name or instance of a structure of `keras_mvn.covariances`; or "auto": the best
-            of a few on the validation rows, which `selection_` lists.
+        covariance: name or instance of a structure from `keras_mvn.covariances`; or "auto": the
+            best of several on the validation rows, listed in `selection_`.
         loss: "balanced", "nll", "faithful", "beta", "natural_gradient", "student_t",
-            "energy_score", "crps"; or a class or an instance of `keras_mvn.losses`.
-        hidden: widths of the hidden layers.
-        activation: of the hidden layers; smooth ones do better.
-        dropout: share of units, after each hidden layer.
+            "energy_score", "crps"; or a class or an instance from `keras_mvn.losses`.
+        hidden: sequence of int, widths of the hidden layers.
+        activation: activation of the hidden layers; smooth ones do better.
+        dropout: float in [0, 1), dropout rate after each hidden layer.
         builder: in place of the three above, a function from the standardized inputs, a Keras
-            tensor (rows, features), to what the head is to see, (rows, units). Called anew for
-            each network; estimators are pickled and cloned with it.
-        constant: what of the covariance is one for all rows: None, "shape" (the correlations) or
-            "covariance" (see `MultivariateNormalHead`); with few rows often the better model.
-        learning_rate: of Adam.
-        epochs: at most so many.
-        batch_size: rows in a step; "auto" is an eighth of small tables, 32 to 128, and up to 1024
-            of large ones.
-        patience: epochs without a better validation loss after which training stops.
-        validation_fraction: share of rows (of groups) for early stopping; 20 rows at least, but
-            not more than a quarter. 0 trains all epochs.
-        calibration: "temperature" (the most likely factor), "coverage" (the factor with which the
-            90 % regions hold 90 %; see `calibration.Temperature`), "per_target", "matrix" (a class
-            of `Recalibration` does as well): the covariances are changed. "conformal": they stay as
-            they are, and regions and intervals get a guaranteed coverage. None: neither.
-        calibration_fraction: share of rows (of groups) for it; 20 at least. Left out, with a
-            warning, where these would be more than a quarter.
-        n_members: networks of a deep ensemble; predictions have the mean and the covariance of
-            their mixture.
+            tensor (rows, features), to the inputs of the head, (rows, units). Called once for
+            each network; pickled and cloned with the estimator.
+        constant: part of the covariance that is the same for all rows: None, "shape" (the
+            correlations) or "covariance" (see `MultivariateNormalHead`); with few rows often the
+            better model.
+        learning_rate: float > 0, learning rate of Adam.
+        epochs: int, maximum number of epochs.
+        batch_size: int, rows per step; "auto": an eighth of small tables, 32 to 128, and up to
+            1024 for large ones.
+        patience: int, number of epochs without a better validation loss after which training
+            stops.
+        validation_fraction: fraction of rows (of groups) for early stopping; at least 20 rows, but
+            at most a quarter. 0 trains for all epochs.
+        calibration: "temperature" (the maximum-likelihood factor), "coverage" (the factor for which
+            90 % regions contain 90 %; see `calibration.Temperature`), "per_target", "matrix", or a
+            subclass of `Recalibration`: corrects the covariances. "conformal": keeps them, and
+            gives regions and intervals guaranteed coverage. None: neither.
+        calibration_fraction: fraction of rows (of groups) for calibration; at least 20 rows.
+            Calibration is skipped with a warning if these would be more than a quarter.
+        n_members: int, number of networks; more than one make a deep ensemble, whose predictions
+            have the mean and the covariance of the mixture.
         target_transform: None, "log", "box-cox", "yeo-johnson", or a scikit-learn transformer that
-            is monotone in each target: the network then predicts T(y). All that is returned is in
-            the units of y: means are means of y (not T⁻¹ of means: exact for "log", Gauss–Hermite
-            quadrature else), likelihoods have the Jacobian, intervals and regions are transformed.
-        missing: "marginalize" reads NaN in y as "not observed"; "raise" refuses it.
-        time_budget: seconds after which `fit` stops training, with the best weights so far; None:
-            no limit. With "auto" and several members each gets its share. Results then depend on
-            the speed of the machine.
-        random_state: an integer makes `fit` reproducible on one backend and machine.
-        verbose: 0 nothing, 1 a line for each network, 2 also Keras' line for each epoch.
+            is monotone in each target: the network then predicts T(y). All results are in the units
+            of y: means are means of y (not T⁻¹ of means; exact for "log", otherwise by
+            Gauss–Hermite quadrature), likelihoods include the Jacobian, and intervals and regions
+            are transformed.
+        missing: "marginalize" treats NaN in y as missing; "raise" raises an error.
+        time_budget: float, seconds after which `fit` stops training and keeps the best weights;
+            None: no limit. With "auto" and several members, each gets its share. Results then
+            depend on the speed of the machine.
+        random_state: int for a `fit` that is reproducible on one backend and machine.
+        verbose: int; 0: silent, 1: one line per network, 2: also Keras' line per epoch.
 
     Attributes:
-        model_: the trained `keras.Model`, of raw X (n_members=1).
+        model_: the trained `keras.Model`, whose input is raw X (n_members=1).
         ensemble_: the trained `DeepEnsemble` (n_members > 1).
         head_: the head of the (first) model.
-        calibration_: what was fitted on the calibration rows, or None. `model_` is without it;
-            `calibration_.apply(model_)` is a model with it.
-        history_: losses by epoch, as `keras.callbacks.History.history`; a list for ensembles.
-        selection_: with "auto", a dictionary for each structure tried, the best first.
-        split_: row numbers of X: "train", "validation", "calibration".
+        calibration_: the fitted calibration, or None. `model_` does not include it;
+            `calibration_.apply(model_)` returns a model that does.
+        history_: losses by epoch, as in `keras.callbacks.History.history`; a list for ensembles.
+        selection_: with "auto", a dictionary for each structure tried, best first.
+        split_: row numbers in X: "train", "validation", "calibration".
         target_transform_: the fitted transform, or None.
-        target_names_: of the columns of y, or None.
-        interrupted_: whether ^C ended training.
+        target_names_: names of the columns of y, or None.
+        interrupted_: whether Ctrl-C ended training.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Raises:
@@ -196,7 +199,7 @@ class MultivariateNormalRegressor(
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = True  # a log-likelihood, for which 0.5 means nothing
+        tags.regressor_tags.poor_score = True  # a log-likelihood has no threshold of 0.5
         return tags
 
     # --- training --------------------------------------------------------------------------------
@@ -213,32 +216,32 @@ class MultivariateNormalRegressor(
         callbacks: Callable[[], Any] | None = None,
         backup_dir: str | Path | None = None,
     ) -> Self:
-        """Train.
+        """Train the network or networks, and calibrate the predictions.
 
         Args:
             X: (n, features).
-            y: (n, d) or (n,), NaN where not observed; rows without any value are left out.
-            sample_weight: (n,), not negative: of the loss of training and validation rows.
-                Calibration does not know it; rows of weight 0 take part in nothing.
-            validation_data: (X, y) for early stopping; none is then taken from X.
-            groups: (n,) labels: rows of a group are not divided between training, validation and
+            y: (n, d) or (n,), NaN where missing; rows without any value are dropped.
+            sample_weight: (n,), non-negative weights in the loss of training and validation rows.
+                Calibration ignores them, but rows of weight 0 are not used at all.
+            validation_data: (X, y) for early stopping, instead of rows from X.
+            groups: (n,) labels; all rows of a group go to the same part: training, validation or
                 calibration.
-            split: row numbers for "train" and, if wanted, "validation" and "calibration", in place
-                of a division at random.
-            callbacks: a function that makes further Keras callbacks for each network.
-            backup_dir: folder in which training keeps what it needs to go on. After the process
-                was killed, the same call goes on, and ends as it would have; a random_state that
-                was None is kept there, too. Use an empty folder for every new fit.
+            split: mapping with row numbers for "train" and, optionally, "validation" and
+                "calibration", in place of a random split.
+            callbacks: function that returns additional Keras callbacks for each network.
+            backup_dir: folder for the state of training. If the process is killed, the same call
+                resumes training, with the same result; if random_state is None, the seed is kept
+                there, too. Use an empty folder for every new fit.
 
         Raises:
-            ValueError: arguments or parameters that are wrong; the message says which.
-            KeyboardInterrupt: ^C. After the first epoch the estimator is fitted all the same, with
-                the best weights until then, and `interrupted_` is true: training ends after the
-                step it is in, the calibration is still made. A second ^C does not wait for that.
-                Where SIGINT has a handler of your own, that one is called.
+            ValueError: an argument or parameter is invalid; the message names it.
+            KeyboardInterrupt: Ctrl-C. After the first epoch, the estimator is fitted nevertheless,
+                with the best weights so far, and `interrupted_` is True: training ends after the
+                current step, and calibration still runs. A second Ctrl-C interrupts immediately.
+                If SIGINT has a custom handler, that handler is called instead.
 
         Warns:
-            UserWarning: too few rows for a calibration.
+            UserWarning: there are too few rows for the calibration.
 
         """
         recipe = recipe_of(self)
@@ -278,7 +281,7 @@ class MultivariateNormalRegressor(
         return self
 
     def _train(self, fitter: Fitter, recipe: Recipe, seed: int) -> None:
-        for name in ("model_", "ensemble_", "selection_", "interrupted_"):  # of an earlier fit
+        for name in ("model_", "ensemble_", "selection_", "interrupted_"):  # from an earlier fit
             if hasattr(self, name):
                 delattr(self, name)
         n = int(self.n_members)
@@ -297,7 +300,7 @@ class MultivariateNormalRegressor(
             self.history_ = [member.history for member in members]
 
     def _seed(self, folder: Path | None) -> int:
-        """From random_state, or of the run that is to go on."""
+        """Return a seed from random_state, or that of the run to resume."""
         check_random_state = require("sklearn.utils", "random_state").check_random_state
         kept = None if folder is None else folder / "seed.json"
         if kept is not None and self.random_state is None and kept.is_file():
@@ -320,7 +323,7 @@ class MultivariateNormalRegressor(
         values = values[:, None] if one_dimensional else values
         if self.missing == "raise" and rows_of.has_gaps(values):
             raise ValueError(
-                "Input y contains NaN. missing='marginalize' reads it as \"not observed\"."
+                "Input y contains NaN. Pass missing='marginalize' to treat NaN as missing."
             )
         weight = None
         if sample_weight is not None:
@@ -344,8 +347,8 @@ class MultivariateNormalRegressor(
             parts = rows_of.given_split(split, usable)
             if groups is not None or (validated and len(parts.validation)):
                 raise ValueError(
-                    "split says which rows are which: groups, and validation_data beside "
-                    "split['validation'], contradict it. Leave one out."
+                    "split cannot be combined with groups, nor split['validation'] with "
+                    "validation_data. Pass only one of them."
                 )
         rows_of.require_observed(data.y, parts.train, data.names)
         return parts
@@ -359,7 +362,7 @@ class MultivariateNormalRegressor(
         self, validation_data: Any, data: _Data, transform: TargetTransform | None
     ) -> Table:
         if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
-            raise ValueError("validation_data must be (X, y).")
+            raise ValueError("validation_data must be a pair (X, y).")
         x = self._inputs(validation_data[0])
         y = rows_of.targets(validation_data[1], data.y.shape[1], "y of validation_data")
         _validation.check_consistent_length(x, y)
@@ -386,9 +389,9 @@ class MultivariateNormalRegressor(
         if why_not is not None:
             self._conformal = False
             warnings.warn(
-                f"calibration={self.calibration!r} was left out: {why_not}. Predictions that "
-                "nobody recalibrated are usually overconfident. Pass more rows, a larger "
-                "calibration_fraction, or another calibration (None: none).",
+                f"calibration={self.calibration!r} was skipped: {why_not}. Predictions that are "
+                "not recalibrated are usually overconfident. Pass more rows, a larger "
+                "calibration_fraction, or another calibration (None for no calibration).",
                 stacklevel=3,
             )
             return
@@ -397,11 +400,11 @@ class MultivariateNormalRegressor(
     # --- prediction ------------------------------------------------------------------------------
 
     def _raw(self, x: Any) -> MultivariateNormal:
-        """Of T(y), not calibrated."""
+        """Predict the distribution of T(y), not calibrated."""
         return predict_normal(_models(vars(self)), x)
 
     def _normal(self, X: Any) -> MultivariateNormal:  # noqa: N803
-        """Of T(y), recalibrated."""
+        """Predict the distribution of T(y), recalibrated."""
         _validation.check_is_fitted(self)
         normal = self._raw(self._inputs(X))
         if self.calibration_ is None or self._conformal:
@@ -409,7 +412,7 @@ class MultivariateNormalRegressor(
         return self.calibration_.apply(normal)
 
     def predict_distribution(self, X: Any) -> MultivariateNormal | TransformedNormal:  # noqa: N803
-        """The distribution of the targets of each row.
+        """Predict the distribution of the targets of each row.
 
         Args:
             X: (n, features).
@@ -417,7 +420,7 @@ class MultivariateNormalRegressor(
         Returns:
             A `MultivariateNormal` of batch shape (n,); with a target transform a
             `TransformedNormal`, which has mean, covariance, log_prob, quantile, interval,
-            ellipsoid and sample in the units of y, and `.normal`, that of T(y).
+            ellipsoid and sample in the units of y, and `.normal`, the distribution of T(y).
 
         """
         normal = self._normal(X)
@@ -426,7 +429,7 @@ class MultivariateNormalRegressor(
         return TransformedNormal(normal, self.target_transform_)
 
     def pred_dist(self, X: Any) -> MultivariateNormal | TransformedNormal:  # noqa: N803
-        """`predict_distribution`, as NGBoost names it."""
+        """Alias of `predict_distribution`, the name that NGBoost uses."""
         return self.predict_distribution(X)
 
     def predict(
@@ -435,21 +438,21 @@ class MultivariateNormalRegressor(
         return_std: bool = False,
         return_cov: bool = False,
     ) -> Any:
-        """Expected targets, and their standard deviations or covariances.
+        """Predict expected targets and, optionally, standard deviations or covariances.
 
-        As `GaussianProcessRegressor.predict`, with one difference: rows are predicted each on its
-        own, and the covariances are those of the targets of a row.
+        Like `GaussianProcessRegressor.predict`, with one difference: rows are independent, and the
+        covariances are between the targets of a row.
 
         Args:
             X: (n, features).
-            return_std: return (mean, standard deviations), in the units of y.
-            return_cov: return (mean, covariances), (n, d, d), in squared units.
+            return_std: bool, whether to return (mean, standard deviations), in the units of y.
+            return_cov: bool, whether to return (mean, covariances), (n, d, d), in squared units.
 
         Returns:
             The mean, (n, d), or (n,) if y was one-dimensional (standard deviations likewise).
 
         Raises:
-            RuntimeError: both were asked for.
+            RuntimeError: return_std and return_cov are both True.
 
         """
         if return_std and return_cov:
@@ -467,13 +470,14 @@ class MultivariateNormalRegressor(
         level: float = 0.9,
         simultaneous: str | None = None,
     ) -> tuple[Array, Array]:
-        """Lower and upper ends of the central interval of each target: (n, d) each, or (n,).
+        """Predict lower and upper ends of each target's central interval: (n, d) each, or (n,).
 
         Args:
             X: (n, features).
-            level: probability that a target is inside; with calibration="conformal", guaranteed.
-            simultaneous: as in `MultivariateNormal.interval`, for all targets inside at once. With
-                calibration="conformal", any of its names takes the largest error of a row.
+            level: float, coverage of each interval; guaranteed with calibration="conformal".
+            simultaneous: as in `MultivariateNormal.interval`, for intervals that contain all
+                targets jointly. With calibration="conformal", every method uses the largest
+                standardized error of each row.
 
         """
         normal = self._normal(X)
@@ -486,23 +490,21 @@ class MultivariateNormalRegressor(
         return self._flat(lower), self._flat(upper)
 
     def predict_quantiles(self, X: Any, q: Any) -> Array:  # noqa: N803
-        """The values below which each target lies with probability q.
-
-        Not changed by calibration="conformal".
+        """Predict the q quantiles of each target; calibration="conformal" does not change them.
 
         Args:
             X: (n, features).
-            q: a probability, which gives (n, d), or (m,) of them: (m, n, d); without d if y was
-                one-dimensional.
+            q: one probability, for a result of shape (n, d), or (m,) probabilities, for
+                (m, n, d); without the axis d if y was one-dimensional.
 
         """
         return self._flat(self.predict_distribution(X).quantile(q))
 
     def predict_region(self, X: Any, level: float = 0.9) -> Ellipsoid | TransformedRegion:  # noqa: N803
-        """The region that holds all targets of a row at once with probability `level`.
+        """Predict the region that contains all targets of a row with probability `level`.
 
-        An ellipsoid, with calibration="conformal" of a radius that guarantees it; with a target
-        transform the image of one, with `contains` and `bounds`.
+        It is an ellipsoid, whose coverage is guaranteed with calibration="conformal"; with a target
+        transform, it is the image of an ellipsoid, with `contains` and `bounds`.
         """
         normal = self._normal(X)
         region = (
@@ -513,16 +515,16 @@ class MultivariateNormalRegressor(
         return TransformedRegion(region, self.target_transform_)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
-        """The mean log-likelihood of a row, in nats: larger is better.
+        """Return the mean log-likelihood per row, in nats: larger is better.
 
-        Not R²: a proper score of mean and covariance, in the units of y (the Jacobian of a target
-        transform is in it), so that models with different structures, losses and transforms
-        compare. NaN in y is marginalized, if `missing` allows it.
+        Unlike R², this is a proper score of mean and covariance. It is in the units of y (including
+        the Jacobian of a target transform), so models with different structures, losses and
+        transforms are comparable. NaN in y is marginalized if `missing` allows it.
 
         Args:
             X: (n, features).
             y: (n, d) or (n,).
-            sample_weight: (n,), not negative.
+            sample_weight: (n,), non-negative.
 
         """
         distribution = self.predict_distribution(X)
@@ -533,10 +535,10 @@ class MultivariateNormalRegressor(
         return float(np.average(log_prob, weights=weight))
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> Array:  # noqa: N803
-        """Random draws: (n, d, n_samples), or (n, n_samples) if y was one-dimensional.
+        """Draw random samples: (n, d, n_samples), or (n, n_samples) if y was one-dimensional.
 
-        As `GaussianProcessRegressor.sample_y`; the targets of a row are drawn together, each row
-        on its own.
+        Like `GaussianProcessRegressor.sample_y`; the targets of a row are drawn jointly, rows
+        independently.
         """
         generator = require("sklearn.utils", "sample_y").check_random_state(random_state)
         seed = int(generator.randint(np.iinfo(np.int32).max))
@@ -544,7 +546,7 @@ class MultivariateNormalRegressor(
         return np.moveaxis(self._flat(draws), 0, -1)
 
     def _flat(self, values: Array) -> Array:
-        """Without the axis of targets, if y had none."""
+        """Drop the target axis if y was one-dimensional."""
         return values[..., 0] if self._one_dimensional else values
 
     # --- copies ----------------------------------------------------------------------------------
@@ -575,12 +577,12 @@ class MultivariateNormalRegressor(
 def _checked_weight(sample_weight: Any, rows: Any) -> Array:
     weight: Array = _validation._check_sample_weight(sample_weight, rows, dtype=np.float64)
     if (weight < 0).any() or not weight.any():
-        raise ValueError("sample_weight must not be negative, and some of it must be positive.")
+        raise ValueError("sample_weight must not be negative, and must have a positive entry.")
     return weight
 
 
 def _models(state: Mapping[str, Any]) -> list[Any]:
-    """The networks of a fitted estimator."""
+    """Return the networks of a fitted estimator."""
     if "ensemble_" in state:
         return list(state["ensemble_"].members)
     return [state["model_"]] if "model_" in state else []

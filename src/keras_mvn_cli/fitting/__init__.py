@@ -1,3 +1,3 @@
-"""`keras-mvn fit`, step by step: the table, the training, the results, the report."""
+"""The steps of `keras-mvn fit`: the table, the training, the results, the report."""
 
 __all__: list[str] = []

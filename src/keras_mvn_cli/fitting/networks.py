@@ -1,4 +1,4 @@
-"""Training on the arrays of a table: the estimator, with progress, and what it leaves."""
+"""Training on the arrays of a table: the estimator, with a progress bar, and its result."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
-import keras
 import numpy as np
 
 from keras_mvn._core.optional import require
+from keras_mvn._training.callbacks import EpochProgress
 from keras_mvn._training.members import Candidate
 from keras_mvn.calibration import Recalibration
 from keras_mvn.covariances import Covariance
@@ -29,7 +29,7 @@ __all__ = ["Arrays", "Network", "Settings", "reuse", "train", "warnings_said"]
 @final
 @dataclass(frozen=True)
 class Arrays:
-    """A table prepared: files on disk, and which rows are for what."""
+    """A prepared table: arrays on disk, and the split of their rows."""
 
     x: Any
     y: Any
@@ -37,18 +37,18 @@ class Arrays:
     targets: tuple[str, ...]
 
     def named(self) -> Any:
-        """The targets as a data frame, without a copy: what is wrong with one, says its name."""
+        """Return the targets as a data frame, uncopied, so that error messages name them."""
         pandas = require("pandas", "keras-mvn fit")
         return pandas.DataFrame(self.y, columns=list(self.targets), copy=False)
 
     def targets_in_a_row(self, part: str) -> float:
-        """How many are observed, on average over the rows of a part of the split."""
+        """Return the mean number of observed targets per row in a part of the split."""
         y = self.y[getattr(self.split, part)]
         return float(np.count_nonzero(~np.isnan(y)) / max(1, len(y)))
 
     @classmethod
     def open(cls, folder: Path, split: Split, targets: Sequence[str]) -> Arrays:
-        """As `tables.write_arrays` wrote them, not read into memory."""
+        """Open what `tables.write_arrays` wrote, without reading it into memory."""
         x, y = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("X", "y"))
         return cls(x, y, split, tuple(targets))
 
@@ -56,7 +56,7 @@ class Arrays:
 @final
 @dataclass(frozen=True)
 class Settings:
-    """Of a network and its training; names and units are those of the command line."""
+    """Settings of a network and its training, with the command line's names and units."""
 
     covariance: str | Covariance
     """A structure, or its name on the command line."""
@@ -70,35 +70,35 @@ class Settings:
 
 
 class Network(NamedTuple):
-    """What training gave."""
+    """The result of training."""
 
     members: list[Any]
     calibration: Recalibration | None
     histories: list[dict[str, list[float]]]
     selection: list[dict[str, Any]]
-    """Structures tried, of "auto"."""
+    """Structures tried for "auto"."""
     interrupted: bool
 
     @property
     def structure(self) -> str:
-        """In words."""
+        """The covariance structure, in words."""
         head = heads(self.members[0])[-1]
         constant = {"covariance": ", the same for all rows", "shape": ", constant correlations"}
         return f"{head.covariance.name}{constant.get(head.constant or '', '')}"
 
 
 def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what: str) -> Network:
-    """Train, select, recalibrate; go on where an earlier process was killed.
+    """Train, select and recalibrate; continue where an earlier process was killed.
 
     Args:
-        settings: of network and training.
-        arrays: rows.
-        folder: for what is needed to go on.
-        output: hears of progress.
-        what: is being trained, in a word.
+        settings: settings of the network and its training.
+        arrays: the table to train on.
+        folder: Path for the files needed to resume.
+        output: receives progress updates.
+        what: str, name of what is trained, for the progress bar.
 
     Raises:
-        KeyboardInterrupt: ^C before there was anything worth keeping.
+        KeyboardInterrupt: ^C came before there was anything worth keeping.
 
     """
     estimator = MultivariateNormalRegressor(
@@ -142,23 +142,23 @@ def _structure(covariance: str | Covariance) -> str | Covariance:
 
 
 def reuse(selection: Path, candidate: Candidate, folder: Path) -> None:
-    """Let a baseline take the network that was trained when structures were compared."""
+    """Reuse, for a baseline, the network trained when the structures were compared."""
     trained = selection / candidate.folder
     if trained.is_dir() and not folder.exists():
         shutil.copytree(trained, folder / "member_0")
 
 
-class _Progress(keras.callbacks.Callback):
-    """Moves the bar; says where an earlier process had come to."""
+class _Progress(EpochProgress):
+    """Updater of the progress bar, which also reports where a resumed training starts."""
 
     def __init__(self, progress: Callable[..., None], output: Output) -> None:
         super().__init__()
         self._progress, self._output, self._began = progress, output, False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Note the first."""
+        """Report the first epoch of a resumed training."""
         if not self._began and epoch > 0:
-            self._output.say(f"going on with epoch {epoch + 1}")
+            self._output.say(f"resuming at epoch {epoch + 1}")
         self._began = True
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -169,7 +169,7 @@ class _Progress(keras.callbacks.Callback):
 
 @contextmanager
 def warnings_said(output: Output) -> Iterator[None]:
-    """Warnings as notes among what is said."""
+    """Print warnings as notes among the other messages."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         warnings.simplefilter("always", UserWarning)

@@ -1,4 +1,4 @@
-"""What `keras-mvn fit` was asked for."""
+"""The options given to `keras-mvn fit`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["FitOptions"]
 @final
 @dataclass(frozen=True)
 class FitOptions:
-    """The options of `keras-mvn fit`, by their names on the command line.
+    """The options of `keras-mvn fit`, under their command-line names.
 
     A fit directory keeps them in `fit.json`, and a resumed fit must have the same.
     """
@@ -23,9 +23,9 @@ class FitOptions:
     features: str | None
     drop: str | None
     kinds: tuple[str, ...]
-    """COLUMN=KIND, of `--as`."""
+    """COLUMN=KIND, the values of `--as`."""
     missing: tuple[str, ...]
-    """Cells that mean "missing"."""
+    """Cell contents that mean "missing"."""
     group: str | None
     time: str | None
     covariance: str
@@ -50,11 +50,11 @@ class FitOptions:
 
     @property
     def calibrated(self) -> bool:
-        """Whether rows are held out to recalibrate on."""
+        """Whether rows are held out for recalibration."""
         return self.calibration != "none"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as `fit.json` has them; the table by its absolute path."""
+        """Return plain values, as stored in `fit.json`; the table by its absolute path."""
         plain = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()

@@ -1,4 +1,4 @@
-"""The report of a fit directory, from what is in it."""
+"""The report of a fit directory, built from its files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write_report(folder: Path) -> list[Path]:
     """Write `report.html` and `report.md`; nothing is trained or predicted again.
 
     Raises:
-        RefusalError: it is no fit directory.
+        RefusalError: the folder is not a fit directory.
 
     """
     about = fitted(folder)
@@ -49,7 +49,7 @@ def write_report(folder: Path) -> list[Path]:
 
 
 def _history(path: Path) -> dict[str, list[float]]:
-    """Losses of the first network."""
+    """Return the losses of the first network."""
     history: dict[str, list[float]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -60,7 +60,7 @@ def _history(path: Path) -> dict[str, list[float]]:
 
 
 def write_history(path: Path, histories: list[dict[str, list[float]]]) -> None:
-    """`history.csv`: a line for each epoch of each network."""
+    """Write `history.csv`: one line per epoch of each network."""
     names = sorted({name for history in histories for name in history})
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

@@ -1,4 +1,4 @@
-"""What `keras-mvn fit` writes of its networks: test predictions, metrics, models, `fit.json`."""
+"""The output files of `keras-mvn fit`: test predictions, metrics, models, `fit.json`."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from keras_mvn_cli.fitting.table import Prepared, request_of
 
 __all__ = ["about_fit", "assessed", "write_results"]
 
-CUT_SHORT = "training was interrupted by ^C: the weights are the best until then"
+CUT_SHORT = "training was interrupted by ^C: the weights are the best up to then"
 
 
 def assessed(
     prepared: Prepared, networks: Mapping[str, Network], folder: FitFolder, output: Output
 ) -> dict[str, Any]:
-    """Write `test/` and `metrics.json`; returns the latter."""
+    """Write `test/` and `metrics.json`, and return the metrics."""
     test = prepared.arrays.split.test
     x = np.asarray(prepared.arrays.x[test])
     y = np.asarray(prepared.arrays.y[test])
     seen = ~np.isnan(y).all(axis=0)
-    with output.progress("judging the test rows"):
+    with output.progress("scoring the test rows"):
         plain = {name: predict_normal(one.members, x) for name, one in networks.items()}
         found = dict(_compared(networks, plain))
         shown = prepared.preprocessing.shown(prepared.raw)
@@ -67,7 +67,7 @@ def assessed(
 def _compared(
     networks: Mapping[str, Network], plain: Mapping[str, MultivariateNormal]
 ) -> Iterator[tuple[str, MultivariateNormal]]:
-    """Name → predictions, in the order of the report; baselines recalibrated as the model is."""
+    """Yield (name, predictions) in the report's order; baselines are recalibrated, too."""
     for name in (_assessing.MODEL, _assessing.DIAGONAL, _assessing.CONSTANT):
         if name not in networks:
             continue
@@ -80,14 +80,14 @@ def _compared(
 def _margins(
     normals: Mapping[str, MultivariateNormal], seen: np.ndarray
 ) -> Mapping[str, MultivariateNormal]:
-    """Of the targets that some test row has; as they are where these are all."""
+    """Return the marginals of the targets observed in at least one test row."""
     if seen.all():
         return normals
     return {name: normal.marginal(np.flatnonzero(seen)) for name, normal in normals.items()}
 
 
 def _target_stddev(prepared: Prepared) -> Array:
-    """Of the training rows: (d,)."""
+    """Return the standard deviations of the targets in the training rows: (d,)."""
     arrays = prepared.arrays
     found = StreamingMoments(arrays.y.shape[1], rank=0)
     training = training_data.Table(arrays.x, arrays.y, None, arrays.split.train)
@@ -102,7 +102,7 @@ def about_fit(
     interrupted: bool,
     seconds: float,
 ) -> dict[str, Any]:
-    """What goes into `fit.json`, of networks that were trained in so many seconds in all."""
+    """Return the contents of `fit.json`; `seconds` is the total time of the fit."""
     model, split = networks["model"], prepared.arrays.split
     rows = {name: len(part) for name, part in split._asdict().items()}
     rows["test"] = prepared.about["test_rows"]
@@ -133,7 +133,7 @@ def about_fit(
 
 
 def _plain(candidate: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of the selection, in what JSON knows."""
+    """Return one entry of the selection as JSON values."""
     kept = ("name", "validation_nll", "epochs", "seconds")
     values = {name: candidate[name] for name in kept}
     return {
@@ -152,15 +152,15 @@ def _in_words(calibration: Recalibration | None, method: str, rows: Mapping[str,
 
 
 _FACTORS = {
-    "coverage": "the factor with which 90 % regions hold 90 % of",
-    "temperature": "the likeliest factor on",
+    "coverage": "the factor at which 90 % regions contain 90 % of",
+    "temperature": "the most likely factor on",
 }
 
 
 def write_results(
     folder: Path, prepared: Prepared, model: Network, method: str, about: dict[str, Any]
 ) -> None:
-    """Everything that is not there yet."""
+    """Write the models, the recalibration, the history, the split and `fit.json`."""
     if len(model.members) == 1:
         model.members[0].save(folder / MODEL)
     else:

@@ -1,4 +1,4 @@
-"""What `keras-mvn fit` does: read, prepare, train, assess, write."""
+"""The sequence of `keras-mvn fit`: read, prepare, train, assess, write."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["run"]
 
 
 def run(options: FitOptions, context: click.Context) -> None:
-    """Make a fit directory.
+    """Create a fit directory.
 
     Raises:
-        RefusalError: options or folders that are wrong.
-        TableError: a table that is.
+        RefusalError: an option or a folder cannot be used.
+        TableError: the table cannot be used.
 
     """
     began = time.monotonic()
@@ -49,22 +49,22 @@ def run(options: FitOptions, context: click.Context) -> None:
     except KeyboardInterrupt:
         if not folder.partial.exists():
             raise
-        raise KeyboardInterrupt(f"{folder.partial} is kept; --resume goes on with it") from None
+        raise KeyboardInterrupt(f"{folder.partial} is kept; --resume continues it") from None
     output.say(f"{folder.target}: model, metrics.json, report.html; {about['seconds']:.0f} s")
     output.result({"out": str(folder.target), "fit": about, "metrics": metrics})
     if interrupted:
-        output.say("interrupted: the best weights until then were kept")
+        output.say("interrupted: the best weights up to then were kept")
     if interruption.requested or interrupted:
         context.exit(INTERRUPTED)
 
 
 def _check(options: FitOptions) -> None:
-    """Options that can be judged before the table is read."""
+    """Check the options that can be checked before the table is read."""
     structure_of(options.covariance)
     _options.reading_of(options.separator, options.encoding)
     widths_of(options.hidden)
     if options.group and options.time:
-        raise RefusalError("--group and --time exclude each other.")
+        raise RefusalError("--group and --time cannot be combined; choose one.")
     for entry in options.kinds:
         if "=" not in entry:
             raise RefusalError(f"--as {entry}: expected COLUMN=KIND, such as station=category.")

@@ -1,4 +1,4 @@
-"""What `keras-mvn fit` does first: from the table to arrays on disk, with words about it."""
+"""The first step of `keras-mvn fit`: from the table to arrays on disk, with a summary."""
 
 from __future__ import annotations
 
@@ -34,41 +34,41 @@ from keras_mvn_cli.fitting.options import FitOptions
 __all__ = ["Prepared", "prepared_table", "request_of"]
 
 MOST_TEST_ROWS = 20_000
-"""Kept and assessed: standard errors of coverage are then 0.2 %."""
+"""Maximum number of test rows kept and scored; coverage then has standard errors of 0.2 %."""
 
 NO_MATTER = ("out", "resume", "overwrite", "as_json")
-"""Options that a resumed fit may change."""
+"""Options that may differ when a fit is resumed."""
 
 REQUEST, PREPARED, ROWS, CLOCK = "request.json", "prepared.json", "rows.npz", "seconds.json"
 
 
 class Prepared(NamedTuple):
-    """The table as it is trained on."""
+    """The table, prepared for training."""
 
     preprocessing: Preprocessing
     arrays: Arrays
     rows: np.ndarray
-    """Numbers in the file of the rows used."""
+    """Numbers of the rows used, as in the file."""
     raw: Any
     """`pyarrow.Table` of the input columns of the test rows."""
     about: dict[str, Any]
-    """Decisions and notes, in words; total of rows."""
+    """Decisions and notes, in words; total number of rows."""
     seconds: float = 0.0
-    """That the fit had taken when it was killed."""
+    """Time the fit had taken before it was killed."""
 
 
 def prepared_table(options: FitOptions, folder: FitFolder, output: Output) -> Prepared:
-    """Read the table and write what is needed of it; with --resume what was written before.
+    """Read the table and write what training needs; with --resume, reopen what was written.
 
     Raises:
-        RefusalError: what was written before is of another command or another table.
-        TableError: a table that cannot be used.
+        RefusalError: what was written belongs to another command or another table.
+        TableError: the table cannot be used.
 
     """
     request = request_of(options)
     if options.resume and (folder.work / PREPARED).is_file():
         _require_same(request, read_json(folder.work / REQUEST))
-        output.say(f"going on with {folder.partial}")
+        output.say(f"resuming {folder.partial}")
         return _reopened(folder)._replace(seconds=_seconds_before(folder.work))
     table = open_table(options.data, _options.reading_of(options.separator, options.encoding))
     question, cells = _question(options, table), Cells(options.decimal, tuple(options.missing))
@@ -122,7 +122,7 @@ def _question(options: FitOptions, table: Table) -> Question:
 
 
 def request_of(options: FitOptions) -> dict[str, Any]:
-    """What must be the same for a fit to go on."""
+    """Return what must be unchanged for a fit to be resumed."""
     status = options.data.stat()
     kept = {key: value for key, value in options.to_json().items() if key not in NO_MATTER}
     return {"options": kept, "file": [status.st_size, status.st_mtime_ns]}
@@ -133,12 +133,12 @@ def _require_same(request: Mapping[str, Any], earlier: Mapping[str, Any]) -> Non
     differing = [name for name in now if now[name] != then.get(name)]
     if differing:
         raise RefusalError(
-            f"--resume: {', '.join(differing)} differ from the fit that was begun; repeat its "
-            "command, or start anew with --overwrite."
+            f"--resume: the fit was begun with other values of {', '.join(differing)}; repeat its "
+            "command, or start over with --overwrite."
         )
     if request["file"] != earlier["file"]:
         raise RefusalError(
-            f"--resume: {now['data']} has changed since; start anew with --overwrite."
+            f"--resume: {now['data']} has changed since; start over with --overwrite."
         )
 
 
@@ -164,7 +164,7 @@ def _reopened(folder: FitFolder) -> Prepared:
 
 
 def _seconds_before(work: Path) -> float:
-    """Until the last file that a killed fit wrote; the time until it was resumed does not count."""
+    """Return the seconds until the killed fit last wrote a file; the pause since does not count."""
     clock = work / CLOCK
     before = read_json(clock) if clock.is_file() else 0.0
     start = (clock if clock.is_file() else work / REQUEST).stat().st_mtime
@@ -191,7 +191,7 @@ def _tell(output: Output, table: Table, rows: int, decided: list[str], notes: An
 
 
 MOST_LINES = 60
-"""Columns told on the screen."""
+"""Maximum number of columns listed on the screen."""
 
 
 def _tell_split(output: Output, split: Split, options: FitOptions) -> None:
@@ -201,18 +201,20 @@ def _tell_split(output: Output, split: Split, options: FitOptions) -> None:
     if options.time:
         how = f"in order of {options.time}"
     parts = ", ".join(f"{len(rows)} {name}" for name, rows in split._asdict().items() if len(rows))
-    output.say(f"  rows {how}: {parts}")
+    output.say(f"  rows split {how}: {parts}")
 
 
 def _starved(split: Split, options: FitOptions) -> list[str]:
-    """That training has far fewer rows than it should, as with few groups."""
+    """Return a warning if training has far fewer rows than it should, as with few groups."""
     rows, train = sum(map(len, split)), len(split.train)
     wanted = shares(options.calibrated)[0]
     if train >= FEW * wanted * rows:
         return []
-    why = f"groups of {options.group} are few, and stay whole" if options.group else "of times"
+    why = "rows with equal times stay together"
+    if options.group:
+        why = f"groups of {options.group} are few, and stay whole"
     return [f"{train} of {rows} rows are for training, not {100 * wanted:.0f} %: {why}"]
 
 
 FEW = 2 / 3
-"""Of the rows that training should have: fewer are worth a warning."""
+"""Warn if training has less than this fraction of the rows it should have."""

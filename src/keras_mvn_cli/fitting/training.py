@@ -1,4 +1,4 @@
-"""The networks that `keras-mvn fit` trains: the model, and what it is compared with."""
+"""The networks that `keras-mvn fit` trains: the model and its baselines."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from keras_mvn_cli.fitting.table import Prepared
 __all__ = ["trained_networks", "widths_of"]
 
 SHARE_OF_MODEL = 0.7
-"""Of a time budget; the baselines have the rest."""
+"""The model's share of a time budget; the baselines get the rest."""
 
 
 def trained_networks(
     options: FitOptions, prepared: Prepared, folder: FitFolder, output: Output
 ) -> tuple[dict[str, Network], bool]:
-    """The model and its baselines, and whether ^C cut training short."""
+    """Train the model and its baselines; also return whether ^C cut training short."""
     baselines = not options.no_baselines
     model = _settings(options, SHARE_OF_MODEL if baselines else 1.0)
     trained = {"model": train(model, prepared.arrays, folder.work / "model", output, "the model")}
@@ -66,7 +66,7 @@ def _settings(options: FitOptions, share: float) -> Settings:
 def _baselines(
     options: FitOptions, model: Settings, event_size: int
 ) -> Iterator[tuple[str, Settings, Candidate]]:
-    """Name, settings, and the candidate of "auto" that is the same network."""
+    """Yield name, settings, and the "auto" candidate that is the same network."""
     budget = options.time_budget
     share = None if budget is None else 0.5 * (1.0 - SHARE_OF_MODEL) * budget
     structures = {
@@ -95,15 +95,15 @@ def _tell_selection(output: Output, network: Network, arrays: Arrays) -> None:
         tried = ", ".join(
             f"{one['name']} {one['validation_nll'] / d:.3f}" for one in network.selection
         )
-        output.say(f"  structures by NLL per target, of the validation rows: {tried}")
+        output.say(f"  structures by NLL per target on the validation rows: {tried}")
 
 
 def widths_of(text: str) -> tuple[int, ...]:
-    """The widths of hidden layers that `--hidden` names."""
+    """Parse the widths of the hidden layers from `--hidden`."""
     try:
         widths = tuple(int(part) for part in text.split(","))
     except ValueError:
         widths = (0,)
     if min(widths) < 1:
-        raise RefusalError(f"--hidden {text}: expected widths of layers, such as 64,64.")
+        raise RefusalError(f"--hidden {text}: expected widths of hidden layers, such as 64,64.")
     return widths

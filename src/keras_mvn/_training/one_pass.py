@@ -1,0 +1,232 @@
+"""Several networks of one recipe trained in one pass on JAX, as `train` trains them in turn.
+
+The pass itself is the ensemble's (`keras_mvn.ensemble._one_pass`). Here are the recipe's order of
+rows, averaged weights, backups, deadline and ^C. On the same seeds the weights are those of `train`
+up to rounding, unless layers draw random numbers (dropout), whose draws differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mvn._core.interrupts import Interruption
+from keras_mvn._core.random_state import random_state
+from keras_mvn._training import backup
+from keras_mvn._training.callbacks import EpochProgress
+from keras_mvn._training.data import Table
+from keras_mvn._training.prediction import EVALUATED_AT_ONCE
+from keras_mvn._training.recipe import Recipe
+from keras_mvn._training.train import Prepared, Trained, prepared
+from keras_mvn.ensemble._job import Job, Snapshot
+
+__all__ = ["train_in_one_pass"]
+
+LARGEST_TABLE = 1 << 28
+"""Bytes of training and validation rows, which the pass holds on the device: 256 MiB."""
+
+
+class _NotFiniteError(Exception):
+    """A loss was NaN or infinite: trained in turn, the guard says why."""
+
+
+def train_in_one_pass(
+    recipe: Recipe,
+    training: Table,
+    validation: Table | None,
+    seeds: Sequence[int],
+    *,
+    residuals: Any = None,
+    target_names: Sequence[str] | None = None,
+    callbacks: Callable[[], Any] | None = None,
+    deadline: float | None = None,
+    backup_dirs: Sequence[Path] = (),
+    interruption: Interruption | None = None,
+) -> list[Trained] | None:
+    """Train a network for each seed, all at once; None where they have to be trained in turn.
+
+    Args:
+        recipe: what to train.
+        training: rows to learn from.
+        validation: rows for early stopping; None trains all epochs.
+        seeds: one for each network.
+        residuals: as in `train`.
+        target_names: d names.
+        callbacks: as in `train`; anything but `EpochProgress` makes the answer None.
+        deadline: `time.monotonic()` at which to stop, after an epoch.
+        backup_dirs: a folder for each network, in which `train` finds the finished network; or
+            none.
+        interruption: whether ^C was pressed; training then ends after the epoch it is in.
+
+    Raises:
+        ValueError: a backup of other data or settings.
+
+    """
+    made = [] if callbacks is None else keras.tree.flatten(callbacks())
+    if (
+        keras.backend.backend() != "jax"
+        or len(seeds) < 2
+        or not all(isinstance(one, EpochProgress) for one in made)
+        or _bytes_of(training, validation) > LARGEST_TABLE
+    ):
+        return None
+    began = time.monotonic()
+    networks = []
+    for seed in seeds:
+        with random_state(seed):
+            networks.append(prepared(recipe, training, validation, seed, residuals, target_names))
+    watch = _Watch(networks, made, deadline, backup_dirs, interruption or Interruption())
+    histories = _histories(recipe, training, validation, seeds, networks, watch)
+    if histories is None:
+        return None
+    seconds = (time.monotonic() - began) / len(seeds)
+    watch.finish(histories)
+    return [
+        Trained(one.model, history, watch.interrupted, seconds)
+        for one, history in zip(networks, histories, strict=True)
+    ]
+
+
+def _bytes_of(training: Table, validation: Table | None) -> int:
+    rows = len(training) + (0 if validation is None else len(validation))
+    columns = training.x.shape[1] + training.y.shape[1] + 1
+    return rows * columns * np.dtype(keras.config.floatx()).itemsize
+
+
+def _histories(
+    recipe: Recipe,
+    training: Table,
+    validation: Table | None,
+    seeds: Sequence[int],
+    networks: Sequence[Prepared],
+    watch: _Watch,
+) -> list[dict[str, list[float]]] | None:
+    """The networks' histories; None where they cannot be trained at once."""
+    from keras_mvn.ensemble import _one_pass  # imports JAX
+
+    size = networks[0].batch_size
+    steps = len(training) // size
+
+    def orders(epoch: int) -> np.ndarray:
+        rows = [np.random.default_rng([seed, epoch]).permutation(len(training)) for seed in seeds]
+        return np.stack(rows)[:, : steps * size]
+
+    x, y, *weight = training.batch(training.rows)
+    job = Job(
+        x,
+        y,
+        None if validation is None else validation.batch(validation.rows),
+        recipe.epochs,
+        size,
+        None if validation is None else recipe.patience,
+        {
+            "sample_weight": weight[0] if weight else None,
+            "validation_batch_size": EVALUATED_AT_ONCE,
+        },
+        orders=orders,
+        averaged=True,
+        start=watch.start(),
+        after_epoch=watch.after_epoch,
+    )
+    try:
+        with random_state(seeds[0]):
+            models = [one.model for one in networks]
+            return _one_pass.train(models, job, seeds, lambda member, history: None)
+    except (_one_pass.NotVectorizableError, _NotFiniteError):
+        return None
+
+
+class _Watch:
+    """What happens between two epochs: progress, backups, the deadline, ^C."""
+
+    def __init__(
+        self,
+        networks: Sequence[Prepared],
+        callbacks: Sequence[EpochProgress],
+        deadline: float | None,
+        backup_dirs: Sequence[Path],
+        interruption: Interruption,
+    ) -> None:
+        self._networks, self._callbacks = networks, callbacks
+        self._deadline, self._interruption = deadline, interruption
+        self._folders = list(backup_dirs)
+        together = "".join(one.fingerprint for one in networks)
+        self._fingerprint = hashlib.sha256(together.encode()).hexdigest()
+        self._epoch, self._began = 0, time.monotonic()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether ^C ended training."""
+        return self._interruption.requested
+
+    @property
+    def _folder(self) -> Path | None:
+        """Of the state of all networks, while they are trained."""
+        return self._folders[0].with_name("members") if self._folders else None
+
+    def start(self) -> Snapshot | None:
+        """What a killed process left."""
+        earlier = None if self._folder is None else backup.read(self._folder, self._fingerprint)
+        if earlier is not None:
+            self._epoch = earlier.epoch
+        self._began_epoch()
+        if earlier is None:
+            return None
+        stopping = dict(earlier.stopping)
+        histories = stopping.pop("histories")
+        return Snapshot(earlier.epoch, earlier.weights, earlier.best, stopping, histories)
+
+    def _began_epoch(self) -> None:
+        self._began = time.monotonic()
+        for callback in self._callbacks:
+            callback.on_epoch_begin(self._epoch)
+
+    def after_epoch(self, logs: dict[str, np.ndarray], take: Callable[[], Snapshot]) -> bool:
+        """Tell, keep, and say whether to end."""
+        if not all(np.isfinite(values).all() for values in logs.values()):
+            raise _NotFiniteError
+        means = {name: float(values.mean()) for name, values in logs.items()}
+        for callback in self._callbacks:
+            callback.on_epoch_end(self._epoch, means)
+        self._epoch += 1
+        if self._folder is not None:
+            state = take()
+            stopping = {**state.stopping, "histories": state.histories}
+            backup.write(
+                self._folder,
+                backup.State(
+                    self._fingerprint,
+                    state.epoch,
+                    stopping=stopping,
+                    weights=state.variables,
+                    best=state.best,
+                ),
+            )
+        took = time.monotonic() - self._began
+        late = self._deadline is not None and time.monotonic() + took > self._deadline
+        if self._interruption.requested or late:
+            return True
+        self._began_epoch()
+        return False
+
+    def finish(self, histories: Sequence[dict[str, list[float]]]) -> None:
+        """Write each network as `train` does, unless ^C ended training: it may be resumed."""
+        if self._folder is None or self._interruption.requested:
+            return
+        for folder, one, history in zip(self._folders, self._networks, histories, strict=True):
+            state = backup.State(
+                one.fingerprint,
+                len(history.get("loss", [])),
+                finished=True,
+                history=history,
+                weights=one.model.get_weights(),
+            )
+            backup.write(folder, state)
+        shutil.rmtree(self._folder, ignore_errors=True)
