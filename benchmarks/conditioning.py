@@ -1,9 +1,9 @@
-"""What two measured pollutants are worth for the other four: air.csv, 5 random splits.
+"""Measure how much two measured pollutants improve predictions of the other four (air.csv).
 
-Three networks (2 × 64 gelu, Adam 2e-3, averaged weights, stopped on their own validation loss) see
-the same 6000 training rows of every split: one without correlations (diagonal), one with all of
-them (Cholesky), and one that was built for this single question, whose inputs include the two
-measured pollutants. The first is read as it is, the second conditioned on the measurements.
+Three networks (2 × 64 gelu, Adam 2e-3, averaged weights, stopped on their own validation loss) are
+trained on the same 6000 rows of each of 5 random splits: one without correlations (diagonal), one
+with all of them (Cholesky), and one built for this single question, whose inputs include the two
+measured pollutants. The first is used as it is, the second is conditioned on the measurements.
 
     KERAS_BACKEND=torch OMP_NUM_THREADS=1 python benchmarks/conditioning.py --data ../shared/data
 
@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results" / "conditioning.md"
 
 
 def train(parts, covariance, seed):
-    """A head of this structure on a small network; its distributions for the last part."""
+    """Train a small network with this structure; return its distributions for the last part."""
     keras.utils.set_random_seed(seed)
     (x, y), validation, (x_test, _) = parts
     head = kmvn.layers.MultivariateNormalHead(y.shape[1], covariance)
@@ -49,7 +49,7 @@ def train(parts, covariance, seed):
 
 
 def one_split(x, y, seed):
-    """NLL per target of the other four: by pair of measured pollutants, then by method."""
+    """Return the NLL per target of the other four, by measured pair, then by method."""
     order = np.random.default_rng(seed).permutation(len(x))
     rows = np.split(order, np.cumsum(SIZES))
     parts = divide(x, y, rows)

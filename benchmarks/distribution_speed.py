@@ -1,10 +1,10 @@
-"""What asking 100 000 distributions of 10 targets costs, and what one of 2000 targets costs.
+"""Time the methods of 100 000 distributions of 10 targets, and of one of 2000 targets.
 
     KERAS_BACKEND=torch OMP_NUM_THREADS=1 python benchmarks/distribution_speed.py
 
 takes about three minutes and writes benchmarks/results/distribution_speed.md. Seconds depend on the
-machine; as a measure of it, each is also given as a multiple of one Cholesky factorization of all
-100 000 matrices by `numpy.linalg.cholesky` in the same run.
+machine, so each time is also given as a multiple of one Cholesky factorization of all 100 000
+matrices by `numpy.linalg.cholesky` in the same run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REPEATS = 3
 
 
 def batch(structure, rows, d, rng):
-    """Distributions of random covariances."""
+    """Return distributions with random covariances."""
     raw = 0.3 * rng.normal(size=(rows, structure.raw_size(d)))
     scale, shape_params = structure.constrain(raw, d)
     packed = np.concatenate([rng.normal(size=(rows, d)), scale, shape_params], axis=-1)
@@ -35,7 +35,7 @@ def batch(structure, rows, d, rng):
 
 
 def questions(normal, y, slow):
-    """What is asked: name → a call. `slow` ones once."""
+    """Return name → the call to time; `slow` ones are timed once."""
     other = normal * 1.1 + 0.1
     region = normal.ellipsoid(0.9)
     given = {0: y[:, 0], 4: y[:, 4], 7: y[:, 7]}
@@ -63,7 +63,7 @@ def questions(normal, y, slow):
 
 
 def seconds(call, repeats=REPEATS):
-    """The fastest of some repetitions."""
+    """Return the seconds of the fastest repetition."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()

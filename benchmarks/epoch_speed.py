@@ -1,13 +1,13 @@
-"""What a training epoch with a full covariance costs, as a multiple of one under the squared error.
+"""Time a training epoch with a full covariance, as a multiple of one with squared error.
 
     python benchmarks/epoch_speed.py                   # every backend, 5 minutes
     python benchmarks/epoch_speed.py --backend torch --d 32
 
-The quick start's network, 2 × 64 gelu, Adam, one epoch of `model.fit`: with a Cholesky head for d
-targets as it comes (shrinkage, balanced loss), and plainly, with the NLL and nothing else, as MSE
-has nothing else; under MSE with d outputs; and under MSE with as many outputs as y_pred has
-(2 d + d(d − 1)/2), which is what the last layer costs anyway. Epochs of the four take turns, in one
-process for each backend; a figure is the ratio of two medians.
+The quick start's network, 2 × 64 gelu, Adam, one epoch of `model.fit`, in four versions: a Cholesky
+head for d targets with the defaults (shrinkage, balanced loss); the same head with the NLL and no
+shrinkage, since MSE has none either; MSE with d outputs; and MSE with as many outputs as y_pred has
+(2 d + d(d − 1)/2), which accounts for the cost of the last layer. Epochs of the four are
+interleaved, in one process per backend; a figure is the ratio of two medians.
 
 Writes results/epoch_speed.md.
 """
@@ -32,7 +32,7 @@ EPOCHS = 7
 
 
 def networks(d):
-    """Name → (model, targets): trained alike."""
+    """Return name → (model, inputs, targets), all trained in the same way."""
     import keras
 
     import keras_mvn as kmvn

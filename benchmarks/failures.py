@@ -1,23 +1,23 @@
-"""Which runs fail? Every structure, from 2 to 128 targets, in all units, at two learning rates.
+"""Count failed runs: every structure, 2 to 128 targets, several units, two learning rates.
 
-The counterpart of what hand-written losses do on targets that are not standardized: here none of
-the runs may end with a value that is not finite, or with a test likelihood worse than that of the
-constant-covariance model. One run is a network of two layers of 64 gelu units and an adapted head
-with the default settings, trained by Adam without clipping; the weights of the best validation NLL
-are kept, as `EarlyStopping(restore_best_weights=True)` does. The constant-covariance model is the
-same network trained on squared errors in standard deviations of y, with the covariance of its
-training residuals, read by the same structure, from the same seed at the same learning rate.
+Hand-written losses often fail on targets that are not standardized. Here, no run may end with a
+value that is not finite, or with a test likelihood worse than that of the constant-covariance
+model. One run is a network of two layers of 64 gelu units and an adapted head with the default
+settings, trained by Adam without clipping; the weights with the best validation NLL are kept, as
+`EarlyStopping(restore_best_weights=True)` does. The constant-covariance model is the same network
+trained on squared errors in standard deviations of y, with the covariance of its training residuals
+represented by the same structure, from the same seed at the same learning rate.
 
-Problem: 8 inputs, y = sin of random projections + noise with a common factor, its level growing
-with x_0; 3072 training rows, 512 for validation, 1024 for the test. Units of y: standardized,
-times 1000, times 1/1000, and from 1e-3 to 1e3 within one table.
+Problem: 8 inputs, y = sine of random projections + noise with a common factor whose level grows
+with x_0; 3072 training rows, 512 validation rows, 1024 test rows. Units of y: standardized, times
+1000, times 1/1000, and from 1e-3 to 1e3 within one table.
 
 The 40 runs of a cell (4 units, 2 learning rates, 5 seeds) train side by side (`jax.vmap`).
 
     export XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     KERAS_BACKEND=jax python benchmarks/failures.py
 
-The flags keep XLA from locking up on few cores. About 20 minutes on one core up to d = 32.
+The flags keep XLA from deadlocking on few cores. Takes about 20 minutes on one core up to d = 32.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ EVALUATE_EVERY = 20
 
 
 def structures(d: int) -> dict[str, Covariance]:
-    """Every structure that fits d targets on two cores."""
+    """Return every structure that is feasible for d targets on two cores."""
     found = {
         name: covariances.get(name)
         for name in ("isotropic", "diagonal", "cholesky", "precision_cholesky")
@@ -70,7 +70,7 @@ def structures(d: int) -> dict[str, Covariance]:
 
 
 def table(d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and standardized targets of all rows."""
+    """Return inputs and standardized targets of all rows."""
     rng = np.random.default_rng(seed)
     rows = TRAIN + VALIDATION + TEST
     x = rng.normal(size=(rows, 8))
@@ -97,7 +97,7 @@ def stack(trees: list) -> list:
 
 
 def start(make_head, runs, data) -> tuple[keras.Model, list, list]:
-    """Initial trainable and other variables of all runs."""
+    """Return the initial trainable and other variables of all runs."""
     trainable, fixed = [], []
     for unit, _, seed in runs:
         keras.utils.set_random_seed(seed)
@@ -108,9 +108,9 @@ def start(make_head, runs, data) -> tuple[keras.Model, list, list]:
 
 
 def train(model, loss, score, trainable, fixed, runs, data, steps, batch, kept):
-    """Predictions for the last `kept` rows by the best weights, and whether every loss was finite.
+    """Predict the last `kept` rows with the best weights; also return whether losses were finite.
 
-    Runs of many targets go through in groups, which memory asks for.
+    Runs with many targets are trained in groups, to limit memory.
     """
 
     def one(trainable, fixed, rate, key, x, y):
@@ -168,7 +168,7 @@ def train(model, loss, score, trainable, fixed, runs, data, steps, batch, kept):
 
 
 def constant(d, data, runs, steps, batch):
-    """Residuals of all rows of a squared-error network, per learning rate and seed."""
+    """Return all residuals of a squared-error network, per learning rate and seed."""
 
     class Mean(keras.layers.Layer):
         """The mean of an adapted head."""
@@ -200,7 +200,7 @@ def constant(d, data, runs, steps, batch):
 
 
 def constant_score(structure, residual):
-    """Test NLL per target of a constant covariance in this structure."""
+    """Return the test NLL per target of a constant covariance in this structure."""
     scale, shape_params = structure.from_covariance(np.cov(residual[:TRAIN].T, bias=True))
     if structure.raw_size(len(scale)) == 1:  # isotropic in units of y, which are one here
         scale = np.full_like(scale, np.sqrt(np.mean(scale**2)))
@@ -210,7 +210,7 @@ def constant_score(structure, residual):
 
 
 def run_cell(structure, loss_class, d, data, steps, batch):
-    """(runs not finite, test NLL per target on standardized scale, per run)."""
+    """Return (number of non-finite runs, test NLL per standardized target of each run)."""
     runs = variants()
 
     def make_head(y):

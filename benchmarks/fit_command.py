@@ -1,22 +1,22 @@
-"""What `keras-mvn fit TABLE --targets …` makes of three real tables.
+"""Measure the results of `keras-mvn fit TABLE --targets …` on three real tables.
 
 * energy_efficiency.csv: UCI 242, 8 inputs, heating and cooling load of 768 buildings.
 * air.csv: US EPA air quality, 15 inputs, 6 pollutants, 10000 rows.
-* air_quality_uci.csv: UCI 360, hourly; 5 pollutants of which many are missing, told by
-  `--missing-value -200`. Rows at random, as without --time: neighboring hours help, which they
-  would not in a forecast.
+* air_quality_uci.csv: UCI 360, hourly; 5 pollutants, many of them missing, declared by
+  `--missing-value -200`. Rows are split at random, without --time: neighboring hours help, which
+  they would not in a forecast.
 
-The command is run as it stands, with a seed for each split of the rows and nothing else; further
-arguments are handed on to it. From its fit directory: the model, the model before its
-recalibration, and the diagonal and the constant covariance, trained and recalibrated likewise. For
-energy, the smallest, also NGBoost with a multivariate normal (O'Malley et al. 2021) on the same
-rows: the learning rate and the depth of its trees with the best validation likelihood of four, up
-to 4000 trees stopped early on the same validation rows; and the same recalibrated as the model is.
+The command is run with its defaults and a seed for each split of the rows; further arguments are
+passed on to it. Its fit directory gives the model, the model before recalibration, and the diagonal
+and the constant covariance, trained and recalibrated in the same way. For energy, the smallest
+table, NGBoost with a multivariate normal (O'Malley et al. 2021) is trained on the same rows: with
+the best of four combinations of learning rate and tree depth by validation likelihood, and up to
+4000 trees, stopped early on the same validation rows. It is also recalibrated like the model.
 
-Of each, on the same test rows: NLL per target in nats, in the units of y, missing targets
-marginalized; the share of rows in the joint 90 % region of what was observed; and how much the NLL
-is above that of the diagonal, seed by seed. ± is the standard error over seeds, whose test rows
-overlap.
+The results, all on the same test rows, are the NLL per target in nats, in the units of y, with
+missing targets marginalized; the share of rows inside the joint 90 % region of the observed
+targets; and how much the NLL is above that of the diagonal, seed by seed. ± is the standard error
+over seeds, whose test rows overlap.
 
     KERAS_BACKEND=jax OMP_NUM_THREADS=1 python benchmarks/fit_command.py --data ../shared/data
 """
@@ -50,16 +50,16 @@ COMMANDS = {
 
 
 class Score(NamedTuple):
-    """On the test rows of one seed."""
+    """Scores on the test rows of one seed."""
 
     nll: float
-    """Per target."""
+    """NLL per target."""
     coverage: float
-    """Of the joint 90 % region, as a share."""
+    """Coverage of the joint 90 % region, as a fraction."""
 
 
 def one_seed(name, seed, data, folder, further):
-    """Method → its score; and seconds, structure of the fit."""
+    """Return method → score, and seconds and structure of the fit."""
     file, *options = COMMANDS[name]
     program = Path(sys.executable).with_name("keras-mvn")
     command = [program, "fit", data / file, *options, "--out", folder, "--seed", str(seed)]
@@ -81,7 +81,7 @@ RATES, DEPTHS, TREES, PATIENCE = (0.02, 0.05), (3, 5), 4000, 50
 
 
 def ngboost(path, folder, seed):
-    """NGBoost, and the same recalibrated, on the rows of a fit directory."""
+    """Score NGBoost, as it is and recalibrated, on the rows of a fit directory."""
     from keras_mvn.calibration import Temperature
 
     table = np.genfromtxt(path, delimiter=",", skip_header=1)
@@ -102,7 +102,7 @@ def ngboost(path, folder, seed):
 
 
 def boost(rate, depth, train, validation, seed):
-    """NGBoost, stopped early."""
+    """Train NGBoost with early stopping."""
     from ngboost import NGBRegressor
     from ngboost.distns import MultivariateNormal
     from sklearn.tree import DecisionTreeRegressor
@@ -119,7 +119,7 @@ def boost(rate, depth, train, validation, seed):
 
 
 def normal_of(model, x):
-    """What it predicts with the trees that the validation rows kept."""
+    """Return the prediction with the trees kept by early stopping."""
     import keras_mvn as kmvn
 
     predicted = model.pred_dist(x, max_iter=model.best_val_loss_itr)
@@ -127,22 +127,22 @@ def normal_of(model, x):
 
 
 def judged(normal, y):
-    """Of complete rows."""
+    """Return the score on complete rows."""
     nll = -normal.log_prob(y).mean() / y.shape[1]
     return Score(nll, normal.ellipsoid(LEVEL).contains(y).mean())
 
 
-# --- what is written -----------------------------------------------------------------------------
+# --- output --------------------------------------------------------------------------------------
 
 
 def spread(values, digits=3, sign=""):
-    """Mean and its standard error."""
+    """Format the mean and its standard error."""
     error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     return f"{np.mean(values):{sign}.{digits}f} ± {error:.{digits}f}"
 
 
 def lines_of(name, fits):
-    """The lines of one table; of every fit, what `one_seed` returns."""
+    """Yield the lines of one table; `fits` holds the results of `one_seed`."""
     scores, seconds, structures = zip(*fits, strict=True)
     counts = [f"{s} {structures.count(s)}" for s in sorted(set(structures))]
     yield f"\n## {name}\n"
@@ -158,14 +158,14 @@ def lines_of(name, fits):
 
 
 def told(fit):
-    """One fit in a line."""
+    """Summarize one fit in a line."""
     scores, seconds, structure = fit
     nll = ", ".join(f"{method} {one.nll:.3f}" for method, one in scores.items())
     return f"{nll}; {structure}, {seconds:.0f} s"
 
 
 def write(tables, seconds, out, given):
-    """The tables so far, and what was given on the command line but for folders."""
+    """Write the tables so far, and the command-line arguments except for folders."""
     head = (
         f"    python benchmarks/fit_command.py {shlex.join(given)}\n\n"
         f"{os.environ.get('KERAS_BACKEND', 'the backend of keras.json')}, {seconds / 60:.0f} "
@@ -180,11 +180,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
-        epilog="Options that are not known here go to `keras-mvn fit`, such as --members 3.",
+        epilog="Other options are passed on to `keras-mvn fit`, such as --members 3.",
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--only", nargs="+", choices=COMMANDS, default=list(COMMANDS))
-    parser.add_argument("--seeds", type=int, help=f"by default {SEEDS}")
+    parser.add_argument("--seeds", type=int, help=f"number of seeds; default: {SEEDS}")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--fits", type=Path, help="keep the fit directories in this folder")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/fit_command.md"))

@@ -1,8 +1,8 @@
-"""The three models that go with hand-written losses, trained by changing only `loss=`.
+"""Train the three models of common hand-written losses by changing only `loss=`.
 
-Energy efficiency (UCI 242, read from a file of yours: 768 buildings, 8 inputs, heating and cooling
-load), targets standardized as those models need. Each is compared with a constant covariance: an
-MSE net of the same size and one covariance of its residuals. Test NLL per target, 5 splits.
+Energy efficiency (UCI 242, read from your file: 768 buildings, 8 inputs, heating and cooling load),
+with targets standardized as those models require. Each is compared with a constant covariance: an
+MSE network of the same size and one covariance of its residuals. Test NLL per target, 5 splits.
 
     KERAS_BACKEND=tensorflow python benchmarks/handwritten_models.py energy_efficiency.csv
 """

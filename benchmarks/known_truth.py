@@ -1,4 +1,4 @@
-"""A problem with a known answer: our network beside published results and NGBoost run here.
+"""Compare our network with published results and NGBoost on a problem with a known truth.
 
 O'Malley et al. 2021, "Multivariate probabilistic regression with natural gradient boosting",
 Table 1: one input, two targets, a mean, two variances and a correlation that all vary with x.
@@ -51,7 +51,7 @@ def draw(rng, n):
 
 
 def kl(p, q):
-    """KL(p || q) of two batches, row by row."""
+    """Return KL(p || q) of two batches, row by row."""
     solved = np.linalg.solve(q.covariance, p.covariance)
     r = q.mean - p.mean
     mahalanobis = np.einsum("ni,ni->n", r, np.linalg.solve(q.covariance, r[..., None])[..., 0])
@@ -60,10 +60,10 @@ def kl(p, q):
 
 
 def ours(train, validation, x_test, covariance, loss, seed):
-    """The quick start's network: standardized input, gelu layers, head.adapt, early stopping.
+    """Train the quick start's network: standardized input, gelu layers, adapt, early stopping.
 
-    Steps and early stopping see a moving average of the weights (Keras' own), which takes the
-    noise of the last steps out of the covariance.
+    Early stopping sees a moving average of the weights (Keras' own), which removes the noise of
+    the last steps from the covariance.
     """
     keras.utils.set_random_seed(seed)
     normalization = keras.layers.Normalization()

@@ -1,18 +1,18 @@
-"""Which link for the scales, which triangular factor: the measurement behind the defaults.
+"""Compare links for the scales and triangular factors: the measurement behind the defaults.
 
 Every combination of link (exp, softplus, squareplus, two tail-bounded exponentials) and factor
 (Cholesky or precision Cholesky, scale-separated or with raw off-diagonals) trains the same small
 network on three problems with a known truth:
 
 * ``known``: O'Malley et al. 2021, Table 1 (d = 2), KL(predicted || true) at N = 500, 1000, 5000;
-* ``sine``: 0.4 sin(2 pi x + phi_j) with noise of 0.01, d = 4: does the mean survive?
-* ``fan``: x sin(x + phi_j) with a noise that grows with x, d = 4: excess NLL over the truth;
+* ``sine``: 0.4 sin(2 pi x + phi_j) with noise of 0.01, d = 4: is the mean learned?
+* ``fan``: x sin(x + phi_j) with noise that grows with x, d = 4: excess NLL over the truth;
 
-and ``collapse`` asks whether Adam brings a scale back to its true value, 1, from a raw output of
--30 or +30 (2000 steps; the scale at the end).
+and ``collapse`` tests whether Adam brings a scale back to its true value, 1, from a raw output of
+-30 or +30 (2000 steps; the final scale is reported).
 
 The networks of all repetitions train side by side (``jax.vmap``), which is why this script is in
-plain JAX; the arithmetic of every variant is reduced to (scale, N), the pair on the wire.
+plain JAX; every variant is converted to (scale, N), the pair that the library uses in y_pred.
 
     python benchmarks/link_and_factor.py known --draws 20 --out benchmarks/results
     python benchmarks/link_and_factor.py sine fan collapse --draws 5 --out benchmarks/results
@@ -90,7 +90,7 @@ FACTORS = {
 
 
 def unit_lower(n, d):
-    """Dense I + N from its rows packed one after another."""
+    """Return the dense I + N from its rows, packed one after another."""
     rows, columns = np.tril_indices(d, -1)
     return jnp.eye(d).at[rows, columns].set(n)
 
@@ -152,7 +152,7 @@ def draw(problem, rng, n):
 
 
 def start_from(y):
-    """What ``adapt`` takes from standardized targets."""
+    """Return what ``adapt`` derives from standardized targets."""
     factor = np.linalg.cholesky(np.cov(y.T))
     scale = np.diag(factor)
     a = factor / scale[:, None]
@@ -162,7 +162,7 @@ def start_from(y):
 
 # --- training -----------------------------------------------------------------------------------
 def init(key, sizes, d):
-    """Weights and biases from U(-1, 1)/sqrt(fan in); the covariance head starts small."""
+    """Draw weights and biases from U(-1, 1)/sqrt(fan in); the covariance head starts small."""
     k = d * (d - 1) // 2
     sizes = [*sizes, 2 * d + k]
     parameters = []
@@ -189,7 +189,7 @@ def decode(factor, link, d, raw, start):
 
 
 def train(loss_of, parameters, data, *, rate, batch, steps_per_epoch, epochs, patience):
-    """Adam with the best weights by validation loss (patience None: the last weights)."""
+    """Train by Adam; return the weights with the best validation loss (patience None: the last)."""
 
     def epoch_step(carry, key):
         parameters, m, v, step, best, best_loss, waited = carry
@@ -329,7 +329,7 @@ PROBLEMS = {
 
 
 def collapse(out):
-    """The scale after 2000 Adam steps on one raw number, from far away; y ~ N(0, 1)."""
+    """Measure the scale after 2000 Adam steps on one raw number, from far away; y ~ N(0, 1)."""
     y = jax.random.normal(jax.random.PRNGKey(0), (256,))
 
     @partial(jax.jit, static_argnums=0)

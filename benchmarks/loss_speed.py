@@ -1,18 +1,19 @@
-"""What one loss step costs: value and gradient from packed output, as multiples of copying it.
+"""Time one loss step: value and gradient from packed output, as multiples of copying it.
 
     python benchmarks/loss_speed.py                      # all backends, 10 minutes
     python benchmarks/loss_speed.py --backend jax --d 16 32 64
     python benchmarks/loss_speed.py --tfp /path/to/python  # TensorFlow Probability, see below
 
 "Copy" is an out-of-place `y_pred * c` by the same backend at the same shape. Repetitions of all
-contenders are interleaved, and a figure is the ratio of two medians of one run; nothing else means
-anything on a machine that others use. Every contender gets the same y_pred = [mean | scale | N],
-and its gradient is checked against the others'.
+contenders are interleaved, and a figure is the ratio of two medians of one run; nothing else is
+meaningful on a shared machine. Every contender gets the same y_pred = [mean | scale | N], and its
+gradient is checked against the others'.
 
-The peers: `torch.distributions`, numpyro, TensorFlow Probability (`MultivariateNormalTriL`), each
-with the factor L = S (I + N) built from y_pred; and a precision factor as BayesFlow has it, a dense
-matrix product in Keras operations. TensorFlow Probability wants Keras 2, so an environment of its
-own: `pip install tensorflow-cpu tensorflow-probability tf-keras`, whose python is given to --tfp.
+The contenders: `torch.distributions`, numpyro, TensorFlow Probability (`MultivariateNormalTriL`),
+each with the factor L = S (I + N) built from y_pred; and a precision factor as in BayesFlow, a
+dense matrix product in Keras operations. TensorFlow Probability requires Keras 2, hence an
+environment of its own, whose python is passed as --tfp:
+`pip install tensorflow-cpu tensorflow-probability tf-keras`.
 
 Writes results/loss_speed.md and results/loss_speed.png.
 """
@@ -35,10 +36,10 @@ SIZES = (2, 4, 8, 16, 32, 64, 128)
 BATCHES = (256, 1024, 4096)
 BACKENDS = ("jax", "torch", "tensorflow")
 SECONDS = 1.5
-"""For each cell, all contenders together."""
+"""Time for each cell, all contenders together."""
 
 FEWEST, MOST = 5, 200
-"""Repetitions."""
+"""Bounds on the number of repetitions."""
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -52,7 +53,7 @@ def packed(n, d):
 
 
 def lower_triangle(d):
-    """Rows and columns of N's entries, and (d, d) places of them in N followed by a 0 and a 1."""
+    """Return rows and columns of N's entries, and their (d, d) places in [N, 0, 1]."""
     rows, columns = np.tril_indices(d, -1)
     places = np.full((d, d), len(rows))
     places[rows, columns] = np.arange(len(rows))
@@ -160,7 +161,7 @@ def of_jax(y_pred, y, d):
 
 
 def of_tensorflow(y_pred, y, d, losses=True):
-    """With `losses` this library's, without them TensorFlow Probability's."""
+    """Return the TensorFlow contenders: this library's with `losses`, otherwise TFP's."""
     import tensorflow as tf
 
     y_pred, y = tf.constant(y_pred), tf.constant(y)
@@ -222,14 +223,14 @@ CONTENDERS = {
 }
 
 OTHER_GRADIENT = ("precision factor", "keras-mvn default loss", "copy")
-"""Another density, or another gradient by intent."""
+"""Contenders with another density, or intentionally another gradient."""
 
 
 # --- timing --------------------------------------------------------------------------------------
 
 
 def medians(contenders):
-    """Seconds of each, from repetitions that take turns."""
+    """Return the median seconds of each contender, from interleaved repetitions."""
     check(contenders)
     began = time.perf_counter()
     times = {name: [] for name in contenders}
@@ -244,7 +245,7 @@ def medians(contenders):
 
 
 def check(contenders):
-    """All give the same gradient; the first call, which compiles, is not timed."""
+    """Check that all give the same gradient; this first, untimed call also compiles."""
     gradients = {name: np.asarray(run()[-1]) for name, run in contenders.items()}
     same = [g for name, g in gradients.items() if name not in OTHER_GRADIENT]
     for other in same[1:]:
@@ -260,7 +261,7 @@ def cells(backend, sizes, batches):
 
 
 def in_a_process(backend, arguments, python=sys.executable):
-    """One process for each backend: their thread pools must not meet."""
+    """Run a backend in a process of its own, so that thread pools do not interfere."""
     name = "tensorflow" if backend == "tfp" else backend
     command = [python, __file__, "--only", backend, "--d", *map(str, arguments.d)]
     environment = {**os.environ, "KERAS_BACKEND": name, "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -1,21 +1,21 @@
-"""Which loss wins where: every loss of the library on two known truths and two real tables.
+"""Compare all losses of the library on two problems with known truth and two real tables.
 
 * sine, fan: the problems of link_and_factor.py, d = 4 (2 × 64 tanh, 1500 rows, batches of 250,
-  Adam 1e-3, 5 seeds, 15 000 and 5000 steps): does the mean survive, how good is the likelihood.
+  Adam 1e-3, 5 seeds, 15 000 and 5000 steps): is the mean learned, how good is the likelihood?
 * air: US EPA air quality, 15 inputs → 6 pollutants, 2000 training rows.
 * energy: UCI 242, 8 inputs → heating and cooling load, 460 training rows.
 
 On the tables: 2 × 64 gelu, Adam 1e-3, 10 random splits; every method sees the same splits in the
 same order, starts from the same weights and keeps the weights that do best on the validation rows
 by its own loss. All runs of one method train side by side (`jax.vmap`), with the library's head,
-losses and metrics inside. Each is read twice: its weights, and their exponential moving average
-(0.99 per step: `Adam(use_ema=True, ema_momentum=0.99)`).
+losses and metrics inside. Each run is evaluated twice: with its weights, and with their exponential
+moving average (0.99 per step: `Adam(use_ema=True, ema_momentum=0.99)`).
 
     KERAS_BACKEND=jax python benchmarks/losses.py --data ../shared/data --raw /tmp/losses
 
-takes about 25 CPU minutes. What is finished is kept in --raw, one file for a problem and a method,
-and not trained again: several processes may share the work with --problems and --methods, and
-once more without either writes the report.
+takes about 25 CPU minutes. Finished runs are kept in --raw, one file per problem and method, and
+are not trained again. Several processes can share the work with --problems and --methods; a last
+run without either writes the report.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ FIRST_SEED = 100
 # --- methods ------------------------------------------------------------------------------------
 @final
 class SquaredError(losses.UnitFreeLoss):
-    """½ Σ ((y − μ)/t)²: the twin that knows nothing of a covariance."""
+    """The loss ½ Σ ((y − μ)/t)² of the comparison network without a covariance."""
 
     def row_loss(self, targets, parameters):
         u = (targets.values - parameters.mean) / targets.unit
@@ -57,7 +57,7 @@ class SquaredError(losses.UnitFreeLoss):
 
 @dataclass(frozen=True)
 class Method:
-    """A loss, the structure and the options of the head it trains, and how long the mean leads."""
+    """A loss, its head's structure and options, and how long only the mean is trained."""
 
     loss: Callable[..., losses.CovarianceLoss]
     covariance: str = "cholesky"
@@ -98,7 +98,7 @@ METHODS = {
 # --- problems -----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Problem:
-    """Rows of `parts(seed)`: (x, y) of training, validation and test; and how to train on them."""
+    """Training, validation and test (x, y) from `parts(seed)`, and how to train on them."""
 
     parts: Callable[[Path, int], list]
     runs: int
@@ -115,7 +115,7 @@ def simulated(problem, _, seed):
 
 
 def tabular(load, sizes, data, seed):
-    """A random split, the inputs standardized by the training rows."""
+    """Split at random, with inputs standardized by the training rows."""
     x, y = load(data)
     order = np.random.default_rng(seed).permutation(len(x))
     return divide(x, y, np.split(order, np.cumsum(sizes))[:3])
@@ -150,7 +150,7 @@ def covariance_weights(model):
 
 
 def value(model, loss, weights, fixed, part):
-    """The loss of a model with these weights; the head's units of y are among `fixed`."""
+    """Return the loss of a model with these weights; `fixed` includes the head's units of y."""
     variables = [*model.trainable_variables, *model.non_trainable_variables]
     mapping = list(zip(variables, [*weights, *fixed], strict=True))
     with keras.StatelessScope(state_mapping=mapping):
@@ -168,7 +168,7 @@ def adam(weights, gradients, moments, step):
 
 
 def start(weights):
-    """Weights and their average, the optimizer's moments, steps done; the best two so far."""
+    """Return weights, their average, the optimizer's moments, steps done, and the best two."""
     zeros = jax.tree.map(jnp.zeros_like, weights)
     both = (weights, weights)
     infinite = jnp.full(2, jnp.inf)
@@ -179,7 +179,7 @@ def start(weights):
 
 
 def train(model, method, problem, epochs, total, state, fixed, parts, keys):
-    """One run, `epochs` epochs on from `state`; `total` steps are planned."""
+    """Continue one run by `epochs` epochs from `state`; `total` steps are planned."""
     rows, validation = parts[:2]
     loss = method.loss(covariance=method.covariance)
     late = {id(variable) for variable in covariance_weights(model)}
@@ -206,9 +206,9 @@ def train(model, method, problem, epochs, total, state, fixed, parts, keys):
         state, _ = jax.lax.scan(step, state, order.reshape(per_epoch, problem.batch))
         if not problem.early_stopping:
             return {**state, "best": state["both"]}, None
-        # Both at once: two triangular solves of many rows side by side deadlock XLA's CPU threads.
+        # Both at once: two concurrent triangular solves of many rows deadlock XLA's CPU threads.
         found = jax.vmap(lambda w: value(model, loss, w, fixed, validation))(stack(state["both"]))
-        # A validation loss before the mean-only phase is over says nothing of the covariance.
+        # Before the mean-only phase is over, a validation loss says nothing about the covariance.
         ready = state["step"] > method.warm_up * total
         better = [ready & (new < old) for new, old in zip(found, state["lowest"], strict=True)]
         best = tuple(
@@ -230,7 +230,7 @@ def stack(trees):
 
 
 def run(method, problem, splits, steps, every):
-    """Train; yields (steps so far, final state, y_pred of weights and average), each `every`."""
+    """Train; yield (steps so far, state, y_pred of weights and average) every `every` steps."""
     seeds = range(FIRST_SEED, FIRST_SEED + len(splits))
     models = [
         network(method, problem.activation, parts[0], seed)
@@ -264,7 +264,7 @@ def run(method, problem, splits, steps, every):
 
 # --- scores -------------------------------------------------------------------------------------
 def scores(covariance, layout, y, y_pred, unit):
-    """What the protocol asks of one test set; per target, but for the energy and the variogram."""
+    """Return the scores of one test set, per target except for energy and variogram."""
     d = y.shape[1]
     reading = {"covariance": covariance, "layout": layout}
     coverage = metrics.Coverage(0.9, **reading)
@@ -284,14 +284,14 @@ def scores(covariance, layout, y, y_pred, unit):
 
 
 def constant(moments_of, mean, structure="cholesky"):
-    """y_pred with these means (rows, d) and the covariance of `moments_of` (rows, d)."""
+    """Return y_pred with these means (rows, d) and the covariance of `moments_of` (rows, d)."""
     scale, shape = covariances.get(structure).from_covariance(np.cov(moments_of.T))
     one = np.ones((len(mean), 1))
     return np.concatenate([mean, one * scale, one * shape], axis=1).astype("float32")
 
 
 def study_table(method, problem, splits):
-    """Scores of every split, of the weights and of their average; with the two baselines."""
+    """Score every split, with the weights and their average, and the two baselines."""
     ((_, state, both),) = run(method, problem, splits, problem.steps, problem.steps)
     found = {"weights": [], "average": []}
     if method.loss is SquaredError:
@@ -315,7 +315,7 @@ def study_table(method, problem, splits):
 
 
 def study_truth(name, method, problem, seeds):
-    """RMSE of the mean against the truth's, excess NLL: {steps: {which: [(rmse, excess)]}}."""
+    """Return {steps: {which: [(RMSE of the mean against the truth, excess NLL)]}}."""
     source = getattr(link_and_factor, name)
     splits = [problem.parts(Path(), seed) for seed in seeds]
     truths = [link_and_factor.prepare(source, seed, 1500, 300, 1000)[1] for seed in seeds]
@@ -344,7 +344,7 @@ def against_truth(loss, truth, y_pred):
 
 
 def study(problem_name, method_name, data, raw):
-    """The finished file of a problem and a method, made if it is not there."""
+    """Return the results file of a problem and a method; compute it if missing."""
     path = raw / f"{problem_name}, {method_name}.json"
     if path.exists():
         return
@@ -362,9 +362,9 @@ def study(problem_name, method_name, data, raw):
 
 # --- the report ---------------------------------------------------------------------------------
 def table(header, rows, judges):
-    """Markdown; `rows` hold a label, then (text, number); the best number of a column is bold.
+    """Format Markdown; `rows` hold a label, then (text, number); the best of a column is bold.
 
-    `judges` make of a column's number what is smallest at the best, None where nothing is.
+    `judges` map a column's numbers to values whose smallest is the best; None: no best.
     """
     columns = list(zip(*[cells for _, cells in rows], strict=True))
     best = [
@@ -392,7 +392,7 @@ def rounded(number, digits, sign=""):
 
 
 def rmse_and_excess(pairs):
-    """Two cells: median (worst) of the RMSE, and of the excess NLL."""
+    """Format two cells: median (worst) of the RMSE, and of the excess NLL."""
     if pairs is None:
         return [("", None), ("", None)]
     rmse, excess = np.array(pairs).T
@@ -404,7 +404,7 @@ def rmse_and_excess(pairs):
 
 
 def truth_lines(name, found):
-    """The table of one known truth."""
+    """Format the table of one problem with known truth."""
     reached = [("5000", "weights"), ("15000", "weights"), ("15000", "average")]
     if name == "fan":
         reached = [("5000", "weights"), ("5000", "average")]
@@ -423,7 +423,7 @@ def truth_lines(name, found):
 
 
 def table_lines(name, found):
-    """The table of one real data set."""
+    """Format the table of one real data set."""
     twin = found.pop(SQUARED)
     named = {method: (runs["average"], runs["weights"]) for method, runs in found.items()}
     named[RESIDUALS] = twin["residuals average"], twin["residuals"]
@@ -482,7 +482,7 @@ def cells_of(runs, twin_rmse, default, rows_alone):
 
 
 def summary_lines(files):
-    """One line per loss: the averaged weights on every problem, medians."""
+    """Format one line per loss: the averaged weights on every problem, medians."""
     truths = [name for name in ("sine", "fan") if name in files]
     tables = [name for name in ("air", "energy") if name in files]
     header = ["loss"]
@@ -532,7 +532,7 @@ Bold is the best of a column. Made by benchmarks/losses.py in {minutes:.0f} CPU 
 
 
 def report(raw):
-    """The text of results/losses.md, from what is finished."""
+    """Return the text of results/losses.md, from the finished runs."""
     files = {}
     seconds = 0.0
     for problem in PROBLEMS:

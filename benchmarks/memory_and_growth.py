@@ -1,13 +1,13 @@
-"""What a loss step holds in memory, and how low-rank and banded structures grow with d.
+"""Measure the memory of a loss step, and how low-rank and banded structures grow with d.
 
     python benchmarks/memory_and_growth.py            # every backend, 8 minutes
     python benchmarks/memory_and_growth.py --backend torch
 
 Every cell is a process of its own: the step (value and gradient of the NLL from packed output)
-runs once on few rows, so that everything is loaded and compiled for them, then on all rows. "Extra"
-is how far the resident memory rose above what it was before that step, y_pred and y being there
-already, as a multiple of the size of y_pred; its gradient, which has the size of y_pred, is in it.
-Seconds are the fastest of three further steps, and mean something only beside each other.
+runs once on few rows, so that everything is loaded and compiled, then on all rows. "Extra" is the
+rise of the resident memory during that step, with y_pred and y already allocated, as a multiple of
+the size of y_pred; it includes the gradient, which has the size of y_pred. Seconds are the fastest
+of three further steps, and are meaningful only relative to each other.
 
 Writes results/memory_and_growth.md.
 """
@@ -56,7 +56,7 @@ def packed(structure, n, d):
 
 
 def step_of(loss):
-    """(y_pred, y) → a function that runs a step: for the active backend."""
+    """Return a function of (y_pred, y) that makes a step function for the active backend."""
     import keras
 
     backend = keras.backend.backend()
@@ -86,13 +86,13 @@ def step_of(loss):
 
 
 def resident():
-    """Bytes."""
+    """Return the resident memory in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_while(run):
-    """How far the resident memory rises while `run` runs."""
+    """Return how much the resident memory rises while `run` runs."""
     before, peak, over = resident(), 0, threading.Event()
 
     def watch():

@@ -1,11 +1,10 @@
-"""Targets that are missing: what `missing="marginalize"` gains over what is done by hand.
+"""Compare `missing="marginalize"` with manual treatment of missing targets.
 
 * air_quality_uci.csv: UCI 360, an Italian city hourly for a year. 5 reference concentrations
   (logarithms, as they are positive and skewed) from 5 sensors, temperature, humidity, hour of day
-  and day of week. −200 is missing. NMHC was measured in the first seven weeks only.
-  Days are divided at random 60/20/20: neighboring hours are all but copies of each other, so
-  random rows would leak; days with and without NMHC are divided separately, so that every part
-  has both.
+  and day of week. −200 means missing. NMHC was measured only in the first seven weeks.
+  Days are split at random 60/20/20: neighboring hours are nearly copies of each other, so random
+  rows would leak; days with and without NMHC are split separately, so that every part has both.
 * air.csv: US EPA air quality, 15 inputs, 6 pollutants; 30 % of the training and validation
   targets are deleted at random. The test rows are complete.
 
@@ -17,7 +16,7 @@ exact marginal of what was observed there: `metrics.NegativeLogLikelihood(missin
     KERAS_BACKEND=torch python benchmarks/missing_targets.py --data ../shared/data --jobs 2
 
 The cost of a training step is measured on each installed backend, in a process of its own, in CPU
-time: other programs on the machine don't count.
+time, so that other programs on the machine do not count.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class Table(NamedTuple):
         return Table(self.x, np.delete(self.y, target, axis=1))
 
     def only(self, *targets: int) -> Table:
-        """The same shape, with every other target not observed."""
+        """Return a table of the same shape with all targets but this one missing."""
         kept = np.isin(np.arange(self.y.shape[1]), targets)
         return Table(self.x, np.where(kept, self.y, np.nan))
 
@@ -85,7 +84,7 @@ class Split(NamedTuple):
 
 
 def uci(data: Path) -> tuple[Table, np.ndarray, int]:
-    """Rows with inputs, the day of each, and how many rows had no inputs."""
+    """Return the rows with inputs, the day of each, and how many rows had no inputs."""
     with (data / "air_quality_uci.csv").open() as file:
         records = list(csv.DictReader(file))
     inputs = [name for name in records[0] if name not in (*TARGETS, "Date", "Time")]
@@ -155,7 +154,7 @@ def mean_imputed(split: Split) -> tuple[Table, Table]:
 
 
 class Method(NamedTuple):
-    """Which rows a method trains and stops on, and its covariance."""
+    """The training and validation rows of a method, and its covariance."""
 
     rows: Callable[[Split], tuple[Table, Table]]
     covariance: str = "cholesky"
@@ -197,7 +196,7 @@ def fitted(train: Table, validation: Table, covariance: str, seed: int) -> keras
 
 
 def nll(y_pred: np.ndarray, test: Table, covariance: str) -> float:
-    """Nats per observed target."""
+    """Return the NLL in nats per observed target."""
     if np.isnan(test.y).all():
         return np.nan
     metric = kmvn.metrics.NegativeLogLikelihood(covariance, missing="marginalize")
@@ -247,7 +246,7 @@ EXPERIMENTS = {
 
 
 def run(data: Path, n: int, experiment: str, name: str) -> Scores:
-    """One value per split of every score."""
+    """Return one value per split for every score."""
     found = []
     method = EXPERIMENTS[experiment].methods[name]
     for seed, split in enumerate(EXPERIMENTS[experiment].splits(data, n)):
@@ -261,8 +260,8 @@ def run(data: Path, n: int, experiment: str, name: str) -> Scores:
 
 
 def run_all(data: Path, n: int, jobs: int) -> dict[str, dict[str, Scores]]:
-    """{experiment: {method: scores}}, `jobs` methods at a time."""
-    # Spawned, as backends don't survive a fork.
+    """Return {experiment: {method: scores}}, running `jobs` methods at a time."""
+    # Spawned, because backends do not survive a fork.
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         started = {
             experiment: {name: pool.submit(run, data, n, experiment, name) for name in methods}
@@ -286,7 +285,7 @@ COST_CASES = {  # loss, and the share of targets that are missing; None: one tar
 
 
 def cost() -> dict[str, dict[str, float]]:
-    """CPU milliseconds per step of `model.fit`, median of rounds that take turns."""
+    """Return CPU milliseconds per step of `model.fit`, medians of interleaved rounds."""
     return {
         f"{covariance}, d = {d}": cost_of(covariance, d)
         for d in (5, 32)
@@ -357,7 +356,7 @@ def spread(values: np.ndarray) -> str:
 
 
 def better(values: np.ndarray, reference: np.ndarray) -> str:
-    """How often, and by how much, the reference is lower than these on the same split."""
+    """Format how often, and by how much, the reference is lower on the same split."""
     return f"{np.median(values - reference):+.3f}, {(reference < values).sum()} of {len(values)}"
 
 
@@ -445,7 +444,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--splits", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=1, help="methods trained at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="number of methods trained at a time")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/missing_targets.md"))
     parser.add_argument("--cost-here", action="store_true", help="cost on this backend, as JSON")
     arguments = parser.parse_args()

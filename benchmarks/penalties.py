@@ -1,16 +1,16 @@
-"""Does a penalty on the covariance help on small tables? Every penalty beside none, paired.
+"""Test whether a penalty on the covariance helps on small tables, paired with no penalty.
 
-A small gelu network with an adapted head, 600 full-batch steps of Adam (2e-3), the weights of
-the best validation NLL kept: n training rows, n/2 validation rows, the rest (at most 2000) for
-the test. Ten random splits; every method starts from the same weights on the same split. The
-score is the test NLL per target, without penalty, as `metrics.NegativeLogLikelihood` has it.
+A small gelu network with an adapted head, 600 full-batch steps of Adam (2e-3), keeping the weights
+with the best validation NLL: n training rows, n/2 validation rows, the rest (at most 2000) for
+testing. Ten random splits; all methods start from the same weights on the same split. The score is
+the test NLL per target, without penalty, as computed by `metrics.NegativeLogLikelihood`.
 
 * air.csv: US EPA air quality, 15 inputs, 6 pollutants.
 * energy_efficiency.csv: UCI 242, 8 inputs, heating and cooling load.
 * diabetes: scikit-learn's, 4 inputs, 6 blood serum measurements.
 
-All splits of one penalty train side by side (`jax.vmap`), with the library's loss,
-penalty and metric inside; a penalty's numbers are inputs of the compiled function.
+All splits of one penalty train side by side (`jax.vmap`), with the library's loss, penalty and
+metric inside; the numbers of a penalty are inputs of the compiled function.
 
     KERAS_BACKEND=jax python benchmarks/penalties.py --data ../shared/data  # about 6 CPU minutes
 """
@@ -42,7 +42,7 @@ def no_penalty(strength, y):
     return None
 
 
-# name → strengths, and how one is made from (strength, training targets)
+# name → strengths, and a function of (strength, training targets) that makes the penalty
 Make = Callable[[float, np.ndarray], regularizers.CovarianceRegularizer | None]
 STRENGTHS = (0.01, 0.1, 1.0)
 PENALTIES: dict[str, tuple[tuple[float, ...], Make]] = {
@@ -75,7 +75,7 @@ PENALTIES: dict[str, tuple[tuple[float, ...], Make]] = {
 
 
 def split(x, y, n, seed):
-    """Train, validation and test (x, y), the inputs standardized by the training rows."""
+    """Return training, validation and test (x, y); inputs standardized by the training rows."""
     order = np.random.default_rng(seed).permutation(len(x))
     train, validation, test = np.split(order, [n, n + n // 2])
     return divide(x, y, [train, validation, test[:LARGEST_TEST]])
@@ -91,7 +91,7 @@ def network(train, covariance, seed):
 
 
 def numbers_of(penalty):
-    """The attributes of a penalty that are numbers or arrays."""
+    """Return the attributes of a penalty that are numbers or arrays."""
     return {
         name: np.asarray(value, "float32")
         for name, value in vars(penalty).items()
@@ -100,7 +100,7 @@ def numbers_of(penalty):
 
 
 def with_numbers(penalty, numbers):
-    """The same penalty with these numbers, which may be tracers."""
+    """Return the same penalty with these numbers, which may be tracers."""
     bound = copy.copy(penalty)
     vars(bound).update(numbers)
     return bound
@@ -117,7 +117,7 @@ def adam(weights, gradients, state, step):
 
 
 def train_one(model, penalty, covariance, numbers, weights, fixed, parts):
-    """Test NLL per target of the weights with the best validation NLL."""
+    """Return the test NLL per target of the weights with the best validation NLL."""
     train, validation, test = parts
     regularizer = penalty and with_numbers(penalty, numbers)
     loss = kmvn.losses.NegativeLogLikelihood(covariance, regularizer=regularizer)
@@ -150,7 +150,7 @@ def stack(trees):
 
 
 def start(splits, covariance):
-    """A model, and the first trainable and other weights of every split."""
+    """Return a model, and the initial trainable and other weights of every split."""
     models = [network(parts[0], covariance, seed) for seed, parts in enumerate(splits)]
     weights = [[v.value for v in model.trainable_variables] for model in models]
     fixed = [[v.value for v in model.non_trainable_variables] for model in models]
@@ -158,7 +158,7 @@ def start(splits, covariance):
 
 
 def run(splits, covariance, beginning, make, strengths):
-    """Test NLL per target (strengths, splits)."""
+    """Return the test NLL per target: (strengths, splits)."""
     model, weights, fixed = beginning
     penalties = [[make(s, parts[0][1].astype(float)) for parts in splits] for s in strengths]
     template = penalties[0][0]
@@ -168,7 +168,7 @@ def run(splits, covariance, beginning, make, strengths):
 
 
 def table_rows(name, splits):
-    """The lines of one table, from the runs of every penalty on these splits."""
+    """Run every penalty on these splits, and format the table."""
     starts = {covariance: start(splits, covariance) for covariance in ("cholesky", "diagonal")}
     runs = {
         "none": ("cholesky", (0.0,), no_penalty),

@@ -1,24 +1,24 @@
-"""Recalibration on held-out rows: what each form gains, on two real tables.
+"""Compare the methods of recalibration on held-out rows of two real tables.
 
-Of at most 2000 random rows half train, a tenth stops the training and a fifth calibrates; at most
-2000 others are the test. Small calibration sets are the first rows of the same fifth. Two hidden
-layers of 64 (gelu), inputs standardized, a Cholesky head with `head.adapt(y_train)`, Adam
-(2e-3), batches of 64 rows, at most 300 epochs, and the weights with the best validation loss,
-once it has not improved for 30. Random splits; every method is fitted on the same calibration rows
-of the same predictions.
+Of at most 2000 random rows, half are for training, a tenth for early stopping and a fifth for
+calibration; at most 2000 others are the test rows. Small calibration sets are the first rows of the
+same fifth. Two hidden layers of 64 (gelu), standardized inputs, a Cholesky head with
+`head.adapt(y_train)`, Adam (2e-3), batches of 64 rows, at most 300 epochs, early stopping with a
+patience of 30, and the weights with the best validation loss. Random splits; all methods are fitted
+to the same predictions for the same calibration rows.
 
 * energy_efficiency.csv: UCI 242, 8 inputs, heating and cooling load.
 * air.csv: US EPA air quality, 15 inputs, 6 pollutants.
 
-Reported, as mean over splits ± standard deviation between splits:
+The results are means over splits ± standard deviations between splits:
 
-* test NLL per target, in nats, in the units of y; regions alone (radial isotonic, split conformal)
-  have no density;
-* joint coverage: how many test rows lie in their 90 % region. For perfect recalibration it varies
-  by about √(0.9 · 0.1 (1/n_test + 1/n_calibration)) from split to split;
+* test NLL per target, in nats, in the units of y; methods that only give regions (radial isotonic,
+  split conformal) have no density;
+* joint coverage: the share of test rows inside their 90 % region. With perfect recalibration, it
+  varies by about √(0.9 · 0.1 (1/n_test + 1/n_calibration)) from split to split;
 * size: the volume of the 90 % regions to the power 1/d, relative to no recalibration (geometric
   mean over rows);
-* what the NLL of each form is above that of one temperature, split by split: negative is better.
+* the NLL of each method above that of one temperature, split by split: negative is better.
 
     KERAS_BACKEND=torch OMP_NUM_THREADS=1 python benchmarks/recalibration.py --data ../shared/data
 """
@@ -64,7 +64,7 @@ REGIONS = {
 
 
 def split(name, seed, data):
-    """Train, validation, calibration and test (x, y)."""
+    """Return training, validation, calibration and test (x, y)."""
     x, y = TABLES[name](data)
     order = np.random.default_rng(seed).permutation(len(x))
     ends = (np.array([0.5, 0.6, 0.8]) * min(len(x), LARGEST)).astype(int)
@@ -73,7 +73,7 @@ def split(name, seed, data):
 
 
 def predictions(train, validation, seed, *others):
-    """What a trained head predicts for the other parts."""
+    """Train a head, and return its predictions for the other parts."""
     keras.utils.set_random_seed(seed)
     (x, y), head = train, kmvn.layers.MultivariateNormalHead(train[1].shape[1])
     head.adapt(y)
@@ -86,7 +86,7 @@ def predictions(train, validation, seed, *others):
 
 
 def judged(region, before, y, normal=None):
-    """NLL per target (NaN without a density), coverage and size."""
+    """Return NLL per target (NaN without a density), coverage and size."""
     d = y.shape[1]
     nll = np.nan if normal is None else -normal.log_prob(y).mean() / d
     size = np.exp((region.log_volume - before.log_volume).mean() / d)
@@ -94,7 +94,7 @@ def judged(region, before, y, normal=None):
 
 
 def one_split(name, seed, data):
-    """Calibration rows → method → (NLL per target, coverage, size)."""
+    """Return number of calibration rows → method → (NLL per target, coverage, size)."""
     train, validation, (x, y), (x_test, y_test) = split(name, seed, data)
     held_out, normal = predictions(train, validation, seed, x, x_test)
     sizes = SMALL, len(y)
@@ -102,7 +102,7 @@ def one_split(name, seed, data):
 
 
 def scores_of(held_out, y, normal, y_test):
-    """Method → (NLL per target, coverage, size)."""
+    """Return method → (NLL per target, coverage, size)."""
     before = normal.ellipsoid(LEVEL)
     scores = {"none": judged(before, before, y_test, normal)}
     for label, fit in DENSITIES.items():
@@ -118,7 +118,7 @@ def spread(values, digits=3, sign=""):
 
 
 def tables(name, data, splits):
-    """The lines of one data set's tables, for few and for all calibration rows."""
+    """Format the tables of one data set, for few and for all calibration rows."""
     found = [one_split(name, seed, data) for seed in range(splits)]
     test_rows = len(split(name, 0, data)[-1][1])
     for rows in found[0]:
@@ -126,7 +126,7 @@ def tables(name, data, splits):
 
 
 def table(name, rows, test_rows, scores):
-    """The lines of one table."""
+    """Format one table."""
     expected = np.sqrt(LEVEL * (1 - LEVEL) * (1 / rows + 1 / test_rows))
     yield f"\n## {name}: {rows} calibration rows, {test_rows} test rows\n"
     yield (

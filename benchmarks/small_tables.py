@@ -1,14 +1,15 @@
-"""Small tables: does `shrinkage="auto"` keep a full covariance as safe as a simple one?
+"""Test whether `shrinkage="auto"` makes a full covariance as safe as a simple one.
 
-n rows in all, a quarter of them for validation, the rest for training; at most 1000 other rows
-are the test. Two hidden layers of 32 (gelu), inputs standardized, `head.adapt(y_train)`, 600
-steps of Adam (2e-3) in batches of about 100 rows, and the weights with the best validation score
-of every fourth step. Ten random splits or draws; methods start from the same weights on the same
-splits. The score is the test NLL per target, in nats, in the units of y.
+There are n rows in total, a quarter of them for validation, the rest for training; at most 1000
+other rows are the test rows. Two hidden layers of 32 (gelu), standardized inputs,
+`head.adapt(y_train)`, 600 steps of Adam (2e-3) in batches of about 100 rows, and the weights with
+the best validation score among those of every fourth step. Ten random splits or draws; all methods
+start from the same weights on the same splits. The score is the test NLL per target, in nats, in
+the units of y.
 
 * synthetic: d = 8, x ~ U(0, 10), mean x sin(x + 0.7 j), standard deviations
-  (0.1 + 0.3 x)·(.5, .75, 1, 1.25, .5, …), correlations 0.8 cos(0.07 (i − j) x): problem B of the
-  losses' benchmarks with more targets and a correlation that turns with x.
+  (0.1 + 0.3 x)·(.5, .75, 1, 1.25, .5, …), correlations 0.8 cos(0.07 (i − j) x): problem "fan" of
+  losses.py with more targets and a correlation that varies with x.
 * known truth: O'Malley et al. 2021, Table 1, two targets (known_truth.py).
 * energy_efficiency.csv: UCI 242, 8 inputs, heating and cooling load.
 * air.csv: US EPA air quality, 15 inputs, 6 pollutants.
@@ -17,10 +18,10 @@ Compared:
 
 * the full head (Cholesky) without and with the head's `shrinkage="auto"`, and with four times its
   strength, trained by the NLL and by the balanced loss, and started at the covariance of held-out
-  residuals of a ridge regression in place of that of y;
+  residuals of a ridge regression instead of that of y;
 * the diagonal head, without shrinkage;
-* constant Σ: an MSE network and the covariance of its residuals, of the training rows, stopped
-  by the validation NLL that this gives, or of training and validation rows after that.
+* constant Σ: an MSE network and the covariance of its residuals, either of the training rows, with
+  early stopping on the resulting validation NLL, or of training and validation rows after that.
 
 All splits and strengths train side by side (`jax.vmap`) through the library's head and losses.
 
@@ -60,7 +61,7 @@ CONSTANT = "constant Σ, training residuals"
 
 
 def synthetic(n, rng, d=8):
-    """x (n, 1) and y (n, d) of the problem in the docstring."""
+    """Draw x (n, 1) and y (n, d) of the synthetic problem in the module docstring."""
     x, j = rng.uniform(0, 10, (n, 1)), np.arange(d)
     scale = (0.1 + 0.3 * x) * np.tile([0.5, 0.75, 1.0, 1.25], d // 4)
     r = 0.8 * np.cos(0.07 * (j[:, None] - j) * x[..., None]) + 0.2 * np.eye(d)
@@ -69,7 +70,7 @@ def synthetic(n, rng, d=8):
 
 
 def split(name, n, seed, data):
-    """Train, validation and test (x, y), the inputs standardized by the training rows."""
+    """Return training, validation and test (x, y); inputs standardized by the training rows."""
     rng = np.random.default_rng(seed)
     draws = {"synthetic": synthetic, "known truth": lambda n, rng: known_truth.draw(rng, n)}
     if name in draws:
@@ -97,14 +98,14 @@ def with_head(train, seed, covariance, of_residuals):
 
 
 def ridge_residuals(x, y):
-    """Residuals of rows that the regression has not seen (5 folds)."""
+    """Return residuals of a ridge regression on rows that it has not seen (5 folds)."""
     sd = y.std(axis=0)
     ridge = RidgeCV(alphas=np.logspace(-1, 3, 9))
     return y - sd * cross_val_predict(ridge, x, y / sd)
 
 
 def optimize(objective, score, weights, rows):
-    """The weights with the lowest score among those of every fourth step."""
+    """Return the weights with the lowest score among those of every fourth step."""
     batches = -(-rows // LARGEST_BATCH)
     size = rows // batches
 
@@ -130,7 +131,7 @@ def optimize(objective, score, weights, rows):
 
 
 def train_head(model, loss, strength, weights, fixed, parts):
-    """Test NLL per target of the head with this multiple of its shrinkage."""
+    """Return the test NLL per target of the head with this multiple of its shrinkage."""
     (x, y), validation, test = parts
     nll = kmvn.losses.NegativeLogLikelihood(model.layers[-1].covariance)
 
@@ -147,7 +148,7 @@ def train_head(model, loss, strength, weights, fixed, parts):
 
 
 def constant_nll(residuals, known):
-    """NLL per target of residuals under the second moment of known ones."""
+    """Return the NLL per target of residuals under the second moment of known ones."""
     d = residuals.shape[1]
     tril = jnp.linalg.cholesky(known.T @ known / len(known) + 1e-6 * jnp.eye(d))
     z = jax.scipy.linalg.solve_triangular(tril, residuals.T, lower=True)
@@ -156,7 +157,7 @@ def constant_nll(residuals, known):
 
 
 def train_constant(model, weights, fixed, parts):
-    """Test NLL per target of an MSE network and constant covariances of its residuals."""
+    """Return the test NLL per target of an MSE network with constant residual covariances."""
     (x, y), (x_val, y_val), (x_test, y_test) = parts
     mean, sd = y.mean(axis=0), y.std(axis=0)
 
@@ -177,14 +178,14 @@ def train_constant(model, weights, fixed, parts):
 
 
 def started(models):
-    """A model, and the first trainable and other weights of every split."""
+    """Return a model, and the initial trainable and other weights of every split."""
     weights = [[v.value for v in model.trainable_variables] for model in models]
     fixed = [[v.value for v in model.non_trainable_variables] for model in models]
     return models[0], stack(weights), stack(fixed)
 
 
 def heads(splits, covariance, strengths, loss="NegativeLogLikelihood", of_residuals=False):
-    """Test NLL per target: (strengths, splits)."""
+    """Return the test NLL per target: (strengths, splits)."""
     model, weights, fixed = started(
         [with_head(parts[0], seed, covariance, of_residuals) for seed, parts in enumerate(splits)]
     )
@@ -195,7 +196,7 @@ def heads(splits, covariance, strengths, loss="NegativeLogLikelihood", of_residu
 
 
 def constants(splits):
-    """Test NLL per target: (kinds of constant Σ, splits)."""
+    """Return the test NLL per target: (kinds of constant Σ, splits)."""
     models = [
         network(x, keras.layers.Dense(y.shape[1]), seed) for seed, ((x, y), *_) in enumerate(splits)
     ]
@@ -205,7 +206,7 @@ def constants(splits):
 
 
 def methods(splits):
-    """Label → test NLL per target of every split."""
+    """Return label → test NLL per target of every split."""
     auto = [1.0]
     kinds = (CONSTANT, "constant Σ, training and validation residuals")
     full = heads(splits, "cholesky", list(STRENGTHS))
@@ -226,7 +227,7 @@ def methods(splits):
 
 
 def table(name, n, scores):
-    """The lines of one table; the reference is the better, by its median, of the simple two."""
+    """Format one table; the reference is the simple model with the better median."""
     reference = min((scores["diagonal"], scores[CONSTANT]), key=np.median)
     yield f"\n## {name}, {n} rows ({n - n // 4} of them for training)\n"
     yield "| method | median | mean | worst | above the better simple one: median (worst) |"
@@ -261,7 +262,7 @@ def main() -> None:
 
 
 def write(lines, arguments, seconds):
-    """The tables so far."""
+    """Write the tables finished so far."""
     head = (
         f"Test NLL per target in nats, {arguments.splits} paired splits, jax, "
         f"{seconds:.0f} CPU seconds in all. The reference of the last column "

@@ -1,4 +1,4 @@
-"""The real tables that several benchmarks read, from the folder given as --data."""
+"""Real tables used by several benchmarks, read from the folder given as --data."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ Table = tuple[np.ndarray, np.ndarray]
 
 
 def _read(path: Path) -> tuple[list[str], np.ndarray]:
-    """Header and numbers of a CSV file, blank rows dropped."""
+    """Return the header and the numbers of a CSV file, without blank rows."""
     with path.open(encoding="utf-8-sig") as file:
         header, *rows = csv.reader(file)
     return header, np.array([row for row in rows if all(row)], dtype=np.float64)
 
 
 def air(data: Path) -> Table:
-    """US EPA air quality: 15 inputs, 6 pollutants."""
+    """Load US EPA air quality: 15 inputs, 6 pollutants."""
     header, table = _read(data / "air.csv")
     target = np.array([name.startswith("max_") for name in header])
     return table[:, ~target], table[:, target]
 
 
 def energy(data: Path) -> Table:
-    """UCI 242: 8 inputs, heating and cooling load."""
+    """Load UCI 242: 8 inputs, heating and cooling load."""
     _, table = _read(data / "energy_efficiency.csv")
     return table[:, :8], table[:, 8:10]
 
 
 def diabetes(data: Path) -> Table:
-    """scikit-learn's: 4 inputs, 6 blood serum measurements."""
+    """Load scikit-learn's diabetes table: 4 inputs, 6 blood-serum measurements."""
     from sklearn.datasets import load_diabetes
 
     table = load_diabetes(scaled=False).data
@@ -41,12 +41,12 @@ def diabetes(data: Path) -> Table:
 
 
 def divide(x: np.ndarray, y: np.ndarray, parts: list[np.ndarray]) -> list[Table]:
-    """The rows of every part, float32, inputs standardized by those of the first."""
+    """Return the rows of every part in float32; inputs standardized by those of the first."""
     mean, sd = x[parts[0]].mean(axis=0), x[parts[0]].std(axis=0)
     x = (x - mean) / np.where(sd > 0, sd, 1.0)
     return as_float32((x[rows], y[rows]) for rows in parts)
 
 
 def as_float32(pairs) -> list[Table]:
-    """The same pairs in single precision."""
+    """Convert (x, y) pairs to single precision."""
     return [(x.astype("float32"), y.astype("float32")) for x, y in pairs]

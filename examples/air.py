@@ -1,8 +1,8 @@
-"""What the examples on air quality share: the table, its division, and one trained model.
+"""Shared code of the air-quality examples: the table, its split, and one trained model.
 
-The table holds one row per monitoring station and day of the US Environmental Protection Agency:
-place, time and land use as 15 inputs; the day's maxima of six pollutants as targets. `--data` is
-its CSV file: numbers, comma-separated, a header; the columns that start with `max_` are the
+The table of the US Environmental Protection Agency has one row per monitoring station and day, with
+place, time and land use as 15 inputs and the daily maxima of six pollutants as targets. `--data`
+is its CSV file: comma-separated numbers with a header; the columns that start with `max_` are the
 targets.
 """
 
@@ -23,14 +23,14 @@ UNITS = {"PM2.5": "µg/m³", "NO2": "ppb", "O3": "ppm", "PM10": "µg/m³", "CO":
 
 
 class Part(NamedTuple):
-    """Inputs (n, 15) and targets (n, 6), in their own units."""
+    """Inputs (n, 15) and targets (n, 6), in their original units."""
 
     x: np.ndarray
     y: np.ndarray
 
 
 class Air(NamedTuple):
-    """One random division of the table, and its columns' names."""
+    """One random split of the table, and the names of its columns."""
 
     train: Part
     validation: Part
@@ -41,20 +41,20 @@ class Air(NamedTuple):
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """The options that all of these examples have."""
+    """Parse the options common to these examples."""
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
-    parser.add_argument("--data", type=Path, default=Path("air.csv"), help="the table")
+    parser.add_argument("--data", type=Path, default=Path("air.csv"), help="CSV file of the table")
     parser.add_argument("--out", type=Path, default=Path("keras-mvn-examples"), help="results")
-    parser.add_argument("--seed", type=int, default=0, help="of the division and the weights")
+    parser.add_argument("--seed", type=int, default=0, help="seed of split and weights")
     options = parser.parse_args()
     if not options.data.is_file():
-        parser.error(f"there is no file {options.data}; give the table with --data PATH")
+        parser.error(f"there is no file {options.data}; pass the table with --data PATH")
     options.out.mkdir(parents=True, exist_ok=True)
     return options
 
 
 def load(path: Path, seed: int = 0) -> Air:
-    """The table, divided at random by this seed."""
+    """Load the table and split it at random with this seed."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         header, *rows = csv.reader(file)
     table = np.array(rows, dtype=np.float64)
@@ -71,13 +71,13 @@ def load(path: Path, seed: int = 0) -> Air:
 
 
 def build(air: Air, covariance: str = "cholesky") -> keras.Model:
-    """An untrained network for this table, which has its inputs' and targets' units."""
+    """Build an untrained network for this table, adapted to its inputs and targets."""
     head = kmvn.layers.MultivariateNormalHead(
         len(air.targets), covariance, target_names=air.targets, name="head"
     )
     head.adapt(air.train.y)
     variance = air.train.x.var(axis=0)
-    normalization = keras.layers.Normalization(  # a land use that no training row has: as it is
+    normalization = keras.layers.Normalization(  # a land use absent from training: unscaled
         mean=air.train.x.mean(axis=0), variance=np.where(variance > 0, variance, 1.0)
     )
     hidden = [keras.layers.Dense(64, "gelu") for _ in range(2)]
@@ -88,7 +88,7 @@ def build(air: Air, covariance: str = "cholesky") -> keras.Model:
 
 
 def callbacks() -> list[keras.callbacks.Callback]:
-    """Averaged weights, validated and kept where they are best."""
+    """Return callbacks that validate averaged weights and keep the best ones."""
     return [
         keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
         keras.callbacks.EarlyStopping(patience=10, restore_best_weights=True),
@@ -96,7 +96,7 @@ def callbacks() -> list[keras.callbacks.Callback]:
 
 
 def train(air: Air, out: Path, seed: int = 0, covariance: str = "cholesky") -> keras.Model:
-    """The model of this division, trained once and kept in the folder of the results."""
+    """Train the model of this split once, and keep it in the results folder."""
     path = out / f"air-{covariance}-{seed}.keras"
     if path.exists():
         return keras.models.load_model(path)
@@ -116,5 +116,5 @@ def train(air: Air, out: Path, seed: int = 0, covariance: str = "cholesky") -> k
 
 
 def predict(model: keras.Model, x: np.ndarray) -> kmvn.MultivariateNormal:
-    """The distributions of these rows."""
+    """Return the predicted distributions of these rows."""
     return model.layers[-1].distribution(model.predict(x, verbose=0, batch_size=1024))

@@ -1,12 +1,12 @@
-"""An alarm when six pollutants together are out of the ordinary, with few false alarms: guaranteed.
+"""When to raise an alarm about unusual values of six pollutants, with guaranteed few false alarms?
 
 The region is an ellipsoid around the prediction, its size set by conformal calibration: whatever
-the errors' true distribution, at most 5 % of ordinary days fall outside. A joint region also
-notices what no single pollutant shows: a sensor whose value fits the season but not the other five.
+the true distribution of the errors, at most 5 % of ordinary days fall outside. A joint region also
+detects what no single pollutant shows: a sensor whose value fits the season but not the other five.
 
     python examples/alarm_region.py --data air.csv
 
-prints false alarms, overall and by setting, and how many broken sensors each kind of alarm finds.
+prints false alarm rates, overall and by setting, and how many broken sensors each alarm detects.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from keras_mvn import calibration
 
 LEVEL = 0.95
 SHIFT = 3.0
-"""A fault of the NO2 sensor, in standard deviations that are left once the others are known."""
+"""Error of the faulty NO2 sensor, in conditional standard deviations given the others."""
 
 options = air.arguments(__doc__)
 data = air.load(options.data, options.seed)
@@ -36,7 +36,7 @@ false_alarms["six intervals (Bonferroni)"] = ((y < lower) | (y > upper)).any(axi
 
 
 def widest(normal: kmvn.MultivariateNormal, y: np.ndarray) -> np.ndarray:
-    """The largest error of a row, in standard deviations."""
+    """Return the largest error of each row, in standard deviations."""
     return np.abs((y - normal.mean) / normal.stddev).max(axis=1)
 
 
@@ -53,7 +53,7 @@ for name, alarms in false_alarms.items():
 
 
 def setting(x: np.ndarray) -> np.ndarray:
-    """Rural, suburban or urban: one of three columns of the inputs is 1."""
+    """Return rural, suburban or urban: exactly one of three input columns is 1."""
     names = [name for name in data.inputs if name.startswith("Location.Setting_")]
     columns = x[:, [data.inputs.index(name) for name in names]]
     labels = np.array([name.removeprefix("Location.Setting_").split()[0].lower() for name in names])
@@ -69,7 +69,7 @@ for group in np.unique(test_groups):
     one = 100 * false_alarms["conformal ellipsoid"][rows].mean()
     print(f"  {group:20s}{rows.sum():7d}{one:10.1f} %{100 * grouped[rows].mean():18.1f} %")
 
-# A sensor that lies: by how much NO2 may still vary once the other five are known, times SHIFT.
+# A faulty sensor: off by SHIFT conditional standard deviations of NO2 given the other five.
 no2 = data.targets.index("NO2")
 others = {j: y[:, j] for j in range(y.shape[1]) if j != no2}
 broken = y.copy()
@@ -77,7 +77,7 @@ broken[:, no2] += SHIFT * normal.condition(others).stddev[:, 0]
 found = {name: ~region.contains(broken) for name, region in regions.items()}
 found["six intervals (Bonferroni)"] = ((broken < lower) | (broken > upper)).any(axis=1)
 found["six conformal intervals"] = widest(normal, broken) > limit
-print(f"\nalarms when the NO2 sensor reads {SHIFT:g} conditional standard deviations too much:\n")
+print(f"\nalarms when the NO2 sensor reads {SHIFT:g} conditional standard deviations too high:\n")
 for name, alarms in found.items():
     print(f"  {name:30s}{100 * alarms.mean():6.1f} %")
 volume = {name: np.median(region.log_volume) for name, region in regions.items()}

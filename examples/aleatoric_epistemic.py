@@ -1,14 +1,14 @@
-"""Is the model uncertain because the air is changeable, or because it has seen too little?
+"""Is the model uncertain because the air is variable, or because it has seen too little data?
 
 Five networks learn from stations in the east and the west of the United States, and from none
-between 90° and 105° W. What they agree on is the air's own variability (aleatoric), which no
-further row would remove; where they disagree, more data would help (epistemic). In the middle,
-which they have never seen, they should disagree more; one network alone does not know that it
-doesn't know.
+between 90° and 105° W. The uncertainty that all of them predict is the variability of the air
+itself (aleatoric), which more rows would not remove; where they disagree, more data would help
+(epistemic). They should disagree more in the middle, which they have never seen; a single network
+does not know what it does not know.
 
     python examples/aleatoric_epistemic.py --data air.csv
 
-trains the five networks (in one pass on JAX, in turn elsewhere).
+trains the five networks (in one pass on JAX, one after another elsewhere).
 """
 
 import numpy as np
@@ -25,12 +25,12 @@ longitude = data.inputs.index("Longitude")
 
 
 def inside_gap(part: air.Part) -> np.ndarray:
-    """Whether the rows' stations lie in the part of the country that is kept from training."""
+    """Return which rows are from the part of the country that is excluded from training."""
     return (part.x[:, longitude] > GAP[0]) & (part.x[:, longitude] < GAP[1])
 
 
 def outside(part: air.Part, rows: int) -> air.Part:
-    """The first rows of the part that don't."""
+    """Return the first rows of the part that are not from there."""
     chosen = np.flatnonzero(~inside_gap(part))[:rows]
     return air.Part(part.x[chosen], part.y[chosen])
 

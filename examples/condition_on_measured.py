@@ -1,8 +1,8 @@
 """Two pollutants were measured: what are the other four?
 
-A small station measures NO2 and PM2.5 only. A joint prediction takes these two values in: the
-other four become sharper, and move. A network that predicts each pollutant alone learns nothing
-from them.
+A small station measures only NO2 and PM2.5. A joint prediction can be conditioned on these two
+values: the predictions of the other four shift and become sharper. A network that predicts each
+pollutant separately gains nothing from them.
 
     python examples/condition_on_measured.py --data air.csv
 
@@ -42,10 +42,10 @@ for name, normal in forecasts.items():
 first, *_, last = forecasts.values()
 gain = (last.log_prob(truth) - first.log_prob(truth)) / len(others)
 error = gain.std(ddof=1) / np.sqrt(len(gain))
-print(f"\nwhat the two measurements are worth: {gain.mean():.3f} ± {2 * error:.3f} nats per target")
+print(f"\ngain from the two measurements: {gain.mean():.3f} ± {2 * error:.3f} nats per target")
 
 surprise = np.abs(joint.whiten(y)).max(axis=1)
-row = int(np.argsort(surprise)[len(y) * 9 // 10])  # a day that is unusual, but not extreme
+row = int(np.argsort(surprise)[len(y) * 9 // 10])  # an unusual day, but not an extreme one
 figure = Figure(figsize=(11, 5), layout="constrained")
 left, right = figure.subplots(1, 2)
 given = {name: column[row] for name, column in values.items()}

@@ -1,9 +1,9 @@
-"""How much VLDL cholesterol? Total less LDL less HDL, of a model that predicts all three.
+"""How high is VLDL cholesterol? Total minus LDL minus HDL, from a model that predicts all three.
 
 The model of `keras-mvn demo` predicts six blood-serum values jointly, among them total cholesterol
-(s1), LDL (s2) and HDL (s3). A difference of predictions is as uncertain as their *joint* errors
-make it: total and LDL cholesterol rise together, and what they have in common cancels. Adding the
-three variances, as one would without the correlations, overstates the spread many times.
+(s1), LDL (s2) and HDL (s3). How uncertain a difference of predictions is depends on their *joint*
+errors: total and LDL cholesterol rise together, and their common part cancels. Adding the three
+variances, as one would without the correlations, overstates the spread many times over.
 
     keras-mvn demo
     python examples/distribution_of_a_difference.py
@@ -26,7 +26,7 @@ options = parser.parse_args()
 if not options.model.is_file():
     parser.error(f"there is no file {options.model}; run `keras-mvn demo` first")
 
-patients = demo.load(seed=0).test  # the rows that this model has not seen
+patients = demo.load(seed=0).test  # rows that this model has not seen
 model = keras.models.load_model(options.model)
 normal = model.layers[-1].distribution(model.predict(patients.x, verbose=0))
 

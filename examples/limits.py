@@ -1,11 +1,11 @@
 """Will all six pollutants stay below their limits, on the same day?
 
-The answer needs the joint distribution: pollutants rise together, so that bad days are fewer but
-worse than the product of six probabilities says.
+The answer needs the joint distribution: pollutants rise together, so bad days are fewer but worse
+than the product of six probabilities suggests.
 
     python examples/limits.py --data air.csv
 
-prints how well both answers agree with what happened on the test rows.
+prints how well both answers agree with the observations of the test rows.
 """
 
 import itertools
@@ -15,7 +15,7 @@ import numpy as np
 import air
 
 LIMITS = {"PM2.5": 15.0, "NO2": 40.0, "O3": 0.050, "PM10": 45.0, "CO": 1.0, "SO2": 10.0}
-"""Stricter than the law: a warning level of about the upper fifth of each pollutant."""
+"""Warning levels stricter than the law, each exceeded by about a fifth of the values."""
 
 options = air.arguments(__doc__)
 data = air.load(options.data, options.seed)
@@ -35,7 +35,7 @@ for name, p in (("joint", joint), ("product of six margins", product)):
     log_score = -np.mean(np.where(below, np.log(p), np.log1p(-p)))
     print(f"{name:28s}{p.mean():8.3f}{brier:13.4f}{log_score:12.4f}")
 
-print("\nwhen the joint answer was ..., all limits were kept on ... of the rows:")
+print("\nwhen the joint answer was ..., all limits were met on ... of the rows:")
 edges = np.array([0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 1.0])
 for low, high in itertools.pairwise(edges):
     chosen = (joint >= low) & (joint < high + (high == 1.0))

@@ -41,11 +41,13 @@ MAY_BE_LONGER = {
 PUBLIC = {
     "keras_mvn": (
         "Mixture", "MultivariateNormal", "MultivariateNormalRegressor", "calibration", "callbacks",
-        "covariances", "ensemble", "estimator", "evaluate", "export", "kernels", "layers",
+        "covariances", "distributions", "ensemble", "estimator", "evaluate", "export", "kernels",
+        "layers",
         "layouts", "losses", "metrics", "ops", "regions", "regularizers", "scores", "__version__",
     ),
     "keras_mvn.calibration": (
-        "AdaptiveConformal", "CovarianceMap", "CoverageCurve", "Diagnosis", "MatrixScaling",
+        "AdaptiveConformal", "ConformalScores", "CovarianceMap", "CoverageCurve", "Diagnosis",
+        "MatrixScaling",
         "MondrianConformal", "PerTarget", "RadialIsotonic", "Recalibration", "SplitConformal",
         "Temperature", "diagnose",
     ),

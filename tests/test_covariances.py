@@ -566,7 +566,7 @@ def test_precision_cholesky_reads_a_precision_matrix(rng):
 
 
 class TestAccuracy:
-    """numerics.md's bounds: a factor form loses √κ, units lose nothing."""
+    """What float32 can hold: a factor form loses √κ, units lose nothing."""
 
     @pytest.mark.parametrize("structure", TRIANGULAR, ids=named)
     @pytest.mark.parametrize("d", [2, 5, 20])

@@ -415,7 +415,7 @@ def test_a_subclass_of_model(tmp_path):
         ({"format": "tflite"}, r"format='tflite' is not known.*onnx.*saved_model"),
         ({"path": "model.pb"}, r"path=.*ends in \.onnx"),
         ({"path": "nowhere/model.onnx"}, "there is no folder"),
-        ({"output": "b"}, "output='b' is no output"),
+        ({"output": "b"}, "output='b' is not an output"),
         ({"covariance": "precision_cholesky"}, "MultivariateNormalHead"),
         ({"format": "saved_model", "path": "m", "opset": 18}, "opset=18"),
     ],
@@ -505,7 +505,7 @@ def test_a_wrong_translation_is_found(value, tmp_path, monkeypatch):
     wrong.value = value
     monkeypatch.setitem(_export._FORMATS, "onnx", wrong)
     model, _ = model_of("cholesky")
-    with pytest.raises(ValueError, match="does not give the model's numbers"):
+    with pytest.raises(ValueError, match="does not reproduce the model"):
         export(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
     export(model, tmp_path / "model.onnx", verify=False)

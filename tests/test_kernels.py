@@ -497,7 +497,7 @@ def ill_conditioned_parameters(name, rows, d, condition, rng):
 @pytest.mark.parametrize("d", [2, 5, 20] if BACKEND == "torch" else [5])
 @pytest.mark.parametrize("condition", [1e2, 1e4, 1e6, 1e8])
 def test_ill_conditioned_rows(name, gaps, d, condition, rng):
-    """numerics.md's bounds; with gaps too, which are worked out in double precision."""
+    """What the width can hold; with gaps too, which are worked out in double precision."""
     rows = 3
     parameters = ill_conditioned_parameters(name, rows, d, condition, rng)
     scale, shape_params = (x.astype(np.float32).astype(float) for x in parameters)
@@ -1197,7 +1197,7 @@ class TestLibrary:
         monkeypatch.setattr(_native, "ABI", _native.ABI + 1)
         _native.library.cache_clear()
         try:
-            with pytest.raises(ImportError, match="Install the package anew"):
+            with pytest.raises(ImportError, match="Reinstall keras-mvn"):
                 paths(losses.NegativeLogLikelihood(), prediction(covariances.get("cholesky")))
         finally:
             _native.library.cache_clear()

@@ -244,7 +244,7 @@ def test_the_pages_on_predictions_run(page, tmp_path):
     code = "\n".join(blocks).replace("epochs=200", "epochs=2")
     assert len(blocks) >= 3
     printed = python(PATIENTS + code, tmp_path)
-    expected = {"distribution": "energy_score", "calibration": "The 90 % region holds"}
+    expected = {"distribution": "energy_score", "calibration": "The 90 % region covers"}
     assert expected[page] in printed
 
 

@@ -227,7 +227,7 @@ class TestDispatch:
         assert self.ran(self.head(), True) == ("fast", None)
         assert self.ran(self.head("precision_cholesky"), True) == ("fast", None)
         assert self.ran(self.head(constant="shape"), True) == ("fast", None)
-        assert self.ran(self.head(), False) == ("reference", "it is not training.")
+        assert self.ran(self.head(), False) == ("reference", "the layer is not in training mode.")
 
     def test_structures_with_links_of_their_own_do_not(self):
         for name in ("symmetric", "isotropic"):

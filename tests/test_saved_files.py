@@ -11,6 +11,7 @@ import pandas
 import pytest
 
 import keras_mvn as kmvn
+from keras_mvn._training.prediction import load_to_predict
 from structures import STRUCTURES, named
 
 FILES = Path(__file__).parent / "data/files_of_0_1_0"
@@ -82,6 +83,14 @@ def test_an_ensemble(expected):
     mixture = ensemble.predict(expected["x"])
     close(mixture.mean, expected["ensemble_mean"])
     close(mixture.covariance.reshape(24, -1), expected["ensemble_covariance"].reshape(24, -1))
+
+
+@pytest.mark.parametrize("name", sorted(SCORES))
+def test_loading_to_predict_alone(name, expected):
+    """Zeros in place of random initial weights, no optimizer: the same numbers."""
+    model = load_to_predict(FILES / f"{name}.keras")
+    assert not model.compiled
+    close(model.predict(expected["x"], verbose=0), expected[name])
 
 
 @pytest.mark.slow

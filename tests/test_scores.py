@@ -875,7 +875,7 @@ class TestEvaluation:
         normal = predictions(Diagonal(), rng, d=40, rows=20, units=np.ones(40))
         table = str(scores.evaluate(normal, normal.sample(seed=0)))
         assert max(map(len, table.splitlines())) <= 100
-        assert "more columns of targets: to_frame()" in table
+        assert "more target columns: see to_frame()" in table
 
     def test_html(self, found):
         page = found._repr_html_()

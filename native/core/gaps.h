@@ -1,12 +1,12 @@
-// Rows of which some targets were not observed: the exact marginal, one row at a time.
+// Rows with missing targets: the exact marginal, one row at a time.
 //
-// With A = I + N, M the columns of Aᵀ that belong to observed targets (Cholesky) or the columns of
-// A that belong to missing ones (precision), and M = Q T, T upper triangular:
+// Let A = I + N, M the columns of Aᵀ for observed targets (Cholesky) or the columns of A for
+// missing targets (precision), and M = Q T, T upper triangular:
 //
 //     Cholesky    R_oo = MᵀM      precision    R_oo⁻¹ = A_oᵀ(I - QQᵀ)A_o,   |R_oo| = |MᵀM|
 //
-// so that ½ log det R_oo = Σ log T_ii, and its gradient by the entries of M is G = Q T⁻ᵀ. In
-// double precision whatever the numbers are: nothing is squared, so nothing but √κ is lost.
+// so that ½ log det R_oo = Σ log T_ii, and its gradient with respect to M is G = Q T⁻ᵀ. Computed in
+// double precision for all types; nothing is squared, so only √κ of the accuracy is lost.
 #pragma once
 
 #include <cmath>
@@ -26,7 +26,7 @@ class RowWithGaps {
     chosen_.reserve(size_t(d));
   }
 
-  // Reads a row; afterwards the members below are those of its observed targets.
+  // Reads a row; the members below then refer to the marginal of its observed targets.
   void read(const T* row, const T* y, const T* observed) {
     const T *mean = row, *scale = row + d_, *n = row + 2 * d_;
     chosen_.clear();
@@ -51,7 +51,7 @@ class RowWithGaps {
   const std::vector<double>& z() const { return z_; }
   const std::vector<double>& v() const { return v_; }
 
-  // N_bar for the cotangents of squared_mahalanobis and half_log_det, packed.
+  // Writes N_bar, packed, for the cotangents of squared_mahalanobis and half_log_det.
   void shape_bar(double squared_mahalanobis_bar, double half_log_det_bar, T* to) {
     const bool by_rows = structure_ == KMVN_CHOLESKY;
     const auto& left = by_rows ? v_ : z_;
@@ -73,7 +73,7 @@ class RowWithGaps {
   }
 
  private:
-  // M = Q T by Gram and Schmidt, each column twice, which is as orthogonal as any other way.
+  // M = Q T by Gram–Schmidt, with each column orthogonalized twice for full orthogonality.
   void orthogonalize() {
     const int64_t m = int64_t(chosen_.size());
     for (int64_t c = 0; c < m; ++c) {
@@ -115,7 +115,7 @@ class RowWithGaps {
     }
   }
 
-  // z = (I - QQᵀ) A u; u becomes the conditional mean where nothing was observed; v = Aᵀ z.
+  // z = (I - QQᵀ) A u; u becomes the conditional mean for missing targets; v = Aᵀ z.
   void whiten_by_columns(const T* observed) {
     const int64_t m = int64_t(chosen_.size());
     for (int64_t i = 0; i < d_; ++i) {
@@ -142,7 +142,7 @@ class RowWithGaps {
     }
   }
 
-  // G = Q T⁻ᵀ in place of Q, by G Tᵀ = Q from the last column.
+  // Replaces Q by G = Q T⁻ᵀ, by solving G Tᵀ = Q from the last column.
   void gradient_of_half_log_det() {
     const int64_t m = int64_t(chosen_.size());
     for (int64_t c = m - 1; c >= 0; --c) {

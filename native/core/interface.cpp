@@ -1,4 +1,4 @@
-// The C interface: which instructions, in which parts.
+// The C interface: choice of the instruction set, and division of rows into parts.
 #include "interface.h"
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 namespace kmvn {
 namespace {
 
-// The best first.
+// Available targets, best first.
 std::vector<const Target*> available() {
   std::vector<const Target*> targets;
 #if defined(KMVN_X86)
@@ -33,8 +33,8 @@ std::atomic<const Target*>& current() {
 
 const Target& chosen() { return *current().load(std::memory_order_relaxed); }
 
-constexpr int64_t bytes_of_a_part = 1 << 17;  // less is not worth waking another thread for
-constexpr int64_t tile = 16;                  // parts end where tiles of any instructions do
+constexpr int64_t bytes_of_a_part = 1 << 17;  // less is not worth waking another thread
+constexpr int64_t tile = 16;                  // a multiple of the tiles of all instruction sets
 
 int64_t grain_for(int64_t row_bytes, int64_t unit) {
   const int64_t least = bytes_of_a_part / std::max<int64_t>(row_bytes, 1);

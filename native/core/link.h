@@ -1,4 +1,4 @@
-// The link of positive scales and its derivative, on vectors.
+// The link for positive scales and its derivative, on vectors.
 #pragma once
 
 #include "simd.h"
@@ -6,11 +6,11 @@
 namespace kmvn {
 namespace KMVN_TARGET {
 
-// exp(x) for 0 ≤ x ≤ 3: x = n log 2 + r, |r| ≤ ½ log 2, and Taylor's series at r.
+// exp(x) for 0 ≤ x ≤ 3: x = n log 2 + r, |r| ≤ ½ log 2, and the Taylor series at r.
 template <class T>
 inline Vector<T> small_exponential(const Vector<T>& x) {
   constexpr T log2 = T(0.693147180559945309417232), inverse = T(1.44269504088896340735992);
-  // The leading bits of log 2, so that n times them is exact, and the rest.
+  // The leading bits of log 2, whose product with n is exact, and the rest.
   constexpr T leading = T(0.693145751953125), rest = T(1.42860682030941723212e-6);
   static_assert(leading + rest > log2 * T(0.999999) && leading + rest < log2 * T(1.000001), "");
   constexpr int terms = sizeof(T) == 4 ? 7 : 13;
@@ -40,7 +40,7 @@ inline Link<T> link(const Vector<T>& x) {
   const auto up = x >= zero;
   const Vector<T> size = up ? x : -x;
   const auto outside = size > limit;
-  // NaN is not outside, and has no exponential: it comes back below.
+  // NaN is not outside; small_exponential cannot take it, so it is restored below.
   const Vector<T> inside = outside ? limit : size;
   const Vector<T> exponential = small_exponential<T>(inside == inside ? inside : zero);
   const Vector<T> grown = x == x ? exponential * (one + (size - inside)) : x;

@@ -1,4 +1,4 @@
-// What mean and scale have to do with, whatever the shape is.
+// Computations with mean and scale, independent of the shape.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,7 @@
 namespace kmvn {
 namespace KMVN_TARGET {
 
-// Σ log scale where one is 0, negative, denormal or not finite.
+// Σ log scale if a scale is 0, negative, denormal or not finite.
 template <class T>
 T sum_of_logs(const T* scale, int64_t d, const T* observed = nullptr) {
   double sum = 0;
@@ -20,7 +20,7 @@ T sum_of_logs(const T* scale, int64_t d, const T* observed = nullptr) {
   return T(sum);
 }
 
-// x / scale: by one division for all x where that is as good.
+// x / scale, with one division for all x where that is as accurate.
 template <class T>
 struct ByReciprocal {
   explicit ByReciprocal(T scale) : reciprocal(T(1) / scale) {}
@@ -35,8 +35,8 @@ struct ByDivision {
   const T scale;
 };
 
-// Whether the scales and their reciprocals are positive and neither denormal nor infinite: by their
-// exponents, for the compiler makes vectors of integers where it doesn't dare to of comparisons.
+// Whether the scales and their reciprocals are positive and neither denormal nor infinite. Tests
+// exponents, because compilers vectorize integer operations, but not such comparisons.
 template <class T>
 bool have_reciprocals(const T* scale, int64_t d) {
   using Unsigned = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
@@ -46,7 +46,7 @@ bool have_reciprocals(const T* scale, int64_t d) {
   for (int64_t i = 0; i < d; ++i) {
     Unsigned bits;
     std::memcpy(&bits, scale + i, sizeof bits);
-    outside |= Unsigned((bits >> digits) - 3 > largest - 6);  // a sign makes it large
+    outside |= Unsigned((bits >> digits) - 3 > largest - 6);  // a sign bit makes it large
   }
   return !outside;
 }
@@ -74,7 +74,7 @@ void location_scale_bars_by(const kmvn_backward& a, int64_t row, T* u) {
   }
 }
 
-// The first 2 d columns of a row of y_pred_bar; also its u.
+// Writes the first 2 d columns of a row of y_pred_bar, and the u of that row.
 template <class T>
 void location_scale_bars(const kmvn_backward& a, int64_t row, T* u) {
   const T* const scale = static_cast<const T*>(a.y_pred) + row * a.stride + a.d;

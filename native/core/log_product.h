@@ -1,4 +1,4 @@
-// Σ log x as the logarithm of a product: one logarithm for a row instead of d.
+// Σ log x as the logarithm of a product: one logarithm per row instead of d.
 #pragma once
 
 #include <limits>
@@ -9,8 +9,8 @@
 namespace kmvn {
 namespace KMVN_TARGET {
 
-// The significands, in [1, 2), are multiplied and the exponents added, so nothing over- or
-// underflows; the rounding of d products is less than that of d logarithms and their sum.
+// The significands, in [1, 2), are multiplied and the exponents added, so nothing overflows or
+// underflows; the rounding error of d products is less than that of d logarithms and their sum.
 template <class T>
 class LogProduct {
  public:
@@ -28,7 +28,7 @@ class LogProduct {
     if (++factors_ % 64 == 0) normalize();
   }
 
-  // Whether lane l had only normal positive numbers; elsewhere `log` knows nothing.
+  // Whether lane l had only normal positive numbers; if not, `log` is invalid there.
   bool ordinary(int l) const { return ordinary_[l] != 0; }
 
   // With the significand m in [1/√2, √2) and s = (m - 1)/(m + 1), log m = 2 (s + s³/3 + s⁵/5 + …).
@@ -36,7 +36,7 @@ class LogProduct {
     normalize();
     const auto large = product_ >= T(1.41421356237309504880);
     const Vector<T> m = large ? product_ * T(0.5) : product_;
-    const Bits<T> exponent = exponent_ - large;  // a comparison that holds is -1
+    const Bits<T> exponent = exponent_ - large;  // a true comparison is -1
     const Vector<T> s = (m - T(1)) / (m + T(1)), square = s * s;
     Vector<T> series{};
     for (int n = terms; n > 0; --n) series = (series + T(1) / T(2 * n + 1)) * square;

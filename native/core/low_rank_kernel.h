@@ -1,12 +1,12 @@
-// The two passes of elliptical.h where the shape is V, d × r: a row at a time, vectors along the
-// targets, so that a row of any d stays in the cache.
+// The two passes of elliptical.h if the shape is V, d × r: one row at a time, vectors along the
+// targets, so that a row stays in the cache for any d.
 //
-// Gram and Schmidt's way, one column after the other, on [V; I] and then on [u; 0]:
+// Gram–Schmidt, column by column, on [V; I] and then on [u; 0]:
 //
 //     [V; I] = Q T,   Q = [V T⁻¹; T⁻¹],   [u; 0] - Q Qᵀ [u; 0] = [v; -a]
 //
 // so that C = I + Vᵀ V = Tᵀ T is never formed. Nothing is squared: √κ(R) of the accuracy is lost,
-// and ‖z‖² = ‖v‖² + ‖a‖² is a sum, not a difference. Columns of Q are left as long as they come.
+// and ‖z‖² = ‖v‖² + ‖a‖² is a sum, not a difference. Columns of Q are not normalized.
 // Å. Björck, "Solving linear least squares problems by Gram-Schmidt orthogonalization", 1967.
 #pragma once
 
@@ -48,7 +48,7 @@ inline T inner(const Vector<T>* x, const Vector<T>* y, int64_t vectors) {
   return sum<T>((a + b) + (c + e));
 }
 
-// Half the logarithm of a product of numbers of any size.
+// Half the logarithm of a product, without overflow or underflow.
 class HalfLog {
  public:
   void multiply(double x) {
@@ -78,7 +78,7 @@ class LowRankForward {
         variance_(static_cast<T*>(a.variance)), z_(static_cast<T*>(a.z)), v_(static_cast<T*>(a.v)) {}
 
   void rows(int64_t begin, int64_t end) const {
-    // Columns of [V; I], then [u; 0]; their squared lengths; what is read of V at once.
+    // Columns of [V; I], then [u; 0]; their squared lengths; the part of V read at once.
     Vector<T>* const columns = workspace<T>(size_t((rank_ + 1) * length_ + 2 * rank_));
     Vector<T>*const squares = columns + (rank_ + 1) * length_, *const part = squares + rank_;
     for (int64_t row = begin; row < end; ++row) {
@@ -96,7 +96,7 @@ class LowRankForward {
   }
 
  private:
-  // Fills the columns, with zeros where nothing was observed; Σ log scale.
+  // Fills the columns, with zeros for missing targets; returns Σ log scale.
   T read(int64_t row, Vector<T>* columns, Vector<T>* part) const {
     const T *const mean = y_pred_ + row * a_.stride, *const scale = mean + d_;
     const T *const v = scale + d_, *const v_end = v + d_ * rank_;
@@ -133,7 +133,7 @@ class LowRankForward {
     store_up_to<T>(variance_ + row * d_ + i, scale * scale * sum, count);
   }
 
-  // Takes each column off those after it; ½ log det C.
+  // Subtracts the projection on each column from all later ones; returns ½ log det C.
   double orthogonalize(Vector<T>* columns, Vector<T>* squares) const {
     HalfLog half_log_det;
     for (int64_t k = 0; k < rank_; ++k) {
@@ -150,7 +150,7 @@ class LowRankForward {
     return half_log_det.value();
   }
 
-  // a and C⁻¹ = T⁻¹ T⁻ᵀ, which are in the last places of the columns.
+  // Writes a and C⁻¹ = T⁻¹ T⁻ᵀ, computed from the last entries of the columns.
   void keep(const Vector<T>* columns, const Vector<T>* squares, T* to) const {
     const Vector<T>* const last = columns + rank_ * length_ + targets_;
     for (int64_t j = 0; j < rank_; ++j) to[j] = -last[j / lanes<T>][j % lanes<T>];

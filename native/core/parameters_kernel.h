@@ -10,7 +10,7 @@
 namespace kmvn {
 namespace KMVN_TARGET {
 
-// Raw numbers and their bias.
+// Sum of raw numbers and their bias.
 template <class T>
 struct Biased {
   const T *raw, *bias;
@@ -20,7 +20,7 @@ struct Biased {
   }
 };
 
-// 1/√(1 + ‖x‖²/radius²); x is divided before it is squared, so that a long one gives 0.
+// 1/√(1 + ‖x‖²/radius²); x is divided before it is squared, so a long x gives 0.
 template <class T>
 inline T ball_factor(const Biased<T>& x, int64_t k, double radius) {
   if (radius == 0) return 1;
@@ -33,7 +33,7 @@ inline T ball_factor(const Biased<T>& x, int64_t k, double radius) {
   return T(1) / std::sqrt(T(1) + sum<T>(squares));
 }
 
-// The penalty strength raw²/2 and its derivative, of numbers i to i + count.
+// Derivative and twice the value of the penalty strength raw²/2, for numbers i to i + count.
 template <class T>
 struct Shrinkage {
   const T* strengths;
@@ -52,7 +52,7 @@ struct NoShrinkage {
   Vector<T> twice_penalty(const T*, int64_t, int) const { return Vector<T>{}; }
 };
 
-// f, which takes the shrinkage of these strengths.
+// Calls f with the shrinkage for these strengths.
 template <class T, class F>
 void with_shrinkage(const void* strengths, const F& f) {
   if (strengths)
@@ -102,7 +102,7 @@ void parameters_forward(void* arguments, int64_t begin, int64_t end) {
   });
 }
 
-// With w = x/(radius √(1 + ‖x‖²/radius²)), shorter than 1: x_bar = factor (g - w (w·g)).
+// With w = x/(radius √(1 + ‖x‖²/radius²)), ‖w‖ < 1: x_bar = factor (g - w (w·g)).
 template <class T, class Shrinks>
 void parameters_backward_of(const kmvn_parameters_backward& a, int64_t begin, int64_t end,
                             const Shrinks& shrinkage) {

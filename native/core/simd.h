@@ -1,7 +1,7 @@
-// Vectors of the compiler's own extension, and the transposition between rows and lanes.
+// Vectors, by a compiler extension, and transposition between rows and lanes.
 //
-// KMVN_BYTES is the width of a vector; every file that is compiled for other instructions has its
-// own, and its own namespace KMVN_TARGET, so that no two of them are taken for the same function.
+// KMVN_BYTES is the width of a vector. Each instruction set has its own width and its own namespace
+// KMVN_TARGET, so that the linker does not merge functions of different instruction sets.
 #pragma once
 
 #include <cstddef>
@@ -49,7 +49,7 @@ inline Vector<T> broadcast(T x) {
   return Vector<T>{} + x;
 }
 
-// Adds up the lanes, half by half.
+// Sums the lanes by repeated halving.
 template <class T, int S, size_t... I>
 inline Vector<T> fold(const Vector<T>& x, std::index_sequence<I...>) {
   return x + __builtin_shufflevector(x, x, (int(I) ^ S)...);
@@ -63,7 +63,7 @@ inline T sum(const Vector<T>& x) {
     return sum<T, S / 2>(fold<T, S>(x, std::make_index_sequence<lanes<T>>{}));
 }
 
-// Swaps blocks of S lanes between vectors that are S apart: log2(lanes) such steps transpose.
+// Swaps blocks of S lanes between vectors that are S apart; log2(lanes) such steps transpose.
 template <class T, int S, size_t... I>
 inline void exchange(Vector<T>& a, Vector<T>& b, std::index_sequence<I...>) {
   constexpr int n = lanes<T>;
@@ -87,7 +87,7 @@ inline void transpose(Vector<T>* x) {
   exchange_all<T, 1>(x);
 }
 
-// `count` (at most a vector's) numbers of memory of which no more may be read.
+// Loads `count` numbers, at most one vector, without reading beyond them.
 template <class T>
 inline Vector<T> load_part(const T* from, int count) {
   Vector<T> x{};
@@ -95,7 +95,7 @@ inline Vector<T> load_part(const T* from, int count) {
   return x;
 }
 
-// f(i, count) for [0, n) in whole vectors; the last, shorter one is padded.
+// Calls f(i, count) for [0, n) in steps of one vector; the last count may be smaller.
 template <class T, class F>
 inline void for_each_vector(int64_t n, const F& f) {
   for (int64_t i = 0; i < n; i += lanes<T>)
@@ -115,8 +115,8 @@ inline void store_up_to(T* to, const Vector<T>& x, int count) {
     std::memcpy(to, &x, size_t(count) * sizeof(T));
 }
 
-// Columns [0, width) of `count` rows into lanes: to[c] = column c of the rows; absent rows are 0.
-// Nothing at `end` or beyond is read.
+// Moves columns [0, width) of `count` rows into lanes: to[c] = column c of the rows; absent rows
+// are 0. Nothing at `end` or beyond is read.
 template <class T>
 inline void rows_to_lanes(const T* rows, int64_t stride, int count, int64_t width, const T* end,
                           Vector<T>* to) {
@@ -141,8 +141,8 @@ inline void rows_to_lanes(const T* rows, int64_t stride, int count, int64_t widt
   }
 }
 
-// The inverse, for contiguous rows of `width` numbers. Nothing at `end` or beyond is written; what
-// stands between the last row and `end` may be overwritten, for it is still to be written.
+// The inverse, for contiguous rows of `width` numbers. Nothing at `end` or beyond is written;
+// memory between the last row and `end` may be overwritten, because it is written later.
 template <class T>
 inline void lanes_to_rows(const Vector<T>* from, int64_t width, int count, T* end, T* rows) {
   constexpr int n = lanes<T>;
@@ -151,7 +151,7 @@ inline void lanes_to_rows(const Vector<T>* from, int64_t width, int count, T* en
     Vector<T> x[n];
     for (int l = 0; l < n; ++l) x[l] = l < part ? from[c + l] : Vector<T>{};
     transpose<T>(x);
-    const bool whole = part == n || width < n;  // else the next row's start is written already
+    const bool whole = part == n || width < n;  // else the next row's start is already written
     for (int l = 0; l < count; ++l) {
       T* const to = rows + l * width + c;
       if (whole && to + n <= end)

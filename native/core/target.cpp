@@ -1,4 +1,4 @@
-// Compiled once for each set of instructions; KMVN_TARGET is its name, KMVN_BYTES its vector.
+// Compiled once for each instruction set: KMVN_TARGET is its name, KMVN_BYTES its vector width.
 #include "target.h"
 
 #include "elliptical_kernel.h"

@@ -1,4 +1,4 @@
-// What a set of instructions offers: the passes over a range of rows.
+// The passes over a range of rows, compiled for one instruction set.
 #pragma once
 
 #include "interface.h"

@@ -17,8 +17,8 @@
 namespace kmvn {
 namespace {
 
-// One call. Parts are taken by whoever is free. The caller takes parts too and waits only for those
-// that others have begun, so that it ends whether or not a helper ever comes.
+// One call. Any free thread takes the next part. The caller takes parts, too, and waits only for
+// those that others have begun, so the call ends even if no helper ever starts.
 struct Work {
   Work(int64_t n, int64_t grain, kmvn_body body, void* context)
       : n(n), grain(grain), body(body), context(context) {}
@@ -30,7 +30,7 @@ struct Work {
       const int64_t end = begin + grain < n ? begin + grain : n;
       try {
         body(context, begin, end);
-      } catch (const std::exception&) {  // no memory; nothing may leave a thread of others
+      } catch (const std::exception&) {  // out of memory; no exception may leave a foreign thread
         failed.store(true, std::memory_order_relaxed);
       }
       if (done.fetch_add(end - begin, std::memory_order_acq_rel) + (end - begin) == n) {
@@ -56,7 +56,7 @@ struct Work {
   std::condition_variable all_done;
 };
 
-// A task is a share in the work, which thus outlives a call whose helpers come late.
+// A task shares ownership of the work, which thus outlives a call whose helpers start late.
 using Share = std::shared_ptr<Work>;
 
 void help(void* data) {
@@ -111,13 +111,13 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<Task> queue_;
-  int idle_ = 0;  // threads that wait, or are about to
+  int idle_ = 0;  // threads that wait or are about to
 };
 
-// Never destroyed: its threads outlive static objects. A forked child has no threads, so it gets a
-// pool of its own.
+// Never destroyed, because its threads outlive static objects. A forked child has no threads, so it
+// gets its own pool.
 Pool& pool() {
-  static std::atomic<Pool*> current{nullptr};  // no lock: a fork could copy it locked
+  static std::atomic<Pool*> current{nullptr};  // no lock, because a fork could copy it locked
   Pool* found = current.load(std::memory_order_acquire);
   while (!found || found->owner != this_process()) {
     Pool* const made = new Pool;
@@ -127,7 +127,7 @@ Pool& pool() {
   return *found;
 }
 
-// By this thread alone.
+// Runs everything in this thread.
 bool run_here(int64_t n, kmvn_body body, void* context) {
   Work work(n, n, body, context);
   work.help();
@@ -138,7 +138,7 @@ int submit_to_pool(void* pool, void (*task)(void*), void* data) {
   try {
     static_cast<Pool*>(pool)->submit(task, data);
     return 0;
-  } catch (const std::exception&) {  // no more threads: the caller does it alone
+  } catch (const std::exception&) {  // no more threads: the caller works alone
     return 1;
   }
 }
@@ -167,7 +167,7 @@ bool run_in_parts(const kmvn_threads& threads, int64_t n, int64_t grain, kmvn_bo
   work->help();
   work->wait();
   return !work->failed;
-} catch (const std::bad_alloc&) {  // not even for the work, which nobody has begun
+} catch (const std::bad_alloc&) {  // no memory even for Work; nothing has started
   return run_here(n, body, context);
 }
 

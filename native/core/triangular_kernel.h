@@ -1,5 +1,5 @@
-// The two passes of elliptical.h where the shape is a triangle: as many rows at once as a vector
-// has lanes.
+// The two passes of elliptical.h if the shape is a triangle: as many rows at once as a vector has
+// lanes.
 #pragma once
 
 #include <algorithm>
@@ -118,7 +118,7 @@ class TriangularBackward {
         to_(static_cast<T*>(a.y_pred_bar)) {}
 
   void rows(int64_t begin, int64_t end) const {
-    // What the outer product multiplies, padded so that whole vectors can be read.
+    // Right factor of the outer product, padded so that whole vectors can be read.
     T* const right = reinterpret_cast<T*>(workspace<T>(size_t(d_ / lanes<T> + 2)));
     for (int64_t row = begin; row < end; ++row) {
       location_scale_bars<T>(a_, row, right);
@@ -129,8 +129,8 @@ class TriangularBackward {
   }
 
  private:
-  // N_bar_ij = ∓2 squared_mahalanobis_bar left_i right_j. Rows of N are written in whole vectors
-  // where what stands behind them is still to be written.
+  // N_bar_ij = ∓2 squared_mahalanobis_bar left_i right_j. Rows of N are written in whole vectors if
+  // the memory after them is written later.
   void outer_product(int64_t row, const T* right, bool another) const {
     const bool cholesky = a_.structure == KMVN_CHOLESKY;
     const T* const left = (cholesky ? v_ : z_) + row * d_;

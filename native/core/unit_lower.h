@@ -8,7 +8,7 @@ namespace KMVN_TARGET {
 
 inline int64_t row_offset(int64_t i) { return i * (i - 1) / 2; }
 
-// Σ_{j < i} row[j] x[j]; four sums, for the latency of one is four multiplications.
+// Σ_{j < i} row[j] x[j], in four sums, because the latency of one is four multiplications.
 template <class T>
 inline Vector<T> dot(const Vector<T>* row, const Vector<T>* x, int64_t i) {
   Vector<T> a{}, b{}, c{}, e{};
@@ -29,7 +29,7 @@ inline void solve(const Vector<T>* n, const Vector<T>* u, Vector<T>* z, int64_t 
   for (int64_t i = 0; i < d; ++i) z[i] = u[i] - dot<T>(n + row_offset(i), z, i);
 }
 
-// (I + N)ᵀ v = z, row by row of N from the last: what v_j takes off the entries before it.
+// (I + N)ᵀ v = z, row by row of N from the last: subtracts v_j N_j from earlier entries.
 template <class T>
 inline void solve_transposed(const Vector<T>* n, const Vector<T>* z, Vector<T>* v, int64_t d) {
   for (int64_t i = 0; i < d; ++i) v[i] = z[i];

@@ -1,4 +1,4 @@
-// Memory of a thread, kept from call to call: fresh pages cost more than the arithmetic.
+// Memory of a thread, kept between calls, because new pages cost more than the arithmetic.
 #pragma once
 
 #include <vector>

@@ -1,8 +1,8 @@
 // JAX: the kernels as XLA foreign functions, on XLA's own threads.
 //
-// Through XLA's C interface alone. Buffers come as (rows, columns), whatever the batch axes were;
-// each is checked, as a stale library would write beyond them. The number of arguments and of
-// results says which of the optional ones are there.
+// Uses only XLA's C interface. Buffers are (rows, columns), for any batch axes; each is checked,
+// because a stale library would write out of bounds. The numbers of arguments and results determine
+// which of the optional ones are present.
 #include <cstring>
 
 #include "elliptical.h"
@@ -21,7 +21,7 @@ xla::Error* fail(const xla::Api* api, const char* message,
   return api->create_error(&call);
 }
 
-// When it compiles, XLA asks which interface a handler was written for.
+// When XLA compiles, it asks for the interface version that a handler was written for.
 bool answered_metadata(xla::CallFrame* frame) {
   xla::Extension* const extension = frame->head.extensions;
   if (!extension || extension->kind != xla::ExtensionKind::Metadata) return false;
@@ -42,15 +42,15 @@ const xla::Buffer& result_buffer(const xla::CallFrame* frame, int64_t i) {
 
 void* result(const xla::CallFrame* frame, int64_t i) { return result_buffer(frame, i).data; }
 
-constexpr int64_t vector = -1;  // columns of what has one axis
+constexpr int64_t vector = -1;  // number of columns that stands for an array with one axis
 
-// Whether a buffer has this shape, and numbers as those of the first argument.
+// Whether a buffer has this shape, and the type of the first argument.
 bool has(const xla::CallFrame* frame, const xla::Buffer& buffer, int64_t rows, int64_t columns) {
   return buffer.type == argument(frame, 0).type && buffer.rank == (columns == vector ? 1 : 2) &&
          buffer.dims[0] == rows && (columns == vector || buffer.dims[1] == columns);
 }
 
-// An attribute, int32 or float64; 0 if it is not there.
+// An attribute, int32 or float64; 0 if it is absent.
 template <class T>
 T attribute(const xla::CallFrame* frame, const char* name) {
   constexpr auto type = sizeof(T) == 4 ? xla::Type::Int32 : xla::Type::Float64;
@@ -66,8 +66,8 @@ T attribute(const xla::CallFrame* frame, const char* name) {
   return 0;
 }
 
-// Rows and columns of the packed parameters and d of the targets, the first two arguments; false if
-// they don't agree.
+// Reads sizes and data of the first two arguments, packed parameters and targets; false if they do
+// not match.
 template <class Arguments>
 bool read_sizes(const xla::CallFrame* frame, Arguments& to) {
   const xla::Buffer &y_pred = argument(frame, 0), &y = argument(frame, 1);
@@ -81,8 +81,8 @@ bool read_sizes(const xla::CallFrame* frame, Arguments& to) {
   return to.d > 0 && has(frame, y, to.rows, to.d);
 }
 
-// Of the raw numbers (rows, 2 d + k) and their bias, the first two arguments, and the third, which
-// has d.
+// Reads sizes and data of the first two arguments, raw numbers (rows, 2 d + k) and their bias, with
+// d from the third; false if they do not match.
 template <class Arguments>
 bool read_raw(const xla::CallFrame* frame, Arguments& to) {
   const xla::Buffer &raw = argument(frame, 0), &bias = argument(frame, 1),
@@ -96,7 +96,7 @@ bool read_raw(const xla::CallFrame* frame, Arguments& to) {
   return to.k >= 0 && has(frame, bias, raw.dims[1], vector) && has(frame, origin, to.d, vector);
 }
 
-// The strengths of d + k numbers; an empty array is none.
+// Reads the strengths of d + k numbers; an empty array means no shrinkage.
 template <class Arguments>
 bool read_strengths(const xla::Buffer& strengths, Arguments& to) {
   if (strengths.rank != 1) return false;
@@ -111,7 +111,7 @@ struct Caller {
   xla::Context* context;
 };
 
-// 0 if there is no error; an error is XLA's own object and has to be given back.
+// Returns 0 if there is no error; an error is XLA's object and must be destroyed.
 int settled(const xla::Api* api, xla::Error* error) {
   if (!error) return 0;
   xla::DestroyError call{};

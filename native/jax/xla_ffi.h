@@ -1,9 +1,9 @@
-// XLA's C interface of foreign functions, as much of it as the kernels use.
+// The part of XLA's C interface for foreign functions that the kernels use.
 //
-// Declared here, in names of our own: nothing of jaxlib is needed to build, and no header of others
-// is copied. What counts is where each field lies. XLA keeps that as long as the major version of
-// the interface is 0, and what is used here has been the same since 0.1. The names that XLA has for
-// it stand beside. tests/check_xla_ffi.cpp compares all of it with the header of a jaxlib.
+// It is declared here, with our own names, so that building does not need jaxlib and no foreign
+// header is copied. Only the layout of fields matters. XLA keeps it while the major version of the
+// interface is 0, and the part used here has not changed since 0.1. XLA's names are in comments.
+// tests/check_xla_ffi.cpp compares everything with the header of an installed jaxlib.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@
 
 namespace kmvn::xla {
 
-// What the handlers are written for. An XLA takes older ones than its own, for a year at least.
+// The version that the handlers are written for. XLA accepts older versions for at least a year.
 constexpr int api_major = 0, api_minor = 1;  // XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR
 
 enum class Code : int { InvalidArgument = 3, ResourceExhausted = 8 };  // XLA_FFI_Error_Code
@@ -28,20 +28,20 @@ struct Extension {  // XLA_FFI_Extension_Base
   Extension* next;
 };
 
-// What most of the structures begin with. Whoever makes one says up to which byte it is filled.
+// First member of most structures. The creator sets the size up to which a structure is filled.
 struct Head {
   size_t size = 0;
   Extension* extensions = nullptr;
 };
 
-// --- what a handler is asked before it is called -------------------------------------------------
+// --- metadata requested before a handler is called -----------------------------------------------
 
 struct Version {  // XLA_FFI_Api_Version
   Head head;
   int major, minor;
 };
 
-struct Metadata {  // XLA_FFI_Metadata; XLA makes it, and may have more behind
+struct Metadata {  // XLA_FFI_Metadata; created by XLA, may have further fields
   size_t size;
   Version version;
   uint32_t traits;
@@ -52,7 +52,7 @@ struct MetadataExtension {  // XLA_FFI_Metadata_Extension
   Metadata* metadata;
 };
 
-// --- what a handler can call: each function takes one structure ----------------------------------
+// --- functions that a handler can call: each takes one structure ---------------------------------
 
 struct CreateError {  // XLA_FFI_Error_Create_Args
   Head head{offsetof(CreateError, code) + sizeof(Code)};
@@ -78,7 +78,7 @@ struct CountThreads {  // XLA_FFI_ThreadPool_NumThreads_Args
   int64_t* threads;
 };
 
-struct Api {  // XLA_FFI_Api, which goes on
+struct Api {  // XLA_FFI_Api, which has further fields
   Head head;
   Version version;
   const void* internal;
@@ -90,7 +90,7 @@ struct Api {  // XLA_FFI_Api, which goes on
   Error* (*count_threads)(CountThreads*);
 };
 
-// --- what a handler is called with ---------------------------------------------------------------
+// --- arguments of a handler ----------------------------------------------------------------------
 
 struct Buffer {  // XLA_FFI_Buffer
   Head head;
@@ -125,7 +125,7 @@ struct Attributes {  // XLA_FFI_Attrs
   void** values;
 };
 
-struct CallFrame {  // XLA_FFI_CallFrame, which goes on
+struct CallFrame {  // XLA_FFI_CallFrame, which has further fields
   Head head;
   const Api* api;
   Context* context;

@@ -1,7 +1,7 @@
 // TensorFlow: the kernels as operations, registered when `tf.load_op_library` loads this file.
 //
-// Through TensorFlow's C interface alone, whose functions are looked up in the process that loads
-// the file: nothing of TensorFlow is needed to build it, and none of its C++ types cross over.
+// Uses only TensorFlow's C interface, whose functions are looked up in the process that loads the
+// file: building does not need TensorFlow, and no C++ types cross the boundary.
 #include <dlfcn.h>
 
 #include <cstdint>
@@ -33,7 +33,7 @@ constexpr const char* framework =
     "libtensorflow_framework.so.2";
 #endif
 
-// A name in TensorFlow's C interface. All are looked up before anything is registered.
+// A function of TensorFlow's C interface. All are looked up before anything is registered.
 class Symbol {
  public:
   explicit Symbol(const char* name) : name_(name), next_(first()) { first() = this; }
@@ -117,7 +117,7 @@ TF_FUNCTION(NumInputs, int(TF_OpKernelContext*));
 TF_FUNCTION(AllocateOutput, TF_Tensor*(TF_OpKernelContext*, int, int, const int64_t*, int, size_t,
                                        TF_Status*));
 
-// A status, given back at the end of the scope.
+// A status, deleted at the end of the scope.
 class Status {
  public:
   Status() : status_(NewStatus()) {}
@@ -171,9 +171,9 @@ void* create_parameters(TF_OpKernelConstruction* construction) {
 
 void destroy(void* settings) { delete static_cast<Settings*>(settings); }
 
-constexpr int64_t vector = -1;  // columns of what has one axis
+constexpr int64_t vector = -1;  // number of columns that stands for an array with one axis
 
-// The inputs and outputs of one call; they are given back when it is over.
+// The inputs and outputs of one call, deleted when it ends.
 class Call {
  public:
   explicit Call(TF_OpKernelContext* context) : context_(context) {
@@ -196,7 +196,7 @@ class Call {
   void* input(int i) const { return i < count_ ? TensorData(tensors_[i]) : nullptr; }
   int type() const { return TensorType(tensors_[0]); }
 
-  // Whether input i is of this shape; `vector` columns: it has one axis.
+  // Whether input i has this shape; `vector` columns mean one axis. If not, sets an error.
   bool has(int i, int64_t rows, int64_t columns) {
     if (i < count_ && NumDims(tensors_[i]) == (columns == vector ? 1 : 2) &&
         Dim(tensors_[i], 0) == rows && (columns == vector || Dim(tensors_[i], 1) == columns))
@@ -205,13 +205,13 @@ class Call {
     return false;
   }
 
-  // Whether input i, if it is there, says what of y was observed.
+  // Whether input i is absent or a valid mask of observed targets.
   template <class Arguments>
   bool has_observed(int i, const Arguments& of) {
     return i >= count_ || has(i, of.rows, of.d);
   }
 
-  // Sizes of y_pred and y, the first two inputs.
+  // Reads sizes and data of y_pred and y, the first two inputs.
   template <class Arguments>
   bool read_sizes(Arguments& to) {
     const bool matrices = count_ > 1 && NumDims(tensors_[0]) == 2 && NumDims(tensors_[1]) == 2;
@@ -228,7 +228,7 @@ class Call {
     return false;
   }
 
-  // The raw numbers and their bias, the first two inputs, and an origin, which has d.
+  // Reads sizes and data of raw numbers and bias, the first two inputs, with d from the third.
   template <class Arguments>
   bool read_raw(Arguments& to) {
     if (count_ > 2 && NumDims(tensors_[0]) == 2 && NumDims(tensors_[1]) == 1 &&
@@ -244,7 +244,7 @@ class Call {
     return false;
   }
 
-  // The strengths of d + k numbers; an empty input is none.
+  // Reads the strengths of d + k numbers; an empty input means no shrinkage.
   template <class Arguments>
   bool read_strengths(int index, Arguments& to) {
     const int64_t numbers =
@@ -256,7 +256,7 @@ class Call {
   }
 
   void* output(int64_t rows, int64_t columns) {
-    if (!ok()) return nullptr;  // the next allocation would forget that one has failed
+    if (!ok()) return nullptr;  // another allocation would overwrite the error
     const int64_t dims[2] = {rows, columns};
     const int64_t numbers = columns == vector ? rows : rows * columns;
     const size_t bytes = size_t(numbers) * (type() == Float ? 4 : 8);
@@ -269,7 +269,7 @@ class Call {
 
   void refuse(const char* message) { SetStatus(status_, InvalidArgument, message); }
 
-  // What an operation of the core returned.
+  // Handles the return value of an operation of the core.
   void settle(int found) {
     if (found == KMVN_NO_MEMORY)
       SetStatus(status_, ResourceExhausted, "keras_mvn: not enough memory");
@@ -367,7 +367,7 @@ void parameters_backward(void* kernel, TF_OpKernelContext* context) {
 
 // --- registration --------------------------------------------------------------------------------
 
-// Output `to` has the axes [0, end) of input `from`.
+// Declares that output `to` has the axes [0, end) of input `from`.
 void same_shape(TF_ShapeInferenceContext* context, int from, int64_t end, int to,
                 TF_Status* status) {
   TF_ShapeHandle *const shape = NewShapeHandle(), *const part = NewShapeHandle();
@@ -378,21 +378,21 @@ void same_shape(TF_ShapeInferenceContext* context, int from, int64_t end, int to
   DeleteShapeHandle(part);
 }
 
-// z, output 2, has columns that only the structure knows.
+// The number of columns of z, output 2, depends on the structure and stays unknown.
 void forward_shapes(TF_ShapeInferenceContext* context, TF_Status* status) {
   ShapeInferenceContextSetUnknownShape(context, status);
   for (int output : {0, 1, 3})
     if (GetCode(status) == Ok) same_shape(context, 1, output < 2 ? 1 : 2, output, status);
-  Status there_is_none;  // of variances
+  Status there_is_none;  // variances are optional
   same_shape(context, 1, 2, 4, there_is_none);
 }
 
-// Of y_pred, of its cotangent or of the raw numbers: all of one shape.
+// For y_pred, its cotangent and the raw numbers, which have the same shape.
 void shape_of_y_pred(TF_ShapeInferenceContext* context, TF_Status* status) {
   same_shape(context, 0, 2, 0, status);
 }
 
-// Those of the raw numbers, and one number of each row.
+// The shape of the raw numbers, and one number per row.
 void parameters_shapes(TF_ShapeInferenceContext* context, TF_Status* status) {
   same_shape(context, 0, 2, 0, status);
   if (GetCode(status) == Ok) same_shape(context, 0, 1, 1, status);
@@ -439,7 +439,7 @@ bool register_all() {
   const char* const forward_inputs[] = {"y_pred: T", "y: T", "observed: gaps * T"};
   const char* const forward_outputs[] = {"squared_mahalanobis: T", "half_log_det: T", "z: T",
                                          "v: T",
-                                         "variances: variance * T"};  // one or none
+                                         "variances: variance * T"};  // one or zero
   const char* const backward_attributes[] = {"T: {float, double}", "gaps: int >= 0",
                                              "structure: int", "fixed_mean: int", "threads: int"};
   const char* const backward_inputs[] = {"y_pred: T", "y: T", "z: T", "v: T",

@@ -1,8 +1,8 @@
-// Our declarations of XLA's C interface against the header of a jaxlib: that it compiles is the
-// test. tests/test_kernels.py does it, where a jaxlib is; nothing of XLA is here to build with.
+// Compares our declarations of XLA's C interface with the header of a jaxlib: the test is that this
+// file compiles. tests/test_kernels.py compiles it if jaxlib is installed.
 //
-// Fields are compared by where they lie and how large they are. Structures that XLA makes may grow
-// at their end; those that we make and those within others may not.
+// Fields are compared by offset and size. Structures that XLA creates may grow at the end; those
+// that we create and those nested in others may not.
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -29,10 +29,10 @@ namespace {
 
 #define SAME_SIZE(ours, theirs) static_assert(sizeof(ours) == sizeof(theirs), "size of " #theirs)
 
-// Of a structure that XLA makes.
+// For a structure that XLA creates.
 #define MAY_GROW(ours, theirs) static_assert(sizeof(ours) <= sizeof(theirs), "size of " #theirs)
 
-// Up to where it is filled, of a structure that we make.
+// For a structure that we create: the size up to which it is filled.
 #define SAME_FILLED_SIZE(ours, theirs)                                                             \
   static_assert(ours{}.head.size == theirs##_STRUCT_SIZE, "filled size of " #theirs)
 
@@ -55,7 +55,7 @@ SAME_VALUE(xla::Type::Float64, XLA_FFI_DataType_F64);
 SAME_VALUE(xla::AttributeKind::Scalar, XLA_FFI_AttrType_SCALAR);
 SAME_VALUE(xla::ExtensionKind::Metadata, XLA_FFI_Extension_Metadata);
 
-// --- what a handler is asked before it is called -------------------------------------------------
+// --- metadata requested before a handler is called -----------------------------------------------
 
 SAME_SIZE(xla::Extension, XLA_FFI_Extension_Base);
 SAME_FIELD(xla::Extension, size, XLA_FFI_Extension_Base, struct_size);
@@ -76,7 +76,7 @@ MAY_GROW(xla::MetadataExtension, XLA_FFI_Metadata_Extension);
 SAME_FIELD(xla::MetadataExtension, extension, XLA_FFI_Metadata_Extension, extension_base);
 SAME_FIELD(xla::MetadataExtension, metadata, XLA_FFI_Metadata_Extension, metadata);
 
-// --- what a handler can call ---------------------------------------------------------------------
+// --- functions that a handler can call -----------------------------------------------------------
 
 SAME_SIZE(xla::CreateError, XLA_FFI_Error_Create_Args);
 SAME_FILLED_SIZE(xla::CreateError, XLA_FFI_Error_Create_Args);
@@ -116,7 +116,7 @@ IS(XLA_FFI_Error_Destroy, void(XLA_FFI_Error_Destroy_Args*));
 IS(XLA_FFI_ThreadPool_Schedule, XLA_FFI_Error*(XLA_FFI_ThreadPool_Schedule_Args*));
 IS(XLA_FFI_ThreadPool_NumThreads, XLA_FFI_Error*(XLA_FFI_ThreadPool_NumThreads_Args*));
 
-// --- what a handler is called with ---------------------------------------------------------------
+// --- arguments of a handler ----------------------------------------------------------------------
 
 MAY_GROW(xla::Buffer, XLA_FFI_Buffer);
 SAME_HEAD(xla::Buffer, XLA_FFI_Buffer);
@@ -163,7 +163,7 @@ SAME_FIELD(xla::CallFrame, api, XLA_FFI_CallFrame, api);
 SAME_FIELD(xla::CallFrame, context, XLA_FFI_CallFrame, ctx);
 SAME_FIELD(xla::CallFrame, arguments, XLA_FFI_CallFrame, args);
 SAME_FIELD(xla::CallFrame, results, XLA_FFI_CallFrame, rets);
-// The last that we have: what XLA adds to it lies behind.
+// The last field that we declare; XLA's further fields come after it.
 static_assert(offsetof(xla::CallFrame, attributes) == offsetof(XLA_FFI_CallFrame, attrs), "attrs");
 
 IS(XLA_FFI_Handler, XLA_FFI_Error*(XLA_FFI_CallFrame*));

@@ -1,4 +1,4 @@
-// What the tests of native/tests share: checks that say what failed, and memory with guards.
+// Code shared by the tests in native/tests: checks with messages, and guarded memory.
 #pragma once
 
 #include <sys/mman.h>
@@ -14,9 +14,9 @@
 
 namespace {
 
-// --- what a failure says -------------------------------------------------------------------------
+// --- checks --------------------------------------------------------------------------------------
 
-std::string context;  // what is being tested
+std::string context;  // description of the current test
 int failures = 0, checks = 0;
 
 void check(bool good, const std::string& message) {
@@ -27,10 +27,10 @@ void check(bool good, const std::string& message) {
 
 using Real = long double;
 
-// Both NaN, the same infinity, or closer than `bound` times the larger of `unit` and `expected`.
+// Checks that both are NaN, the same infinity, or within `bound` times max(`unit`, |`expected`|).
 void check_close(Real found, Real expected, Real bound, const char* what, int64_t row,
                  Real unit = 1) {
-  const double narrow = double(expected);  // Valgrind knows no infinite long double
+  const double narrow = double(expected);  // Valgrind does not support an infinite long double
   const bool close = std::isfinite(narrow)
                          ? std::abs(found - expected) <= bound * std::max(unit, std::abs(expected))
                          : double(found) == narrow || (found != found && expected != expected);
@@ -46,9 +46,9 @@ void check_close(Real found, Real expected, Real bound, const char* what, int64_
 
 // --- memory --------------------------------------------------------------------------------------
 
-enum class Edge { End, Begin };  // which edge of the numbers lies on memory that can't be touched
+enum class Edge { End, Begin };  // which edge of the numbers borders inaccessible memory
 
-// Numbers between two pages that crash whoever touches them; the rest of their pages is watched.
+// Numbers between two inaccessible pages; the rest of their own pages is checked for writes.
 template <class T>
 class Guarded {
  public:

@@ -1,6 +1,6 @@
-// The C interface against a dense computation in long double that shares nothing with it: Σ is
-// formed and factorized, gradients are complex steps. For both types and structures, every set
-// of instructions of this machine, gaps, strides, any threads, and memory that nobody may touch.
+// Compares the C interface with an independent dense computation in long double: Σ is formed and
+// factorized, gradients are complex steps. Covers both types, all structures, every instruction set
+// of this machine, missing targets, strides, several threads, and guarded memory.
 #include "elliptical.h"
 
 #include <algorithm>
@@ -32,7 +32,7 @@ void* allocated(size_t bytes) {
 
 }  // namespace
 
-// The whole program's, so that memory can be had or not.
+// Replaces the global allocator, so that tests can make allocations fail.
 void* operator new(size_t bytes) {
   if (void* const found = allocated(bytes)) return found;
   throw std::bad_alloc();
@@ -43,12 +43,12 @@ void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace {
 
-// --- the truth -----------------------------------------------------------------------------------
+// --- reference -----------------------------------------------------------------------------------
 
 template <class S>
 struct Truth {
   S squared_mahalanobis, half_log_det;
-  std::vector<S> v, z;  // z only if nothing is missing
+  std::vector<S> v, z;  // z only for complete rows
 };
 
 template <class S>
@@ -59,7 +59,7 @@ Matrix<S> matrix(int64_t rows, int64_t columns) {
   return Matrix<S>(size_t(rows), std::vector<S>(size_t(columns), S(0)));
 }
 
-// R of [mean | scale | N], by its definition.
+// R from [mean | scale | N], by definition.
 template <class S>
 Matrix<S> shape_matrix(int structure, const std::vector<S>& row, int64_t d) {
   Matrix<S> a = matrix<S>(d, d), r = matrix<S>(d, d);
@@ -93,7 +93,7 @@ Matrix<S> shape_matrix(int structure, const std::vector<S>& row, int64_t d) {
   return r;
 }
 
-// The marginal of what was observed, from Σ_oo; analytic, so that complex steps work.
+// The marginal of the observed targets, from Σ_oo; analytic, so that complex steps work.
 template <class S>
 Truth<S> truth(int structure, const std::vector<S>& row, const std::vector<Real>& y,
                const std::vector<Real>& observed) {
@@ -157,7 +157,7 @@ struct Shape {
   int64_t width() const { return 2 * d + k(); }
   int64_t kept() const { return kmvn_kept(structure, d, k()); }
   int64_t stride() const { return width() + padding; }
-  // A view's last row need not have anything behind it.
+  // There may be no memory after the last row of a view.
   size_t y_pred_size() const { return rows ? size_t((rows - 1) * stride() + width()) : 0; }
 };
 
@@ -188,7 +188,7 @@ struct Batch {
       }
     fill(y, [&] { return normal(random); });
     fill(observed, [&] { return double(uniform(random) < 0.6); });
-    for (int64_t i = 0; s.gaps && i < s.d; ++i) {  // a row with all of them, a row with none
+    for (int64_t i = 0; s.gaps && i < s.d; ++i) {  // one complete row, one all missing
       if (s.rows > 0) observed[size_t(i)] = T(1);
       if (s.rows > 1) observed[size_t(s.d + i)] = T(0);
     }
@@ -275,7 +275,7 @@ std::vector<Real> reals(const Guarded<T>& from, int64_t begin, int64_t count) {
   return std::vector<Real>(from.data() + begin, from.data() + begin + count);
 }
 
-// Row `row` of a batch as the truth gets it.
+// Row `row` of a batch as input of the reference.
 template <class T>
 struct Row {
   Row(const Batch<T>& b, int64_t row)
@@ -312,7 +312,7 @@ void check_values(const Batch<T>& b, int64_t row) {
   }
 }
 
-// All columns of few targets; of many, some that differ from row to row, and the last ones.
+// All columns if there are few targets; else the last ones and some that differ between rows.
 bool is_sampled(const Shape& s, int64_t row, int64_t column) {
   return s.d <= 9 || s.width() - column <= 3 || (column + 5 * row + s.rows) % 29 == 0;
 }
@@ -360,7 +360,7 @@ void check_batch(const Shape& shape) {
   }
   if (shape.rows < 1) return;
 
-  // The values alone are the same but for how the compiler contracts; a row by itself is the same.
+  // Values alone are equal up to contraction by the compiler; a single row is exactly equal.
   Batch<T> values(shape, unsigned(shape.rows * 100 + shape.d));
   auto only_values = values.forward_arguments();
   only_values.z = only_values.v = nullptr;
@@ -383,7 +383,7 @@ void check_batch(const Shape& shape) {
         "a row by itself differs");
 }
 
-// Few: those at the edges of vectors, which is what a sanitizer is for.
+// Few: shapes at the edges of vectors, which matter most for sanitizers.
 template <class T>
 void check_all_shapes(bool few) {
   const std::vector<int64_t> sizes =
@@ -400,9 +400,9 @@ void check_all_shapes(bool few) {
       }
 }
 
-// --- what is not a number ------------------------------------------------------------------------
+// --- NaN and infinity ----------------------------------------------------------------------------
 
-// A row that is spoiled keeps it to itself.
+// A row with NaN or infinity does not affect other rows.
 template <class T>
 void check_spoiled_rows() {
   context = std::string(kmvn_instructions()) + " spoiled rows";
@@ -430,7 +430,7 @@ void check_spoiled_rows() {
       }
 }
 
-// ½ log det Σ of extreme scales, of which some have no logarithm.
+// ½ log det Σ for extreme scales, some of which have no logarithm.
 template <class T>
 void check_scales() {
   context = std::string(kmvn_instructions()) + (sizeof(T) == 4 ? " float" : " double") + " scales";
@@ -456,7 +456,7 @@ void check_scales() {
 
 // --- threads -------------------------------------------------------------------------------------
 
-// Hands every task to a new thread, which comes late.
+// Hands every task to a new thread, which starts late.
 struct Late {
   std::vector<std::thread> threads;
   ~Late() {
@@ -480,7 +480,7 @@ int at_once(void*, void (*task)(void*), void* data) {
 
 const Shape large{KMVN_CHOLESKY, 5003, 8, true, false, true};  // several parts
 
-// What OpenMP does: the task in so many threads at once.
+// Like OpenMP: runs the task in several threads at once.
 void in_a_team(void (*task)(void*), void* data, unsigned threads, unsigned) {
   std::vector<std::thread> others;
   for (unsigned i = 1; i < threads; ++i) others.emplace_back(task, data);
@@ -511,7 +511,7 @@ void check_threads() {
     }
 }
 
-// Callers that know nothing of each other, each with helpers.
+// Independent concurrent callers, each with helpers.
 void check_callers() {
   context = "many callers";
   Batch<float> single(large);
@@ -543,9 +543,9 @@ void check_callers() {
   for (int one : good) check(one, "callers disturb each other");
 }
 
-// --- no memory -----------------------------------------------------------------------------------
+// --- out of memory -------------------------------------------------------------------------------
 
-// Rows with gaps need matrices; with none to be had, the call says so, in whatever thread it was,
+// Rows with missing targets need matrices; if allocation fails in any thread, the call reports it,
 // and the next one works.
 void check_memory() {
   context = "memory";
@@ -563,7 +563,7 @@ void check_memory() {
     }
 }
 
-// --- refusals ------------------------------------------------------------------------------------
+// --- invalid arguments ---------------------------------------------------------------------------
 
 void check_refusals() {
   context = "refusals";
@@ -588,7 +588,7 @@ void check_refusals() {
 
 }  // namespace
 
-// With the argument "threads", only what several threads do; with "few", fewer shapes.
+// With the argument "threads", tests only threading; with "few", tests fewer shapes.
 int main(int count, char** arguments) {
   const bool only_threads = count > 1 && std::strcmp(arguments[1], "threads") == 0;
   const bool few = count > 1 && std::strcmp(arguments[1], "few") == 0;

@@ -1,6 +1,6 @@
-// From raw numbers to packed parameters, against the formula in long double; gradients are complex
-// steps. For both types, every set of instructions of this machine, with and without shrinkage and
-// a ball, any threads, and memory that nobody may touch.
+// Compares the operation `parameters` with its formula in long double; gradients are complex steps.
+// Covers both types, every instruction set of this machine, with and without shrinkage and a ball,
+// several threads, and guarded memory.
 #include "parameters.h"
 
 #include <cmath>
@@ -201,7 +201,7 @@ void check_refusals() {
 
 }  // namespace
 
-// With the argument "threads", only what several threads do; with "few", fewer shapes.
+// With the argument "threads", tests only threading; with "few", tests fewer shapes.
 int main(int count, char** arguments) {
   const bool only_threads = count > 1 && std::strcmp(arguments[1], "threads") == 0;
   const bool few = count > 1 && std::strcmp(arguments[1], "few") == 0;

@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
 from keras_mvn import calibration as calibration
 from keras_mvn import callbacks as callbacks
 from keras_mvn import covariances as covariances
+from keras_mvn import distributions as distributions
 from keras_mvn import ensemble as ensemble
 from keras_mvn import kernels as kernels
 from keras_mvn import layers as layers
@@ -36,6 +37,7 @@ __all__ = [
     "calibration",
     "callbacks",
     "covariances",
+    "distributions",
     "ensemble",
     "evaluate",
     "export",

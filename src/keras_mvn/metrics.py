@@ -1,4 +1,4 @@
-"""Streaming metrics that read y_pred as the losses do."""
+"""Streaming metrics that read y_pred in the same way as the losses."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ __all__ = [
 class CovarianceMetric(keras.metrics.Metric, abc.ABC):
     """The weighted mean over rows of a statistic of y_true and the parameters in y_pred.
 
-    A subclass gives `row_statistic`, and `result` where the mean is not the answer. Rows of
-    weight 0 and masked rows don't count, also where y_true is NaN.
+    Subclasses implement `row_statistic`, and `result` if the metric is not the mean itself. Rows of
+    weight 0 and masked rows do not count, even where y_true is NaN.
 
     Args:
-        covariance: the structure that wrote y_pred, or its name; the head's.
-        from_raw: y_pred holds unconstrained numbers, as the loss was told.
-        layout: "packed", "student_t", "stacked" or "mean_log_variance", as the loss was told.
-        missing: "marginalize" reads NaN in y_true as "not observed", as the loss was told; rows
-            with nothing observed don't count.
-        name: as in `keras.metrics.Metric`; None is the class's name in snake case.
-        dtype: as in `keras.metrics.Metric`; float32 at least.
+        covariance: the structure that wrote y_pred, or its name; use the head's.
+        from_raw: bool, whether y_pred holds unconstrained numbers; the same as for the loss.
+        layout: "packed", "student_t", "stacked" or "mean_log_variance"; the same as for the loss.
+        missing: "marginalize" treats NaN in y_true as missing, and rows with nothing observed do
+            not count; the same as for the loss.
+        name: as in `keras.metrics.Metric`; None for the class name in snake case.
+        dtype: as in `keras.metrics.Metric`; at least float32.
 
     """
 
@@ -65,22 +65,22 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
         self.add_totals()
 
     def add_totals(self) -> None:
-        """Make the variables in which batches are summed up."""
+        """Create the variables that accumulate the sums over batches."""
         self.total = self.add_variable((), "zeros", name="total", dtype=self.dtype)
         self.weight = self.add_variable((), "zeros", name="weight", dtype=self.dtype)
 
     @abc.abstractmethod
     def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
-        """What is averaged, for each row (...)."""
+        """Return the statistic of each row (...), which is then averaged."""
 
     @final
     def update_state(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> None:
-        """Add a batch.
+        """Add a batch to the metric.
 
         Raises:
-            ValueError: y_true and y_pred don't belong together (shapes, structure).
+            ValueError: y_true and y_pred do not match (shapes, structure).
 
         """
         y_true, y_pred = as_tensor(y_true), as_tensor(y_pred)
@@ -93,7 +93,7 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
         self.accumulate(self.row_statistic(targets, parameters), self.row_weight(targets, rows))
 
     def row_weight(self, targets: Targets, weight: Tensor) -> Tensor:
-        """What a row counts (...), from its sample weight (...)."""
+        """Return the weight of each row in the mean (...), from its sample weight (...)."""
         return weight
 
     def accumulate(self, values: Tensor, weights: Tensor) -> None:
@@ -102,11 +102,11 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
         self.weight.assign_add(ops.sum(weights))
 
     def result(self) -> Tensor:
-        """The weighted mean so far; 0 before the first row."""
+        """Return the weighted mean so far; 0 before the first row."""
         return ops.divide_no_nan(self.total, self.weight)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             "name": self.name,
             "dtype": self.dtype,
@@ -118,11 +118,11 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.metrics")
 class NegativeLogLikelihood(CovarianceMetric):
-    """Mean −log p(y) per row, in nats: the loss without penalties. Lower is better.
+    """The mean of −log p(y) per row, in nats: the loss without penalties. Lower is better.
 
-    With missing targets, of what was observed in the row.
+    With missing values, it is that of the observed targets of each row.
 
-    Arguments as `keras_mvn.losses.NegativeLogLikelihood`.
+    Arguments are those of `keras_mvn.losses.NegativeLogLikelihood`.
 
     >>> import numpy as np
     >>> metric = NegativeLogLikelihood()
@@ -134,19 +134,20 @@ class NegativeLogLikelihood(CovarianceMetric):
     _direction = "down"
 
     def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
-        """−log p of each row (...)."""
+        """Return −log p of each row (...)."""
         return row_negative_log_likelihood(self.reader.covariance, targets, parameters)
 
 
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.metrics")
 class RootMeanSquaredError(CovarianceMetric):
-    """√mean (y − μ)² over rows and targets, in the units of y. Lower is better.
+    """The root mean squared error √mean (y − μ)² over rows and targets, in the units of y.
 
-    Keras' own would compare y with the scales too. Targets of different units are averaged as
-    they are: the largest unit decides. Safe for y from 1e-30 to 1e30.
+    Lower is better. Keras' own metric would also compare y with the scales. Targets of different
+    units are averaged as they are, so the target with the largest numbers dominates. Safe for y
+    from 1e-30 to 1e30.
 
-    Arguments as `keras_mvn.losses.NegativeLogLikelihood`.
+    Arguments are those of `keras_mvn.losses.NegativeLogLikelihood`.
 
     >>> import numpy as np
     >>> metric = RootMeanSquaredError()
@@ -158,16 +159,16 @@ class RootMeanSquaredError(CovarianceMetric):
     _direction = "down"
 
     def add_totals(self) -> None:
-        """The sums of the base are in units of the largest row so far, kept beside them."""
+        """Create the sums, which are in units of the largest row so far, and that unit."""
         super().add_totals()
         self.unit = self.add_variable((), "zeros", name="unit", dtype=self.dtype)
 
     def row_weight(self, targets: Targets, weight: Tensor) -> Tensor:
-        """A row counts as often as it has observed targets."""
+        """Return the weight of each row, in proportion to its number of observed targets (...)."""
         return weight * targets.observed_count() / targets.values.shape[-1]
 
     def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
-        """Root mean square over the observed targets of each row (...)."""
+        """Return the root mean square over the observed targets of each row (...)."""
         residual = targets.of_observed(targets.values - parameters.mean)
         largest = _positive(ops.max(ops.abs(residual), axis=-1, keepdims=True, initial=0.0))
         relative = residual / largest
@@ -177,7 +178,7 @@ class RootMeanSquaredError(CovarianceMetric):
         )
 
     def accumulate(self, values: Tensor, weights: Tensor) -> None:
-        """Add squares in units of the largest row so far: neither 1e30² nor 1e-30² is formed."""
+        """Add squares in units of the largest row so far, which avoids 1e30² and 1e-30²."""
         row_unit = ops.max(values, initial=0.0)  # 0 for an empty batch
         unit = ops.where(row_unit > self.unit, row_unit, ops.convert_to_tensor(self.unit))
         shrink = self.unit / _positive(unit)
@@ -187,7 +188,7 @@ class RootMeanSquaredError(CovarianceMetric):
         self.unit.assign(unit)
 
     def result(self) -> Tensor:
-        """The root mean squared error so far; 0 before the first row."""
+        """Return the root mean squared error so far; 0 before the first row."""
         return self.unit * ops.sqrt(ops.divide_no_nan(self.total, self.weight))
 
 
@@ -196,7 +197,7 @@ def _positive(x: Tensor) -> Tensor:
 
 
 class _EllipsoidMetric(CovarianceMetric):
-    """Counts rows inside the joint ellipsoid (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ χ²_d(level)."""
+    """The share of rows inside the joint ellipsoid (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ χ²_d(level)."""
 
     def __init__(
         self,
@@ -213,13 +214,13 @@ class _EllipsoidMetric(CovarianceMetric):
         super().__init__(covariance, from_raw, layout, missing, name, dtype)
 
     def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
-        """1 for rows inside, 0 for rows outside, NaN where y is NaN (...)."""
+        """Return 1 for rows inside, 0 for rows outside, NaN where y is NaN (...)."""
         squared = elliptical(self.reader.covariance, targets, parameters).squared_mahalanobis
         inside = ops.cast(squared <= self._radius_squared(targets), squared.dtype)
         return ops.where(ops.isnan(squared), squared, inside)
 
     def _radius_squared(self, targets: Targets) -> Tensor | float:
-        """The χ² quantile for as many targets as the row has observed."""
+        """Return the χ² quantile for the number of observed targets of each row."""
         d = targets.values.shape[-1]
         if targets.observed is None:
             return chi_square_quantile(self.level, d)
@@ -228,23 +229,24 @@ class _EllipsoidMetric(CovarianceMetric):
         return ops.take(table, ops.cast(targets.observed_count(), "int32"))
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {**super().get_config(), "level": self.level}
 
 
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.metrics")
 class Coverage(_EllipsoidMetric):
-    """Share of rows inside the joint ellipsoid of probability `level`.
+    """The share of rows inside the joint ellipsoid of probability `level`.
 
-    The ellipsoid is (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ c, c the `level` quantile of χ²_d. Calibrated is
-    `level`; less is overconfident. It has no direction: monitor `CoverageError`.
+    The ellipsoid is (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ c, where c is the `level` quantile of χ²_d. A calibrated
+    model has coverage `level`; with less, it is overconfident. Neither higher nor lower is better,
+    so monitor `CoverageError`.
 
     Args:
-        level: probability of the ellipsoid, between 0 and 1.
-        name: None is `coverage_90` for level 0.9.
+        level: float between 0 and 1, probability of the ellipsoid.
+        name: None for `coverage_90` with level 0.9.
 
-    Other arguments as `keras_mvn.losses.NegativeLogLikelihood`.
+    The other arguments are those of `keras_mvn.losses.NegativeLogLikelihood`.
 
     Raises:
         ValueError: level is not between 0 and 1.
@@ -261,9 +263,9 @@ class Coverage(_EllipsoidMetric):
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.metrics")
 class CoverageError(_EllipsoidMetric):
-    """`|coverage − level|`: how far the joint ellipsoid is from its promise. Lower is better.
+    """The error `|coverage − level|` of the joint ellipsoid's coverage. Lower is better.
 
-    Arguments as `Coverage`; the name defaults to `coverage_error_90` for level 0.9.
+    Arguments are those of `Coverage`; the name defaults to `coverage_error_90` for level 0.9.
 
     >>> import numpy as np
     >>> metric = CoverageError(0.9)
@@ -275,19 +277,19 @@ class CoverageError(_EllipsoidMetric):
     _direction = "down"
 
     def result(self) -> Tensor:
-        """`|coverage so far − level|`."""
+        """Return `|coverage so far − level|`."""
         return ops.abs(super().result() - self.level)
 
 
 @final
 @keras.saving.register_keras_serializable("keras_mvn.metrics", "MeanLogScale")  # as in 0.1.0
 class MeanHalfLogDet(CovarianceMetric):
-    """Mean ½ log det Σ: the log-volume of the predicted ellipsoids, up to a constant.
+    """The mean of ½ log det Σ: the log-volume of the predicted ellipsoids, up to a constant.
 
-    Falling means the model grows more certain, which is good only while it stays calibrated; it
-    has no direction. In log units of y, summed over the targets.
+    A falling value means that the model becomes more certain, which is good only while it stays
+    calibrated; neither higher nor lower is better. In log units of y, summed over the targets.
 
-    Arguments as `keras_mvn.losses.NegativeLogLikelihood`.
+    Arguments are those of `keras_mvn.losses.NegativeLogLikelihood`.
 
     >>> import numpy as np
     >>> metric = MeanHalfLogDet()
@@ -297,7 +299,7 @@ class MeanHalfLogDet(CovarianceMetric):
     """
 
     def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
-        """½ log det Σ of each row (...), of all targets, also of those that were not observed."""
+        """Return ½ log det Σ of each row (...) for all targets, including missing ones."""
         mean, scale, shape_params = parameters
         zero = ops.zeros_like(mean)
         return self.reader.covariance.standardize(zero, scale, shape_params)[1]

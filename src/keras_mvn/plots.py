@@ -176,7 +176,7 @@ def intervals(
         )
     at = np.arange(len(one)) if index is None else np.asarray(index)
     if at.shape != one.batch_shape:
-        raise ValueError(f"index has shape {at.shape}; it needs one value for each of {len(one)} rows.")
+        raise ValueError(f"index has shape {at.shape}; it must have one value per row, {len(one)}.")
     chosen = sorted(map(float, np.atleast_1d(levels)), reverse=True)
     if not chosen:
         raise ValueError("levels must contain at least one probability.")

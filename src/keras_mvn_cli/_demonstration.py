@@ -7,7 +7,6 @@ blood pressure: n = 442, real units, strongly correlated errors. The table ships
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_mvn import calibration, layers, losses, plots
-from keras_mvn._core.chi_square import chi_square_quantile
+from keras_mvn import calibration, layers, losses, plots, scores
 from keras_mvn._core.types import Array
 from keras_mvn.distributions import MultivariateNormal
 
@@ -105,8 +103,8 @@ def run(seed: int, report: Callable[[str], None] = lambda _: None) -> Outcome:
     temperature = calibration.Temperature.fit(full(split.calibration.x), split.calibration.y)
     predictions[METHODS[3]] = temperature.apply(predictions[METHODS[2]])
     unit = split.train.y.std(axis=0)
-    scores = {name: _score(normal, split.test.y, unit) for name, normal in predictions.items()}
-    return Outcome(split, scores, predictions, model, temperature.temperature)
+    scored = {name: _score(normal, split.test.y, unit) for name, normal in predictions.items()}
+    return Outcome(split, scored, predictions, model, temperature.temperature)
 
 
 def _network(split: Split, seed: int, head: keras.layers.Layer) -> keras.Model:
@@ -155,15 +153,9 @@ def _constant_covariance(split: Split, seed: int) -> MultivariateNormal:
 
 
 def _score(normal: MultivariateNormal, y: Array, unit: Array) -> Scores:
-    d = normal.event_size
-    c = chi_square_quantile(LEVEL, d)
-    log_ball = 0.5 * d * math.log(math.pi * c) - math.lgamma(0.5 * d + 1.0)
-    return Scores(
-        nll_per_target=float(-normal.log_prob(y).mean() / d),
-        rmse=float(np.sqrt(np.mean(((y - normal.mean) / unit) ** 2))),
-        coverage=float(np.mean(normal.mahalanobis(y) ** 2 <= c)),
-        log_volume=float(log_ball + normal.half_log_det.mean()),
-    )
+    names = ("nll_per_target", "rmse", "coverage_90", "log_volume_90")
+    found = scores.evaluate(normal, y, target_scale=unit, levels=(LEVEL,), scores=names)
+    return Scores(*(float(found[name].mean) for name in names))
 
 
 def summarize(outcomes: list[Outcome]) -> dict[str, list[tuple[float, float, float]]]:
@@ -189,7 +181,7 @@ def _write_predictions(outcome: Outcome, path: Path) -> None:
     normal, y = outcome.predictions[METHODS[3]], outcome.split.test.y
     lower, upper = normal.interval(LEVEL)
     names = outcome.split.target_names
-    inside = normal.mahalanobis(y) ** 2 <= chi_square_quantile(LEVEL, normal.event_size)
+    inside = normal.ellipsoid(LEVEL).contains(y)
     kinds = {"observed": y, "mean": normal.mean, "sd": normal.stddev, "p05": lower, "p95": upper}
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

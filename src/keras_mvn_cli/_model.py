@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_mvn._core.files import read_json, write_json
-from keras_mvn._training.prediction import predict_normal
+from keras_mvn._training.prediction import load_to_predict, predict_normal
 from keras_mvn.calibration import Recalibration
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.tables import Preprocessing, Table
@@ -76,7 +76,7 @@ class FittedModel:
             calibration = load_calibration(folder)
             single = folder / MODEL
             files = [single] if single.is_file() else sorted((folder / MEMBERS).glob("*.keras"))
-            members = [keras.models.load_model(file) for file in files]
+            members = [load_to_predict(file) for file in files]
         except OSError as error:
             raise RefusalError(f"{folder} is incomplete: {error}") from error
         return cls(about, preprocessing, members, calibration)

@@ -1,3 +1,3 @@
-"""How estimator and command train: data, recipe, callbacks, backups, ensembles of networks."""
+"""Training by the estimator and the command: data, recipe, callbacks, backups, ensembles."""
 
 __all__: list[str] = []

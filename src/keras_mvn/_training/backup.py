@@ -1,7 +1,7 @@
-"""What a training run needs to go on after it was killed: one file, replaced after every epoch.
+"""Backups from which a killed training run can resume: one file, replaced after every epoch.
 
-`keras.callbacks.BackupAndRestore` keeps weights and the number of the epoch, but not what early
-stopping has seen, so that a run which goes on would stop at another epoch.
+`keras.callbacks.BackupAndRestore` saves weights and the epoch number, but not the state of early
+stopping, so that a resumed run would stop at a different epoch.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ NAME = "training.npz"
 
 @dataclass
 class State:
-    """A training run between two epochs."""
+    """The state of a training run between two epochs."""
 
     fingerprint: str
-    """Of data and settings: a run goes on only with those that it began with."""
+    """Hash of data and settings: a run resumes only with those it began with."""
     epoch: int
-    """The next one."""
+    """The next epoch."""
     finished: bool = False
-    """The weights are the final ones."""
+    """Whether the weights are the final ones."""
     history: dict[str, list[float]] = field(default_factory=dict)
     stopping: dict[str, Any] = field(default_factory=dict)
-    """Numbers of early stopping."""
+    """The state of early stopping, as plain numbers."""
     weights: list[Array] = field(default_factory=list)
     optimizer: list[Array] = field(default_factory=list)
     best: list[Array] = field(default_factory=list)
@@ -44,7 +44,7 @@ _PLAIN = ("fingerprint", "epoch", "finished", "history", "stopping")
 
 
 def write(folder: Path, state: State) -> None:
-    """Replace the file; whenever the process is killed, the old one or the new one is whole."""
+    """Replace the file; whenever the process is killed, the old or the new file is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: getattr(state, name) for name in _PLAIN}
     arrays = {
@@ -56,10 +56,10 @@ def write(folder: Path, state: State) -> None:
 
 
 def read(folder: Path, fingerprint: str) -> State | None:
-    """What `write` wrote, or None where nothing was.
+    """Read the state that `write` wrote; None if there is no file.
 
     Raises:
-        ValueError: it was written by a run with other data or settings.
+        ValueError: the file was written by a run with other data or settings.
 
     """
     if not (folder / NAME).is_file():
@@ -73,6 +73,6 @@ def read(folder: Path, fingerprint: str) -> State | None:
     if plain["fingerprint"] != fingerprint:
         raise ValueError(
             f"{folder / NAME} was written by a run with other data, settings or random_state, "
-            "which cannot go on with these. Repeat the call as it was, or empty the folder."
+            "so training cannot resume from it. Repeat the original call, or empty the folder."
         )
     return State(**plain, **arrays)

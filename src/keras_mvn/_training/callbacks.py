@@ -28,15 +28,15 @@ History = dict[str, list[float]]
 
 
 class EpochProgress(keras.callbacks.Callback):
-    """A callback that is interested in nothing but the beginning, the end and the logs of epochs.
+    """A callback that uses nothing but the beginning, the end and the logs of epochs.
 
-    It may be used where several networks are trained at once: it then gets the means of their
-    logs. Any other callback makes networks be trained in turn, since it sees one model at a time.
+    It can be used when several networks are trained at once, and then receives the means of their
+    logs. With any other callback, networks are trained in turn, since it sees one model at a time.
     """
 
 
 class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
-    """Early stopping that can go on; without validation it keeps the latest weights."""
+    """Early stopping that can resume; without validation, it keeps the latest weights."""
 
     def __init__(self, patience: int, validated: bool, earlier: backup.State | None) -> None:
         super().__init__("val_loss", patience=patience, mode="min", restore_best_weights=True)
@@ -56,7 +56,7 @@ class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
         return -float(self._epochs)
 
     def numbers(self) -> dict[str, Any]:
-        """What it has seen."""
+        """Return the state as plain numbers."""
         return {
             "best": float(self.best),
             "wait": int(self.wait),
@@ -66,7 +66,7 @@ class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
 
 
 class RepeatableEpochs(keras.callbacks.Callback):
-    """Everything random in an epoch follows from (seed, epoch)."""
+    """Makes everything random in an epoch depend on (seed, epoch) alone."""
 
     def __init__(self, batches: Batches, seed: int) -> None:
         super().__init__()
@@ -79,13 +79,13 @@ class RepeatableEpochs(keras.callbacks.Callback):
         if not generators:
             return
         sequence = np.random.SeedSequence([self._seed, epoch])
-        keras.utils.set_random_seed(int(sequence.generate_state(1)[0]))  # Keras' on PyTorch
+        keras.utils.set_random_seed(int(sequence.generate_state(1)[0]))  # for Keras on PyTorch
         for generator, state in zip(generators, sequence.spawn(len(generators)), strict=True):
             generator.state.assign([int(state.generate_state(1)[0] >> 1), 0])  # int32 on PyTorch
 
 
 def seed_generators(layer: Any) -> Iterator[Any]:
-    """Of the layers that draw while training."""
+    """Yield the seed generators of layers that draw random numbers in training."""
     for child in getattr(layer, "layers", ()):
         if getattr(child, "seed_generator", None) is not None:
             yield child.seed_generator
@@ -93,16 +93,16 @@ def seed_generators(layer: Any) -> Iterator[Any]:
 
 
 class Backup(keras.callbacks.Callback):
-    """Keeps the history, and the file from which training goes on after it was killed.
+    """Keeps the history, and the file from which a killed training run can resume.
 
-    Writes as an epoch begins, when the weights are those of the optimizer again and early
-    stopping has judged the epoch before.
+    The file is written when an epoch begins: the weights are then those of the optimizer again, and
+    early stopping has evaluated the previous epoch.
 
     Args:
         history: filled with the logs of every epoch.
-        stopping: early stopping, whose state is kept too.
-        folder: of the file; None keeps the history alone.
-        fingerprint: of data and settings.
+        stopping: early stopping, whose state is also saved.
+        folder: folder of the file; None keeps only the history.
+        fingerprint: hash of data and settings.
 
     """
 
@@ -139,7 +139,7 @@ class Backup(keras.callbacks.Callback):
             self._history.setdefault(name, []).append(float(value))
 
     def finish(self) -> None:
-        """Write the result."""
+        """Write the final state."""
         if self._folder is None:
             return
         state = backup.State(
@@ -153,14 +153,14 @@ class Backup(keras.callbacks.Callback):
 
 
 class StopWhenInterrupted(keras.callbacks.Callback):
-    """Stops after ^C, between two steps."""
+    """Stops training after ^C, between two steps."""
 
     def __init__(self, interruption: Interruption, stopping: ResumableEarlyStopping) -> None:
         super().__init__()
         self._interruption, self._stopping = interruption, stopping
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Stop; with nothing to keep, before the first epoch is over, as ^C does."""
+        """Stop training; before the end of the first epoch, raise KeyboardInterrupt as ^C does."""
         if not self._interruption.requested:
             return
         if self._stopping.best_weights is None:
@@ -168,19 +168,19 @@ class StopWhenInterrupted(keras.callbacks.Callback):
         self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Begin no other epoch."""
+        """Start no further epoch."""
         if self._interruption.requested:
             self.model.stop_training = True
 
 
 class StopAtDeadline(keras.callbacks.Callback):
-    """Stops at a time."""
+    """Stops training at a deadline."""
 
     def __init__(self, deadline: float) -> None:
         super().__init__()
         self._deadline = deadline
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Look at the clock."""
+        """Stop training if the deadline has passed."""
         if time.monotonic() > self._deadline:
             self.model.stop_training = True

@@ -1,4 +1,4 @@
-"""A table by row numbers: how it is divided, read in batches, and measured; never copied whole."""
+"""Tables accessed by row number: splits, batches and moments, without a copy of the whole."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from keras_mvn._core.types import Array
 __all__ = ["Batches", "Moments", "Split", "Table", "divide", "moments"]
 
 PART = 1 << 16
-"""Rows that are read at a time where all are read."""
+"""Rows read at a time when all rows are read."""
 
 LARGEST_HELD_OUT = 50_000
-"""Rows: a temperature of one target is then known to 0.3 %, and the rest may as well train."""
+"""Rows; these determine the temperature of one target to 0.3 %, and the rest can train."""
 
 
 class Split(NamedTuple):
@@ -34,9 +34,9 @@ class Table:
     """Some rows of arrays that may be larger than memory (`numpy.memmap`)."""
 
     x: Any
-    """(n, features), NumPy."""
+    """(n, features), a NumPy array."""
     y: Any
-    """(n, d), NaN where not observed."""
+    """(n, d), NaN where missing."""
     weight: Array | None
     """(n,), or None."""
     rows: np.ndarray
@@ -46,39 +46,39 @@ class Table:
         return len(self.rows)
 
     def of(self, rows: np.ndarray) -> Table:
-        """Other rows of the same arrays."""
+        """Return a table of other rows of the same arrays."""
         return replace(self, rows=rows)
 
     def batch(self, rows: np.ndarray) -> tuple[Any, ...]:
-        """(x, y) or (x, y, weight) of these rows, as Keras computes."""
+        """Return (x, y) or (x, y, weight) of these rows, in Keras' float type."""
         float_type = keras.config.floatx()
         x, y = (np.asarray(a[rows], dtype=float_type) for a in (self.x, self.y))
         return (x, y) if self.weight is None else (x, y, self.weight[rows].astype(float_type))
 
     def parts(self) -> Iterator[tuple[Array, Array]]:
-        """(x, y) of all rows of this part, in float64, some at a time."""
+        """Yield (x, y) of all rows of this part in float64, some rows at a time."""
         for start in range(0, len(self.rows), PART):
             rows = self.rows[start : start + PART]
             yield np.asarray(self.x[rows], np.float64), np.asarray(self.y[rows], np.float64)
 
     def targets(self) -> Iterator[Array]:
-        """y of all rows of this part, in float64, some at a time."""
+        """Yield y of all rows of this part in float64, some rows at a time."""
         for start in range(0, len(self.rows), PART):
             yield np.asarray(self.y[self.rows[start : start + PART]], np.float64)
 
     @property
     def has_gaps(self) -> bool:
-        """Whether some y was not observed."""
+        """Whether y has missing values."""
         return any(np.isnan(y).any() for y in self.targets())
 
 
 @final
 class Batches(keras.utils.PyDataset):
-    """Batches of a table for `fit(shuffle=False)`, all of one size: one compiled program.
+    """Batches of a table for `fit(shuffle=False)`, all of one size for one compiled program.
 
-    With a seed, the order of rows depends on (seed, epoch) alone, so that training goes on after
-    a crash as if nothing had happened; what does not fill a batch waits for another epoch. Without
-    one, all rows in their order.
+    With a seed, the order of rows depends on (seed, epoch) alone, so that training resumes after a
+    crash as if nothing had happened; rows that do not fill a batch are left out in that epoch.
+    Without a seed, all rows are used in order.
     """
 
     def __init__(self, table: Table, size: int, seed: int | None = None) -> None:
@@ -88,7 +88,7 @@ class Batches(keras.utils.PyDataset):
         self.begin_epoch(0)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Draw the order of this epoch."""
+        """Draw the order of rows in this epoch."""
         self._order = self._table.rows
         if self._seed is not None:
             self._order = np.random.default_rng([self._seed, epoch]).permutation(self._order)
@@ -103,17 +103,17 @@ class Batches(keras.utils.PyDataset):
 
 
 class Moments(NamedTuple):
-    """Of every column."""
+    """Mean and variance of each column."""
 
     mean: Array
     variance: Array
 
 
 def moments(table: Table) -> Moments:
-    """Mean and variance of the columns of x, variance 1 for those that are constant.
+    """Return mean and variance of each column of x, with variance 1 for constant columns.
 
     Raises:
-        ValueError: numbers that float32 cannot hold.
+        ValueError: x contains numbers that float32 cannot represent.
 
     Source: the update of Chan, Golub & LeVeque, "Algorithms for computing the sample variance",
     The American Statistician 37 (1983).
@@ -127,7 +127,7 @@ def moments(table: Table) -> Moments:
         square = square + ((x - m) ** 2).sum(axis=0) + delta**2 * (count * n / (count + n))
         count, mean = count + n, mean + delta * (n / (count + n))
     variance = np.asarray(square) / count
-    # Below the second bound float32 sees one value only.
+    # Below the second bound, all values are equal in float32.
     constant = (variance == 0) | (variance < (1e-7 * np.asarray(mean)) ** 2)
     return Moments(np.asarray(mean), np.where(constant, 1.0, variance))
 
@@ -136,8 +136,8 @@ def _refuse_beyond_float32(x: Array) -> None:
     columns = np.flatnonzero((np.abs(x) > np.finfo(np.float32).max).any(axis=0))
     if len(columns):
         raise ValueError(
-            f"X holds values beyond float32 (3.4e38) in columns {columns[:10].tolist()}. Rescale "
-            "them."
+            f"X contains values beyond float32 (3.4e38) in columns {columns[:10].tolist()}. "
+            "Rescale these columns."
         )
 
 
@@ -148,15 +148,15 @@ def divide(
     seed: int,
     groups: Any = None,
 ) -> Split:
-    """Rows at random into training, validation and calibration.
+    """Split rows at random into training, validation and calibration.
 
     Args:
         rows: numbers of the rows.
-        shares: of validation and calibration; 0 for none.
-        smallest: so many rows at least in each of the two, if that is not more than a quarter of
-            all rows. Validation then has a quarter (and one row at least), calibration none.
-        seed: of the division.
-        groups: (len(rows),) labels; the rows of a group stay together, and the shares are of
+        shares: fractions of validation and calibration rows; 0 for none.
+        smallest: minimum number of rows in each of the two, unless that is more than a quarter of
+            all rows: validation then has a quarter (but at least one row), calibration none.
+        seed: seed of the split.
+        groups: (len(rows),) labels; rows of a group stay together, and shares are fractions of the
             groups.
 
     """
@@ -176,6 +176,6 @@ def divide(
 
 
 def _held_out(units: int, share: float, smallest: int) -> int:
-    """How many to hold out, 0 where `smallest` would be too large a part."""
+    """Return how many units to hold out, 0 if `smallest` would be too large a share."""
     count = min(max(round(share * units), smallest), LARGEST_HELD_OUT)
     return count if count <= max(units // 4, round(share * units)) else 0

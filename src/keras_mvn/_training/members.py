@@ -1,4 +1,4 @@
-"""All networks of one fit: structures to choose from, then the members of an ensemble."""
+"""Training all networks of one fit: structures to select from, then members of an ensemble."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ __all__ = [
 ]
 
 DENSE_UP_TO = 100
-"""Targets, above which d(d + 1)/2 numbers a row are too many (docs/choosing.md)."""
+"""Number of targets above which d(d + 1)/2 numbers per row are too many (docs/choosing.md)."""
 
 LOW_RANK_FROM = 20
-"""Targets, below which a low rank saves nothing."""
+"""Number of targets below which a low rank saves nothing."""
 
 NUMBERS_AT_ONCE = 20_000_000
-"""Of predictions for held-out rows: 160 MB."""
+"""Size of predictions for held-out rows, in numbers: 160 MB."""
 
 
 class Candidate(NamedTuple):
-    """A structure and what of it does not depend on x."""
+    """A covariance structure, and which part of it does not depend on x."""
 
     name: str
     covariance: Covariance
@@ -50,24 +50,24 @@ class Candidate(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Name of the folder of its network, when structures are compared."""
+        """Folder name for its network when structures are compared."""
         return f"{self.name.replace(' ', '_')}-member_0"
 
 
 def independent() -> Candidate:
-    """Targets that do not move together."""
+    """Return the candidate with independent targets."""
     return Candidate("diagonal", covariances.Diagonal(), None)
 
 
 def constant_covariance(event_size: int) -> Candidate:
-    """The same covariance for all rows, a full one; of one target that is its variance."""
+    """Return the candidate with one full covariance (one variance if d = 1) for all rows."""
     one = event_size == 1
     full: Covariance = covariances.Diagonal() if one else covariances.Cholesky()
     return Candidate("constant covariance", full, "covariance")
 
 
 def candidates(event_size: int) -> list[Candidate]:
-    """What "auto" tries for d targets, the likeliest first: the time may not suffice for all."""
+    """Return what "auto" tries for d targets, the most promising first, as time may run out."""
     if event_size == 1:
         return [independent(), constant_covariance(event_size)]
     found = [independent()]
@@ -87,7 +87,7 @@ def candidates(event_size: int) -> list[Candidate]:
 
 
 class Tried(NamedTuple):
-    """A candidate that was trained."""
+    """A trained candidate."""
 
     candidate: Candidate
     validation_nll: float
@@ -95,7 +95,7 @@ class Tried(NamedTuple):
     trained: Trained
 
     def summary(self) -> dict[str, Any]:
-        """For people."""
+        """Return a summary for users."""
         return {
             **self.candidate._asdict(),
             "validation_nll": self.validation_nll,
@@ -109,16 +109,16 @@ class Fitter:
     """Trains networks on the same rows.
 
     Args:
-        training: rows to learn from.
+        training: training rows.
         validation: rows for early stopping and selection, or None.
-        seed: of all networks.
-        residuals: as `MultivariateNormalHead.adapt` takes them.
+        seed: seed of all networks.
+        residuals: as in `MultivariateNormalHead.adapt`.
         target_names: d names.
-        callbacks: a function that makes callbacks.
-        folder: of files to go on from, one folder for each network.
-        time_budget: seconds for all of them.
-        interruption: whether ^C was pressed; training then ends after the step it is in.
-        verbose: 0, 1 a line for each network, 2 one for each epoch.
+        callbacks: function that returns new callbacks.
+        folder: folder for backups, with a subfolder for each network; None for no backups.
+        time_budget: seconds for all networks.
+        interruption: whether ^C was pressed; training then ends after the current step.
+        verbose: 0 for nothing, 1 for a line per network, 2 for a line per epoch.
 
     Attributes:
         interrupted: whether ^C ended training.
@@ -147,9 +147,10 @@ class Fitter:
         self.interrupted = False
 
     def members(self, recipe: Recipe, n: int, first: Trained | None = None) -> list[Trained]:
-        """n networks, the first of which may be there already; on JAX in one pass, if possible.
+        """Train n networks, given the first or not; on JAX in one pass, if possible.
 
-        Fewer after ^C: one that was cut short is left out, unless it is the only one.
+        After ^C there are fewer: a network that was cut short is left out, unless it is the only
+        one.
         """
         trained = [] if first is None else [first]
         while self._began(len(trained)) and self._one_more(recipe, n, trained):
@@ -160,11 +161,11 @@ class Fitter:
         return trained
 
     def _began(self, member: int) -> bool:
-        """Whether a process that trained this network alone has left something."""
+        """Whether an earlier process has left a backup of this network, trained on its own."""
         return self._folder is not None and (self._folder / f"member_{member}").exists()
 
     def _one_more(self, recipe: Recipe, n: int, trained: list[Trained]) -> bool:
-        """Train one network after those that are there; False where there is no more to do."""
+        """Train the next network; return False if there is nothing left to do."""
         i = len(trained)
         if i >= n or (trained and self.interrupted):
             return False
@@ -176,7 +177,7 @@ class Fitter:
         return True
 
     def _at_once(self, recipe: Recipe, members: range, expendable: bool) -> list[Trained]:
-        """Train these networks in one pass; nothing where they have to be trained in turn."""
+        """Train these networks in one pass; return [] if they have to be trained in turn."""
         in_turn = self.interrupted or self._verbose >= 2 or any(map(self._began, members))
         if in_turn or len(members) < 2:
             return []
@@ -207,11 +208,11 @@ class Fitter:
         return trained
 
     def select(self, recipe: Recipe, others: int) -> list[Tried]:
-        """A network for every candidate, the best on the validation rows first.
+        """Train a network for each candidate; return the best on the validation rows first.
 
         Args:
-            recipe: its structure is replaced.
-            others: how many networks are to be trained afterwards, in the same time.
+            recipe: recipe whose structure is replaced.
+            others: number of networks to be trained afterwards, in the same time budget.
 
         Raises:
             ValueError: there are no validation rows.
@@ -219,8 +220,8 @@ class Fitter:
         """
         if self._validation is None:
             raise ValueError(
-                "covariance='auto' chooses on validation rows; there are none. Use "
-                "validation_fraction > 0, or name a structure."
+                "covariance='auto' selects a structure on validation rows, but there are none. Use "
+                "validation_fraction > 0, or choose a structure."
             )
         tried: list[Tried] = []
         choices = candidates(self._training.y.shape[1])
@@ -241,7 +242,7 @@ class Fitter:
     def _train_unless_interrupted(
         self, recipe: Recipe, member: int, folder: str, left: int, expendable: bool
     ) -> Trained | None:
-        """As `_train`; None after ^C before the first epoch was over, where others are there."""
+        """Call `_train`; return None if ^C ended the first epoch and the network is expendable."""
         try:
             trained = self._train(recipe, member, folder, left)
         except KeyboardInterrupt:
@@ -253,7 +254,7 @@ class Fitter:
         return trained
 
     def _train(self, recipe: Recipe, member: int, folder: str, left: int) -> Trained:
-        """One network, in its share of the time that is left for so many."""
+        """Train one network, in its share of the time left for `left` networks."""
         now = time.monotonic()
         return train(
             recipe,

@@ -1,8 +1,8 @@
-"""Several networks of one recipe trained in one pass on JAX, as `train` trains them in turn.
+"""Training several networks of one recipe in one pass on JAX, as `train` does in turn.
 
-The pass itself is the ensemble's (`keras_mvn.ensemble._one_pass`). Here are the recipe's order of
-rows, averaged weights, backups, deadline and ^C. On the same seeds the weights are those of `train`
-up to rounding, unless layers draw random numbers (dropout), whose draws differ.
+The pass itself is in `keras_mvn.ensemble._one_pass`. This module adds the recipe's order of rows,
+averaged weights, backups, deadline and ^C. With the same seeds, the weights are those of `train` up
+to rounding, unless layers draw random numbers (dropout), whose draws differ.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from keras_mvn.ensemble._job import Job, Snapshot
 __all__ = ["train_in_one_pass"]
 
 LARGEST_TABLE = 1 << 28
-"""Bytes of training and validation rows, which the pass holds on the device: 256 MiB."""
+"""Maximum bytes of training and validation rows, which the device must hold: 256 MiB."""
 
 
 class _NotFiniteError(Exception):
-    """A loss was NaN or infinite: trained in turn, the guard says why."""
+    """Raised if a loss is not finite: when trained in turn, `NonFiniteGuard` explains why."""
 
 
 def train_in_one_pass(
@@ -50,23 +50,23 @@ def train_in_one_pass(
     backup_dirs: Sequence[Path] = (),
     interruption: Interruption | None = None,
 ) -> list[Trained] | None:
-    """Train a network for each seed, all at once; None where they have to be trained in turn.
+    """Train a network for each seed, all at once; None if they have to be trained in turn.
 
     Args:
-        recipe: what to train.
-        training: rows to learn from.
+        recipe: network to train, and how.
+        training: training rows.
         validation: rows for early stopping; None trains all epochs.
-        seeds: one for each network.
+        seeds: one seed for each network.
         residuals: as in `train`.
         target_names: d names.
-        callbacks: as in `train`; anything but `EpochProgress` makes the answer None.
+        callbacks: as in `train`; with anything but `EpochProgress`, the result is None.
         deadline: `time.monotonic()` at which to stop, after an epoch.
-        backup_dirs: a folder for each network, in which `train` finds the finished network; or
-            none.
-        interruption: whether ^C was pressed; training then ends after the epoch it is in.
+        backup_dirs: one folder for each network, in which `train` finds the finished network; or
+            empty.
+        interruption: whether ^C was pressed; training then ends after the current epoch.
 
     Raises:
-        ValueError: a backup of other data or settings.
+        ValueError: a backup is from a run with other data or settings.
 
     """
     made = [] if callbacks is None else keras.tree.flatten(callbacks())
@@ -108,7 +108,7 @@ def _histories(
     networks: Sequence[Prepared],
     watch: _Watch,
 ) -> list[dict[str, list[float]]] | None:
-    """The networks' histories; None where they cannot be trained at once."""
+    """Train the networks and return their histories; None if they cannot be trained at once."""
     from keras_mvn.ensemble import _one_pass  # imports JAX
 
     size = networks[0].batch_size
@@ -144,7 +144,7 @@ def _histories(
 
 
 class _Watch:
-    """What happens between two epochs: progress, backups, the deadline, ^C."""
+    """Handles progress, backups, the deadline and ^C between two epochs."""
 
     def __init__(
         self,
@@ -168,11 +168,11 @@ class _Watch:
 
     @property
     def _folder(self) -> Path | None:
-        """Of the state of all networks, while they are trained."""
+        """The folder with the state of all networks while they are trained."""
         return self._folders[0].with_name("members") if self._folders else None
 
     def start(self) -> Snapshot | None:
-        """What a killed process left."""
+        """Return the state that a killed process left, or None."""
         earlier = None if self._folder is None else backup.read(self._folder, self._fingerprint)
         if earlier is not None:
             self._epoch = earlier.epoch
@@ -189,7 +189,7 @@ class _Watch:
             callback.on_epoch_begin(self._epoch)
 
     def after_epoch(self, logs: dict[str, np.ndarray], take: Callable[[], Snapshot]) -> bool:
-        """Tell, keep, and say whether to end."""
+        """Report progress, write a backup, and return whether to end training."""
         if not all(np.isfinite(values).all() for values in logs.values()):
             raise _NotFiniteError
         means = {name: float(values.mean()) for name, values in logs.items()}
@@ -217,7 +217,7 @@ class _Watch:
         return False
 
     def finish(self, histories: Sequence[dict[str, list[float]]]) -> None:
-        """Write each network as `train` does, unless ^C ended training: it may be resumed."""
+        """Write each network as `train` does, unless ^C ended training, which may be resumed."""
         if self._folder is None or self._interruption.requested:
             return
         for folder, one, history in zip(self._folders, self._networks, histories, strict=True):

@@ -1,9 +1,11 @@
-"""Predictions of trained networks, batch by batch, and networks as bytes."""
+"""Predictions of trained networks in batches, and networks as bytes."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,15 @@ from keras_mvn._core.types import Array
 from keras_mvn.distributions import Mixture, MultivariateNormal
 from keras_mvn.layers._find_heads import heads
 
-__all__ = ["from_bytes", "predict", "predict_normal", "to_bytes"]
+__all__ = ["from_bytes", "load_to_predict", "predict", "predict_normal", "to_bytes"]
 
 
 EVALUATED_AT_ONCE = 4096
-"""Rows in a batch of validation and prediction."""
+"""Rows per batch in validation and prediction."""
 
 
 def predict(model: Any, x: Any) -> Array:
-    """y_pred of all rows, in batches of few different sizes: those that are compiled are few."""
+    """Return y_pred of all rows, in batches of few different sizes, so that few are compiled."""
     size = min(EVALUATED_AT_ONCE, max(64, 1 << max(len(x) - 1, 0).bit_length()))
     parts = []
     for start in range(0, len(x), size):
@@ -35,7 +37,7 @@ def predict(model: Any, x: Any) -> Array:
 
 
 def predict_normal(members: Sequence[Any], x: Any) -> MultivariateNormal:
-    """One normal per row; of several members the normal with their mixture's mean and covariance.
+    """Return one normal per row, with the mean and covariance of the members' mixture.
 
     Source: Lakshminarayanan, Pritzel & Blundell, NeurIPS 2017, who do so for one target.
     """
@@ -47,17 +49,44 @@ def predict_normal(members: Sequence[Any], x: Any) -> MultivariateNormal:
 
 
 def to_bytes(model: Any) -> bytes:
-    """The `.keras` file."""
+    """Return the contents of the model's `.keras` file."""
     with _temporary_file() as path:
         model.save(path)
         return path.read_bytes()
 
 
 def from_bytes(content: bytes) -> Any:
-    """The model of a `.keras` file, on any backend."""
+    """Load a model from the contents of a `.keras` file, on any backend."""
     with _temporary_file() as path:
         path.write_bytes(content)
         return keras.models.load_model(path)
+
+
+def load_to_predict(path: Path) -> Any:
+    """Load a network from a `.keras` file for predictions alone, in a fraction of the time.
+
+    The network has no loss and no optimizer. Its initial weights, which the file's weights replace,
+    are zeros instead of random numbers, whose draws JAX would compile for each shape.
+    """
+    with _temporary_file() as copy, zipfile.ZipFile(path) as file, zipfile.ZipFile(copy, "w") as to:
+        for name in file.namelist():
+            content = file.read(name)
+            if name == "config.json":
+                content = json.dumps(_without_random_weights(json.loads(content))).encode()
+            to.writestr(name, content)
+        to.close()
+        return keras.models.load_model(copy, compile=False)
+
+
+def _without_random_weights(config: Any) -> Any:
+    """Return a configuration in which Keras' own initializers are replaced by zeros."""
+    if isinstance(config, list):
+        return [_without_random_weights(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("module") == "keras.initializers":
+        return {**config, "class_name": "Zeros", "config": {}}
+    return {name: _without_random_weights(value) for name, value in config.items()}
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What is trained on a table: the network, its loss and its optimizer (docs/training.md)."""
+"""The training recipe for tables: network, loss and optimizer (docs/training.md)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["LOSSES", "Recipe", "batch_size_for", "loss_for", "network", "optimiz
 
 AVERAGED_STEPS = 100
 AVERAGED_EPOCHS = 2.5
-"""Weights are averaged over about so many steps, and not over more epochs (docs/training.md)."""
+"""Weights are averaged over about this many steps, but at most these epochs (docs/training.md)."""
 
 LOSSES: dict[str, type[CovarianceLoss]] = {
     "balanced": losses.BalancedNegativeLogLikelihood,
@@ -31,27 +31,27 @@ LOSSES: dict[str, type[CovarianceLoss]] = {
     "energy_score": losses.EnergyScore,
     "crps": losses.CRPS,
 }
-"""By the names that the estimator takes."""
+"""Losses by the names that the estimator accepts."""
 
 
 @final
 @dataclass(frozen=True)
 class Recipe:
-    """What to train, and how."""
+    """The network to train, and how to train it."""
 
     covariance: Covariance
     loss: Any
-    """A name of `LOSSES`, a loss class or a loss."""
+    """A name from `LOSSES`, a loss class or a loss instance."""
     constant: str | None = None
     hidden: tuple[int, ...] = (64, 64)
     activation: Any = "gelu"
     dropout: float = 0.0
     builder: Callable[[Tensor], Tensor] | None = None
-    """From the standardized inputs to what the head gets, in place of the hidden layers."""
+    """Function from standardized inputs to the head's input, in place of the hidden layers."""
     learning_rate: float = 5e-3
     epochs: int = 1000
     batch_size: int | None = None
-    """None: `batch_size_for`."""
+    """None for `batch_size_for`."""
     patience: int = 60
 
 
@@ -62,7 +62,7 @@ def network(
     residuals: Any,
     target_names: Sequence[str] | None,
 ) -> Any:
-    """Standardization → hidden layers → head, of raw inputs."""
+    """Build the model of raw inputs: standardization → hidden layers → head."""
     head = MultivariateNormalHead(
         training.y.shape[1],
         recipe.covariance,
@@ -91,28 +91,28 @@ def _built(builder: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if not isinstance(hidden, keras.KerasTensor) or len(hidden.shape) != 2:
         raise ValueError(
             "builder must take the standardized inputs, a Keras tensor (rows, features), and "
-            f"return what the head is to see, (rows, units); it returned {hidden!r}. For example "
-            "builder=lambda x: keras.layers.Dense(64, 'gelu')(x)."
+            f"return the head's input, a Keras tensor (rows, units); it returned {hidden!r}. For "
+            "example, builder=lambda x: keras.layers.Dense(64, 'gelu')(x)."
         )
     return hidden
 
 
 def optimizer(learning_rate: float, steps_per_epoch: int) -> Any:
-    """Adam with averaged weights."""
+    """Return Adam with averaged weights."""
     window = min(AVERAGED_STEPS, AVERAGED_EPOCHS * steps_per_epoch)
     return keras.optimizers.Adam(learning_rate, use_ema=True, ema_momentum=1.0 - 1.0 / window)
 
 
 def batch_size_for(rows: int) -> int:
-    """Eight steps an epoch of small tables, 200 of large ones; 32 to 1024 rows."""
+    """Return rows for 8 steps per epoch on small tables, 200 on large ones; from 32 to 1024."""
     return max(min(max(rows // 8, 32), 128), min(rows // 200, 1024))
 
 
 def loss_for(loss: Any, covariance: Covariance, missing: str) -> CovarianceLoss:
-    """The loss of this name, class or instance, for this structure.
+    """Return the loss for this structure, given by a name, a class or an instance.
 
     Raises:
-        ValueError: an unknown name, or something else.
+        ValueError: the name is unknown, or `loss` is something else.
 
     """
     agreed: dict[str, Any] = {"covariance": covariance, "missing": missing}
@@ -123,6 +123,6 @@ def loss_for(loss: Any, covariance: Covariance, missing: str) -> CovarianceLoss:
     if isinstance(loss, CovarianceLoss):
         return type(loss).from_config({**loss.get_config(), **agreed})
     raise ValueError(
-        f"loss={loss!r} is not known. Expected one of {sorted(LOSSES)}, or a class or an instance "
-        "of keras_mvn.losses."
+        f"loss={loss!r} is not known. Expected one of {sorted(LOSSES)}, or a class or instance "
+        "from keras_mvn.losses."
     )

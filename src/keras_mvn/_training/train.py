@@ -1,6 +1,6 @@
-"""How a table is trained on: the recipe of docs/training.md as one function, `train`.
+"""Training on a table: the recipe of docs/training.md as one function, `train`.
 
-Knows nothing of scikit-learn; estimator and command line stand on it.
+It does not depend on scikit-learn; the estimator and the command line build on it.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ History = dict[str, list[float]]
 
 
 class Trained(NamedTuple):
-    """What `train` gives back."""
+    """The result of `train`."""
 
     model: Any
-    """With the best weights; takes inputs as they are in the table."""
+    """The model with the best weights, for inputs as they are in the table."""
     history: History
     interrupted: bool
-    """By ^C: the weights are the best until then."""
+    """Whether ^C ended training; the weights are then the best so far."""
     seconds: float
 
     @property
     def head(self) -> MultivariateNormalHead:
-        """The last layer."""
+        """The head, the last layer."""
         return heads(self.model)[-1]
 
     @property
     def epochs(self) -> int:
-        """How many it was trained."""
+        """The number of epochs trained."""
         return len(self.history.get("loss", ()))
 
     def summary(self) -> str:
-        """For people."""
+        """Return a summary for users."""
         return f"{self.epochs} epochs in {self.seconds:.0f} s"
 
 
@@ -81,22 +81,22 @@ def train(
     """Train one network; the same seed gives the same weights.
 
     Args:
-        recipe: what to train.
-        training: rows to learn from.
+        recipe: network to train, and how.
+        training: training rows.
         validation: rows for early stopping; None trains all epochs.
-        seed: of initial weights, order of rows, and dropout.
-        residuals: as `MultivariateNormalHead.adapt` takes them.
+        seed: seed of initial weights, order of rows, and dropout.
+        residuals: as in `MultivariateNormalHead.adapt`.
         target_names: d names.
-        callbacks: a function that makes further callbacks.
+        callbacks: function that returns further callbacks.
         deadline: `time.monotonic()` at which to stop, with the best weights so far.
-        backup_dir: of files to go on from: the same call after a kill gives the same weights as
-            if there had been none, and after the end gives what came out.
-        interruption: whether ^C was pressed; training then ends after the step it is in.
+        backup_dir: folder for backups: after a kill, the same call gives the same weights as an
+            uninterrupted run; after training has finished, it returns the result.
+        interruption: whether ^C was pressed; training then ends after the current step.
         verbose: as in `keras.Model.fit`.
 
     Raises:
-        ValueError: `backup_dir` holds a run with other data or settings.
-        KeyboardInterrupt: ^C before the first epoch was over.
+        ValueError: `backup_dir` contains a run with other data or settings.
+        KeyboardInterrupt: ^C was pressed before the first epoch was over.
 
     """
     began = time.monotonic()
@@ -111,13 +111,13 @@ def train(
 
 
 class Prepared(NamedTuple):
-    """A network that is ready to be trained."""
+    """A network that is ready for training."""
 
     model: Any
-    """Compiled, with its optimizer built."""
+    """The compiled model, with its optimizer built."""
     batch_size: int
     fingerprint: str
-    """Of data and settings, for backups."""
+    """Hash of data and settings, for backups."""
 
 
 def prepared(
@@ -128,14 +128,14 @@ def prepared(
     residuals: Any,
     target_names: Sequence[str] | None,
 ) -> Prepared:
-    """Build and compile a network for these rows; call it in `random_state(seed)`.
+    """Build and compile a network for these rows; to be called within `random_state(seed)`.
 
     Args:
-        recipe: what to train.
-        training: rows to learn from.
+        recipe: network to train, and how.
+        training: training rows.
         validation: rows for early stopping, or None.
-        seed: of the training run.
-        residuals: as `MultivariateNormalHead.adapt` takes them.
+        seed: seed of the training run.
+        residuals: as in `MultivariateNormalHead.adapt`.
         target_names: d names.
 
     """
@@ -172,7 +172,7 @@ class _Run:
         interruption: Interruption,
         verbose: int,
     ) -> bool:
-        """Train; returns whether it was interrupted."""
+        """Train the model, and return whether training was interrupted."""
         earlier = self._take_up_earlier()
         if earlier is not None and earlier.finished:
             return False
@@ -212,18 +212,18 @@ class _Run:
         return interruption.requested
 
     def _revive(self, weights: list[Array], steps_per_epoch: int) -> None:
-        """Make a model that was stopped in mid-step, when JAX may have its buffers, usable."""
+        """Make a model usable again that stopped within a step, when JAX may own its buffers."""
         self.model.set_weights(weights)
         if keras.backend.backend() != "jax":
             return
         for generator in seed_generators(self.model):
             generator.state.assign([0, 0])
         self.model.compile(optimizer(self.recipe.learning_rate, steps_per_epoch), self.model.loss)
-        # Or the file would hold no state of it, and Keras would refuse to load the file.
+        # Without its state in the saved file, Keras would refuse to load the file.
         self.model.optimizer.build(self.model.trainable_variables)
 
     def _take_up_earlier(self) -> backup.State | None:
-        """What an earlier process left, if it did; weights and history are then those."""
+        """Return the state of an earlier process, or None, and take over its weights and history."""
         if self.folder is None:
             return None
         earlier = backup.read(self.folder, self.fingerprint)
@@ -240,11 +240,11 @@ class _Run:
 def _fingerprint(
     model: Any, recipe: Recipe, training: Table, validation: Table | None, size: int, seed: int
 ) -> str:
-    """Of what the weights after n epochs, and which are best, depend on.
+    """Return a hash of all that determines the weights after n epochs, and which are best.
 
-    The origins of inputs and head are the training data's.
+    The training data enter by the origins of inputs and head.
 
-    Neither epochs nor patience: what was killed may go on for longer.
+    Neither epochs nor patience enter: a killed run may resume for longer.
     """
     loss = {name: value for name, value in model.loss.get_config().items() if name != "name"}
     settings = (

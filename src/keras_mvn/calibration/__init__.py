@@ -1,5 +1,6 @@
 """Diagnosis, recalibration and conformal regions, from rows that were not used for training."""
 
+from keras_mvn.calibration._conformal_scores import ConformalScores as ConformalScores
 from keras_mvn.calibration._coverage import CoverageCurve as CoverageCurve
 from keras_mvn.calibration._slices import Slice as Slice
 from keras_mvn.calibration.adaptive_conformal import AdaptiveConformal as AdaptiveConformal
@@ -17,6 +18,7 @@ from keras_mvn.calibration.temperature import Temperature as Temperature
 
 __all__ = [
     "AdaptiveConformal",
+    "ConformalScores",
     "CovarianceMap",
     "CoverageCurve",
     "Diagnosis",

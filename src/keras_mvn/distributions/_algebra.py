@@ -1,4 +1,4 @@
-"""Normal distributions made from others: margins, conditioning, linear functions, other errors."""
+"""Operations on normal distributions: marginals, conditioning, linear functions, rescaling."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ __all__ = ["Algebra"]
 
 
 class Algebra(NamedGaussian):
-    """The operations under which normal distributions stay normal."""
+    """Operations whose results are normal distributions again."""
 
     def marginal(self, targets: Any) -> Self:
-        """The joint distribution of some targets, whatever the others are.
+        """The marginal distribution of some of the targets.
 
         Args:
-            targets: names or indices, one or several, in the order wanted; or a slice.
+            targets: one or several names or indices, in the desired order, or a slice.
 
         Raises:
-            ValueError: an unknown target, one named twice, or none.
+            ValueError: a target is unknown or repeated, or there is none.
 
         >>> from keras_mvn import MultivariateNormal
         >>> normal = MultivariateNormal([1.0, 2.0], covariance=[[4.0, 3.0], [3.0, 9.0]])
@@ -51,23 +51,24 @@ class Algebra(NamedGaussian):
     def condition(
         self, values: Mapping[Any, Any], variance: Mapping[Any, Any] | float | None = None
     ) -> Self:
-        """What the other targets are, given that some were measured.
+        """The distribution of the remaining targets, given measurements of some.
 
-        N(μ_b + Σ_ba (Σ_aa + T)⁻¹ (y_a − μ_a), Σ_bb − Σ_ba (Σ_aa + T)⁻¹ Σ_ab), T the variances of
-        the measurements' errors. Targets measured exactly are no part of the result; those
-        measured with an error are, with what is now known of them.
+        N(μ_b + Σ_ba (Σ_aa + T)⁻¹ (y_a − μ_a), Σ_bb − Σ_ba (Σ_aa + T)⁻¹ Σ_ab), where T holds the
+        variances of the measurement errors. Targets measured exactly are dropped from the result;
+        those measured with an error remain, with their updated distribution.
 
         Args:
-            values: target (name or index) → measured value, in the units of y: one number, or
-                one per distribution (...).
-            variance: of the measurements' errors, squared units of y: target → number or (...), or
-                one number for all. Targets that are not in it, and None, are exact; infinite: not
-                measured in this row (the value is then ignored, but has to be finite).
+            values: mapping from target (name or index) to measured value, in the units of y: one
+                number, or one per distribution (...).
+            variance: variances of the measurement errors, in squared units of y: mapping from
+                target to a number or (...), or one number for all. Targets not in the mapping are
+                exact, as are all for None. Infinite means not measured in this row (the value is
+                then ignored, but must be finite).
 
         Raises:
-            ValueError: an unknown target, one named twice, none, or all of them exactly; values
-                that are not finite or fit no batch; a negative variance, or one that is 0 in some
-                rows only.
+            ValueError: a target is unknown or repeated, there is none, or all are given exactly;
+                values are not finite or do not fit the batch; a variance is negative, or is 0 in
+                some rows only.
 
         >>> from keras_mvn import MultivariateNormal
         >>> normal = MultivariateNormal(
@@ -83,7 +84,8 @@ class Algebra(NamedGaussian):
         given = by_target(values)
         if not given:
             raise ValueError(
-                f"condition takes target → measured value, as {{0: 1.5}}; received {values!r}."
+                "condition: values must be a mapping from target to measured value, such as "
+                f"{{0: 1.5}}; received {values!r}."
             )
         index = positions(list(given), self.target_names, self.event_size)
         measured = per_row(list(given.values()), "values", self.batch_shape)
@@ -93,8 +95,8 @@ class Algebra(NamedGaussian):
         residual = measured - self.mean[..., index]
         if exact.all() and len(index) == self.event_size:
             raise ValueError(
-                "condition was given all targets exactly, so that nothing is left to predict. "
-                "Measurements with errors need variance=."
+                "condition: values contains exact measurements of all targets, so nothing is left "
+                "to predict. If the measurements have errors, pass variance=."
             )
         posterior = self._gaussian.condition(index, residual, noise, exact)
         left = np.setdiff1d(np.arange(self.event_size), index[exact])
@@ -103,21 +105,22 @@ class Algebra(NamedGaussian):
     def update(
         self, values: Any, matrix: Any = None, *, variance: Any = None, covariance: Any = None
     ) -> Self:
-        """What all targets are after noisy measurements of linear functions of them.
+        """The distribution of all targets, given noisy measurements of linear functions of them.
 
-        values = A y + e with e ~ N(0, T): the Kalman filter's measurement update. Measurements may
-        arrive one after another: `normal.update(...).update(...)` is the same as all at once, if
-        their errors are independent.
+        values = A y + e with e ~ N(0, T): the measurement update of the Kalman filter. If their
+        errors are independent, measurements may arrive one after another:
+        `normal.update(...).update(...)` gives the same result as a single update.
 
         Args:
-            values: (..., m), what was measured.
-            matrix: A, (m, d) or (..., m, d), or (d,) for one measurement; None: each target.
-            variance: of the errors, one number, or (m,) or (..., m), positive.
-            covariance: T, (m, m) or (..., m, m) positive definite, instead of `variance`.
+            values: (..., m), measured values.
+            matrix: A, (m, d) or (..., m, d), or (d,) for one measurement; None if each target is
+                measured.
+            variance: variances of independent errors, positive: one number, (m,) or (..., m).
+            covariance: T, (m, m) or (..., m, m), positive definite, in place of `variance`.
 
         Raises:
-            ValueError: shapes that don't fit, values that are not finite, variances that are not
-                positive, or not exactly one of variance and covariance.
+            ValueError: shapes do not fit, values are not finite, variances are not positive, or
+                not exactly one of variance and covariance is given.
 
         >>> from keras_mvn import MultivariateNormal
         >>> normal = MultivariateNormal([1.0, 2.0], covariance=[[4.0, 3.0], [3.0, 9.0]])
@@ -132,8 +135,9 @@ class Algebra(NamedGaussian):
         rows = linear_functions(np.eye(d) if matrix is None else matrix, "matrix", d)
         if rows.shape[-2] != m:
             raise ValueError(
-                f"values has shape {measured.shape} and matrix {rows.shape}: {m} measurements of "
-                f"{rows.shape[-2]} functions of the targets."
+                f"values has shape {measured.shape} and matrix has shape {rows.shape}: {m} "
+                f"measurements of {rows.shape[-2]} functions of the targets. The two numbers must "
+                "be equal."
             )
         if covariance is None:
             noise = fitting(positive(variance, "variance"), (m,), "variance")
@@ -149,7 +153,7 @@ class Algebra(NamedGaussian):
         return self._of(posterior, self.target_names)
 
     def _update_targets(self, measured: Array, noise: Array) -> Self:
-        """With a measurement of each target, independent errors: a low rank remains one."""
+        """Update by measurements of all targets with independent errors; keeps a low rank."""
         with explained_shapes("values", measured.shape, self.batch_shape):
             residual = measured - self.mean
         every = np.arange(self.event_size)
@@ -159,18 +163,19 @@ class Algebra(NamedGaussian):
     def affine(
         self, matrix: Any, offset: Any = 0.0, target_names: Sequence[str] | None = None
     ) -> Self:
-        """The joint distribution of m linear functions A y + b: N(A μ + b, A Σ Aᵀ).
+        """The joint distribution of m linear functions A y + b, N(A μ + b, A Σ Aᵀ).
 
-        Totals, contrasts, portfolios, changes of coordinates. O((d + r) m²) for a low-rank
-        structure of rank r, nothing of size d × d.
+        For totals, contrasts, portfolios, and changes of coordinates. Costs O((d + r) m²) for a
+        low-rank structure of rank r, and forms nothing of size d × d.
 
         Args:
-            matrix: A, (m, d) or (..., m, d), or (d,) for one function; linearly independent rows.
-            offset: b, a number, (m,) or (..., m).
+            matrix: A, (m, d) or (..., m, d), or (d,) for one function, with linearly independent
+                rows.
+            offset: b, one number, (m,) or (..., m).
             target_names: m names of the functions.
 
         Raises:
-            ValueError: shapes that don't fit, values that are not finite, or dependent rows.
+            ValueError: shapes do not fit, values are not finite, or rows are dependent.
 
         >>> from keras_mvn import MultivariateNormal
         >>> normal = MultivariateNormal([1.0, 2.0], covariance=[[4.0, 3.0], [3.0, 9.0]])
@@ -185,7 +190,7 @@ class Algebra(NamedGaussian):
             return self._of(self._gaussian.affine(rows, shift), target_names)
 
     def sum(self, targets: Any = None, name: str = "sum") -> Self:
-        """The distribution of the sum of all targets, or of some: one target, called `name`."""
+        """The distribution of the sum of all or some targets, as one target called `name`."""
         index = positions(
             slice(None) if targets is None else targets, self.target_names, self.event_size
         )
@@ -194,7 +199,7 @@ class Algebra(NamedGaussian):
         return self.affine(weights, target_names=[name])
 
     def difference(self, target: Any, other: Any) -> Self:
-        """The distribution of `target − other`: one target."""
+        """The distribution of `target − other`, as one target."""
         index = positions([target, other], self.target_names, self.event_size)
         weights = np.zeros(self.event_size)
         weights[index] = 1.0, -1.0
@@ -202,44 +207,44 @@ class Algebra(NamedGaussian):
         return self.affine(weights, target_names=[f"{names[index[0]]} - {names[index[1]]}"])
 
     def __add__(self, constant: Any) -> Self:
-        """y + constant; a number or one per target, (..., d)."""
+        """The distribution of y + constant: one number, or one per target (..., d)."""
         return self._moved(1.0, constant)
 
     __radd__ = __add__
 
     def __sub__(self, constant: Any) -> Self:
-        """y − constant."""
+        """The distribution of y − constant."""
         return self._moved(1.0, -_constant(constant))
 
     def __rsub__(self, constant: Any) -> Self:
-        """constant − y."""
+        """The distribution of constant − y."""
         return self._moved(-1.0, constant)
 
     def __neg__(self) -> Self:
-        """−y."""
+        """The distribution of −y."""
         return self._moved(-1.0, 0.0)
 
     def __mul__(self, factor: Any) -> Self:
-        """Y in other units: a number, or positive numbers, one per target, (..., d)."""
+        """The distribution of y · factor; factor is one number, or a positive one per target."""
         return self._moved(factor, 0.0)
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Any) -> Self:
-        """Y in other units, as `*`."""
+        """The distribution of y / divisor, with the restrictions of `*`."""
         divisors = _constant(divisor)
         if not divisors.all():
             raise ValueError(f"The divisor {divisor!r} must not be 0.")
         return self._moved(1.0 / divisors, 0.0)
 
-    __array_ufunc__ = None  # array + normal comes here, too
+    __array_ufunc__ = None  # so that array + normal calls __radd__
 
     def _moved(self, factor: Any, offset: Any) -> Self:
         factors, shift = _constant(factor), _constant(offset)
         if not ((factors > 0).all() or (factors.ndim == 0 and factors != 0)):
             raise ValueError(
-                f"factor={factor!r} must be one number other than 0, or positive numbers, one per "
-                "target. Other linear functions are `affine`."
+                f"factor={factor!r} must be one number other than 0, or one positive number per "
+                "target. For other linear functions, use `affine`."
             )
         prior = self._gaussian
         with explained_shapes("the constant", np.broadcast(factors, shift).shape, prior.mean.shape):
@@ -252,13 +257,13 @@ class Algebra(NamedGaussian):
             Gaussian(moved.structure, mean, scale, moved.shape_params), self.target_names
         )
 
-    # --- the same means, other errors ------------------------------------------------------------
+    # --- same means, different errors ------------------------------------------------------------
 
     def rescale(self, factor: Any) -> Self:
-        """The same means with all standard deviations multiplied: Σ' = factor² Σ.
+        """The same means, with all standard deviations multiplied by factor: Σ' = factor² Σ.
 
         Args:
-            factor: positive, a number or (...) one per distribution.
+            factor: positive number, or one per distribution (...).
 
         Raises:
             ValueError: factor is not positive, or not one number per distribution.
@@ -273,10 +278,10 @@ class Algebra(NamedGaussian):
         return self._of(self._gaussian.rescale(factors[..., None]), self.target_names)
 
     def rescale_targets(self, factors: Any) -> Self:
-        """The same means and correlations: Σ' = D Σ D, D = diag(factors).
+        """The same means and correlations, rescaled: Σ' = D Σ D with D = diag(factors).
 
         Args:
-            factors: (d,), positive.
+            factors: (d,), positive, one per target.
 
         Raises:
             ValueError: factors are not d positive numbers.
@@ -284,11 +289,13 @@ class Algebra(NamedGaussian):
         """
         vector = positive(factors, "factors")
         if vector.shape != (self.event_size,):
-            raise ValueError(f"factors={factors!r} must be {self.event_size} positive numbers.")
+            raise ValueError(
+                f"factors={factors!r} must be {self.event_size} positive numbers, one per target."
+            )
         return self._of(self._gaussian.rescale(vector), self.target_names)
 
     def transform_errors(self, scale_tril: Any) -> Self:
-        """The same means, Σ' = L C Cᵀ Lᵀ, L the Cholesky factor of Σ: its errors recombined.
+        """The same means, with recombined errors: Σ' = L C Cᵀ Lᵀ, L the Cholesky factor of Σ.
 
         Args:
             scale_tril: C, (d, d), lower triangular with a positive diagonal.
@@ -302,11 +309,11 @@ class Algebra(NamedGaussian):
 
 
 def _constant(value: Any) -> Array:
-    """The other side of + and *; not a distribution, with which no joint one would be known."""
+    """Check the other operand of + and *; a distribution would need a joint covariance."""
     if isinstance(value, NamedGaussian):
         raise TypeError(
-            "Sums and products of two distributions need their joint covariance. For targets of "
-            "one distribution use `sum`, `difference` or `affine`; to fuse two "
-            "predictions, `combine` or `covariance_intersection`."
+            "Sums and products of two distributions need their joint covariance, which is not "
+            "known. For targets of one distribution, use `sum`, `difference` or `affine`; to fuse "
+            "two predictions, use `combine` or `covariance_intersection`."
         )
     return finite(value, "the constant")

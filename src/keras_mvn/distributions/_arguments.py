@@ -1,4 +1,4 @@
-"""What users pass to a distribution: measurements, error variances, labels."""
+"""Checks of arguments passed to distributions: measurements, error variances, labels."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["labels", "mean_in_order", "ordered_by_labels", "per_row", "variances
 
 
 def per_row(columns: list[Any], name: str, batch_shape: tuple[int, ...]) -> Array:
-    """Stack numbers or (...) arrays, one for each of m targets: (..., m)."""
+    """Stack numbers or (...) arrays, one for each of m targets, to (..., m)."""
     arrays = [finite(column, name) for column in columns]
     for array in arrays:
         if batch_shape and array.ndim > len(batch_shape):
             raise ValueError(
-                f"{name} holds an array of shape {array.shape}; it takes one number, or one "
+                f"{name} holds an array of shape {array.shape}; expected one number, or one "
                 f"per distribution, of shape {batch_shape}."
             )
     with explained_shapes(name, [a.shape for a in arrays], batch_shape):
@@ -35,7 +35,7 @@ def variances(
     event_size: int,
     batch_shape: tuple[int, ...],
 ) -> tuple[Array, np.ndarray]:
-    """The variances of measurement errors (..., m), and which targets are exact: (m,)."""
+    """Return the variances of measurement errors (..., m), and which targets are exact (m,)."""
     given = dict.fromkeys(index.tolist(), 0.0 if variance is None else variance)
     chosen = by_target(variance)
     if chosen is not None:
@@ -44,16 +44,16 @@ def variances(
             at = position(target, names, event_size)
             if at not in given:
                 raise ValueError(
-                    f"variance names target {target!r}, for which values has no measurement."
+                    f"variance contains target {target!r}, but values has no measurement of it."
                 )
             given[at] = value
     columns = [np.array(value, dtype=np.float64) for value in given.values()]
     if not all((column >= 0).all() for column in columns):
-        raise ValueError(f"variance={variance!r} must be ≥ 0, and inf where not measured.")
+        raise ValueError(f"variance={variance!r} must be ≥ 0; use inf where nothing was measured.")
     exact = np.array([column.size > 0 and not column.any() for column in columns])
     if any((c == 0).any() and not known for c, known in zip(columns, exact, strict=True)):
         raise ValueError(
-            "variance is 0 in some rows and positive in others for the same target; condition "
+            "variance is 0 in some rows and positive in others for the same target. Condition "
             "on these rows separately."
         )
     with explained_shapes("variance", [c.shape for c in columns], batch_shape):
@@ -62,7 +62,7 @@ def variances(
 
 
 def labels(value: Any) -> tuple[str, ...] | None:
-    """The names that a data frame's columns or a series' index give; None for other values."""
+    """Return the labels in a DataFrame's columns or a Series' index; None for other values."""
     index = getattr(value, "columns", None)
     if index is None and np.ndim(value) == 1:
         index = getattr(value, "index", None)
@@ -72,14 +72,14 @@ def labels(value: Any) -> tuple[str, ...] | None:
 
 
 def mean_in_order(mean: Any, names: Sequence[str] | None) -> Any:
-    """A mean with its targets in the order of these names, if it is labeled.
+    """Return the mean with its targets in the order of these names, if it is labeled.
 
     Args:
-        mean: a data frame's columns and a series' index are labels; other values have none.
-        names: of the targets; None keeps the order.
+        mean: DataFrame or Series, labeled by its columns or index, or values without labels.
+        names: names of the targets; None keeps the order.
 
     Raises:
-        ValueError: the labels are other targets.
+        ValueError: the labels differ from the names.
 
     """
     found = labels(mean)
@@ -91,16 +91,16 @@ def mean_in_order(mean: Any, names: Sequence[str] | None) -> Any:
 
 
 def ordered_by_labels(matrix: Any, name: str, names: Sequence[str] | None) -> Any:
-    """A (d, d) matrix with its rows and columns in the order of these names, if it is labeled.
+    """Return a matrix with rows and columns in the order of these names, if it is labeled.
 
     Args:
-        matrix: anything; only a data frame has labels.
-        name: the argument, for messages.
-        names: of the targets; None keeps the order of the columns.
+        matrix: (d, d); only a DataFrame has labels.
+        name: name of the argument, for error messages.
+        names: names of the targets; None keeps the order of the columns.
 
     Raises:
         ValueError: rows and columns, or columns and names, are not the same targets; or a
-            triangular factor in another order, which reordering would make another matrix.
+            triangular factor is in another order, since reordering would change the matrix.
 
     """
     columns, rows = labels(matrix), getattr(matrix, "index", None)
@@ -115,6 +115,6 @@ def ordered_by_labels(matrix: Any, name: str, names: Sequence[str] | None) -> An
     if name == "scale_tril" and not list(columns) == list(rows) == wanted:
         raise ValueError(
             f"scale_tril has the columns {list(columns)} and the rows {list(rows)}; the factor "
-            f"depends on the order of the targets, {wanted}. Pass covariance instead."
+            f"depends on the order of the targets, which must be {wanted}. Pass covariance instead."
         )
     return matrix.loc[wanted, wanted]

@@ -1,4 +1,4 @@
-"""What every batch of something is: a sequence over its first batch axis."""
+"""The base class of batches, which are sequences over their first batch axis."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ __all__ = ["Batch"]
 
 
 class Batch(abc.ABC):
-    """Things on batch axes, on which `len`, indexing and iterating act.
+    """A batch of objects, on whose batch axes `len`, indexing and iteration act.
 
-    Without batch axes it is a single thing: true, but without a length.
+    Without batch axes it is a single object, which is truthy but has no length.
     """
 
     @property
     @abc.abstractmethod
     def batch_shape(self) -> tuple[int, ...]:
-        """The batch axes; () for a single one."""
+        """The shape of the batch axes; () for a single object."""
 
     @abc.abstractmethod
     def _take(self, index: Any) -> Self:
-        """Those at an index, slice, mask or index array on the batch axes."""
+        """The part of the batch at an index, slice, mask or index array on the batch axes."""
 
     @final
     def __len__(self) -> int:
@@ -32,14 +32,14 @@ class Batch(abc.ABC):
 
     @final
     def __getitem__(self, index: Any) -> Self:
-        """Those at an index, slice, mask or index array on the batch axes."""
+        """The part of the batch at an index, slice, mask or index array on the batch axes."""
         if not self.batch_shape:
             raise IndexError(f"a single {type(self).__name__} has no batch axis to index")
         return self._take(index)
 
     @final
     def __bool__(self) -> bool:
-        return True  # an empty batch, too, and a single one, which has no length
+        return True  # also an empty batch, and a single object, which has no length
 
     @final
     def __iter__(self) -> Iterator[Self]:

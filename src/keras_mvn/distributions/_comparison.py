@@ -1,4 +1,4 @@
-"""Two normal distributions compared, and fused."""
+"""Comparison and fusion of two normal distributions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Comparison(NamedGaussian):
     """Divergences between distributions of the same targets, and their fusion."""
 
     def kl_divergence(self, other: Self) -> Array:
-        """KL(self ‖ other) = E log(p/q) under self, in nats: (...).
+        """The divergence KL(self ‖ other) = E log(p/q) under self, in nats: (...).
 
         ½ (tr Σ_q⁻¹ Σ_p + ‖μ_p − μ_q‖²_q − d) + ½ log det Σ_q − ½ log det Σ_p.
-        O(d r²) between low-rank or diagonal distributions.
+        Costs O(d r²) between low-rank or diagonal distributions.
 
         Raises:
-            ValueError: other targets, or batch shapes that don't fit.
+            ValueError: targets differ, or batch shapes do not fit.
 
         >>> from keras_mvn import MultivariateNormal
         >>> p = MultivariateNormal([1.0], covariance=[[1.0]])
@@ -39,11 +39,11 @@ class Comparison(NamedGaussian):
     def wasserstein2(self, other: Self) -> Array:
         """The 2-Wasserstein distance, in the units of y: (...).
 
-        √(‖μ₁ − μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁^½ Σ₂ Σ₁^½)^½): how far probability has to be
-        carried. Targets of different units are added as they are. Forms d × d matrices.
+        √(‖μ₁ − μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁^½ Σ₂ Σ₁^½)^½): how far probability mass
+        has to be moved. Targets in different units are added as they are. Forms d × d matrices.
 
         Raises:
-            ValueError: other targets, or batch shapes that don't fit.
+            ValueError: targets differ, or batch shapes do not fit.
 
         Source: Givens & Shortt, "A class of Wasserstein metrics for probability distributions",
         Michigan Mathematical Journal 31 (1984).
@@ -54,11 +54,11 @@ class Comparison(NamedGaussian):
     def bhattacharyya(self, other: Self) -> Array:
         """The Bhattacharyya distance −log ∫ √(p q), symmetric, in nats: (...).
 
-        ⅛ ‖μ₁ − μ₂‖² in the metric of Σ̄ = ½ (Σ₁ + Σ₂), plus ½ log det Σ̄ and less
+        ⅛ ‖μ₁ − μ₂‖² in the metric of Σ̄ = ½ (Σ₁ + Σ₂), plus ½ log det Σ̄, minus
         ¼ (log det Σ₁ + log det Σ₂).
 
         Raises:
-            ValueError: other targets, or batch shapes that don't fit.
+            ValueError: targets differ, or batch shapes do not fit.
 
         Source: Kailath, "The divergence and Bhattacharyya distance measures in signal selection",
         IEEE Transactions on Communication Technology 15 (1967).
@@ -67,16 +67,16 @@ class Comparison(NamedGaussian):
         return _divergences.bhattacharyya(*aligned(self, other))
 
     def mutual_information(self, targets: Any, others: Any) -> Array:
-        """What one group of targets says about another, in nats: (...).
+        """The mutual information between two groups of targets, in nats: (...).
 
-        ½ log det Σ_aa + ½ log det Σ_bb − ½ log det of both together; 0 if they are independent.
+        ½ log det Σ_aa + ½ log det Σ_bb − ½ log det of both groups; 0 if they are independent.
 
         Args:
-            targets: names or indices, one or several.
-            others: the same, none of them in `targets`.
+            targets: one or several names or indices.
+            others: one or several other names or indices.
 
         Raises:
-            ValueError: unknown targets, none, or one in both groups.
+            ValueError: a target is unknown or in both groups, or a group is empty.
 
         >>> from keras_mvn import MultivariateNormal
         >>> normal = MultivariateNormal([0.0, 0.0], covariance=[[1.0, 0.6], [0.6, 1.0]])
@@ -94,14 +94,14 @@ class Comparison(NamedGaussian):
         )
 
     def combine(self, other: Self) -> Self:
-        """The product of two densities: two predictions with *independent* errors, fused.
+        """The fusion of two predictions with *independent* errors, the product of their densities.
 
-        Σ⁻¹ = Σ₁⁻¹ + Σ₂⁻¹, each mean weighted by its precision. Predictions that share data or a
-        model are not independent: this then counts their common evidence twice and is
-        overconfident. Use `covariance_intersection`.
+        Σ⁻¹ = Σ₁⁻¹ + Σ₂⁻¹, with each mean weighted by its precision. Predictions that share data or
+        a model are not independent: their common evidence would be counted twice, and the result
+        be overconfident. For these, use `covariance_intersection`.
 
         Raises:
-            ValueError: other targets, or batch shapes that don't fit.
+            ValueError: targets differ, or batch shapes do not fit.
 
         >>> from keras_mvn import MultivariateNormal
         >>> p = MultivariateNormal([0.0], covariance=[[1.0]])
@@ -112,17 +112,16 @@ class Comparison(NamedGaussian):
         return self._of(_fusion.product(*aligned(self, other)), self._names_with(other))
 
     def covariance_intersection(self, other: Self, weight: Any = None) -> Self:
-        """Two predictions whose errors are correlated in an unknown way, fused safely.
+        """The safe fusion of two predictions whose errors are correlated in an unknown way.
 
-        Σ⁻¹ = ω Σ₁⁻¹ + (1 − ω) Σ₂⁻¹, never smaller than what any correlation allows.
+        Σ⁻¹ = ω Σ₁⁻¹ + (1 − ω) Σ₂⁻¹; Σ is never too small, whatever the correlation.
 
         Args:
             other: the second prediction.
-            weight: ω in [0, 1], a number or (...); None: the one that makes det Σ smallest, for
-                each row.
+            weight: ω in [0, 1], one number or (...); None minimizes det Σ in each row.
 
         Raises:
-            ValueError: other targets, batch shapes that don't fit, or a weight outside [0, 1].
+            ValueError: targets differ, batch shapes do not fit, or a weight is outside [0, 1].
 
         Source: Julier & Uhlmann, "A non-divergent estimation algorithm in the presence of unknown
         correlations", American Control Conference 1997.
@@ -142,26 +141,29 @@ class Comparison(NamedGaussian):
 
 
 def aligned(one: NamedGaussian, other: Any) -> tuple[Gaussian, Gaussian]:
-    """Two distributions of the same targets, on common batch axes.
+    """Broadcast two distributions of the same targets to common batch axes.
 
     Raises:
         TypeError: `other` is not a MultivariateNormal.
-        ValueError: other targets, or batch shapes that don't fit.
+        ValueError: targets differ, or batch shapes do not fit.
 
     """
     if not isinstance(other, NamedGaussian):
         raise TypeError(
             f"Expected another MultivariateNormal, received {type(other).__name__}."
-            + (" Its `moments()` are one." if hasattr(other, "moments") else "")
+            + (" Its `moments()` method returns one." if hasattr(other, "moments") else "")
         )
     if other.event_size != one.event_size:
-        raise ValueError(f"The distributions have {one.event_size} and {other.event_size} targets.")
+        raise ValueError(
+            f"The distributions have {one.event_size} and {other.event_size} targets; they must "
+            "have the same targets."
+        )
     if None not in (one.target_names, other.target_names) and (
         one.target_names != other.target_names
     ):
         raise ValueError(
-            f"The distributions have targets {one.target_names} and {other.target_names}. "
-            "`marginal` brings targets into another order."
+            f"The distributions have targets {one.target_names} and {other.target_names}; these "
+            "must be the same, in the same order. `marginal` puts targets in another order."
         )
     with explained_shapes("the other distribution", other.batch_shape, one.batch_shape):
         batch = np.broadcast_shapes(one.batch_shape, other.batch_shape)

@@ -1,4 +1,4 @@
-"""How far two normal distributions are apart: divergences and distances, from their factors."""
+"""Divergences and distances between two normal distributions, computed from their factors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["bhattacharyya", "kullback_leibler", "wasserstein2"]
 
 
 def kullback_leibler(p: Gaussian, q: Gaussian) -> Array:
-    """E log(p/q) under p."""
+    """The Kullback–Leibler divergence E log(p/q) under p."""
     value: Array = kl_divergence(p.structure, _parameters(p), q.structure, _parameters(q))
     return value[()]
 
@@ -25,9 +25,9 @@ def _parameters(normal: Gaussian) -> Parameters:
 
 
 def wasserstein2(p: Gaussian, q: Gaussian) -> Array:
-    """√(‖μ_p − μ_q‖² + min over orthogonal U of ‖L_p − L_q U‖²).
+    """The 2-Wasserstein distance √(‖μ_p − μ_q‖² + min over orthogonal U of ‖L_p − L_q U‖²).
 
-    The minimum (Procrustes) is the trace formula, without the difference of large traces.
+    The minimum (Procrustes) equals the trace formula, but avoids the difference of large traces.
     """
     a, b = p.scale_tril(), q.scale_tril()
     left, _, right = np.linalg.svd(np.swapaxes(b, -1, -2) @ a)
@@ -36,14 +36,17 @@ def wasserstein2(p: Gaussian, q: Gaussian) -> Array:
 
 
 def bhattacharyya(p: Gaussian, q: Gaussian) -> Array:
-    """⅛ ‖K̄ (μ_p − μ_q)‖² + ½ log |Σ̄| − ¼ log |Σ_p| − ¼ log |Σ_q|, Σ̄ = ½ (Σ_p + Σ_q)."""
+    """The Bhattacharyya distance, with Σ̄ = ½ (Σ_p + Σ_q).
+
+    ⅛ ‖K̄ (μ_p − μ_q)‖² + ½ log |Σ̄| − ¼ log |Σ_p| − ¼ log |Σ_q|.
+    """
     z, half_log_det = _average(p, q).whiten(p.mean - q.mean)
     spread = half_log_det - 0.5 * (p.half_log_det() + q.half_log_det())
     return 0.125 * (z**2).sum(axis=-1) + spread
 
 
 def _average(p: Gaussian, q: Gaussian) -> Gaussian:
-    """N(0, ½ (Σ_p + Σ_q)); of loadings, r_p + r_q of them."""
+    """Return N(0, ½ (Σ_p + Σ_q)), with r_p + r_q loadings if both have loadings."""
     zero = np.zeros(p.mean.shape)
     loadings = p.loadings(), q.loadings()
     half = np.sqrt(0.5)

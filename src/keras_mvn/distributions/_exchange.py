@@ -1,4 +1,4 @@
-"""Distributions as objects of other libraries."""
+"""Conversion of distributions to objects of other libraries."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["to_frame", "to_numpyro", "to_scipy", "to_torch"]
 
 
 def to_frame(normal: NamedGaussian, bounds: Sequence[Array], index: Any) -> Any:
-    """A table with one row per distribution and flat columns.
+    """Return a pandas table with one row per distribution and flat columns.
 
     Args:
         normal: the distributions.
-        bounds: lower and upper ends of intervals, (..., d) each; or nothing.
-        index: of the rows.
+        bounds: lower and upper ends of intervals, (..., d) each, or empty.
+        index: index of the table's rows.
 
     """
     pandas = require("pandas", "to_frame")
     if len(normal.batch_shape) > 1:
         raise ValueError(
-            f"to_frame makes one row per distribution; these have batch shape "
-            f"{normal.batch_shape}. Choose one axis by indexing."
+            "to_frame makes one row per distribution and takes at most one batch axis; the batch "
+            f"shape is {normal.batch_shape}. Select one axis by indexing, or use `flatten()`."
         )
     names = target_names_of(normal.target_names, normal.event_size)
     mean, stddev, correlation = normal.mean, normal.stddev, normal.correlation
@@ -37,7 +37,8 @@ def to_frame(normal: NamedGaussian, bounds: Sequence[Array], index: Any) -> Any:
     def add(column: str, values: Any) -> None:
         if column in columns:
             raise ValueError(
-                f"to_frame: the targets {list(names)} give two columns {column!r}. Rename them."
+                f"to_frame: the target names {list(names)} would give two columns {column!r}. "
+                "Rename the targets."
             )
         columns[column] = values
 
@@ -53,7 +54,7 @@ def to_frame(normal: NamedGaussian, bounds: Sequence[Array], index: Any) -> Any:
 
 
 def to_scipy(normal: NamedGaussian) -> Any:
-    """One frozen object, or a list of them."""
+    """Return one frozen SciPy distribution, or a list of them for a batch."""
     stats = require("scipy.stats", "to_scipy")
     if normal.batch_shape:
         return [to_scipy(one) for one in normal]
@@ -61,7 +62,7 @@ def to_scipy(normal: NamedGaussian) -> Any:
 
 
 def to_torch(normal: Gaussian) -> Any:
-    """Low rank where there are loadings, which `torch.distributions` calls `cov_factor`."""
+    """Return a PyTorch distribution, of low rank if there are loadings (`cov_factor` there)."""
     torch, distributions = require("torch", "to_torch"), require("torch.distributions", "to_torch")
     mean, loadings = torch.tensor(normal.mean), normal.loadings()
     if loadings is None:
@@ -73,7 +74,7 @@ def to_torch(normal: Gaussian) -> Any:
 
 
 def to_numpyro(normal: Gaussian) -> Any:
-    """As `to_torch`."""
+    """Return a NumPyro distribution, of low rank if there are loadings."""
     distributions = require("numpyro.distributions", "to_numpyro")
     loadings = normal.loadings()
     if loadings is None:

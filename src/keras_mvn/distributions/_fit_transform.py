@@ -25,17 +25,17 @@ __all__ = ["fit_target_transform"]
 def fit_target_transform(
     identifier: Any, y: Array, names: Sequence[str] | None
 ) -> TargetTransform | None:
-    """The transform of this name, fitted to (n, d) training targets, NaN where not observed.
+    """Return the chosen transform, fitted to training targets; None for no transform.
 
     Args:
         identifier: None, "log", "box-cox", "yeo-johnson", or a scikit-learn transformer with
-            `inverse_transform`, which is fitted to a clone.
-        y: (n, d).
-        names: d names.
+            `inverse_transform`, of which a clone is fitted.
+        y: (n, d), training targets, NaN where missing.
+        names: d names of the targets, or None.
 
     Raises:
-        ValueError: something else, values outside the domain, or a transformer that is not a
-            strictly monotone function of each target alone.
+        ValueError: the identifier is unknown, values are outside the domain, or the transformer
+            is not a strictly monotone function of each target alone.
 
     """
     known = target_names_of(tuple(names) if names else None, y.shape[1])
@@ -70,7 +70,7 @@ def _yeo_johnson(y: Array, names: list[str]) -> TargetTransform:
 
 
 def _best_powers(y: Array, method: str, largest: float) -> Array:
-    """λ of the highest likelihood of the targets alone, from 0 to `largest`."""
+    """Return the λ of highest likelihood for the targets alone, clipped to [0, largest]."""
     preprocessing = require("sklearn.preprocessing", "target_transform")
     transformer = preprocessing.PowerTransformer(method, standardize=False)
     constant = np.nanmax(y, axis=0) == np.nanmin(y, axis=0)

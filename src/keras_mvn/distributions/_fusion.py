@@ -1,4 +1,4 @@
-"""Two predictions of the same targets made one: weighted sums of precisions."""
+"""Fusion of two predictions of the same targets by weighted sums of precisions."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ __all__ = ["covariance_intersection", "product"]
 
 
 def product(p: Gaussian, q: Gaussian) -> Gaussian:
-    """Σ⁻¹ = Σ_p⁻¹ + Σ_q⁻¹."""
+    """The normalized product of two densities: Σ⁻¹ = Σ_p⁻¹ + Σ_q⁻¹."""
     one = np.ones(p.batch_shape)
     return _weighted(p, q, one, one)
 
 
 def covariance_intersection(p: Gaussian, q: Gaussian, weight: Array | None) -> Gaussian:
-    """Σ⁻¹ = ω Σ_p⁻¹ + (1 − ω) Σ_q⁻¹, by default with the ω of the smallest det Σ."""
+    """Fusion by Σ⁻¹ = ω Σ_p⁻¹ + (1 − ω) Σ_q⁻¹, by default with the ω that minimizes det Σ."""
     omega = _smallest_determinant(p, q) if weight is None else weight
     return _weighted(p, q, omega, 1.0 - omega)
 
 
 def _weighted(p: Gaussian, q: Gaussian, a: Array, b: Array) -> Gaussian:
-    """Σ⁻¹ = a Σ_p⁻¹ + b Σ_q⁻¹ and μ = Σ (a Σ_p⁻¹ μ_p + b Σ_q⁻¹ μ_q).
+    """The normal with Σ⁻¹ = a Σ_p⁻¹ + b Σ_q⁻¹ and μ = Σ (a Σ_p⁻¹ μ_p + b Σ_q⁻¹ μ_q).
 
-    From the QR factorization of the whitening matrices on top of each other: Σ⁻¹ is not formed.
+    Computed by a QR factorization of the stacked whitening matrices, without forming Σ⁻¹.
     """
-    unit = p.scale  # y in units of p's scales: what is factored has no units
+    unit = p.scale  # y in units of p's scales, so that no units enter the factorization
     blocks = [
         np.sqrt(weight)[..., None, None] * g.whitening() * unit[..., None, :]
         for g, weight in ((p, a), (q, b))
     ]
     shift = (q.mean - p.mean) / unit
     right = np.concatenate([np.zeros(shift.shape), (blocks[1] @ shift[..., None])[..., 0]], axis=-1)
-    # From the last target to the first, so that the factor P of Σ⁻¹ = Pᵀ P comes out lower.
+    # Targets in reverse order, so that the factor P of Σ⁻¹ = Pᵀ P is lower triangular.
     stacked = np.concatenate(blocks, axis=-2)[..., ::-1]
     o, t = np.linalg.qr(stacked)
     sign = np.where(np.diagonal(t, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
@@ -49,9 +49,9 @@ def _weighted(p: Gaussian, q: Gaussian, a: Array, b: Array) -> Gaussian:
 
 
 def _smallest_determinant(p: Gaussian, q: Gaussian) -> Array:
-    """ω in [0, 1] that maximizes log |ω Σ_p⁻¹ + (1 − ω) Σ_q⁻¹|, by bisection of its slope.
+    """The ω in [0, 1] that maximizes log |ω Σ_p⁻¹ + (1 − ω) Σ_q⁻¹|, by bisection on its slope.
 
-    With λ the eigenvalues of Σ_p⁻¹ relative to Σ_q⁻¹ it is Σ log(1 + ω (λ − 1)) and a constant:
+    With the eigenvalues λ of Σ_p⁻¹ relative to Σ_q⁻¹, this is Σ log(1 + ω (λ − 1)) plus a constant:
     concave, with the decreasing slope Σ (λ − 1)/(1 + ω (λ − 1)).
     """
     singular = np.linalg.svd(p.whitening() @ q.scale_tril(), compute_uv=False)

@@ -1,12 +1,12 @@
-"""The algebra of normal distributions on arrays: margins, linear functions, conditioning.
+"""The algebra of normal distributions on arrays: marginals, linear functions, conditioning.
 
-A `Gaussian` is N(μ, Σ), Σ = S R S, without names or checks: `MultivariateNormal` has those and
-calls what is here. Everything works on factors F with R = F Fᵀ, which a QR factorization turns into
-triangular ones: Σ is never formed, inverted or factored, so that √κ of float64's accuracy is lost
-where a covariance would lose κ. Scales are kept apart, so that units lose nothing.
+A `Gaussian` is N(μ, Σ), Σ = S R S, without names or checks; `MultivariateNormal` adds these and
+calls this module. All computations use factors F with R = F Fᵀ, which a QR factorization makes
+triangular: Σ is never formed, inverted or factored, so that only √κ of float64's accuracy is lost
+where a covariance would lose κ. Scales are kept separate, so that units cost no accuracy.
 
-Structures of the form R = I + V Vᵀ (`Covariance.loadings`) stay in it, and nothing of size d × d
-is formed for them: given the factors their targets are independent.
+Structures of the form R = I + V Vᵀ (`Covariance.loadings`) keep this form, and nothing of size
+d × d is formed for them: given the factors, their targets are independent.
 
 Source: the joint triangular factor is the "array algorithm" of Kailath, Sayed & Hassibi, "Linear
 estimation", 2000, ch. 12.
@@ -29,7 +29,7 @@ __all__ = ["Gaussian", "lower_factor"]
 
 
 def lower_factor(factor: Array) -> Array:
-    """L lower with L Lᵀ = F Fᵀ and a diagonal ≥ 0: (..., m, p) → (..., m, m), p ≥ m."""
+    """Return the lower L with L Lᵀ = F Fᵀ and diagonal ≥ 0: (..., m, p) → (..., m, m), p ≥ m."""
     r = np.linalg.qr(np.swapaxes(factor, -1, -2), mode="r")
     diagonal = np.diagonal(r, axis1=-2, axis2=-1)
     return np.swapaxes(r * np.where(diagonal < 0, -1.0, 1.0)[..., :, None], -1, -2)
@@ -46,7 +46,7 @@ def _transpose(matrix: Array) -> Array:
 @final
 @dataclass(frozen=True)
 class Gaussian:
-    """A batch N(μ, S R S): mean and scale (..., d), shape_params (..., k), all of one batch."""
+    """A batch of N(μ, S R S): mean and scale (..., d), shape_params (..., k), equal batch axes."""
 
     structure: Covariance
     mean: Array
@@ -55,17 +55,17 @@ class Gaussian:
 
     @classmethod
     def of_lower(cls, mean: Array, lower: Array) -> Gaussian:
-        """From the Cholesky factor of Σ."""
+        """Create a batch from the Cholesky factor of Σ."""
         return cls(Cholesky(), mean, *Cholesky().from_matrix(lower))
 
     @classmethod
     def of(cls, normal: Any) -> Gaussian:
-        """The arrays of a distribution that has a `structure` and its `parameters`."""
+        """Create a batch from a distribution with a `structure` and its `parameters`."""
         return cls(normal.structure, *normal.parameters)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Gaussian]) -> Gaussian:
-        """Join along the first batch axis; by Cholesky factors where structures differ."""
+        """Join batches along the first axis, by Cholesky factors if their structures differ."""
         structure = parts[0].structure
         if any(part.structure != structure for part in parts):
             joined = [
@@ -78,16 +78,16 @@ class Gaussian:
 
     @property
     def event_size(self) -> int:
-        """d."""
+        """The number of targets d."""
         return int(self.mean.shape[-1])
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The batch axes."""
+        """The shape of the batch axes."""
         return tuple(self.mean.shape[:-1])
 
     def on_batch(self, batch: tuple[int, ...]) -> Gaussian:
-        """The same on larger batch axes, as views."""
+        """Broadcast to larger batch axes, as views."""
         mean, scale, shape_params = (
             np.broadcast_to(array, (*batch, array.shape[-1]))
             for array in (self.mean, self.scale, self.shape_params)
@@ -95,11 +95,11 @@ class Gaussian:
         return Gaussian(self.structure, mean, scale, shape_params)
 
     def loadings(self) -> Array | None:
-        """V with R = I + V Vᵀ, (..., d, r), or None."""
+        """The loadings V with R = I + V Vᵀ, (..., d, r), or None."""
         return self.structure.loadings(self.shape_params, self.event_size)
 
     def factor(self) -> Array:
-        """F with R = F Fᵀ, the structure's own: (..., d, d)."""
+        """The structure's own factor F with R = F Fᵀ: (..., d, d)."""
         return np.asarray(self.structure.coloring_matrix(self.shape_params, self.event_size))
 
     def lower(self) -> Array:
@@ -108,7 +108,7 @@ class Gaussian:
         return factor if self.structure.triangular else lower_factor(factor)
 
     def factor_rows(self, matrix: Array) -> Array:
-        """A F, with F Fᵀ = Σ: (..., m, d) → (..., m, p); p = d + r for loadings, else d."""
+        """The product A F, F Fᵀ = Σ: (..., m, d) → (..., m, p); p = d + r with loadings, else d."""
         scaled = matrix * self.scale[..., None, :]
         loadings = self.loadings()
         if loadings is None:
@@ -116,15 +116,15 @@ class Gaussian:
         return np.concatenate([scaled, scaled @ loadings], axis=-1)
 
     def scale_tril(self) -> Array:
-        """L of Σ = L Lᵀ."""
+        """The Cholesky factor L of Σ = L Lᵀ."""
         return self.scale[..., None] * self.lower()
 
     def shape_matrix(self) -> Array:
-        """R."""
+        """The matrix R of Σ = S R S."""
         return np.asarray(self.structure.shape_matrix(self.shape_params, self.event_size))
 
     def covariance(self) -> Array:
-        """Σ."""
+        """The covariance Σ."""
         return np.asarray(self.structure.covariance(self.scale, self.shape_params))
 
     def variance(self) -> Array:
@@ -132,32 +132,32 @@ class Gaussian:
         return np.asarray(self.structure.variance(self.scale, self.shape_params))
 
     def errors(self, standard_normal: Callable[[int], Array]) -> Array:
-        """Draws from N(0, Σ) in the units of y: (n, ..., d).
+        """Draw from N(0, Σ), in the units of y: (n, ..., d).
 
         Args:
-            standard_normal: gives independent standard normal numbers, (n, ..., m) for an m.
+            standard_normal: function from m to independent standard normal numbers (n, ..., m).
 
         """
         d, loadings = self.event_size, self.loadings()
         if loadings is None:
             z, factor = standard_normal(d), self.factor()
-            # All draws of a distribution are the columns of one product.
+            # All draws from a distribution are columns of one product.
             return self.scale * np.moveaxis(factor @ np.moveaxis(z, 0, -1), -1, 0)
         z, r = standard_normal(d + loadings.shape[-1]), loadings.shape[-1]
         common = np.moveaxis(loadings @ np.moveaxis(z[..., d:], 0, -1), -1, 0) if r else 0.0
         return self.scale * (z[..., :d] + common)
 
     def whitening(self) -> Array:
-        """K with KᵀK = Σ⁻¹, the matrix of `whiten`: (..., d, d)."""
+        """The matrix K of `whiten`, with KᵀK = Σ⁻¹: (..., d, d)."""
         k = self.structure.whitening_matrix(self.shape_params, self.event_size)
         return np.asarray(k) / self.scale[..., None, :]
 
     def half_log_det(self) -> Array:
-        """½ log det Σ."""
+        """The half log-determinant ½ log det Σ."""
         return self.whiten(np.zeros(self.mean.shape))[1]
 
     def flat(self) -> Gaussian:
-        """With one batch axis."""
+        """Reshape to one batch axis."""
         mean, scale, shape_params = (
             array.reshape(math.prod(self.batch_shape), array.shape[-1])
             for array in (self.mean, self.scale, self.shape_params)
@@ -165,7 +165,7 @@ class Gaussian:
         return Gaussian(self.structure, mean, scale, shape_params)
 
     def take(self, index: Any) -> Gaussian:
-        """By index on the batch axes."""
+        """Index the batch axes."""
         flat = self.flat()
         positions = np.arange(len(flat.mean)).reshape(self.batch_shape)[index]
         return Gaussian(
@@ -176,7 +176,7 @@ class Gaussian:
         )
 
     def whiten(self, residual: Array, observed: Array | None = None) -> tuple[Array, Array]:
-        """z and ½ log det Σ, of what was observed; residuals may have more batch axes in front."""
+        """Return z and ½ log det Σ of observed targets; residuals may have extra leading axes."""
         z, half_log_det = self.structure.standardize(
             residual,
             np.broadcast_to(self.scale, residual.shape),
@@ -185,10 +185,10 @@ class Gaussian:
         )
         return np.asarray(z), np.asarray(half_log_det)
 
-    # --- other distributions from this one -------------------------------------------------------
+    # --- derived distributions -------------------------------------------------------------------
 
     def marginal(self, index: np.ndarray) -> Gaussian:
-        """Of the targets at these positions, in this order."""
+        """The marginal of the targets at these positions, in this order."""
         mean, scale, loadings = self.mean[..., index], self.scale[..., index], self.loadings()
         if loadings is not None:
             return Gaussian(self.structure, mean, scale, _packed(loadings[..., index, :]))
@@ -196,38 +196,38 @@ class Gaussian:
         return Gaussian.of_lower(mean, scale[..., :, None] * lower)
 
     def affine(self, matrix: Array, offset: Array) -> Gaussian:
-        """Of A y + b, for A (..., m, d) with independent rows, m ≤ d.
+        """The distribution of A y + b, for A (..., m, d) with independent rows, m ≤ d.
 
         Raises:
-            ValueError: the rows of A are linearly dependent, so that A Σ Aᵀ is singular.
+            ValueError: the rows of A are linearly dependent, so A Σ Aᵀ is singular.
 
         """
         mean = _times(matrix, self.mean) + offset
         rows = self.factor_rows(matrix)
         size = np.linalg.norm(rows, axis=-1)
         if rows.shape[-2] <= self.event_size and (size > 0).all():
-            # Rows of unit length: their own units decide nothing about what is dependent.
+            # Rows of unit length, so that their units do not affect the test for dependence.
             lower = lower_factor(rows / size[..., None])
             left = np.diagonal(lower, axis1=-2, axis2=-1)
             if (left > 1e-14 * rows.shape[-1]).all():
                 return Gaussian.of_lower(mean, size[..., None] * lower)
         raise ValueError(
-            "The rows of matrix are linearly dependent: one of these linear functions is fixed by "
-            f"the others, or by nothing ({matrix.shape[-2]} functions of {self.event_size} "
-            "targets). Leave it out; it follows from them."
+            "The rows of matrix are linearly dependent: one of these linear functions is constant "
+            f"or determined by the others ({matrix.shape[-2]} functions of {self.event_size} "
+            "targets). Leave it out; it follows from the others."
         )
 
     def condition(
         self, index: np.ndarray, residual: Array, variance: Array, exact: np.ndarray
     ) -> Gaussian:
-        """Given measurements y + e of the targets at these positions, independent e.
+        """Condition on measurements y + e of the targets at these positions, independent e.
 
         Args:
-            index: (m,) positions.
-            residual: (..., m), measured less mean.
-            variance: (..., m) of e ≥ 0; inf: not measured in this row.
-            exact: (m,) which targets are known exactly, their variance being 0 in every row: they
-                are no part of the result.
+            index: (m,), positions of the measured targets.
+            residual: (..., m), measurement minus mean.
+            variance: (..., m), variance of e, ≥ 0; inf if not measured in this row.
+            exact: (m,), which targets are known exactly, with variance 0 in every row; these are
+                dropped from the result.
 
         """
         batch = np.broadcast_shapes(self.batch_shape, residual.shape[:-1], variance.shape[:-1])
@@ -245,11 +245,11 @@ class Gaussian:
         return prior._posterior(rows, noise[..., ~exact], np.where(silent, 0.0, u), index[exact])
 
     def update(self, matrix: Array, residual: Array, noise_lower: Array) -> Gaussian:
-        """Given A y + e = measured, e ~ N(0, noise_lower noise_lowerᵀ): of all targets.
+        """Condition all targets on measurements A y + e, e ~ N(0, noise_lower noise_lowerᵀ).
 
         Args:
-            matrix: (..., m, d).
-            residual: (..., m), measured less A μ.
+            matrix: A, (..., m, d).
+            residual: (..., m), measurement minus A μ.
             noise_lower: (..., m, m).
 
         """
@@ -265,9 +265,9 @@ class Gaussian:
     def _condition_factors(
         self, loadings: Array, index: np.ndarray, u: Array, noise: Array, exact: np.ndarray
     ) -> Gaussian:
-        """Given the factors f, targets are independent: y = μ + S (V f + e).
+        """Condition by way of the factors f in y = μ + S (V f + e), independent targets given f.
 
-        With w = 1/(1 + noise²), the share of a deviation that a measurement keeps, f is normal
+        With w = 1/(1 + noise²), the gain of a measurement given f, the distribution of f is normal
         with precision I + Vᵀ W V, and y given f has variance (1 − w) s².
         """
         d, r = self.event_size, loadings.shape[-1]
@@ -292,15 +292,15 @@ class Gaussian:
         return posterior.marginal(self._without(index[exact]))
 
     def _posterior(self, rows: Array, noise: Array, u: Array, exact: np.ndarray) -> Gaussian:
-        """From the triangular factor of (measurements, targets): [[L_mm, 0], [L_tm, L_tt]].
+        """Condition by the triangular factor of (measurements, targets), [[L_mm, 0], [L_tm, L_tt]].
 
         E[y | m] = μ + L_tm L_mm⁻¹ u, and L_tt is the factor of the covariance given m.
 
         Args:
             rows: (..., m, d), the measurements' rows of R's factor.
-            noise: (..., m, n), the factor of their noise.
-            u: (..., m), measured less expected.
-            exact: positions of the targets that are known exactly, no part of the result.
+            noise: (..., m, n), factor of the measurement noise.
+            u: (..., m), measured minus expected values.
+            exact: positions of exactly known targets, which are dropped from the result.
 
         """
         m, keep = rows.shape[-2], self._without(exact)
@@ -317,23 +317,23 @@ class Gaussian:
         return Gaussian.of_lower(mean, scale[..., :, None] * lower[..., m:, m:])
 
     def _without(self, index: np.ndarray) -> np.ndarray:
-        """The positions of all other targets, in their order."""
+        """Return the positions of all other targets, in order."""
         return np.setdiff1d(np.arange(self.event_size), index)
 
     def sample(self, count: int, rng: np.random.Generator) -> Array:
-        """Random draws: (count, ..., d)."""
+        """Draw random values: (count, ..., d)."""
         return self.mean + self.errors(
             lambda size: rng.standard_normal((count, *self.batch_shape, size))
         )
 
-    # --- the same means, other errors ------------------------------------------------------------
+    # --- same means, different errors ------------------------------------------------------------
 
     def rescale(self, factors: Array) -> Gaussian:
-        """Σ' = D Σ D, D = diag(factors): (..., d)."""
+        """Rescale the errors: Σ' = D Σ D, D = diag(factors), for factors (..., d)."""
         return Gaussian(self.structure, self.mean, self.scale * factors, self.shape_params)
 
     def transform_errors(self, lower: Array) -> Gaussian:
-        """Σ' = L C Cᵀ Lᵀ for the Cholesky factor L of Σ and a lower triangular C."""
+        """Recombine the errors: Σ' = L C Cᵀ Lᵀ, L the Cholesky factor of Σ, C lower triangular."""
         return Gaussian.of_lower(self.mean, self.scale[..., :, None] * (self.lower() @ lower))
 
 

@@ -18,7 +18,7 @@ __all__ = ["NamedGaussian"]
 
 
 class NamedGaussian(Batch):
-    """N(μ, Σ) on batch axes, and the names of its targets."""
+    """A batch of normals N(μ, Σ), with names of their targets."""
 
     _gaussian: Gaussian
     target_names: tuple[str, ...] | None
@@ -32,19 +32,19 @@ class NamedGaussian(Batch):
 
     @property
     def mean(self) -> Array:
-        """μ, in the units of y: (..., d); read-only, as it may be another distribution's, too."""
+        """The mean μ, in the units of y: (..., d); read-only, as distributions may share it."""
         mean = self._gaussian.mean.view()
         mean.setflags(write=False)
         return mean
 
     @property
     def covariance(self) -> Array:
-        """Σ, in squared units of y: (..., d, d)."""
+        """The covariance Σ, in squared units of y: (..., d, d)."""
         return self._gaussian.covariance()
 
     @property
     def variance(self) -> Array:
-        """The diagonal of Σ: (..., d)."""
+        """The variances, in squared units of y: (..., d)."""
         return self._gaussian.variance()
 
     @property
@@ -69,18 +69,18 @@ class NamedGaussian(Batch):
 
     @property
     def precision(self) -> Array:
-        """Σ⁻¹: (..., d, d)."""
+        """The precision matrix Σ⁻¹: (..., d, d)."""
         k = self._gaussian.whitening()
         return np.asarray(np.swapaxes(k, -1, -2) @ k)
 
     @property
     def half_log_det(self) -> Array:
-        """½ log det Σ: (...)."""
+        """The half log-determinant ½ log det Σ: (...)."""
         return self._gaussian.half_log_det()
 
     @property
     def structure(self) -> Covariance:
-        """The covariance structure in which Σ is held; `parameters` are its."""
+        """The covariance structure that represents Σ by its `parameters`."""
         return self._gaussian.structure
 
     @property
@@ -96,7 +96,7 @@ class NamedGaussian(Batch):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The batch axes; () for a single distribution."""
+        """The shape of the batch axes; () for a single distribution."""
         return self._gaussian.batch_shape
 
     def _take(self, index: Any) -> Self:
@@ -105,22 +105,24 @@ class NamedGaussian(Batch):
     # --- whitening -------------------------------------------------------------------------------
 
     def whiten(self, y: Any, missing: str = "raise") -> Array:
-        """z = Σ^(−½) (y − μ), independent standard normal numbers if the model is right: (..., d).
+        """The whitened residuals z = Σ^(−½) (y − μ): (..., d).
 
-        Which root of Σ⁻¹ is the structure's choice; its own whitening costs no factorization.
-        Arguments and errors as for `log_prob`; of a row with gaps, only ‖z‖² has a meaning.
+        They are independent and standard normal if the model is right. The structure chooses the
+        root of Σ⁻¹, so that whitening needs no factorization. Arguments and errors are as for
+        `log_prob`; for a row with missing values, only ‖z‖² is meaningful.
         """
         return self._standardize(y, missing)[0]
 
     def mahalanobis(self, y: Any, missing: str = "raise") -> Array:
-        """√((y − μ)ᵀ Σ⁻¹ (y − μ)), the distance in standard deviations: (...).
+        """The Mahalanobis distance √((y − μ)ᵀ Σ⁻¹ (y − μ)), in standard deviations: (...).
 
-        Arguments and errors as for `log_prob`; of a row with gaps, the distance in its margin.
+        Arguments and errors are as for `log_prob`; for a row with missing values, this is the
+        distance in the marginal of the observed targets.
         """
         return np.sqrt((self._standardize(y, missing)[0] ** 2).sum(axis=-1))
 
     def _standardize(self, y: Any, missing: str) -> tuple[Array, Array, Any]:
-        """z, ½ log det Σ and the number of targets, all of what was observed."""
+        """Return z, ½ log det Σ and the number of targets, all for the observed targets only."""
         values, observed = observed_targets(y, missing, self.target_names)
         residual = self.residual(values)
         if observed is None:
@@ -129,7 +131,7 @@ class NamedGaussian(Batch):
         return *self._gaussian.whiten(np.where(mask > 0, residual, 0.0), mask), mask.sum(axis=-1)
 
     def residual(self, values: Array) -> Array:
-        """y − μ of finite values (..., d), with batch axes that broadcast: (..., d).
+        """The residuals y − μ of finite values (..., d), whose batch axes broadcast: (..., d).
 
         Raises:
             ValueError: the last axis is not d, or batch axes do not fit.
@@ -138,7 +140,7 @@ class NamedGaussian(Batch):
         if values.shape[-1:] != (self.event_size,):
             raise ValueError(
                 f"y has shape {values.shape}; these distributions have {self.event_size} targets "
-                f"and batch shape {self.batch_shape}, so y must be (..., {self.event_size})."
+                f"and batch shape {self.batch_shape}, so it must be (..., {self.event_size})."
             )
         try:
             return values - self.mean
@@ -148,16 +150,16 @@ class NamedGaussian(Batch):
                 f"batch shape {self.batch_shape} of the distributions."
             ) from None
 
-    # --- the same distributions, arranged in another way -----------------------------------------
+    # --- the same distributions, rearranged ------------------------------------------------------
 
     def with_names(self, target_names: Sequence[str] | None) -> Self:
-        """The same distributions, with other names of the targets.
+        """The same distributions, with different target names.
 
         Args:
-            target_names: d names, or None for none.
+            target_names: d names, or None for no names.
 
         Raises:
-            ValueError: another number of names, or one twice.
+            ValueError: the number of names is not d, or a name is repeated.
 
         >>> from keras_mvn import MultivariateNormal
         >>> normal = MultivariateNormal([1.0, 2.0], covariance=[[4.0, 3.0], [3.0, 9.0]])
@@ -168,7 +170,7 @@ class NamedGaussian(Batch):
         return self._of(self._gaussian, target_names)
 
     def flatten(self) -> Self:
-        """The same distributions on one batch axis, in C order; (1,) for a single one.
+        """The same distributions with one batch axis, in C order; (1,) for a single distribution.
 
         >>> import numpy as np
         >>> from keras_mvn import MultivariateNormal
@@ -182,13 +184,15 @@ class NamedGaussian(Batch):
     def concatenate(cls, normals: Sequence[Self]) -> Self:
         """Join batches along their first axis, as `numpy.concatenate` joins arrays.
 
-        The structure is kept where all have the same one; else Σ is held by its Cholesky factor.
+        The structure is kept if all have the same one; otherwise Σ is represented by its Cholesky
+        factor.
 
         Args:
-            normals: distributions of the same targets; at least one.
+            normals: at least one batch of distributions, all of the same targets.
 
         Raises:
-            ValueError: none, single distributions, other targets, or other further batch axes.
+            ValueError: there is no batch, one is a single distribution, or targets or further
+                batch axes differ.
 
         >>> from keras_mvn import MultivariateNormal
         >>> normal = MultivariateNormal([[1.0], [2.0]], covariance=[[1.0]])
@@ -199,8 +203,8 @@ class NamedGaussian(Batch):
         batches = list(normals)
         if not batches or not all(one.batch_shape for one in batches):
             raise ValueError(
-                "concatenate takes at least one batch of distributions; a single distribution has "
-                "no axis to join: use `flatten()`."
+                "concatenate takes at least one batch of distributions. A single distribution has "
+                "no axis to join along; use `flatten()` to add one."
             )
         first = batches[0]
         for one in batches[1:]:

@@ -1,4 +1,4 @@
-"""Refusing what is not a normal distribution, where formulas are of one."""
+"""A check for functions whose formulas need a normal distribution."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ __all__ = ["require_normal"]
 
 
 def require_normal(given: Any) -> None:
-    """Scores and calibration are of normal distributions.
+    """Check that scores or calibration received a MultivariateNormal.
 
     Raises:
-        TypeError: it is something else, as what an estimator with a target_transform predicts.
+        TypeError: it is something else, such as a prediction with a target_transform.
 
     """
     if isinstance(given, MultivariateNormal):
         return
     if hasattr(given, "moments"):
-        way_out = " A mixture's closest normal is `.moments()`."
+        way_out = " Its closest normal is `.moments()`; pass that instead."
     elif hasattr(given, "transform"):
         way_out = (
-            " What is normal after a transform T of the targets has it as `.normal`: pass that, "
-            "and T(y) = `.transform.forward(y)` in the place of y."
+            " It is normal only after a transform T of the targets: pass `.normal`, the "
+            "distribution of T(y), and T(y) = `.transform.forward(y)` in place of y."
         )
     else:
-        way_out = " Of a model's prediction, `head.distribution(y_pred)` makes one."
+        way_out = " For the predictions of a model, pass `head.distribution(y_pred)`."
     raise TypeError(f"Expected a MultivariateNormal, received {type(given).__name__}.{way_out}")

@@ -1,4 +1,4 @@
-"""Transforms of the targets that scikit-learn's transformers do."""
+"""Transforms of the targets by scikit-learn transformers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class SklearnTransform(TargetTransform):
         complete = y[~np.isnan(y).any(axis=1)]
         if len(complete) < 2:
             raise ValueError(
-                f"target_transform={transformer!r} needs at least 2 rows of y without gaps; there "
-                f"are {len(complete)}."
+                f"target_transform={transformer!r} needs at least 2 rows of y without missing "
+                f"values; there are {len(complete)}."
             )
         with warnings.catch_warnings():
-            # FunctionTransformer only warns of what is refused below.
+            # FunctionTransformer only warns of what is an error below.
             warnings.filterwarnings("ignore", ".*strictly inverse", UserWarning)
             transformer.fit(complete)
         self._typical = np.median(complete, axis=0)
@@ -38,7 +38,7 @@ class SklearnTransform(TargetTransform):
         self._require_elementwise(sample, t)
         self._require_monotone(sample, t, names)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values without an image: they are looked for
+            warnings.simplefilter("ignore")  # of values outside the domain, which this looks for
             self._ends, self._cut = self._found_ends(sample, t)
 
     def of(self, index: np.ndarray) -> TargetTransform:
@@ -46,7 +46,7 @@ class SklearnTransform(TargetTransform):
 
     @property
     def typical(self) -> Array:
-        """A value of each target that the transformer takes: (d,)."""
+        """A value of each target that the transformer accepts: (d,)."""
         return self._typical
 
     def forward(self, y: Array) -> Array:
@@ -55,16 +55,17 @@ class SklearnTransform(TargetTransform):
         return np.where(seen, self._apply(self.transformer.transform, filled), np.nan)
 
     def inverse(self, t: Array) -> Array:
-        """T⁻¹(t); beyond an end of T's range, what is there: √y goes back to 0 from below 0."""
+        """The inverse T⁻¹(t), t clipped to the range of T: with T(y) = √y, t below 0 gives 0."""
         return self._back(np.clip(t, *self._ends))
 
     def _back(self, t: Array) -> Array:
         return self._apply(self.transformer.inverse_transform, t)
 
     def _found_ends(self, y: Array, t: Array) -> tuple[list[Array], list[Array]]:
-        """Where T(T⁻¹(t)) = t ends, below and above, infinite if that is further than `FAR`.
+        """Return the lower and upper ends of the t with T(T⁻¹(t)) = t, infinite beyond `FAR`.
 
-        And those of them at which y has no end: it is cut far from all targets seen.
+        Also return the ends at which y is unbounded, and cut far from all targets seen; the others
+        are infinite.
         """
         middle, scale = np.median(t, axis=0), np.maximum(t.std(axis=0), 1e-8)
         limit = UNSEEN * np.ptp(y, axis=0)
@@ -86,7 +87,7 @@ class SklearnTransform(TargetTransform):
             t = start + steps * scale
             y = self._back(t)
             known = np.isfinite(y) & (np.abs(y - self._typical) <= limit)
-            known &= up * (y - origin) >= 0  # −1/t goes back on the other side of its pole, too
+            known &= up * (y - origin) >= 0  # −1/t also goes back on the other side of its pole
             again = self.forward(np.where(known, y, self._typical))
             return known & (np.abs(again - t) <= 1e-4 * np.abs(scale))
 
@@ -103,7 +104,7 @@ class SklearnTransform(TargetTransform):
         return np.where(fine.all(axis=0), np.copysign(np.inf, scale), end)
 
     def log_derivative(self, y: Array) -> Array:
-        """−log |d T⁻¹/dt|, central differences of fourth order."""
+        """The logarithm −log |d T⁻¹/dt| = log |T'|, by fourth-order central differences."""
         seen = ~np.isnan(y)
         t, h = self.forward(np.where(seen, y, self._typical)), self._step
         near = self._back(t + h) - self._back(t - h)
@@ -117,13 +118,13 @@ class SklearnTransform(TargetTransform):
         if bad.any():
             targets = [names[j] for j in np.flatnonzero(bad.any(axis=tuple(range(y.ndim - 1))))]
             raise ValueError(
-                f"target_transform={self.transformer!r} gives NaN or infinite values for targets "
-                f"{targets}."
+                f"target_transform={self.transformer!r} gives NaN or infinite values for the "
+                f"targets {targets}."
             )
 
     def _apply(self, function: Any, values: Array) -> Array:
         rows = values.reshape(-1, values.shape[-1])
-        with np.errstate(all="ignore"):  # judged by those who call
+        with np.errstate(all="ignore"):  # checked by the callers
             return np.asarray(function(rows), dtype=np.float64).reshape(values.shape)
 
     def _require_elementwise(self, y: Array, t: Array) -> None:
@@ -133,8 +134,8 @@ class SklearnTransform(TargetTransform):
         expected[:, ::2] = t[::-1, ::2]
         if t.shape != y.shape or not np.allclose(self.forward(shifted), expected, equal_nan=True):
             raise ValueError(
-                f"target_transform={self.transformer!r} must act on each target alone: the "
-                "transformed value of a target depends on other targets or on other rows."
+                f"target_transform={self.transformer!r} must act on each target alone, but the "
+                "transformed value of a target depends on other targets or other rows."
             )
 
     def _require_monotone(self, y: Array, t: Array, names: list[str]) -> None:
@@ -143,27 +144,27 @@ class SklearnTransform(TargetTransform):
             steps = np.diff(t[first, j])
             if not ((steps > 0).all() or (steps < 0).all()) or not np.isfinite(t).all():
                 raise ValueError(
-                    f"target_transform={self.transformer!r} must be strictly monotone and finite; "
-                    f"for target {name!r} it is not."
+                    f"target_transform={self.transformer!r} must be strictly monotone and finite, "
+                    f"but is not for target {name!r}."
                 )
             back = self._back(t[first])[:, j]
             if not np.allclose(back, values, rtol=1e-4, atol=1e-4 * np.ptp(values)):
                 raise ValueError(
                     f"inverse_transform of target_transform={self.transformer!r} does not give "
-                    f"target {name!r} back."
+                    f"back target {name!r}."
                 )
             self.increasing[j] = not (steps < 0).any()
 
     def warn_of_ends(self, normal: MultivariateNormal, index: Any = slice(None)) -> None:
-        """Where T ends and y does not, a normal has probability of y = ∞, and no mean."""
+        """Warn if the normal goes beyond an end of T at which y is unbounded: y has no mean."""
         for end, sign in zip(self._cut, (-1.0, 1.0), strict=True):
             beyond = sign * (normal.mean - end[index]) / normal.stddev
             if beyond.size and beyond.max() > BEYOND:
                 warnings.warn(
                     f"target_transform={self.transformer!r} never reaches {end[index].max():.3g}, "
-                    "however large a target is; the normal distribution does, and so has no mean: "
-                    "this is the mean of what is cut there. target_transform='yeo-johnson' keeps "
-                    "to powers that have none of this.",
+                    "however large a target is, but the normal distribution does, and so has no "
+                    "mean in the units of y. The mean returned is that of the distribution cut off "
+                    "there. target_transform='yeo-johnson' has only powers that avoid this.",
                     UserWarning,
                     stacklevel=4,
                 )
@@ -172,7 +173,7 @@ class SklearnTransform(TargetTransform):
 
 @final
 class _Part(TargetTransform):
-    """Some targets of a transformer that wants all of them: the others are what is typical."""
+    """A transform of some of a transformer's targets; the others are set to typical values."""
 
     def __init__(self, whole: SklearnTransform, index: np.ndarray) -> None:
         self.whole, self.index = whole, index

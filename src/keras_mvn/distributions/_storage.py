@@ -1,8 +1,8 @@
-"""Distributions in files: `.npz`, and Parquet for tables and other languages.
+"""Files of distributions: `.npz`, and Parquet for tables and other languages.
 
-Both hold what y_pred holds, mean, scale and shape parameters, in float64, with the structure's
-configuration and the names of the targets as JSON: nothing is lost, and nothing of size d × d is
-written for a low-rank structure.
+Both contain the contents of y_pred (mean, scale and shape parameters) in float64, with the
+structure's configuration and the target names as JSON. Nothing is lost, and nothing of size d × d
+is written for a low-rank structure.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Names = tuple[str, ...] | None
 
 
 def save(normal: Gaussian, target_names: Names, path: Any) -> None:
-    """Write one file, or leave what was there."""
+    """Write a file; if that fails, an existing file is left as it was."""
     target = Path(path)
     writer = _of_suffix(target)[0]
     header = json.dumps(
@@ -50,7 +50,7 @@ def save(normal: Gaussian, target_names: Names, path: Any) -> None:
 
 
 def load(path: Any) -> tuple[Gaussian, Names]:
-    """What `save` wrote."""
+    """Read the distributions and target names from a file written by `save`."""
     source = Path(path)
     reader = _of_suffix(source)[1]
     header, mean, scale, shape_params = reader(source)
@@ -66,7 +66,7 @@ def _header(text: str | None, source: Path) -> dict[str, Any]:
     if header["version"] > VERSION:
         raise ValueError(
             f"{source} was written by a newer keras-mvn (format version {header['version']}; this "
-            f"one reads up to {VERSION}). Upgrade keras-mvn."
+            f"version reads up to {VERSION}). Upgrade keras-mvn."
         )
     return header
 
@@ -90,18 +90,18 @@ def _read_npz(path: Path) -> tuple[Any, ...]:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             header = str(file["header"]) if "header" in file else None
             arrays = [file.get(name) for name in _ARRAYS]
-    except (EOFError, ValueError, zipfile.BadZipFile, zlib.error):  # no archive, or a damaged one
+    except (EOFError, ValueError, zipfile.BadZipFile, zlib.error):  # not an archive, or damaged
         raise _foreign(path) from None
     return _header(header, path), *arrays
 
 
 def _write_parquet(normal: Gaussian, names: Names, header: str, path: Path) -> None:
-    """Columns `<target>_mean` and `<target>_scale`, and one of lists with the shape parameters."""
+    """Write columns `<target>_mean` and `<target>_scale`, and shape parameters as lists in one."""
     arrow, parquet = require("pyarrow", "save"), require("pyarrow.parquet", "save")
     if len(normal.batch_shape) != 1:
         raise ValueError(
-            f"Parquet holds one row per distribution; these have batch shape {normal.batch_shape}. "
-            "Use .npz."
+            "A Parquet file has one row per distribution, so there must be one batch axis; the "
+            f"batch shape is {normal.batch_shape}. Use .npz."
         )
     columns = {
         f"{name}_{kind}": array[:, j]

@@ -1,6 +1,6 @@
-"""Monotone transforms T of targets, after which they are normal, and moments of T⁻¹.
+"""Monotone transforms T that make targets normal, and moments of T⁻¹.
 
-Quantiles go back through T⁻¹ as they are; means do not: E T⁻¹(t) ≠ T⁻¹(E t).
+Quantiles can be mapped back by T⁻¹, but means cannot: E T⁻¹(t) ≠ T⁻¹(E t).
 """
 
 from __future__ import annotations
@@ -25,48 +25,48 @@ __all__ = [
 ]
 
 NODES = 32
-"""Of the Gauss–Hermite rule: exact for polynomials up to degree 63."""
+"""Nodes of the Gauss–Hermite rule, which is exact for polynomials up to degree 63."""
 
 UNSEEN = 1e3
-"""Ranges of the targets away from their median, at which a y without end is cut."""
+"""Distance from the median, in ranges of the targets, at which an unbounded y is cut off."""
 
 BEYOND = -4.75
-"""Standard deviations from the cut, z, with Φ(z) = 1e-6: more is worth a warning."""
+"""Standard deviations z from the cut, with Φ(z) = 1e-6, above which there is a warning."""
 
 FAR = 12.0
-"""Standard deviations of the targets: normal distributions of them have nothing further out."""
+"""Standard deviations of the targets, beyond which their normals have practically no mass."""
 
 ROWS_AT_ONCE = 1 << 14
-"""In sums over nodes."""
+"""Rows per chunk in sums over nodes."""
 
 
 class TargetTransform(abc.ABC):
     """A strictly monotone function of each target, (..., d) → (..., d) in float64."""
 
     increasing: np.ndarray
-    """(d,), boolean."""
+    """(d,), boolean: whether the function of each target is increasing."""
 
     lowest: ClassVar[float] = -np.inf
-    """No target is below this."""
+    """Lower bound of the targets."""
 
     @abc.abstractmethod
     def forward(self, y: Array) -> Array:
-        """T(y); NaN stays NaN."""
+        """The transformed targets T(y); NaN stays NaN."""
 
     @abc.abstractmethod
     def inverse(self, t: Array) -> Array:
-        """T⁻¹(t)."""
+        """The inverse transform T⁻¹(t)."""
 
     @abc.abstractmethod
     def log_derivative(self, y: Array) -> Array:
-        """log |T'(y)| of each target; NaN stays NaN."""
+        """The logarithm log |T'(y)| for each target; NaN stays NaN."""
 
     @abc.abstractmethod
     def of(self, index: np.ndarray) -> TargetTransform:
-        """That of these targets alone."""
+        """The transform of these targets alone."""
 
     def of_limits(self, lower: Array, upper: Array) -> tuple[Array, Array]:
-        """The box of t that is the box lower ≤ y ≤ upper; limits may be infinite."""
+        """The box of t that corresponds to lower ≤ y ≤ upper; limits may be infinite."""
         a = np.where(lower <= self.lowest, -np.inf, lower)
         b = np.where(upper < self.lowest, -np.inf, upper)
         ends = [self._of_limit(a), self._of_limit(b)]
@@ -79,10 +79,10 @@ class TargetTransform(abc.ABC):
         return np.where(infinite, np.where(self.increasing, y, -y), t)
 
     def check(self, y: Array, names: list[str]) -> None:
-        """Refuse values outside the domain.
+        """Check that values are inside the domain of T.
 
         Raises:
-            ValueError: there are some; the message names the targets.
+            ValueError: some are not; the message names the targets.
 
         """
         return
@@ -92,7 +92,7 @@ class TargetTransform(abc.ABC):
         return
 
     def moments(self, normal: MultivariateNormal, dense: bool) -> tuple[Array, Array]:
-        """Mean and variance (..., d) of T⁻¹(t), or mean and covariance (..., d, d).
+        """Mean and variance (..., d) of T⁻¹(t); if dense, mean and covariance (..., d, d).
 
         With T⁻¹(μ + σ z) = Σ_k a_k h_k(z), h_k the normalized Hermite polynomials, the mean is
         a_0, and Mehler's formula gives the covariance: Σ_{k ≥ 1} a_ik a_jk ρ_ij^k.
@@ -127,7 +127,7 @@ class TargetTransform(abc.ABC):
 
 
 def _hermite_rule() -> tuple[Array, Array, Array]:
-    """Nodes and weights for a standard normal z, and h_k(z) at the nodes: (k, nodes)."""
+    """Return nodes and weights for a standard normal z, and h_k(z) at the nodes: (k, nodes)."""
     z, w = np.polynomial.hermite_e.hermegauss(NODES)
     h = np.ones((NODES, NODES))
     h[1] = z
@@ -138,7 +138,7 @@ def _hermite_rule() -> tuple[Array, Array, Array]:
 
 @final
 class Log(TargetTransform):
-    """T(y) = log y, y > 0: y is log-normal, and its moments are exact.
+    """The transform T(y) = log y, y > 0: y is log-normal, with exact moments.
 
     Mean m = exp(μ + σ²/2), covariance mᵢ mⱼ (exp(Σᵢⱼ) − 1).
     """
@@ -172,10 +172,10 @@ class Log(TargetTransform):
 
 @final
 class BoxCox(TargetTransform):
-    """T(y) = ((y/s)^λ − 1)/λ for y > 0, log(y/s) for λ = 0; s the geometric mean of the targets.
+    """The Box–Cox transform T(y) = ((y/s)^λ − 1)/λ for y > 0, or log(y/s) for λ = 0.
 
-    λ is kept at 0 or above, where every moment of y exists. For λ > 0 the normal has some mass
-    below T(0) = −1/λ, which stands for y = 0.
+    s is the geometric mean of the targets. λ is kept at 0 or above, where every moment of y exists.
+    For λ > 0, the normal has some mass below T(0) = −1/λ, which is mapped to y = 0.
 
     Source: Box & Cox, "An analysis of transformations", JRSS B 26 (1964).
     """
@@ -204,9 +204,10 @@ class BoxCox(TargetTransform):
 
 @final
 class YeoJohnson(TargetTransform):
-    """Box–Cox of 1 + |y/s|, with λ above 0 and 2 − λ below; s the standard deviation of the target.
+    """The Yeo–Johnson transform: Box–Cox of 1 + |y/s|, with λ for y above 0 and 2 − λ below.
 
-    λ is kept in [0, 2], where T maps all of ℝ to all of ℝ.
+    s is the standard deviation of the target. λ is kept in [0, 2], where T maps all of ℝ to all of
+    ℝ.
 
     Source: Yeo & Johnson, "A new family of power transformations to improve normality or
     symmetry", Biometrika 87 (2000).
@@ -234,13 +235,13 @@ class YeoJohnson(TargetTransform):
 
 
 def _power(log_y: Array, power: Array) -> Array:
-    """(y^λ − 1)/λ, also where λ is almost 0."""
+    """Return (y^λ − 1)/λ, accurate also for λ close to 0."""
     safe = np.where(power == 0, 1.0, power)
     return np.where(power == 0, log_y, np.expm1(safe * log_y) / safe)
 
 
 def _power_inverse(t: Array, power: Array) -> Array:
-    """log y; −∞ for t ≤ −1/λ."""
+    """Return log y, the inverse of `_power`; −∞ for t ≤ −1/λ."""
     safe = np.where(power == 0, 1.0, power)
     with np.errstate(divide="ignore"):
         log_y = np.log1p(np.maximum(safe * t, -1.0)) / safe
@@ -251,7 +252,7 @@ def require_positive(y: Array, names: list[str], what: str) -> None:
     bad = (y <= 0).any(axis=tuple(range(y.ndim - 1)))
     if bad.any():
         raise ValueError(
-            f"target_transform={what!r} takes positive targets; "
+            f"target_transform={what!r} takes positive targets, but "
             f"{[names[j] for j in np.flatnonzero(bad)]} have values that are 0 or negative. Use "
-            "'yeo-johnson', or shift them."
+            "'yeo-johnson', or shift these targets."
         )

@@ -1,4 +1,4 @@
-"""A finite mixture of multivariate normals: what an ensemble of networks predicts."""
+"""Finite mixtures of multivariate normals, as predicted by ensembles of networks."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ __all__ = ["Mixture"]
 
 @final
 class Mixture(Batch):
-    """p(y) = Σ_m w_m N(y; μ_m, Σ_m), for each row of a batch.
+    """A batch of mixtures of multivariate normals, p(y) = Σ_m w_m N(y; μ_m, Σ_m).
 
     Its covariance has two parts, by the law of total covariance:
 
         Σ* = Σ_m w_m Σ_m  +  Σ_m w_m (μ_m − μ*)(μ_m − μ*)ᵀ,    μ* = Σ_m w_m μ_m
 
-    the first *aleatoric* (noise that every component expects), the second *epistemic* (the
-    components disagree). Averaging the components' standard deviations is not the standard
-    deviation of anything: it leaves the second part out.
+    The first is *aleatoric* (the noise that the components expect), the second *epistemic* (the
+    disagreement of the components). The average of the components' standard deviations is not the
+    standard deviation of anything: it leaves out the second part.
 
-    Nothing of size d × d is formed but by `covariance`, `aleatoric`, `epistemic` and `moments`:
-    density, samples and standard deviations of low-rank components cost what theirs do.
+    Only `covariance`, `aleatoric`, `epistemic` and `moments` form anything of size d × d. For
+    low-rank components, density, samples and standard deviations cost as much as those of the
+    components.
 
     Args:
-        components: N(μ_m, Σ_m), the first batch axis over the k components: batch shape (k, ...).
-        weights: w, (k,) not negative, with sum 1; None is 1/k each.
+        components: N(μ_m, Σ_m), batch shape (k, ...): the first batch axis is over the k
+            components.
+        weights: w, (k,), non-negative with sum 1; None for 1/k each.
 
     Raises:
-        TypeError: components are not a MultivariateNormal.
-        ValueError: components without a batch axis, or weights that don't fit.
+        TypeError: components is not a MultivariateNormal.
+        ValueError: components has no batch axis, or weights do not fit.
 
     Source: Lakshminarayanan, Pritzel & Blundell, "Simple and scalable predictive uncertainty
     estimation using deep ensembles", NeurIPS 2017 (one target); the covariance is textbook.
@@ -55,13 +57,13 @@ class Mixture(Batch):
     def __init__(self, components: MultivariateNormal, weights: Any = None) -> None:
         if not isinstance(components, MultivariateNormal):
             raise TypeError(
-                "Mixture takes one MultivariateNormal whose first batch axis is over the "
-                f"components; received {type(components).__name__}."
+                "Mixture: components must be one MultivariateNormal whose first batch axis is over "
+                f"the components; received {type(components).__name__}."
             )
         if not components.batch_shape or len(components) == 0:
             raise ValueError(
-                "Mixture: the first batch axis of the components is over the components; received "
-                f"batch_shape={components.batch_shape}."
+                "Mixture: components must have a first batch axis, over at least one component; "
+                f"received batch_shape={components.batch_shape}."
             )
         self._components = components
         self._weights = _checked_weights(weights, len(components))
@@ -69,49 +71,49 @@ class Mixture(Batch):
 
     @property
     def components(self) -> MultivariateNormal:
-        """N(μ_m, Σ_m), batch shape (k, ...)."""
+        """The components N(μ_m, Σ_m), with batch shape (k, ...)."""
         return self._components
 
     @property
     def weights(self) -> Array:
-        """w: (k,)."""
+        """The weights w: (k,)."""
         return self._weights
 
     def _average(self, values: Array) -> Array:
-        """Σ_m w_m values_m: (k, ...) → (...)."""
+        """The weighted average Σ_m w_m values_m: (k, ...) → (...)."""
         return np.tensordot(self._weights, values, axes=1)
 
     # --- moments ---------------------------------------------------------------------------------
 
     @property
     def mean(self) -> Array:
-        """μ*, in the units of y: (..., d)."""
+        """The mean μ*, in the units of y: (..., d)."""
         return self._mean
 
     @property
     def aleatoric(self) -> Array:
-        """E[Σ], what the components expect of the noise, in squared units of y: (..., d, d)."""
-        terms = (w * normal.covariance for w, normal in self._weighted())  # one k-th at a time
+        """The aleatoric covariance E[Σ], the noise, in squared units of y: (..., d, d)."""
+        terms = (w * normal.covariance for w, normal in self._weighted())  # one component at a time
         return np.asarray(sum(terms))
 
     @property
     def epistemic(self) -> Array:
-        """Cov[μ], how the components disagree (divisor k, not k − 1): (..., d, d).
+        """The epistemic covariance Cov[μ], the disagreement of the components: (..., d, d).
 
-        Its rank is at most k − 1: with few components it says how much they disagree, but little
-        about the directions.
+        The divisor is k, not k − 1. The rank is at most k − 1: with few components, it shows how
+        much they disagree, but little about the directions.
         """
         spread = self._spread()
         return np.einsum("m...i,m...j->...ij", spread, spread)
 
     @property
     def covariance(self) -> Array:
-        """Σ* = aleatoric + epistemic, in squared units of y: (..., d, d)."""
+        """The covariance Σ* = aleatoric + epistemic, in squared units of y: (..., d, d)."""
         return self.aleatoric + self.epistemic
 
     @property
     def variance(self) -> Array:
-        """The diagonal of Σ*: (..., d)."""
+        """The variances, in squared units of y: (..., d)."""
         return self._aleatoric_variance() + self._epistemic_variance()
 
     @property
@@ -136,19 +138,19 @@ class Mixture(Batch):
         return self._average((self._components.mean - self._mean) ** 2)
 
     def _spread(self) -> Array:
-        """√w_m (μ_m − μ*): (k, ..., d)."""
+        """The weighted deviations √w_m (μ_m − μ*): (k, ..., d)."""
         root = np.sqrt(self._weights).reshape(-1, *(1 for _ in self._mean.shape))
         return root * (self._components.mean - self._mean)
 
     def moments(self) -> MultivariateNormal:
-        """The one normal with the mean and covariance of the mixture.
+        """The normal with the mean and covariance of the mixture.
 
-        Of all normals the closest to the mixture, in KL(mixture ‖ normal). The factor of Σ* comes
-        from a QR factorization of the stacked factors √w_m L_mᵀ and √w_m (μ_m − μ*)ᵀ: Σ* is not
-        formed, and what its condition number costs is its square root.
+        It is the normal closest to the mixture in KL(mixture ‖ normal). The factor of Σ* comes from
+        a QR factorization of the stacked factors √w_m L_mᵀ and √w_m (μ_m − μ*)ᵀ: Σ* is not formed,
+        so that only the square root of its condition number is lost in accuracy.
         """
         root = np.moveaxis(self._spread(), 0, -2)
-        for w, normal in self._weighted():  # one after the other: the stack of all would be large
+        for w, normal in self._weighted():  # one at a time: a stack of all would be large
             rows = np.sqrt(w) * np.swapaxes(normal.scale_tril, -1, -2)
             root = np.asarray(np.linalg.qr(np.concatenate([root, rows], axis=-2), mode="r"))
         sign = np.where(np.diagonal(root, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
@@ -158,24 +160,24 @@ class Mixture(Batch):
     # --- density and samples ---------------------------------------------------------------------
 
     def log_prob(self, y: Any, missing: str = "raise") -> Array:
-        """log Σ_m w_m N(y; μ_m, Σ_m), in nats: (...).
+        """The log-density log Σ_m w_m N(y; μ_m, Σ_m), in nats: (...).
 
         Args:
-            y: (..., d), in the units of y; batch axes broadcast against those of the batch.
-            missing: "marginalize" reads NaN as "not observed": the exact marginal density of what
-                was. By default NaN is an error.
+            y: (..., d), values of the targets; batch axes broadcast against those of the batch.
+            missing: "marginalize" treats NaN as missing, which gives the exact marginal density of
+                the observed targets. By default, NaN is an error.
 
         Raises:
-            ValueError: the last axis is not d, batch axes don't fit, or values are not finite.
+            ValueError: the last axis is not d, batch axes do not fit, or values are not finite.
 
         """
         terms = [np.log(w) + normal.log_prob(y, missing) for w, normal in self._weighted()]
         return np.asarray(np.logaddexp.reduce(terms, axis=0))
 
     def sample(self, n: int | None = None, seed: Any = None) -> Array:
-        """Random draws: (n, ..., d), or (..., d) for n=None.
+        """Draw random values: (n, ..., d), or (..., d) for n=None.
 
-        Each draw of each row picks its own component.
+        Each draw for each row picks its own component.
 
         Args:
             n: number of draws from each mixture.
@@ -192,7 +194,7 @@ class Mixture(Batch):
             some = np.flatnonzero(mine.any(axis=0))
             if not len(some):
                 continue
-            # As many draws of each row as the row that picked this component most often needs.
+            # For each row, as many draws as the row that picked this component most often needs.
             which = np.cumsum(mine[:, some], axis=0) - 1
             drawn = normal.flatten()[some].sample(int(which.max()) + 1, generator)
             draw, at = np.nonzero(mine[:, some])
@@ -201,19 +203,19 @@ class Mixture(Batch):
         return shaped[0] if n is None else shaped
 
     def marginal(self, targets: Any) -> Self:
-        """The mixture of some targets, whatever the others are.
+        """The marginal mixture of some of the targets.
 
         Args:
-            targets: names or indices, one or several, in the order wanted; or a slice.
+            targets: one or several names or indices, in the desired order, or a slice.
 
         Raises:
-            ValueError: an unknown target, one named twice, or none.
+            ValueError: a target is unknown or repeated, or there is none.
 
         """
         return type(self)(self._components.marginal(targets), self._weights)
 
     def _weighted(self) -> Iterator[tuple[float, MultivariateNormal]]:
-        """The weight and the distributions of each component that has a weight."""
+        """Yield the weight and distributions of each component with a positive weight."""
         for w, normal in zip(self._weights, self._components, strict=True):
             if w > 0:
                 yield w, normal
@@ -227,12 +229,12 @@ class Mixture(Batch):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The batch axes, without that of the components; () for a single mixture."""
+        """The shape of the batch axes, without that of the components; () for a single mixture."""
         return self._components.batch_shape[1:]
 
     @property
     def target_names(self) -> tuple[str, ...] | None:
-        """d names, or None."""
+        """The d target names, or None."""
         return self._components.target_names
 
     def _take(self, index: Any) -> Self:

@@ -1,4 +1,4 @@
-"""The object a user holds after `predict`: a batch of multivariate normals, in NumPy float64."""
+"""Batches of predicted multivariate normals, for analysis in NumPy float64."""
 
 from __future__ import annotations
 
@@ -43,21 +43,22 @@ __all__ = ["MultivariateNormal"]
 class MultivariateNormal(Algebra, Comparison):
     """A batch of multivariate normal distributions N(μ, Σ), for analysis in float64.
 
-    From a model's prediction, `head.distribution(y_pred)` or `from_prediction`; or from a mean and
-    exactly one of covariance, scale_tril and precision. Batch axes may be any number, none too:
-    `len`, indexing and slicing act on them.
+    Create it from a model's predictions with `head.distribution(y_pred)` or `from_prediction`, or
+    from a mean and exactly one of covariance, scale_tril and precision. There may be any number of
+    batch axes, including none; `len`, indexing and slicing act on them.
 
     Args:
-        mean: (..., d).
+        mean: μ, (..., d), in the units of y.
         covariance: Σ, (..., d, d) symmetric positive definite, in squared units of y.
-        scale_tril: L with Σ = L Lᵀ, (..., d, d) lower with a positive diagonal.
+        scale_tril: L with Σ = L Lᵀ, (..., d, d) lower triangular with a positive diagonal.
         precision: Σ⁻¹, (..., d, d) symmetric positive definite.
-        target_names: d names. None takes those of a data frame's columns or a series' index; where
-            mean and matrix both have labels, the matrix is brought into the order of the mean.
+        target_names: d names. None takes the columns of a DataFrame or the index of a Series; if
+            mean and matrix both have labels, the matrix is put in the order of the mean.
 
     Raises:
-        ValueError: not exactly one of the three, shapes that don't fit, values that are not
-            finite, a matrix that is not symmetric positive definite, or labels of other targets.
+        ValueError: not exactly one of the three is given, shapes do not fit, values are not
+            finite, a matrix is not symmetric positive definite, or labels are those of other
+            targets.
 
     >>> import numpy as np
     >>> normal = MultivariateNormal([1.0, 2.0], covariance=[[4.0, 3.0], [3.0, 9.0]])
@@ -100,18 +101,18 @@ class MultivariateNormal(Algebra, Comparison):
         layout: str = "packed",
         target_names: Sequence[str] | None = None,
     ) -> Self:
-        """The distributions a model predicted.
+        """Create the distributions that a model predicted.
 
         Args:
-            y_pred: what `model.predict` gave, (..., 2 d + k) in the packed layout.
-            covariance: the head's structure; `head.distribution` knows it.
-            from_raw: as the loss was told.
-            layout: as the loss was told.
-            target_names: d names.
+            y_pred: output of `model.predict`, (..., 2 d + k) in the packed layout.
+            covariance: covariance structure of the head, which `head.distribution` knows.
+            from_raw: as passed to the loss.
+            layout: as passed to the loss.
+            target_names: d names, or None.
 
         Raises:
-            ValueError: y_pred of a width that the structure cannot read, values that are not
-                finite, or scales that are not positive.
+            ValueError: y_pred has a width that the structure cannot read, values are not finite,
+                or scales are not positive.
 
         >>> normal = MultivariateNormal.from_prediction([[1.0, 2.0, 0.5, 0.5, 0.0]])
         >>> normal
@@ -120,16 +121,16 @@ class MultivariateNormal(Algebra, Comparison):
         """
         reader = Reader(covariance, from_raw, layout)
         try:
-            with np.errstate(all="ignore"):  # judged below
+            with np.errstate(all="ignore"):  # checked below
                 parameters = reader.decode(finite(y_pred, "y_pred"))
             valid = (parameters.scale > 0) & np.isfinite(parameters.scale)
             if not valid.all() or not np.isfinite(parameters.shape_params).all():
                 raise np.linalg.LinAlgError
         except np.linalg.LinAlgError:
             raise ValueError(
-                "y_pred holds scales that are not positive, or a matrix that is not positive "
-                f"definite. Is covariance={reader.covariance.name!r} the structure that wrote it? "
-                "Unconstrained numbers need from_raw=True."
+                "y_pred contains scales that are not positive, or a matrix that is not positive "
+                f"definite. Is covariance={reader.covariance.name!r} the structure of the head? "
+                "For unconstrained outputs, pass from_raw=True."
             ) from None
         mean, scale, shape_params = parameters
         gaussian = _on_common_batch(mean, reader.covariance, scale, shape_params)
@@ -138,22 +139,22 @@ class MultivariateNormal(Algebra, Comparison):
     # --- density ---------------------------------------------------------------------------------
 
     def log_prob(self, y: Any, missing: str = "raise") -> Array:
-        """log N(y; μ, Σ), in nats: (...).
+        """The log-density log N(y; μ, Σ), in nats: (...).
 
         Args:
-            y: (..., d), in the units of y; batch axes broadcast against those of the batch.
-            missing: "marginalize" reads NaN as "not observed": the exact marginal density of what
-                was. By default NaN is an error.
+            y: (..., d), values of the targets; batch axes broadcast against those of the batch.
+            missing: "marginalize" treats NaN as missing, which gives the exact marginal density of
+                the observed targets. By default, NaN is an error.
 
         Raises:
-            ValueError: the last axis is not d, batch axes don't fit, or values are not finite.
+            ValueError: the last axis is not d, batch axes do not fit, or values are not finite.
 
         """
         z, half_log_det, observed = self._standardize(y, missing)
         return -0.5 * (z**2).sum(axis=-1) - half_log_det - 0.5 * observed * _LOG_2PI
 
     def entropy(self) -> Array:
-        """½ log det(2πe Σ), in nats: (...)."""
+        """The entropy ½ log det(2πe Σ), in nats: (...)."""
         return self.half_log_det + 0.5 * self.event_size * (1.0 + _LOG_2PI)
 
     # --- probabilities and regions ---------------------------------------------------------------
@@ -167,21 +168,21 @@ class MultivariateNormal(Algebra, Comparison):
     ) -> tuple[Array, Array]:
         """Lower and upper ends of the central interval of each target: (..., d) each.
 
-        By default each target alone is inside its interval with probability `level`; all of them
-        at once are so less often.
+        By default, each target alone is inside its interval with probability `level`; all of them
+        at once are inside less often.
 
         Args:
-            level: probability.
-            simultaneous: for *all* targets inside at once with at least probability `level`:
-                "bonferroni" (never too narrow), "sidak" (not too narrow for a normal, a
-                little narrower; Šidák 1967), or "exact", the narrowest multiple of the standard
+            level: probability, between 0 and 1.
+            simultaneous: method by which *all* targets are inside at once with at least probability
+                `level`: "bonferroni" (never too narrow), "sidak" (a little narrower, and not too
+                narrow for a normal; Šidák 1967), or "exact", the narrowest multiple of the standard
                 deviations for each row's own correlations, by simulation.
-            samples: draws per row for "exact"; the probability is then met to about
+            samples: number of draws per row for "exact"; the probability is then accurate to about
                 √(level (1 − level) / samples).
-            seed: of the draws, an integer or `numpy.random.Generator`.
+            seed: seed of the draws, an integer or `numpy.random.Generator`.
 
         Raises:
-            ValueError: level is not between 0 and 1, or `simultaneous` is not known.
+            ValueError: level is not between 0 and 1, or `simultaneous` is unknown.
 
         >>> normal = MultivariateNormal([0.0, 0.0], covariance=[[1.0, 0.9], [0.9, 1.0]])
         >>> for how in (None, "bonferroni", "sidak", "exact"):
@@ -198,9 +199,9 @@ class MultivariateNormal(Algebra, Comparison):
         return self.mean - reach, self.mean + reach
 
     def ellipsoid(self, level: float = 0.9) -> Ellipsoid:
-        """The smallest region that holds all targets at once with probability `level`.
+        """The smallest region that contains all targets at once with probability `level`.
 
-        (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ c, c the `level` quantile of χ²_d.
+        (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ c, where c is the `level` quantile of χ²_d.
 
         Raises:
             ValueError: level is not between 0 and 1.
@@ -209,23 +210,23 @@ class MultivariateNormal(Algebra, Comparison):
         return Ellipsoid(self, chi_square_quantile(probability(level, "level"), self.event_size))
 
     def cdf(self, y: Any) -> Array:
-        """P(Y₁ ≤ y₁, …, Y_d ≤ y_d), all targets at once: (...).
+        """The joint distribution function P(Y₁ ≤ y₁, …, Y_d ≤ y_d): (...).
 
-        As `scipy.stats.multivariate_normal.cdf`; `probability(upper=y)` gives the error of the
-        estimate, and takes limits by target. Of each target alone: `marginal_cdf`.
+        As `scipy.stats.multivariate_normal.cdf`. `probability(upper=y)` can also return the error
+        of the estimate, and takes limits by target; `marginal_cdf` is for each target alone.
 
         Raises:
-            ValueError: y that is NaN or doesn't fit.
+            ValueError: y is NaN or does not fit.
             ImportError: SciPy is not installed.
 
         """
         return np.asarray(self.probability(upper=y))
 
     def marginal_cdf(self, y: Any) -> Array:
-        """P(Yⱼ ≤ yⱼ) of each target alone: (..., d).
+        """The distribution function P(Yⱼ ≤ yⱼ) of each target: (..., d).
 
         Raises:
-            ValueError: as `log_prob`.
+            ValueError: y is NaN or does not fit.
             ImportError: SciPy is not installed.
 
         """
@@ -233,10 +234,10 @@ class MultivariateNormal(Algebra, Comparison):
         return np.asarray(require("scipy.special", "marginal_cdf").ndtr(residual / self.stddev))
 
     def quantile(self, q: Any) -> Array:
-        """The value below which each target alone lies with probability q.
+        """The quantile of each target, below which it lies with probability q.
 
         Args:
-            q: a probability, which gives (..., d), or (n,) of them: (n, ..., d).
+            q: one probability, which gives (..., d), or (n,) probabilities, which give (n, ..., d).
 
         Raises:
             ValueError: q is not between 0 and 1.
@@ -256,23 +257,24 @@ class MultivariateNormal(Algebra, Comparison):
         samples: int = 4096,
         seed: int = 0,
     ) -> Any:
-        """P(lower ≤ Y ≤ upper), all targets at once: (...).
+        """The probability P(lower ≤ Y ≤ upper), all targets at once: (...).
 
-        P(all below their limits) is `probability(upper=limits)`. Exact for one target and for
-        independent ones; by SciPy's integrator for two; else by quasi-Monte-Carlo integration
-        (Genz 1992, Botev 2017), for many targets of a low-rank structure over its factors.
+        The probability of all targets being below their limits is `probability(upper=limits)`. The
+        result is exact for one target and for independent targets; two targets use SciPy's
+        integrator; the rest uses quasi-Monte-Carlo integration (Genz 1992, Botev 2017), over the
+        factors if a low-rank structure has many targets.
 
         Args:
-            lower: (..., d), one number per target, a number for all, or target → number or (...);
-                −inf, and a target that is left out, for no limit.
-            upper: the same; inf for no limit.
-            return_error: return (probability, error), the error about two standard errors
-                of the estimate.
-            samples: points per row of the quasi-Monte-Carlo estimate.
-            seed: of their random shifts; the same seed gives the same estimate.
+            lower: (..., d), one number per target, one number for all, or a mapping from target to
+                a number or (...); −inf, or leaving a target out, means no limit.
+            upper: the same for upper limits; inf means no limit.
+            return_error: whether to return (probability, error), where the error is about two
+                standard errors of the estimate.
+            samples: number of points per row of the quasi-Monte-Carlo estimate.
+            seed: seed of their random shifts; the same seed gives the same estimate.
 
         Raises:
-            ValueError: limits that are NaN or don't fit.
+            ValueError: limits are NaN or do not fit.
             ImportError: SciPy is not installed.
 
         >>> normal = MultivariateNormal([0.0, 0.0], covariance=[[1.0, 0.5], [0.5, 1.0]])
@@ -289,13 +291,13 @@ class MultivariateNormal(Algebra, Comparison):
         return (value, error) if return_error else value
 
     def probability_greater(self, target: Any, other: Any) -> Array:
-        """P(target > other): (...)."""
+        """The probability that `target` is greater than `other`: (...)."""
         gap = self.difference(target, other)
         ndtr = require("scipy.special", "probability_greater").ndtr
         return np.asarray(ndtr(gap.mean / gap.stddev)[..., 0])
 
     def sample(self, n: int | None = None, seed: Any = None) -> Array:
-        """Random draws: (n, ..., d), or (..., d) for n=None.
+        """Draw random values: (n, ..., d), or (..., d) for n=None.
 
         Args:
             n: number of draws from each distribution.
@@ -306,20 +308,21 @@ class MultivariateNormal(Algebra, Comparison):
         draws = self._gaussian.sample(count, np.random.default_rng(seed))
         return draws[0] if n is None else draws
 
-    # --- to and from elsewhere -------------------------------------------------------------------
+    # --- conversion and files --------------------------------------------------------------------
 
     def to_frame(self, index: Any = None, level: float | None = None) -> Any:
-        """A pandas table with one row per distribution: means, standard deviations, correlations.
+        """Return a pandas table with means, standard deviations and correlations as columns.
 
-        Columns `<target>_mean`, `<target>_stddev`, with `level` also `<target>_lower` and `_upper`
-        of that central interval, and `<target>_<other>_correlation` of every pair.
+        There is one row per distribution. Columns are `<target>_mean`, `<target>_stddev`, with
+        `level` also `<target>_lower` and `<target>_upper` of that central interval, and
+        `<target>_<other>_correlation` of every pair.
 
         Args:
-            index: of the rows.
-            level: of the intervals; None: none.
+            index: index of the table's rows.
+            level: probability of the intervals; None for no intervals.
 
         Raises:
-            ValueError: more than one batch axis.
+            ValueError: there is more than one batch axis.
             ImportError: pandas is not installed.
 
         """
@@ -327,7 +330,7 @@ class MultivariateNormal(Algebra, Comparison):
         return _exchange.to_frame(self, bounds, index)
 
     def to_scipy(self) -> Any:
-        """`scipy.stats.multivariate_normal`: one frozen object, or a list of them for a batch.
+        """Convert to a frozen `scipy.stats.multivariate_normal`, or a list of them for a batch.
 
         Raises:
             ImportError: SciPy is not installed.
@@ -336,7 +339,7 @@ class MultivariateNormal(Algebra, Comparison):
         return _exchange.to_scipy(self)
 
     def to_torch(self) -> Any:
-        """`torch.distributions.MultivariateNormal`, or its low-rank form, in float64.
+        """Convert to `torch.distributions.MultivariateNormal`, or its low-rank form, in float64.
 
         Raises:
             ImportError: PyTorch is not installed.
@@ -345,7 +348,9 @@ class MultivariateNormal(Algebra, Comparison):
         return _exchange.to_torch(self._gaussian)
 
     def to_numpyro(self) -> Any:
-        """`numpyro.distributions.MultivariateNormal`, or its low-rank form, in JAX's precision.
+        """Convert to `numpyro.distributions.MultivariateNormal`, or its low-rank form.
+
+        The precision is that of JAX.
 
         Raises:
             ImportError: NumPyro is not installed.
@@ -354,24 +359,25 @@ class MultivariateNormal(Algebra, Comparison):
         return _exchange.to_numpyro(self._gaussian)
 
     def save(self, path: Any) -> None:
-        """Write the distributions, structure and names to a `.npz` or `.parquet` file.
+        """Save distributions, structure and target names to a `.npz` or `.parquet` file.
 
-        A file that exists is replaced only once the new one is complete.
+        An existing file is replaced only once the new one is complete.
 
         Raises:
-            ValueError: another suffix, or Parquet and more than one batch axis.
-            ImportError: Parquet, and pyarrow is not installed.
+            ValueError: the suffix is unknown, or a Parquet file is requested without exactly one
+                batch axis.
+            ImportError: a Parquet file is requested, and pyarrow is not installed.
 
         """
         _storage.save(self._gaussian, self.target_names, path)
 
     @classmethod
     def load(cls, path: Any) -> Self:
-        """What `save` wrote.
+        """Load distributions from a file written by `save`.
 
         Raises:
-            ValueError: another suffix, or a file that `save` did not write.
-            ImportError: Parquet, and pyarrow is not installed.
+            ValueError: the suffix is unknown, or the file was not written by `save`.
+            ImportError: it is a Parquet file, and pyarrow is not installed.
 
         """
         return cls._of(*_storage.load(path))

@@ -1,4 +1,4 @@
-"""Joint regions: the ellipsoid in which all targets lie at once, with a stated probability."""
+"""Joint regions: ellipsoids that contain all targets at once with a given probability."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["Ellipsoid"]
 class Ellipsoid(Batch):
     """A batch of ellipsoids (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ c around predicted means.
 
-    From `MultivariateNormal.ellipsoid(level)`, where c is the `level` quantile of χ²_d, or from a
-    conformal calibration, which finds c on data.
+    Made by `MultivariateNormal.ellipsoid(level)`, where c is the `level` quantile of χ²_d, or by a
+    conformal calibration, which determines c from data.
 
     Args:
-        normal: a `MultivariateNormal`, whose μ and Σ give center and form.
-        squared_radius: c ≥ 0, a number or one per distribution (...); infinite: everything.
+        normal: a `MultivariateNormal`, whose μ and Σ give center and shape.
+        squared_radius: c ≥ 0, one number or one per distribution (...); infinite for all of space.
 
     Raises:
-        ValueError: c is negative or NaN, or not one number per distribution.
+        ValueError: c is negative or NaN, or is not one number per distribution.
 
     >>> import numpy as np
     >>> from keras_mvn import MultivariateNormal
@@ -50,7 +50,7 @@ class Ellipsoid(Batch):
 
     @property
     def center(self) -> Array:
-        """μ: (..., d)."""
+        """The center μ: (..., d)."""
         return self.normal.mean
 
     def contains(self, y: Any) -> np.ndarray:
@@ -65,7 +65,7 @@ class Ellipsoid(Batch):
 
     @property
     def log_volume(self) -> Array:
-        """log of the volume π^(d/2) c^(d/2) √det Σ / Γ(d/2 + 1), in log units of y: (...)."""
+        """The log-volume log(π^(d/2) c^(d/2) √det Σ / Γ(d/2 + 1)), in log units of y: (...)."""
         d = self.normal.event_size
         with np.errstate(divide="ignore"):
             log_ball = 0.5 * d * np.log(math.pi * self.squared_radius)
@@ -73,7 +73,7 @@ class Ellipsoid(Batch):
 
     @property
     def volume(self) -> Array:
-        """exp(log_volume), which may be beyond float64 for many targets: (...)."""
+        """The volume exp(log_volume), which may exceed float64 for many targets: (...)."""
         with np.errstate(over="ignore", under="ignore"):
             return np.exp(self.log_volume)
 
@@ -81,29 +81,29 @@ class Ellipsoid(Batch):
     def radii(self) -> Array:
         """Half-lengths of the axes, the longest first, in the units of y: (..., d).
 
-        √(c λ) for the eigenvalues λ of Σ, from singular values of its factor. Forms d × d
-        matrices.
+        √(c λ) for the eigenvalues λ of Σ, computed from the singular values of its factor. Forms
+        d × d matrices.
         """
         singular = np.linalg.svd(self.normal.scale_tril, compute_uv=False)
         return np.sqrt(self.squared_radius)[..., None] * singular
 
     @property
     def axes(self) -> Array:
-        """Directions of the axes, unit vectors in the columns, the longest first: (..., d, d).
+        """Directions of the axes as unit vectors in columns, the longest first: (..., d, d).
 
-        Targets of different units have an ellipsoid all the same, but its axes depend on the
-        units: standardize first, `normal * (1 / normal.stddev)`, where that matters.
+        If targets have different units, the axes depend on these. If that matters, standardize
+        first: `normal * (1 / normal.stddev)`.
         """
         return np.linalg.svd(self.normal.scale_tril)[0]
 
     def bounds(self) -> tuple[Array, Array]:
-        """Lower and upper ends of the smallest box around it: μ ∓ √c σ, (..., d) each."""
+        """Lower and upper ends of the smallest enclosing box, μ ∓ √c σ: (..., d) each."""
         reach = np.sqrt(self.squared_radius)[..., None] * self.normal.stddev
         return self.normal.mean - reach, self.normal.mean + reach
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The batch axes; () for a single region."""
+        """The shape of the batch axes; () for a single region."""
         return self.normal.batch_shape
 
     def _take(self, index: Any) -> Ellipsoid:

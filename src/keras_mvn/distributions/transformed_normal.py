@@ -1,6 +1,6 @@
-"""Targets that are normal after a monotone transform: likelihoods, moments, regions in their units.
+"""Likelihoods, moments and regions of targets that are normal after a monotone transform.
 
-t = T(y), target by target, and t ~ N(μ, Σ). With T' the derivative,
+t = T(y) for each target, and t ~ N(μ, Σ). With the derivative T',
 
     log p(y) = log N(T(y); μ, Σ) + Σⱼ log |Tⱼ'(yⱼ)|.
 """
@@ -25,11 +25,11 @@ __all__ = ["TransformedNormal", "TransformedRegion", "ordered"]
 
 @final
 class TransformedNormal(Batch):
-    """A batch of distributions of y such that T(y) ~ N(μ, Σ), T monotone in each target.
+    """A batch of distributions of y with T(y) ~ N(μ, Σ), T monotone in each target.
 
     Args:
-        normal: of T(y).
-        transform: T.
+        normal: distribution of T(y).
+        transform: the transform T.
 
     """
 
@@ -40,51 +40,51 @@ class TransformedNormal(Batch):
 
     @property
     def mean(self) -> Array:
-        """E y, not T⁻¹(μ): (..., d)."""
+        """The mean E y, which is not T⁻¹(μ): (..., d)."""
         return self.transform.moments(self.normal, dense=False)[0]
 
     @property
     def median(self) -> Array:
-        """T⁻¹(μ): (..., d)."""
+        """The median T⁻¹(μ): (..., d)."""
         return self.transform.inverse(self.normal.mean)
 
     @property
     def variance(self) -> Array:
-        """In squared units of y: (..., d)."""
+        """The variances, in squared units of y: (..., d)."""
         return self.transform.moments(self.normal, dense=False)[1]
 
     @property
     def stddev(self) -> Array:
-        """In the units of y: (..., d)."""
+        """Standard deviations, in the units of y: (..., d)."""
         return np.sqrt(self.variance)
 
     @property
     def covariance(self) -> Array:
-        """In squared units of y: (..., d, d)."""
+        """The covariance, in squared units of y: (..., d, d)."""
         return self.transform.moments(self.normal, dense=True)[1]
 
     @property
     def correlation(self) -> Array:
-        """Of y: (..., d, d)."""
+        """Correlation matrices of y: (..., d, d)."""
         stddev = self.stddev
         return self.covariance / (stddev[..., :, None] * stddev[..., None, :])
 
-    # --- of some targets ---
+    # --- marginals and conditioning ---
 
     def marginal(self, targets: Any) -> TransformedNormal:
-        """The joint distribution of some targets, as `MultivariateNormal.marginal`."""
+        """The marginal distribution of some of the targets, as `MultivariateNormal.marginal`."""
         index = positions(targets, self.target_names, self.event_size)
         return TransformedNormal(self.normal.marginal(index), self.transform.of(index))
 
     def condition(self, values: Mapping[Any, Any]) -> TransformedNormal:
-        """What the other targets are, given that some were measured exactly.
+        """The distribution of the remaining targets, given exact measurements of some.
 
         Args:
-            values: target (name or index) → measured value, in the units of y: one number, or
-                one per distribution (...).
+            values: mapping from target (name or index) to measured value, in the units of y: one
+                number, or one per distribution (...).
 
         Raises:
-            ValueError: values outside the domain of T; as `MultivariateNormal.condition`.
+            ValueError: values are outside the domain of T; or as `MultivariateNormal.condition`.
 
         """
         index = positions(list(values), self.target_names, self.event_size)
@@ -100,14 +100,14 @@ class TransformedNormal(Batch):
     # --- density, quantiles and draws ---
 
     def log_prob(self, y: Any, missing: str = "raise") -> Array:
-        """log p(y), the Jacobian included, in nats: (...).
+        """The log-density log p(y), including the Jacobian, in nats: (...).
 
         Args:
-            y: (..., d), in the units of y.
-            missing: "marginalize" reads NaN as "not observed"; by default it is an error.
+            y: (..., d), values of the targets.
+            missing: "marginalize" treats NaN as missing; by default, NaN is an error.
 
         Raises:
-            ValueError: values outside the domain of T; as `MultivariateNormal.log_prob`.
+            ValueError: values are outside the domain of T; or as `MultivariateNormal.log_prob`.
 
         """
         values = self._values(y, missing)
@@ -115,15 +115,15 @@ class TransformedNormal(Batch):
         return log_prob + np.nansum(self.transform.log_derivative(values), axis=-1)
 
     def mahalanobis(self, y: Any, missing: str = "raise") -> Array:
-        """The distance of T(y) from μ in standard deviations: (...)."""
+        """The Mahalanobis distance of T(y) from μ, in standard deviations: (...)."""
         return self.normal.mahalanobis(self.transform.forward(self._values(y, missing)), missing)
 
     def cdf(self, y: Any) -> Array:
-        """P(Y₁ ≤ y₁, …, Y_d ≤ y_d), all targets at once: (...)."""
+        """The joint distribution function P(Y₁ ≤ y₁, …, Y_d ≤ y_d): (...)."""
         return np.asarray(self.probability(upper=y))
 
     def marginal_cdf(self, y: Any) -> Array:
-        """P(Yⱼ ≤ yⱼ) of each target alone: (..., d); 0 below the domain of T."""
+        """The distribution function P(Yⱼ ≤ yⱼ) of each target, 0 below T's domain: (..., d)."""
         values = fitting(finite(y, "y"), (self.event_size,), "y")
         floor = self.transform.lowest
         inside = np.where(values > floor, values, self.median)
@@ -133,37 +133,38 @@ class TransformedNormal(Batch):
         return np.where(values > floor, below, 0.0)
 
     def quantile(self, q: Any) -> Array:
-        """As `MultivariateNormal.quantile`: (..., d), or (n, ..., d) for n probabilities."""
+        """Quantiles of each target: (..., d), or (n, ..., d) for n probabilities q."""
         levels = np.asarray(q, dtype=np.float64)
         low = self.normal.quantile(levels)
         high = self.normal.quantile(1.0 - levels)
         return self.transform.inverse(np.where(self.transform.increasing, low, high))
 
     def interval(self, level: float = 0.9, simultaneous: str | None = None) -> tuple[Array, Array]:
-        """Ends of the central interval of each target: (..., d) each.
+        """Lower and upper ends of the central interval of each target: (..., d) each.
 
-        As `MultivariateNormal.interval`; equal tails, not symmetric about the mean.
+        As `MultivariateNormal.interval`; the tails are equal, but the interval is not symmetric
+        about the mean.
         """
         return ordered(self.transform, *self.normal.interval(level, simultaneous))
 
     def ellipsoid(self, level: float = 0.9) -> TransformedRegion:
-        """The region that holds all targets at once with probability `level`."""
+        """The region that contains all targets at once with probability `level`."""
         return TransformedRegion(self.normal.ellipsoid(probability(level, "level")), self.transform)
 
     def probability(self, lower: Any = -np.inf, upper: Any = np.inf, **options: Any) -> Any:
-        """P(lower ≤ Y ≤ upper), all targets at once, as `MultivariateNormal.probability`.
+        """The probability P(lower ≤ Y ≤ upper), all targets at once.
 
         Args:
-            lower: in the units of y; −inf for no limit.
-            upper: the same; inf for no limit.
-            **options: as there.
+            lower: lower limits in the units of y; −inf for no limit.
+            upper: upper limits in the units of y; inf for no limit.
+            **options: further arguments of `MultivariateNormal.probability`.
 
         """
         box = limits(lower, upper, self.target_names, self.event_size)
         return self.normal.probability(*self.transform.of_limits(*box), **options)
 
     def sample(self, n: int | None = None, seed: Any = None) -> Array:
-        """Random draws: (n, ..., d), or (..., d) for n=None."""
+        """Draw random values: (n, ..., d), or (..., d) for n=None."""
         return self.transform.inverse(self.normal.sample(n, seed))
 
     # --- a sequence of distributions ---
@@ -175,12 +176,12 @@ class TransformedNormal(Batch):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The batch axes."""
+        """The shape of the batch axes."""
         return self.normal.batch_shape
 
     @property
     def target_names(self) -> tuple[str, ...] | None:
-        """d names, or None."""
+        """The d target names, or None."""
         return self.normal.target_names
 
     def _take(self, index: Any) -> TransformedNormal:
@@ -190,7 +191,7 @@ class TransformedNormal(Batch):
         how = type(self.transform).__name__
         return f"TransformedNormal({self.normal!r}, {how})"
 
-    # --- help ---
+    # --- helpers ---
 
     def _values(self, y: Any, missing: str) -> Array:
         values, observed = observed_targets(y, missing, self.target_names)
@@ -203,11 +204,11 @@ class TransformedNormal(Batch):
 
 @final
 class TransformedRegion(Batch):
-    """The y whose T(y) lies in an ellipsoid: one region per row.
+    """A batch of regions of all y whose T(y) lies in an ellipsoid, one region per row.
 
     Args:
-        ellipsoid: of T(y).
-        transform: T.
+        ellipsoid: region of T(y).
+        transform: the transform T.
 
     """
 
@@ -223,12 +224,12 @@ class TransformedRegion(Batch):
         return self.ellipsoid.contains(self.transform.forward(values))
 
     def bounds(self) -> tuple[Array, Array]:
-        """Lower and upper ends of the smallest box around it: (..., d) each."""
+        """Lower and upper ends of the smallest enclosing box: (..., d) each."""
         return ordered(self.transform, *self.ellipsoid.bounds())
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The batch axes."""
+        """The shape of the batch axes."""
         return self.ellipsoid.batch_shape
 
     def _take(self, index: Any) -> TransformedRegion:
@@ -239,6 +240,6 @@ class TransformedRegion(Batch):
 
 
 def ordered(transform: TargetTransform, lower: Array, upper: Array) -> tuple[Array, Array]:
-    """Two ends of intervals of T(y), in y: a decreasing T swaps them."""
+    """Map the ends of intervals of T(y) to ends in y; a decreasing T swaps them."""
     a, b = transform.inverse(lower), transform.inverse(upper)
     return np.where(transform.increasing, a, b), np.where(transform.increasing, b, a)

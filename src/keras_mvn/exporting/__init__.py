@@ -1,9 +1,9 @@
-"""From a trained model to a file that is served elsewhere, without this library or Keras.
+"""Export of trained models to files that are served without this library or Keras.
 
-`export` writes ONNX or TensorFlow's SavedModel whose outputs are means and covariances by name,
-not y_pred. One file per idea: `_serving` is what is computed, `_ensemble` the same of several
-networks and `_moments` how these are mixed, `_onnx` and `_saved_model` are the formats,
-`_from_<backend>` how a backend's graph becomes ONNX, `_files` the writing.
+`export` writes ONNX or TensorFlow's SavedModel, with named means and covariances as outputs in
+place of y_pred. `_serving` defines the computation, from the inputs in `_signature` to the outputs
+in `_outputs`; `_ensemble` does so for several networks, whose predictions `_moments` mixes; `_onnx`
+and `_saved_model` are the formats; `_from_<backend>` converts a backend's graph to ONNX.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Several networks in one file: the mean and the covariance of their mixture."""
+"""Export of several networks in one file: the mean and covariance of their mixture."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ __all__ = ["EnsembleServing", "serving_of_ensemble"]
 @final
 @dataclass(frozen=True)
 class EnsembleServing(Serving):
-    """Networks of the same inputs, whose predictions have the same weight."""
+    """Networks with the same inputs, whose predictions have equal weights."""
 
     members: tuple[ModelServing, ...]
     calibration: Recalibration | None
-    """Of the mixture's moments."""
+    """Recalibration of the mixture's moments, or None."""
 
     @property
     def name(self) -> str:
-        """How many they are."""
+        """Description with the number of models, for error messages."""
         return f"The ensemble of {len(self.models)} models"
 
     def of(self, inputs: Any) -> tuple[Tensor, ...]:
-        """From the moments of the mixture."""
+        """Compute the outputs from the moments of the mixture."""
         structure = self.prediction.reader.covariance
         moments = mixture(structure, [member.read(inputs)[1] for member in self.members])
         if self.calibration is not None:
-            # To a recalibration, what has these methods is a normal.
+            # Moments has the methods of MultivariateNormal that a recalibration calls.
             normal = self.calibration._apply_to_normal(cast(MultivariateNormal, moments))
             moments = cast(Moments, normal)
         computed = (OUTPUTS[name].of_moments for name in self.outputs)
@@ -46,10 +46,10 @@ class EnsembleServing(Serving):
 def serving_of_ensemble(
     members: list[ModelServing], calibration: Recalibration | None
 ) -> EnsembleServing:
-    """What is served of several models.
+    """Return the serving of an ensemble.
 
     Raises:
-        ValueError: their inputs or their heads differ.
+        ValueError: the inputs or the heads of the models differ.
 
     """
     first = members[0]
@@ -69,7 +69,7 @@ def serving_of_ensemble(
 
 
 def _described(member: ModelServing) -> tuple[Any, str]:
-    """Inputs and prediction, without names: Keras numbers those."""
+    """Describe inputs and prediction, without names, which Keras numbers."""
     prediction = member.prediction
     inputs = keras.tree.map_structure(
         lambda spec: (spec.shape, spec.dtype), member.signature.structure

@@ -1,4 +1,4 @@
-"""The public function."""
+"""The function `export`."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ __all__ = ["export"]
 _FORMATS: dict[str, Format] = {written.name: written for written in (Onnx(), SavedModel())}
 
 _TRIED_ROWS = (1, 5)
-"""Numbers of rows to try a file with: not those that a backend traced."""
+"""Numbers of rows for verifying a file; different from those that a backend traced."""
 
 _TRIED_DIFFERENCE = 1e-2
-"""Of the largest entry: a wrong translation, not the rounding of an ill-conditioned covariance."""
+"""Tolerance relative to the largest entry: allows rounding, but not a wrong conversion."""
 
 _LONGEST_REASON = 300
-"""Characters of a converter's own message."""
+"""Maximum number of characters quoted from a converter's error message."""
 
 
 def export(
@@ -55,47 +55,50 @@ def export(
 ) -> None:
     """Write a file that serves the model's means and covariances, without keras-mvn or Keras.
 
-    The file takes what the model takes, any number of rows at a time, and gives the outputs by
-    name. What recalibrated the model is part of it. Formats such as ONNX have no solver: inverses
-    and factorizations are written out as products. Of an ensemble the outputs are moments of the
-    mixture, Σ* = mean(Σ_m) + mean((μ_m − μ*)(μ_m − μ*)ᵀ), in one file.
+    The file takes the inputs of the model, any number of rows at a time, and returns the outputs by
+    name. It includes any recalibration of the model. Formats such as ONNX have no linear solver, so
+    inverses and factorizations are expanded into products. For an ensemble, one file returns the
+    moments of the mixture, Σ* = mean(Σ_m) + mean((μ_m − μ*)(μ_m − μ*)ᵀ).
 
-    "onnx" is one file for onnxruntime and others; it needs a converter, `pip install
+    "onnx" is one file for onnxruntime and other runtimes; it needs a converter, `pip install
     "keras-mvn[export]"` ("keras-mvn[export-jax]" on JAX). "saved_model" is a folder for TensorFlow,
-    from the TensorFlow and JAX backends, with the endpoint `serve`. Target names, the meaning of
-    each output, the structure, the number of networks and the version of keras-mvn are in the
-    file's `metadata_props`, or in `assets.extra/keras_mvn.json`.
+    written from the TensorFlow and JAX backends, with the endpoint `serve`. Target names, a
+    description of each output, the structure, the number of networks and the version of keras-mvn
+    are in the file's `metadata_props`, or in `assets.extra/keras_mvn.json`.
 
     Args:
-        model: trained, with a `MultivariateNormalHead` as the last layer of an output; or any
-            model whose output `covariance`, `layout` and `from_raw` describe. Or a `DeepEnsemble`
-            or a sequence of such models, with the same inputs and heads.
-        path: of the file, `*.onnx`, or of the folder. What was there is replaced, at the end.
+        model: trained model with a `MultivariateNormalHead` as the last layer of an output, or any
+            model whose output is described by `covariance`, `layout` and `from_raw`; or a
+            `DeepEnsemble` or a sequence of such models, with the same inputs and heads.
+        path: path of the file, `*.onnx`, or of the folder. Existing content is replaced at the end.
         format: "onnx" or "saved_model".
-        outputs: one or several of
+        outputs: one or more of
             "mean" (..., d), in the units of the targets;
-            "covariance" (..., d, d), in the products of their units, for Student's t too;
+            "covariance" (..., d, d), in products of their units, also for Student's t;
             "scale_tril" (..., d, d), its lower Cholesky factor;
-            "stddev" (..., d), the square roots of its diagonal;
+            "stddev" (..., d), the square roots of the diagonal of the covariance;
             "correlation" (..., d, d);
-            "y_pred", what the model emits.
-            "scale_tril" and "y_pred" are not those of an ensemble.
-        output: name or index of the model's output that is meant, if several have a head.
+            "y_pred", the output of the Keras model.
+            "scale_tril" and "y_pred" are not available for ensembles.
+        output: name or index of the model's output to export, if several have a head.
         covariance: the structure, for a model without a head.
-        layout: of that model's output, as its loss has it.
-        from_raw: of that model's output, as its loss has it.
-        calibration: of what the model predicts, if it is not in the model yet. For an ensemble,
-            of the normal with the mean and the covariance of its mixture (`Mixture.moments`).
-        opset: of ONNX; None is the converter's own.
-        verify: run the file on random rows (zeros for inputs that are not floating-point) and
-            compare with the model before it takes its place. Needs onnxruntime, or TensorFlow.
+        layout: layout of the output of a model without a head, as in its loss.
+        from_raw: whether the output of a model without a head is raw, as in its loss.
+        calibration: a `Recalibration` of the predictions, if the model does not include it yet. For
+            an ensemble, it applies to the normal with the mean and the covariance of the mixture
+            (`Mixture.moments`).
+        opset: int, ONNX opset; None: the default of the converter.
+        verify: bool, whether to run the file on random rows (zeros for inputs that are not
+            floating-point) and compare it with the model before moving it into place. Needs
+            onnxruntime or TensorFlow.
 
     Raises:
-        ValueError: an unknown format or output, a backend that cannot write the format, a model
-            without a head, members of an ensemble that differ, a path that holds something else, a
-            model with operations that the format does not have, or a file that does not give the
-            model's numbers. Nothing is written then.
-        TypeError: neither a Keras model nor several, or a calibration of another kind.
+        ValueError: the format or an output is unknown, the backend cannot write the format, the
+            model has no head, the members of an ensemble differ, path has other contents, the model
+            has operations that the format does not support, or the file does not reproduce the
+            model's outputs. Nothing is written then.
+        TypeError: model is neither a Keras model nor several, or calibration is not a
+            `Recalibration`.
         ImportError: a converter is not installed; the message names it.
 
     >>> import keras, keras_mvn, numpy as np, onnxruntime, tempfile
@@ -114,15 +117,17 @@ def export(
     chosen = _format(format)
     backend = keras.backend.backend()
     if opset is not None and not chosen.has_opsets:
-        raise ValueError(f"opset={opset!r} is an argument of format='onnx' only.")
+        raise ValueError(f"opset={opset!r} can only be used with format='onnx'.")
     chosen.check_path(target)
     if not target.parent.is_dir():
-        raise ValueError(f"path={str(path)!r}: there is no folder {str(target.parent)!r}.")
+        raise ValueError(
+            f"path={str(path)!r}: there is no folder {str(target.parent)!r}. Create it first."
+        )
     chosen.require(backend, verify)
     if calibration is not None and not isinstance(calibration, Recalibration):
         raise TypeError(
             "calibration must be None or a Recalibration (Temperature, PerTarget, MatrixScaling), "
-            f"which changes covariances; received a {type(calibration).__name__}."
+            f"which corrects covariances; received a {type(calibration).__name__}."
         )
     if calibration is not None and len(models) == 1:
         models = [calibration.apply(models[0])]
@@ -138,7 +143,7 @@ def export(
 
 
 def _models(model: Any) -> list[keras.Model]:
-    """One, or the members of an ensemble."""
+    """Return a list of one model, or of the members of an ensemble."""
     models = model
     if isinstance(model, DeepEnsemble):
         models = model.members
@@ -164,7 +169,7 @@ def _format(name: str) -> Format:
 
 @contextlib.contextmanager
 def _explained(what: str, serving: Serving, written: Format) -> Iterator[None]:
-    """A converter's error as one that says what was tried, and what to do instead."""
+    """Re-raise a converter's error with what was attempted and what to do instead."""
     try:
         yield
     except (ImportError, OSError):
@@ -183,7 +188,7 @@ def _explained(what: str, serving: Serving, written: Format) -> Iterator[None]:
 
 
 def _try_out(serving: Serving, written: Format, path: Path) -> None:
-    """Compare what the file gives with what the model gives."""
+    """Check that the file reproduces the outputs of the model."""
     batches = [serving.signature.rows(number) for number in _TRIED_ROWS]
     with _explained("be run", serving, written):
         served = written.run(serving, path, batches)
@@ -191,20 +196,20 @@ def _try_out(serving: Serving, written: Format, path: Path) -> None:
         for name, of_model in serving.on_numpy(rows).items():
             size = np.nanmax(np.abs(of_model), initial=0.0)
             tolerance = _TRIED_DIFFERENCE * size
-            # What is NaN for the model (logarithms of random numbers) may be NaN in the file.
+            # NaN from the model (logarithms of random numbers, say) may be NaN from the file.
             if not np.allclose(of_file[name], of_model, rtol=0.0, atol=tolerance, equal_nan=True):
                 difference = np.abs(of_file[name] - of_model).max()
                 raise ValueError(
-                    f"The file does not give the model's numbers: for {len(of_model)} random rows, "
+                    f"The file does not reproduce the model: for {len(of_model)} random rows, "
                     f"output {name!r} differs by up to {difference:.3g} from values up to "
-                    f"{size:.3g}. Converting to format={written.name!r} went wrong: try another "
-                    "backend. verify=False writes the file all the same."
+                    f"{size:.3g}. The conversion to format={written.name!r} is wrong: try another "
+                    "backend, or pass verify=False to write the file nevertheless."
                 )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Converters report on their inner life; what matters of it is raised."""
+    """Silence warnings and logs of converters, whose relevant errors are raised."""
     names = ("torch.onnx", "tensorflow", "tf2onnx", "jax2onnx", "absl")
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]

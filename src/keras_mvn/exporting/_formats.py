@@ -1,4 +1,4 @@
-"""The contract of a format of files."""
+"""Base class of file formats."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ __all__ = ["Format"]
 
 
 class Format(abc.ABC):
-    """How files of one format are written and tried. Holds nothing."""
+    """Base class of formats, which write files and run them; formats have no state."""
 
     name: ClassVar[str]
     refusals: ClassVar[dict[str, str]] = {}
-    """Backends from which the format cannot be written: why, and what to do instead."""
+    """Backends that cannot write the format, with the reason and what to do instead."""
     has_opsets: ClassVar[bool] = False
     hint: ClassVar[str]
-    """For a model that the format cannot hold: what to do instead."""
+    """Advice for a model that the format does not support."""
 
     @abc.abstractmethod
     def check_path(self, path: Path) -> None:
-        """Refuse a path that such files do not have, or that holds something else.
+        """Check that path is suitable for this format and has no other contents.
 
         Raises:
-            ValueError: it does.
+            ValueError: it is not suitable, or has other contents.
 
         """
 
     @abc.abstractmethod
     def require(self, backend: str, verify: bool) -> None:
-        """Import what writing, and `run` if asked for, needs.
+        """Import the packages needed for writing and, if `verify`, for `run`.
 
         Raises:
-            ImportError: it is not installed.
+            ImportError: a package is not installed.
 
         """
 
     @abc.abstractmethod
     def write(self, serving: Serving, path: Path, opset: int | None) -> None:
-        """Write what is served."""
+        """Write the model and its outputs to path."""
 
     @abc.abstractmethod
     def run(
         self, serving: Serving, path: Path, batches: list[list[Array]]
     ) -> list[dict[str, Array]]:
-        """The outputs of a written file by name, for each batch, in the format's own runtime."""
+        """Run a written file in the format's own runtime; return outputs by name for each batch."""

@@ -1,4 +1,4 @@
-"""JAX → ONNX, by jax2onnx."""
+"""Conversion from JAX to ONNX, with jax2onnx."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("jax2onnx",)
 
 
 def to_onnx(serving: Serving, opset: int | None) -> Any:
-    """A ModelProto with the signature's inputs and named outputs."""
+    """Convert to a ModelProto with the signature's inputs and named outputs."""
     jax, jax2onnx = require("jax", "export"), require("jax2onnx", "export")
     inputs = [
         jax.ShapeDtypeStruct(

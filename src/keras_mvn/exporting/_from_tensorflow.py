@@ -1,4 +1,4 @@
-"""TensorFlow → ONNX, by tf2onnx."""
+"""Conversion from TensorFlow to ONNX, with tf2onnx."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ PACKAGES = ("tf2onnx",)
 
 
 def to_onnx(serving: Serving, opset: int | None) -> Any:
-    """A ModelProto with the signature's inputs and named outputs.
+    """Convert to a ModelProto with the signature's inputs and named outputs.
 
-    `tf2onnx.convert.from_function` would do, but takes every tensor that the traced function
-    captured, such as the mean and the variance of `keras.layers.Normalization`, for an input.
+    `tf2onnx.convert.from_function` is not used, because it treats every tensor that the traced
+    function captured, such as mean and variance of `keras.layers.Normalization`, as an input.
     """
     tf, tf2onnx = require("tensorflow", "export"), require("tf2onnx", "export")
     specs = serving.signature.specs
     signature = [tf.TensorSpec(spec.shape, spec.dtype) for spec in specs]
     traced = tf.function(serving, signature, autograph=False).get_concrete_function()
-    inputs = [tensor.name for tensor in traced.inputs[: len(specs)]]  # what is captured comes last
+    inputs = [tensor.name for tensor in traced.inputs[: len(specs)]]  # captures come last
     outputs = [tensor.name for tensor in traced.outputs]
     names = zip(inputs + outputs, (*serving.signature.names, *serving.outputs), strict=True)
     model, _ = tf2onnx.convert.from_graph_def(
@@ -40,30 +40,30 @@ def to_onnx(serving: Serving, opset: int | None) -> Any:
 
 
 Node = Callable[..., str]
-"""(operation, its inputs) → its output."""
+"""Function that adds a node: (operation, its inputs) → name of its output."""
 
 
 def _erfc(node: Node, x: str, one: str, two: str) -> str:
-    """1 − erf(x): in `keras.activations.gelu`."""
+    """Write erfc as 1 − erf(x); used by `keras.activations.gelu`."""
     return node("Sub", one, node("Erf", x))
 
 
 def _expm1(node: Node, x: str, one: str, two: str) -> str:
-    """tanh(x/2) (exp(x) + 1), which does not cancel where x is small."""
+    """Write expm1 as tanh(x/2) (exp(x) + 1), which does not cancel for small x."""
     return node("Mul", node("Tanh", node("Div", x, two)), node("Add", node("Exp", x), one))
 
 
 def _log1p(node: Node, x: str, one: str, two: str) -> str:
-    """2 artanh(x / (2 + x)), which does not cancel where x is small."""
+    """Write log1p as 2 artanh(x / (2 + x)), which does not cancel for small x."""
     return node("Mul", two, node("Atanh", node("Div", x, node("Add", x, two))))
 
 
 _WRITERS = {"Erfc": _erfc, "Expm1": _expm1, "Log1p": _log1p}
-"""Operations of TensorFlow that tf2onnx 1.17 does not know."""
+"""Operations of TensorFlow that tf2onnx 1.17 does not support."""
 
 
 def _handler(write: Callable[[Node, str, str, str], str]) -> Callable[..., None]:
-    """As tf2onnx calls it: takes a node out of the graph and puts others in its place."""
+    """Return a handler for tf2onnx that replaces one node of the graph with several."""
 
     def replace(graph: Any, old: Any, name: str, args: Any) -> None:
         tf2onnx = require("tf2onnx", "export")

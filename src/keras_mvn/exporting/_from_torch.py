@@ -1,4 +1,4 @@
-"""PyTorch → ONNX, by torch.onnx and onnxscript."""
+"""Conversion from PyTorch to ONNX, with torch.onnx and onnxscript."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["PACKAGES", "to_onnx"]
 PACKAGES = ("onnxscript",)
 
 _TRACED_ROWS = 3
-"""Not 1, which PyTorch takes for a fixed length."""
+"""Number of rows for tracing; not 1, which PyTorch treats as a fixed length."""
 
 
 def to_onnx(serving: Serving, opset: int | None) -> Any:
-    """A ModelProto with the signature's inputs and named outputs."""
+    """Convert to a ModelProto with the signature's inputs and named outputs."""
     torch = require("torch", "export")
     training = [model.training for model in serving.models]
     module = _module(torch, serving).eval()
@@ -62,10 +62,10 @@ def _module(torch: Any, serving: Serving) -> Any:
 
 
 def _squeeze(self, dim: int):  # type: ignore[no-untyped-def]  # onnxscript reads annotations
-    """`squeeze(x, dim)`, which `keras.ops.take` calls on axes of any length.
+    """Translate `squeeze(x, dim)`, which `keras.ops.take` calls on axes of any length.
 
-    PyTorch leaves an axis alone whose length is not 1; ONNX's Squeeze, which torch.onnx (2.13)
-    writes in any case, refuses it.
+    PyTorch keeps an axis whose length is not 1, whereas ONNX's Squeeze, which torch.onnx (2.13)
+    always writes, rejects it.
     """
     op = require("onnxscript", "export").opset18
     return op.Squeeze(self, [dim]) if self.shape[dim] == 1 else op.Identity(self)

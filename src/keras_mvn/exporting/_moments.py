@@ -1,4 +1,4 @@
-"""Mean and covariance of what several networks predict, as a graph of sums and products."""
+"""Mean and covariance of a mixture of predictions, as a graph of sums and products."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ __all__ = ["Moments", "mixture"]
 
 
 class Moments(NamedTuple):
-    """Of one distribution per row. Nothing of size d × d is formed that is not asked for.
+    """Mean and covariance per row; d × d matrices are formed only on request.
 
-    The methods are those of `MultivariateNormal` by which recalibrations change it.
+    The methods are those of `MultivariateNormal` that recalibrations call.
     """
 
     mean: Tensor
     """(..., d), in the units of the targets."""
     variance: Callable[[], Tensor]
-    """(..., d)"""
+    """Function that returns the variances, (..., d)."""
     covariance: Callable[[], Tensor]
-    """(..., d, d)"""
+    """Function that returns the covariance matrices, (..., d, d)."""
 
     def rescale(self, factor: float) -> Self:
-        """Σ' = factor² Σ."""
+        """Return moments with Σ' = factor² Σ."""
         return self.rescale_targets(np.full(self.mean.shape[-1], factor))
 
     def rescale_targets(self, factors: Any) -> Self:
-        """Σ' = D Σ D, D = diag(factors)."""
+        """Return moments with Σ' = D Σ D, D = diag(factors)."""
         d = np.asarray(factors, "float64")
         return self._replace(
             variance=lambda: _times(self.variance(), d**2),
@@ -43,7 +43,7 @@ class Moments(NamedTuple):
         )
 
     def transform_errors(self, scale_tril: Any) -> Self:
-        """Σ' = L C Cᵀ Lᵀ, L the Cholesky factor of Σ."""
+        """Return moments with Σ' = L C Cᵀ Lᵀ, L the Cholesky factor of Σ."""
 
         def covariance() -> Tensor:
             sigma = self.covariance()
@@ -58,9 +58,10 @@ def _times(x: Tensor, constant: Array) -> Tensor:
 
 
 def mixture(structure: Covariance, members: Sequence[Parameters]) -> Moments:
-    """Of a mixture with equal weights: Σ* = mean(Σ_m) + mean((μ_m − μ*)(μ_m − μ*)ᵀ).
+    """Return the moments of a mixture with equal weights.
 
-    As `keras_mvn.distributions.mixture.Mixture` has it, on tensors.
+    Σ* = mean(Σ_m) + mean((μ_m − μ*)(μ_m − μ*)ᵀ), as in
+    `keras_mvn.distributions.mixture.Mixture`, but on tensors.
     """
     mean = _average([member.mean for member in members])
 

@@ -1,4 +1,4 @@
-"""ONNX: one file, run by onnxruntime and many others."""
+"""The ONNX format: one file, run by onnxruntime and many others."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ _CONVERTERS = {"tensorflow": _from_tensorflow, "jax": _from_jax, "torch": _from_
 
 @final
 class Onnx(Format):
-    """Every backend has a converter of its own; the rest is the same."""
+    """The ONNX format; each backend has its own converter, and everything else is shared."""
 
     name = "onnx"
     has_opsets = True
     hint = (
-        "ONNX does not have every operation, nor its converters each that it has: no "
-        "eigendecomposition, which covariance='symmetric' needs. Train with another structure, try "
-        "another backend, or write format='saved_model' from the TensorFlow backend."
+        "ONNX and its converters do not support every operation; there is no eigendecomposition, "
+        "which covariance='symmetric' needs. Train with another structure, try another backend, or "
+        "write format='saved_model' from the TensorFlow backend."
     )
 
     def check_path(self, path: Path) -> None:
-        """One file, `*.onnx`."""
+        """Check that path is that of a file `*.onnx`."""
         if path.suffix != ".onnx" or path.is_dir():
             raise ValueError(
-                f"path={str(path)!r} must be that of a file that ends in .onnx; "
-                "format='saved_model' writes a folder."
+                f"path={str(path)!r} must be a file path that ends in .onnx. To write a folder, "
+                "use format='saved_model'."
             )
 
     def require(self, backend: str, verify: bool) -> None:
-        """The backend's converter, onnx, and onnxruntime to try the file."""
+        """Import the backend's converter, onnx and, to verify the file, onnxruntime."""
         modules = (*_CONVERTERS[backend].PACKAGES, "onnx", *(("onnxruntime",) if verify else ()))
         for module in modules:
             require(module, "export")
 
     def write(self, serving: Serving, path: Path, opset: int | None) -> None:
-        """Convert, check against ONNX's own schemas, and describe."""
+        """Convert the model, add metadata, check it against ONNX's schemas, and save it."""
         onnx, metadata = require("onnx", "export"), serving.metadata()
         model = _CONVERTERS[keras.backend.backend()].to_onnx(serving, opset)
         _name_first_axes(model.graph)
@@ -59,7 +59,7 @@ class Onnx(Format):
     def run(
         self, serving: Serving, path: Path, batches: list[list[Array]]
     ) -> list[dict[str, Array]]:
-        """In onnxruntime, on the CPU."""
+        """Run the file in onnxruntime on the CPU."""
         runtime = require("onnxruntime", "export")
         session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
         known = {taken.name for taken in session.get_inputs()}
@@ -77,7 +77,7 @@ def _name_first_axes(graph: Any) -> None:
 
 
 def _forget_the_source(graph: Any) -> None:
-    """Drop what Python each node came from: most of the file, with paths on its maker's machine."""
+    """Drop the Python source of each node: it is most of the file, and has local paths."""
     graph.doc_string = ""
     del graph.metadata_props[:]
     for part in (*graph.node, *graph.value_info):

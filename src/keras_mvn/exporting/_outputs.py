@@ -1,4 +1,4 @@
-"""What a file may hold of each row's distribution, by name."""
+"""Named outputs that an exported file can have."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Output(NamedTuple):
     """One named output."""
 
     of: Callable[[Covariance, Parameters, Tensor], Tensor]
-    """From the structure, what y_pred says of mean and covariance, and y_pred itself."""
+    """Function of the structure, the parameters read from y_pred, and y_pred itself."""
     meaning: str
-    """For the file: what it is, its shape, its units."""
+    """Description for the file's metadata: quantity, shape, units."""
     of_moments: Callable[[Moments], Tensor] | None = None
-    """From the mean and the covariance of an ensemble; None where it is not offered."""
+    """Function of the moments of an ensemble; None if not available for ensembles."""
 
 
 def _stddev(structure: Covariance, normal: Parameters, y_pred: Tensor) -> Tensor:
@@ -76,28 +76,28 @@ OUTPUTS = {
     ),
     "y_pred": Output(
         lambda structure, normal, y_pred: y_pred,
-        "what the Keras model emits, in keras-mvn's own layout",
+        "output of the Keras model, in keras-mvn's own layout",
     ),
 }
-"""What `export(outputs=…)` takes, in the order of the documentation."""
+"""Values that `export(outputs=…)` accepts, in the order of the documentation."""
 
 
 def checked_outputs(outputs: str | Sequence[str], of_ensemble: bool = False) -> tuple[str, ...]:
-    """Names of `OUTPUTS`, each once.
+    """Check output names and return them as a tuple.
 
     Raises:
-        ValueError: none, an unknown one, one twice, or one that ensembles do not have.
+        ValueError: there is no name, or one is unknown, repeated, or not available for ensembles.
 
     """
     names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     if not names or len(set(names)) < len(names) or not set(names) <= set(OUTPUTS):
         raise ValueError(
-            f"outputs={outputs!r} must name one or several of {list(OUTPUTS)}, each once."
+            f"outputs={outputs!r} must name one or more of {list(OUTPUTS)}, each once."
         )
     offered = [name for name, one in OUTPUTS.items() if one.of_moments is not None]
     if of_ensemble and not set(names) <= set(offered):
         raise ValueError(
-            f"outputs={outputs!r}: of an ensemble, whose networks together predict a mixture, a "
-            f"file can hold {offered}. Export a single network for the others."
+            f"outputs={outputs!r}: the prediction of an ensemble is a mixture, for which only "
+            f"{offered} can be exported. Export a single network for the others."
         )
     return names

@@ -1,4 +1,4 @@
-"""TensorFlow's SavedModel: a folder, served by TensorFlow Serving and tf.saved_model.load."""
+"""The SavedModel format: a folder for TensorFlow Serving and tf.saved_model.load."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["SavedModel"]
 
 _GRAPH = "saved_model.pb"
 _METADATA = Path("assets.extra", "keras_mvn.json")
-"""In the folder that TensorFlow keeps for what others add."""
+"""Path of the metadata, in the folder that TensorFlow reserves for additional files."""
 
 
 @final
 class SavedModel(Format):
-    """By Keras' own archive, with one endpoint, `serve`, that returns outputs by name."""
+    """The SavedModel format, written by Keras' ExportArchive with one endpoint, `serve`."""
 
     name = "saved_model"
     hint = (
-        "From the JAX backend it holds calls of LAPACK (the eigendecomposition of covariance="
-        "'symmetric'), which TensorFlow does not know. Save the model as a .keras file and run "
+        "From the JAX backend, it would contain LAPACK calls (the eigendecomposition of covariance="
+        "'symmetric'), which TensorFlow cannot run. Save the model as a .keras file and run "
         "`export` on it under KERAS_BACKEND=tensorflow, or train with another structure."
     )
     refusals: ClassVar[dict[str, str]] = {
@@ -39,23 +39,23 @@ class SavedModel(Format):
     }
 
     def check_path(self, path: Path) -> None:
-        """A folder that is new, empty, or holds a SavedModel."""
+        """Check that path is a folder that is new, empty, or contains a SavedModel."""
         if path.is_file() or path.suffix in (".onnx", ".keras"):
             raise ValueError(
-                f"path={str(path)!r} must be that of a folder; format='onnx' writes a file."
+                f"path={str(path)!r} must be a folder. Use format='onnx' to write a file."
             )
         if path.is_dir() and any(path.iterdir()) and not (path / _GRAPH).exists():
             raise ValueError(
                 f"path={str(path)!r} is a folder with other contents, which would be replaced. "
-                "Give the path of a new one."
+                "Pass the path of a new folder."
             )
 
     def require(self, backend: str, verify: bool) -> None:
-        """TensorFlow."""
+        """Import TensorFlow."""
         require("tensorflow", "export")
 
     def write(self, serving: Serving, path: Path, opset: int | None) -> None:
-        """The endpoint `serve`, which is also `serving_default`, and metadata."""
+        """Write the endpoint `serve`, which is also `serving_default`, and the metadata."""
         tf = require("tensorflow", "export")
         archive = keras.export.ExportArchive()
         for model in serving.models:
@@ -75,7 +75,7 @@ class SavedModel(Format):
     def run(
         self, serving: Serving, path: Path, batches: list[list[Array]]
     ) -> list[dict[str, Array]]:
-        """In TensorFlow."""
+        """Run the file in TensorFlow."""
         tf = require("tensorflow", "export")
         loaded = tf.saved_model.load(str(path))
 

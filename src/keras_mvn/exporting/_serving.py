@@ -1,4 +1,4 @@
-"""What the file computes: from a model's inputs to the named outputs of one head."""
+"""The computation of an exported file, from a model's inputs to the outputs of one head."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["ModelServing", "Prediction", "Serving", "serving_of"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Which output of the model is y_pred, and how it is read."""
+    """The output of the model that is y_pred, and how to read it."""
 
     position: int
-    """Among the model's outputs, flattened."""
+    """Index among the flattened outputs of the model."""
     reader: Reader
     event_size: int
     dtype: str
@@ -34,39 +34,39 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Serving(abc.ABC):
-    """Models, in inference mode, and what is read from their predictions."""
+    """Models in inference mode, and the outputs computed from their predictions."""
 
     models: tuple[keras.Model, ...]
     signature: Signature
-    """Of the inputs that each of them takes."""
+    """Inputs of each of the models."""
     prediction: Prediction
     outputs: tuple[str, ...]
     """Names of `OUTPUTS`."""
 
     @abc.abstractmethod
     def of(self, inputs: Any) -> tuple[Tensor, ...]:
-        """The outputs, in their order, of what the models take."""
+        """Compute the outputs, in their order, from the models' inputs."""
 
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """For error messages."""
+        """Description for error messages."""
 
     def __call__(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        """The outputs, in their order, of tensors in the order of the signature."""
+        """Compute the outputs, in their order, from tensors in the order of the signature."""
         return self.of(self.signature.pack(flat))
 
     def named(self, values: Any) -> dict[str, Any]:
-        """Outputs in their order → by name."""
+        """Return outputs, given in their order, by name."""
         return dict(zip(self.outputs, values, strict=True))
 
     def on_numpy(self, rows: list[Array]) -> dict[str, Array]:
-        """The outputs by name, computed by the backend."""
+        """Compute the outputs with the backend, and return NumPy arrays by name."""
         values = self(*map(keras.ops.convert_to_tensor, rows))
         return self.named(map(keras.ops.convert_to_numpy, values))
 
     def metadata(self) -> dict[str, str]:
-        """What cannot be seen in the file; lists and dictionaries as JSON."""
+        """Return the metadata to store in the file, with lists and dictionaries as JSON."""
         found, reader = heads(self.models[0]), self.prediction.reader
         names = found[0].target_names if len(found) == 1 else None
         structure = keras.saving.serialize_keras_object(reader.covariance)
@@ -85,21 +85,21 @@ class Serving(abc.ABC):
 @final
 @dataclass(frozen=True)
 class ModelServing(Serving):
-    """One model."""
+    """The serving of a single model."""
 
     @property
     def name(self) -> str:
-        """As Keras knows it."""
+        """Description with the model's name, for error messages."""
         return f"Model {self.models[0].name!r}"
 
     def of(self, inputs: Any) -> tuple[Tensor, ...]:
-        """From the structure, without forming what was not asked for."""
+        """Compute only the requested outputs from the structure and its parameters."""
         y_pred, normal = self.read(inputs)
         structure = self.prediction.reader.covariance
         return tuple(OUTPUTS[name].of(structure, normal, y_pred) for name in self.outputs)
 
     def read(self, inputs: Any) -> tuple[Tensor, Parameters]:
-        """y_pred, and what it says."""
+        """Return y_pred and the parameters read from it."""
         predictions = self.models[0](inputs, training=False)
         y_pred = keras.tree.flatten(predictions)[self.prediction.position]
         return y_pred, self.prediction.reader.decode(y_pred)
@@ -113,10 +113,11 @@ def serving_of(
     layout: str,
     from_raw: bool,
 ) -> ModelServing:
-    """What is served of a model: its head, or the output that the arguments describe.
+    """Return the serving of a model's head, or of the output that the arguments describe.
 
     Raises:
-        ValueError: no head wrote the output and nothing was said of it, or it is another's.
+        ValueError: the output does not come from a head and is not described, or the description
+            does not match its head.
 
     """
     signature = signature_of(model)
@@ -141,7 +142,9 @@ def _position(predictions: Any, flat: list[Tensor], output: str | int | None) ->
         chosen = output_of(predictions, output, "export")
     except (KeyError, IndexError, TypeError):
         known = list(predictions) if isinstance(predictions, dict) else list(range(len(flat)))
-        raise ValueError(f"output={output!r} is no output of the model: {known}.") from None
+        raise ValueError(
+            f"output={output!r} is not an output of the model. Expected one of {known}."
+        ) from None
     return next(i for i, tensor in enumerate(flat) if tensor is chosen)
 
 
@@ -155,9 +158,9 @@ def _reader(
     written = _tag.read(y_pred)
     if written is None and covariance is None and layout == "packed":
         raise ValueError(
-            f"No MultivariateNormalHead is the last layer of model {model.name!r}. Say how its "
-            "output is to be read: export(…, covariance=…), with layout=… and from_raw=True as "
-            "its loss has them."
+            f"No MultivariateNormalHead is the last layer of model {model.name!r}. Specify how to "
+            "read its output: export(…, covariance=…), with layout=… and from_raw=True as in its "
+            "loss."
         )
     if written is not None and covariance is None:
         return Reader(written.covariance, False, written.layout)

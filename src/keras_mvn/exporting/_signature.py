@@ -1,4 +1,4 @@
-"""What a model takes: names, lengths of axes, dtypes, and rows to try it on."""
+"""Inputs of a model: names, shapes, dtypes, and random rows to run it on."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Signature", "signature_of"]
 
 _AUTOMATIC_NAME = re.compile(r"keras_tensor(_\d+)?")
 _TRIAL_LENGTH = 4
-"""Of axes without a fixed length in rows to try a model on."""
+"""Length, in random rows, of axes without a fixed length."""
 
 
 class Signature:
-    """The model's one argument: a tensor, or a list or dictionary of them.
+    """The single argument of a model: a tensor, or a list or dictionary of tensors.
 
     Args:
-        structure: of `keras.InputSpec`, the first axis of each None.
+        structure: structure of `keras.InputSpec`, each with None as its first axis.
 
     """
 
@@ -31,15 +31,15 @@ class Signature:
 
     @property
     def names(self) -> list[str]:
-        """One for each input, in the order of `specs`."""
+        """Name of each input, in the order of `specs`."""
         return [spec.name for spec in self.specs]
 
     def pack(self, flat: Any) -> Any:
-        """The model's argument from its tensors, in the order of `specs`."""
+        """Build the model's argument from tensors in the order of `specs`."""
         return keras.tree.pack_sequence_as(self.structure, list(flat))
 
     def rows(self, number: int) -> list[Array]:
-        """Random numbers, or zeros of other dtypes, for each input."""
+        """Return random numbers for each floating-point input, and zeros for the others."""
         rng = np.random.default_rng(number)
         rows = []
         for spec in self.specs:
@@ -51,7 +51,7 @@ class Signature:
 
 
 def signature_of(model: keras.Model) -> Signature:
-    """The inputs of a built model.
+    """Return the inputs of a built model.
 
     Raises:
         ValueError: the model is not built, or is a subclass whose inputs Keras does not know.
@@ -79,14 +79,14 @@ def _inputs_of_subclass(model: keras.Model) -> Any:
         size is None or isinstance(size, int) for size in shape
     ):
         raise ValueError(
-            f"The inputs of model {model.name!r}, a subclass of keras.Model, cannot be seen. Wrap "
+            f"The inputs of model {model.name!r}, a subclass of keras.Model, are unknown. Wrap "
             "it: x = keras.Input(…); export(keras.Model(x, model(x)), …)."
         )
     return keras.KerasTensor((None, *shape[1:]), dtype=model.input_dtype)
 
 
 def _names(tensors: list[Any]) -> list[str]:
-    """Names given by the user; `input_<i>` for those that Keras numbered."""
+    """Return names chosen by the user, and `input_<i>` for those that Keras numbered."""
     return [
         f"input_{i}" if _AUTOMATIC_NAME.fullmatch(tensor.name) else tensor.name
         for i, tensor in enumerate(tensors)

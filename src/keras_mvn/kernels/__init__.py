@@ -1,8 +1,8 @@
-"""Fused arithmetic: where the backends' own code is.
+"""Fused kernels: backend-specific implementations of the most expensive operations.
 
-An operation is a folder: `reference.py` in `keras.ops`, which is the truth and the fallback, and
-beside it one file for each backend that has a faster way. Losses take the fast path where it is
-supported; `fused=True` asks for it or an error, `fused=False` for the reference.
+Each operation is a folder: `reference.py`, in `keras.ops`, defines the result, and is the fallback;
+other files are faster implementations, one for each backend that has one. Losses take the fast path
+if it is supported; `fused=True` raises an error otherwise, `fused=False` takes the reference.
 """
 
 from keras_mvn.kernels._dispatch import Ran as Ran

@@ -1,4 +1,4 @@
-"""Calling the C interface of native/core with addresses of memory."""
+"""Calls of the C interface of native/core with memory addresses."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class _Threads(ctypes.Structure):
 
 @functools.cache
 def _team(process: int) -> int | None:
-    """`GOMP_parallel`, if the process has GNU's OpenMP for all to see, as PyTorch brings it.
+    """Return `GOMP_parallel` if GNU OpenMP is globally visible in the process, as with PyTorch.
 
-    Not in a forked child, where OpenMP's threads are gone and it does not know.
+    Not in a forked child, where OpenMP's threads no longer exist, but OpenMP does not notice.
     """
     if process != _PROCESS or sys.platform == "win32":
         return None
@@ -44,27 +44,33 @@ _PROCESS = os.getpid()
 
 
 def sizes(*names: str) -> list[Field]:
-    """Fields of type int64_t."""
+    """Return fields of type int64_t."""
     return [(name, ctypes.c_int64) for name in names]
 
 
 def addresses(*names: str) -> list[Field]:
-    """Fields that are pointers; 0 is NULL."""
+    """Return pointer fields; 0 is NULL."""
     return [(name, ctypes.c_void_p) for name in names]
 
 
 def call(function: str, bytes_of_a_number: int, threads: int, arguments: ctypes.Structure) -> None:
-    """Call `kmvn_<function>` for float32 or float64, in so many threads.
+    """Call `kmvn_<function>` for float32 or float64.
+
+    Args:
+        function: name of the function, without prefix and suffix.
+        bytes_of_a_number: 4 for float32, 8 for float64.
+        threads: int, number of threads.
+        arguments: structure of arguments.
 
     Raises:
-        MemoryError: there was not enough for what the threads need.
-        RuntimeError: the library does not know these arguments.
+        MemoryError: there was not enough memory for the threads' workspaces.
+        RuntimeError: the library does not support these arguments.
 
     """
     symbol = getattr(_native.library().loaded, f"kmvn_{function}_f{8 * bytes_of_a_number}")
     team = _team(os.getpid()) if threads > 1 else None
     failure = symbol(ctypes.byref(arguments), _Threads(threads, None, None, team))
     if failure == _NO_MEMORY:
-        raise MemoryError(f"keras_mvn's {function}")
-    if failure:  # what was to be written is not
-        raise RuntimeError(f"keras_mvn's {function}: a structure or sizes that it does not know.")
+        raise MemoryError(f"keras_mvn's {function}: out of memory.")
+    if failure:  # the outputs are not written
+        raise RuntimeError(f"keras_mvn's {function}: unsupported structure or sizes.")

@@ -1,4 +1,4 @@
-"""Which path an operation takes: the fast one where it is supported, else the reference."""
+"""Choice of path for an operation: the fast one if supported, else the reference."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ __all__ = ["BACKENDS", "FAST", "REFERENCE", "Ran", "choose", "module_of_backend"
 FAST, REFERENCE = "fast", "reference"
 
 BACKENDS = ("jax", "tensorflow", "torch")
-"""Those that have kernels: a module of their name in the folder of each operation."""
+"""Backends with kernels: each operation's folder has a module with their name."""
 
 
 class Ran(NamedTuple):
-    """A path that was taken."""
+    """The path that a call took."""
 
     op: str
     path: str
     """"fast" or "reference"."""
     reason: str | None
-    """Why not the fast one."""
+    """Reason for the reference; None for the fast path."""
 
 
-# Plain lists: torch.compile traces through this, and knows no context variables.
+# Plain lists, because torch.compile traces this and does not support context variables.
 _RECORDS: list[list[Ran]] = []
 
 
 @contextlib.contextmanager
 def recording() -> Iterator[list[Ran]]:
-    """The paths that operations take, when they are called or traced, in the order they do.
+    """Record the paths that operations take when they are called or traced, in order.
 
-    Of all threads together; of two within one another the inner one records.
+    Records calls from all threads; when nested, only the innermost context records.
 
     >>> import numpy as np, keras_mvn as kmvn
     >>> loss = kmvn.losses.NegativeLogLikelihood(fused=False)
@@ -53,32 +53,32 @@ def recording() -> Iterator[list[Ran]]:
 
 
 def module_of_backend(operation: str) -> Any:
-    """The active backend's module in this package; no other is imported. None: it has none.
+    """Import and return only the active backend's module of an operation; None if it has none.
 
-    To be called once, on import: an import while a function is traced would stop torch.compile.
+    Call it once, on import: an import while a function is traced would break torch.compile.
     """
     name = keras.backend.backend()
     return importlib.import_module(f"{operation}.{name}") if name in BACKENDS else None
 
 
 def choose(op: str, fused: bool | None, reason: str | None) -> bool:
-    """Whether to take the fast path.
+    """Return whether to take the fast path.
 
     Args:
         op: name of the operation.
-        fused: None where it is supported, True or else raise, False never.
-        reason: why the fast path is not supported; None if it is.
+        fused: None: take it if supported; True: raise an error if not supported; False: never.
+        reason: reason why the fast path is not supported; None if it is.
 
     Raises:
-        ValueError: fused=True, and it is not.
+        ValueError: fused=True, but the fast path is not supported.
 
     """
     if fused is False:
         reason = "fused=False"
     if fused is True and reason is not None:
         raise ValueError(
-            f"fused=True: the fast path of {op} is not there: {reason} "
-            "Use fused=None, which takes the reference then; see keras_mvn.kernels.status()."
+            f"fused=True: the fast path of {op} is not available: {reason} "
+            "Use fused=None to fall back to the reference; see keras_mvn.kernels.status()."
         )
     if _RECORDS:
         _RECORDS[-1].append(Ran(op, FAST if reason is None else REFERENCE, reason))

@@ -1,11 +1,11 @@
-"""Calling the native library from JAX: a foreign function of rows.
+"""Calls of the native library from JAX, as foreign functions of rows.
 
-Three layers, each for one thing that JAX does with a function: `jax.ffi` calls the library, on
-XLA's threads; `custom_partitioning` tells that rows are independent, so that sharded batches stay
-where they are; `custom_vmap` takes a further batch axis as more rows.
+There are three layers, one for each thing that JAX does with a function: `jax.ffi` calls the
+library on XLA's threads; `custom_partitioning` declares that rows are independent, so that sharded
+batches stay where they are; `custom_vmap` treats an additional batch axis as more rows.
 
-Arguments and results are described by the names of their axes, `"b d"`: b is the rows, which all
-results have; an argument without it is the same for all rows.
+Arguments and results are described by the names of their axes, such as `"b d"`: b is the axis of
+rows, which all results have; an argument without it is the same for all rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Call = Callable[..., list[jax.Array]]
 
 
 def platform(array: jax.Array) -> str:
-    """Where an array is; of what is traced, the default device's."""
+    """Return the platform of an array, or of the default device if the array is traced."""
     if not isinstance(array, jax.core.Tracer):
         return str(next(iter(array.devices())).platform)
     default = jax.config.jax_default_device
@@ -45,13 +45,13 @@ def foreign_function(
     sizes: Mapping[str, int],
     settings: Mapping[str, int | float],
 ) -> Call:
-    """`kmvn_xla_<name>` of the library.
+    """Return a function that calls `kmvn_xla_<name>` of the library.
 
     Args:
-        name: of the function.
+        name: name of the function.
         arguments: axes of each argument.
         results: axes of each result.
-        sizes: of axes that no argument has.
+        sizes: sizes of axes that no argument has.
         settings: attributes of the function, int32 or float64.
 
     """
@@ -82,12 +82,12 @@ def _registered(name: str) -> str:
 
 
 def by_rows(call: Call, arguments: tuple[str, ...], results: tuple[str, ...]) -> Call:
-    """`call` for sharded rows and under vmap."""
+    """Wrap `call` for sharded rows and for vmap."""
     return _with_more_rows(_partitioned(call, arguments, results), arguments)
 
 
 def _partitioned(call: Call, arguments: tuple[str, ...], results: tuple[str, ...]) -> Call:
-    """`call`, each device having some of the rows and all of their columns."""
+    """Wrap `call` so that each device handles some of the rows, with all of their columns."""
     partitioned = custom_partitioning(call)
 
     def shardings(mesh: Any, described: tuple[str, ...], rows: Any) -> tuple[NamedSharding, ...]:
@@ -117,8 +117,10 @@ def _partitioned(call: Call, arguments: tuple[str, ...], results: tuple[str, ...
 
 
 def _with_more_rows(call: Call, arguments: tuple[str, ...]) -> Call:
-    """`call`, which under vmap has the rows of all batches; one after another where they differ
-    in an argument that is the same for all rows.
+    """Wrap `call` so that under vmap one call handles the rows of all batches.
+
+    If an argument that is the same for all rows differs between batches, they are handled one after
+    another.
     """
     batched = custom_vmap(call)
     of_rows = ["b" in axes.split() for axes in arguments]
@@ -143,6 +145,6 @@ def _with_more_rows(call: Call, arguments: tuple[str, ...]) -> Call:
 
 
 def _merged(arrays: Any, has_axis: Any, chosen: Any) -> list[jax.Array]:
-    """The arrays, with one element of those that have the axis."""
+    """Return the arrays, with chosen elements in place of those that have the axis."""
     rest = iter(chosen)
     return [next(rest) if there else array for array, there in zip(arrays, has_axis, strict=True)]

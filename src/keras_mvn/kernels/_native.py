@@ -1,4 +1,4 @@
-"""The library of `native/`: where it is, or why there is none."""
+"""Loading of the native library, which is built from `native/`."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ __all__ = ["Library", "library", "tensorflow_operations"]
 FOLDER = Path(__file__).parent / "_lib"
 
 ABI = 5
-"""`KMVN_ABI` of native/core/interface.h, which changes with every meaning in it."""
+"""`KMVN_ABI` of native/core/interface.h, which changes with every change of the interface."""
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _PREFIX = "" if sys.platform == "win32" else "lib"
 
 
 class Library(NamedTuple):
-    """A shared library, or the reason why there is none."""
+    """A shared library, or the reason why it is not available."""
 
     handle: Any | None
     reason: str | None
 
     @property
     def loaded(self) -> Any:
-        """The library, for those who asked whether there is a reason against it.
+        """The library; check first that `reason` is None.
 
         Raises:
-            RuntimeError: there is.
+            RuntimeError: the library is not available.
 
         """
         if self.handle is None:
@@ -40,18 +40,18 @@ class Library(NamedTuple):
 
     @property
     def made_by(self) -> str:
-        """With the instructions of the processor that were chosen: avx512, avx2, baseline."""
+        """Description with the instruction set in use: avx512, avx2 or baseline."""
         instructions: bytes = self.loaded.kmvn_instructions()
         return f"native, {instructions.decode()}"
 
 
 @functools.cache
 def library() -> Library:
-    """The kernels with their C interface, and XLA's.
+    """Load the kernels with their C interface and the XLA interface.
 
     Raises:
-        OSError: the library is there and cannot be loaded.
-        ImportError: it belongs to another version of the package.
+        OSError: the library exists but cannot be loaded.
+        ImportError: the library belongs to a different version of the package.
 
     """
     path = FOLDER / f"{_PREFIX}keras_mvn_native{_SUFFIX}"
@@ -63,15 +63,15 @@ def library() -> Library:
 
 
 def tensorflow_operations(load: Callable[[str], Any]) -> Any:
-    """What `tf.load_op_library` makes of the operations for TensorFlow.
+    """Load the operations for TensorFlow with `load`, which is `tf.load_op_library`.
 
     Raises:
-        ImportError: they belong to another version of the package.
+        ImportError: they belong to a different version of the package.
 
     """
     path = FOLDER / f"{_PREFIX}keras_mvn_tensorflow{_SUFFIX}"
     operations = load(str(path))
-    _of_this_version(path)  # not before: they are registered when they are loaded first
+    _of_this_version(path)  # not before: the first load registers them
     return operations
 
 
@@ -80,12 +80,13 @@ def _of_this_version(path: Path) -> Any:
     found = handle.kmvn_abi()
     if found != ABI:
         raise ImportError(
-            f"{path} has interface {found}; this keras_mvn expects {ABI}. Install the package anew."
+            f"{path} has interface {found}, but keras-mvn expects {ABI}. Reinstall keras-mvn."
         )
     return handle
 
 
 _NOT_BUILT = (
-    "the native library was not built: there was no C++ compiler when keras-mvn was installed. "
-    "With one (g++ 12 or clang 15), `pip install --force-reinstall --no-cache-dir keras-mvn`."
+    "the native library was not built, because there was no C++ compiler when keras-mvn was "
+    "installed. Install one (g++ 12 or clang 15), then run "
+    "`pip install --force-reinstall --no-cache-dir keras-mvn`."
 )

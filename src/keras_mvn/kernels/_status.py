@@ -1,4 +1,4 @@
-"""Which path runs here, and why."""
+"""Report of the path that each operation takes on this machine, and why."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ OPERATIONS = (elliptical, parameters)
 
 
 class Status(NamedTuple):
-    """An operation on the active backend and its default device."""
+    """The path of an operation on the active backend and its default device."""
 
     op: str
     backend: str
     path: str
     """"fast" or "reference"."""
     detail: str
-    """Of the fast path what it is made of; of the reference the reason."""
+    """The implementation of the fast path, or the reason for the reference."""
 
 
 def status() -> list[Status]:
-    """The operations and the paths they take: for float32 on the default device.
+    """Return all operations and the paths they take for float32 on the default device.
 
-    A structure or a layout of y_pred may have no fast path all the same; `recording` tells what
-    a call really took.
+    A structure or a layout of y_pred may have no fast path nevertheless; `recording` reports the
+    path that a call actually took.
 
     >>> import keras_mvn as kmvn
     >>> [(s.op, s.path) for s in kmvn.kernels.status()]  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Calling the native library from TensorFlow: operations of a file that registers itself."""
+"""Access to the native operations for TensorFlow, from a library that registers itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util  # it has no public name
+from tensorflow.python.ops import control_flow_util  # has no public name
 
 from keras_mvn.kernels import _native
 
@@ -15,15 +15,15 @@ __all__ = ["operations", "threads", "unsupported"]
 
 
 def unsupported(tensor: tf.Tensor) -> str | None:
-    """Why an operation cannot take this tensor here; None if it can."""
+    """Return the reason why there is no fast path for this tensor; None if there is one."""
     if tensor.dtype not in (tf.float32, tf.float64):
         return f"the tensors are {tensor.dtype.name}."
     if tensor.shape.rank is None:
         return "the tensors have an unknown number of axes."
     if _inside_xla():
-        return "XLA compiles this function (jit_compile=True), and it takes no operations of ours."
+        return "XLA compiles this function (jit_compile=True), which excludes custom operations."
     if _accelerators():
-        return "there is a GPU, and the operation runs on the CPU."
+        return "there is a GPU, but the operation only runs on the CPU."
     return _native.library().reason
 
 
@@ -40,10 +40,10 @@ def _accelerators() -> bool:
 
 @functools.cache
 def operations() -> Any:
-    """The operations, as functions."""
+    """Load the operations, and return a module with them as functions."""
     return _native.tensorflow_operations(tf.load_op_library)
 
 
 def threads() -> int:
-    """As many as TensorFlow's own operations take."""
+    """Return the number of threads that TensorFlow's own operations use."""
     return tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1

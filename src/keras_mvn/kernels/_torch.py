@@ -1,4 +1,4 @@
-"""What the operators for PyTorch share."""
+"""Code shared by the PyTorch operators."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ __all__ = [
 
 @torch.compiler.assume_constant_result
 def native_reason() -> str | None:
-    """Why there is no native library; None if there is. Loaded once, so torch.compile may know."""
+    """Return why the native library is missing, or None; constant, so torch.compile may fold it."""
     return _native.library().reason
 
 
 def unsupported_dtype(tensor: torch.Tensor) -> str | None:
-    """Why kernels cannot take it; None if they can."""
+    """Return the reason why kernels do not support the tensor's dtype; None if they do."""
     if tensor.dtype in (torch.float32, torch.float64):
         return None
     return f"the tensors are {tensor.dtype}."
 
 
 def in_dtype(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Itself, if it has this dtype: `to` costs more than the question."""
+    """Return x in this dtype; checking first is cheaper than calling `to`."""
     return x if x.dtype == dtype else x.to(dtype)
 
 
 def rows_contiguous(matrix: torch.Tensor) -> torch.Tensor:
-    """Itself, if what stands in a row is contiguous; else a copy."""
+    """Return the matrix itself if each row is contiguous, else a contiguous copy."""
     return matrix if matrix.stride(1) == 1 else matrix.contiguous()
 
 
 class Pass(NamedTuple):
-    """One direction of an operation: its operator, and the function that this calls on the CPU."""
+    """One pass of an operation: its operator, and the function that it calls on the CPU."""
 
     operator: Callable[..., Any]
     compute: Callable[..., Any]
@@ -58,17 +58,17 @@ def differentiated(
     differentiate: Callable[..., Any],
     shown: Callable[..., Any] = lambda inputs, output: output,
 ) -> Callable[..., Any]:
-    """The operation with its gradient: the operator, or what it calls where nothing looks on.
+    """Return an operation with its gradient, which bypasses the operator for plain CPU tensors.
 
-    The detours of `torch.library` cost more than the arithmetic of a small batch.
+    The overhead of `torch.library` exceeds the cost of the arithmetic for a small batch.
 
     Args:
-        forward: from inputs to outputs.
-        backward: called by `differentiate`.
+        forward: the forward pass, from inputs to outputs.
+        backward: the backward pass, called by `differentiate`.
         keep: `setup_context` of PyTorch.
-        differentiate: (function of the backward pass, ctx, *cotangents) → gradients.
-        shown: (inputs, output) → the first outputs, None for those that nobody reads: all that
-            the direct way returns, as every output costs it some microseconds.
+        differentiate: function (function of the backward pass, ctx, *cotangents) → gradients.
+        shown: function (inputs, output) → the first outputs, with None for unused ones. The
+            direct path returns only these, as every output costs it a few microseconds.
 
     """
     operator: Any = forward.operator
@@ -98,5 +98,5 @@ def differentiated(
 
 
 def address(x: torch.Tensor | None) -> int:
-    """Of its memory; 0 for nothing and for empty tensors."""
+    """Return the memory address of a tensor; 0 for None and for empty tensors."""
     return 0 if x is None else x.data_ptr()

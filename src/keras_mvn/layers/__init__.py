@@ -1,4 +1,4 @@
-"""The output layer that emits a multivariate normal for each row."""
+"""The output layer that predicts a multivariate normal for each row."""
 
 from keras_mvn.layers.multivariate_normal_head import (
     MultivariateNormalHead as MultivariateNormalHead,

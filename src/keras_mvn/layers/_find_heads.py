@@ -1,4 +1,4 @@
-"""The heads in a model, and their output among its outputs."""
+"""Functions that find the heads in a model, and their output among its outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["heads", "output_of"]
 
 
 def heads(model: Any) -> list[MultivariateNormalHead]:
-    """The heads in a model and the models within it, each once."""
+    """Return the heads in a model and in the models nested in it, each once."""
 
     def walk(layer: Any) -> Iterator[MultivariateNormalHead]:
         if isinstance(layer, MultivariateNormalHead):
@@ -23,10 +23,10 @@ def heads(model: Any) -> list[MultivariateNormalHead]:
 
 
 def output_of(y_pred: Any, output: str | int | None, user: str) -> Any:
-    """The head's output among those of the model.
+    """Return the head's output among those of the model.
 
     Raises:
-        ValueError: the model has several and `output` names none of them.
+        ValueError: the model has several outputs and `output` is None.
 
     """
     if output is not None:
@@ -34,7 +34,7 @@ def output_of(y_pred: Any, output: str | int | None, user: str) -> Any:
     if isinstance(y_pred, dict | list | tuple):
         known = list(y_pred) if isinstance(y_pred, dict) else list(range(len(y_pred)))
         raise ValueError(
-            f"The model has several outputs, {known}. Say which is the head's: "
+            f"The model has several outputs, {known}. Choose the one of the head: "
             f"{user}(..., output={known[0]!r})."
         )
     return y_pred

@@ -1,4 +1,4 @@
-"""How strongly the head shrinks, and the mean of what that costs the rows."""
+"""The strength of the head's shrinkage, and the mean of its penalty over rows."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from keras_mvn._core.types import Tensor
 __all__ = ["auto_strength", "checked_shrinkage", "mean_of_rows"]
 
 ROWS = 16.0
-"""c of `shrinkage="auto"`, λ = c/n for scales, c k/n for k other numbers (docs/choosing.md)."""
+"""c of `shrinkage="auto"`: λ = c/n for scales, c k/n for k other numbers (docs/choosing.md)."""
 
 LARGEST = 4.0
-"""Of "auto": x moves the numbers so shrunk hardly at all."""
+"""Largest λ of "auto": x hardly moves numbers that are shrunk this much."""
 
 
 def checked_shrinkage(shrinkage: float | str | None) -> float | str | None:
-    """The head's argument.
+    """Check and return the head's argument `shrinkage`.
 
     Raises:
-        ValueError: it is neither None, nor "auto", nor a number that is not negative.
+        ValueError: it is neither None, nor "auto", nor a number ≥ 0.
 
     """
     if shrinkage is None or shrinkage == "auto":
@@ -32,12 +32,12 @@ def checked_shrinkage(shrinkage: float | str | None) -> float | str | None:
 
 
 def auto_strength(numbers: int, rows: int) -> float:
-    """λ of "auto" for so many numbers, learnt from so many rows."""
+    """Return λ of "auto", given how many numbers are shrunk and how many rows they learn from."""
     return min(LARGEST, ROWS * numbers / rows)
 
 
 def mean_of_rows(penalty: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean of a number per row (...) over the rows that a mask of this shape leaves; or 0."""
+    """Return the mean of a penalty per row (...) over the unmasked rows; 0 if there are none."""
     if mask is None:
         count = count_rows(penalty[..., None])
     else:

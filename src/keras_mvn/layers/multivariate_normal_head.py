@@ -1,4 +1,4 @@
-"""The output layer that emits a multivariate normal for each row."""
+"""The output layer that predicts a multivariate normal for each row."""
 
 from __future__ import annotations
 
@@ -23,57 +23,61 @@ from keras_mvn.layouts import _tag, degrees_of_freedom_from
 __all__ = ["MultivariateNormalHead"]
 
 WIRE_VERSION = 1
-"""Version of the layout [mean | scale | shape_params], so that later releases load this one's."""
+"""Version of the layout [mean | scale | shape_params], so later releases can load older files."""
 
 _ROWS = "adapted_rows"
-"""Its name among the weights of a file."""
+"""Name of the number of adapted rows, among the weights in a file."""
 
-# Glorot uniform × 0.1: at the start every row is predicted close to the adapted covariance.
+# Glorot uniform × 0.1: at the start, every predicted covariance is close to the adapted one.
 _SMALL_GLOROT = {"scale": 0.01, "mode": "fan_avg", "distribution": "uniform"}
 
 
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.layers")
 class MultivariateNormalHead(keras.layers.Layer):
-    """Dense → link → units of y: one multivariate normal per row, valid for any weights.
+    """An output layer that predicts one multivariate normal per row, valid for any weights.
 
-    Its output is the flat tensor `[mean (d) | scale (d) | shape_params (k)]` of the covariance
-    Σ = S R S, S = diag(scale), in the units of y, float32 at least under any dtype policy. Any
-    Keras facility that takes a tensor takes it.
+    It applies Dense → link → units of y. Its output is the flat tensor
+    `[mean (d) | scale (d) | shape_params (k)]` of the covariance Σ = S R S, S = diag(scale), in the
+    units of y, in at least float32 under any dtype policy. It works wherever Keras accepts a
+    tensor.
 
     Call `adapt(y_train)` before training: the first prediction is then the mean and covariance
-    of the data, and training does not depend on the units of y. Without it the head starts at
+    of the data, and training does not depend on the units of y. Without it, the head starts at
     N(0, I) and expects standardized targets.
 
     Args:
-        event_size: d, the number of targets.
-        covariance: a structure of `keras_mvn.covariances`, or its name.
-        target_names: d names, carried into `distribution` and messages.
-        kernel_initializer: of the mean's kernel.
-        covariance_kernel_initializer: of the covariance's kernel; None is Glorot uniform × 0.1.
-        kernel_regularizer: of both kernels; a covariance overfits small tables quickly.
-        use_bias: whether mean and covariance have a bias.
-        constant: what of the covariance does not depend on x, but is one trained set of numbers
-            for all rows: None (nothing), "shape" (scales depend on x, how targets move together
-            does not) or "covariance" (all of it).
-        stop_trunk: the covariance's gradient stops at the head's input, so that the layers before
-            it learn from the mean alone.
-        shrinkage: pulls each row's covariance towards the one that is best for all rows: the
-            strength λ of a penalty ½ λ Σ raw², per row, on what x adds to the head's raw
-            covariance outputs. None for none; "auto" for λ = 16/n on numbers that set scales and
-            16 k/n, at most 4, on the k others, n the rows that `adapt` counted (every step of a
-            sequence is one; no penalty without `adapt`). The many numbers of the shape are what
-            a covariance overfits with. It is added while training (`model.losses`), masked steps
-            apart, and is not part of `val_loss`. docs/choosing.md has the measurements.
-        learn_degrees_of_freedom: emit one more column, the degrees of freedom of a multivariate
-            Student's t, one trained number for all rows, for `losses.StudentT("learned")`.
+        event_size: int, number of targets d.
+        covariance: a structure from `keras_mvn.covariances`, or its name.
+        target_names: d names, used in `distribution` and in messages.
+        kernel_initializer: initializer of the mean's kernel.
+        covariance_kernel_initializer: initializer of the covariance's kernel; None for Glorot
+            uniform × 0.1.
+        kernel_regularizer: regularizer of both kernels; a covariance overfits small tables quickly.
+        use_bias: bool, whether mean and covariance have a bias.
+        constant: the part of the covariance that does not depend on x, but is one trained set of
+            numbers for all rows: None (no part), "shape" (scales depend on x, but how targets vary
+            together does not) or "covariance" (all of it).
+        stop_trunk: bool, whether the covariance's gradient stops at the head's input, so that the
+            layers before it learn from the mean alone.
+        shrinkage: strength λ of a penalty ½ λ Σ raw² per row on the contribution of x to the
+            head's raw covariance outputs, which pulls each row's covariance toward the one that is
+            best for all rows. None for no penalty; "auto" for λ = 16/n on the numbers that set
+            scales and 16 k/n, at most 4, on the k others, where n is the number of rows counted by
+            `adapt` (every step of a sequence is a row; without `adapt`, there is no penalty). A
+            covariance overfits through its many shape parameters. The penalty is added during
+            training (`model.losses`), without masked steps, and is not part of `val_loss`.
+            docs/choosing.md has the measurements.
+        learn_degrees_of_freedom: bool, whether to output one more column, the degrees of freedom
+            of a multivariate Student's t, one trained number for all rows, for
+            `losses.StudentT("learned")`.
 
-    Input shape: (..., features). Output shape: (..., 2 d + k), one more with
+    Input shape: (..., features). Output shape: (..., 2 d + k), with one more column for
     `learn_degrees_of_freedom`. Masks pass through.
 
     Raises:
-        ValueError: event_size < 1, an unknown structure, a wrong number of names, or a part to be
-            constant that the structure cannot separate.
+        ValueError: event_size < 1, the structure is unknown, the number of names is wrong, or the
+            structure cannot separate the part that should be constant.
 
     >>> import keras, numpy as np
     >>> head = MultivariateNormalHead(event_size=2, covariance="cholesky")
@@ -103,7 +107,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         if version > WIRE_VERSION:
             raise ValueError(
                 f"This model was saved with version {version} of the head's output, by a newer "
-                f"keras-mvn; this one reads up to {WIRE_VERSION}. Upgrade keras-mvn."
+                f"keras-mvn; this one reads versions up to {WIRE_VERSION}. Upgrade keras-mvn."
             )
         super().__init__(dtype=at_least_float32_policy(kwargs.pop("dtype", None)), **kwargs)
         self.event_size = whole(event_size, "event_size", "the number of targets", 1)
@@ -131,7 +135,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         )
 
     def _add_raw_covariance(self) -> None:
-        """The layer and the weight that emit raw covariance numbers: of x, and for all rows."""
+        """Add the layer and the weight for raw covariance numbers: of x, and constant ones."""
         size = self.covariance.raw_size(self.event_size)
         of_x = self._raw_size_of_x(size)
         self.covariance_dense = (
@@ -155,7 +159,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         scales = self.covariance.scale_raw_size(self.event_size)
         if scales is None:
             raise ValueError(
-                f"constant='shape' needs a structure whose scales have numbers of their own; "
+                f"constant='shape' needs a structure with separate raw numbers for scales; "
                 f"covariance={self.covariance.name!r} has none. Use 'cholesky', or "
                 "constant='covariance'."
             )
@@ -172,7 +176,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         )
 
     def _add_origin(self) -> None:
-        """Weights for the prediction that raw zeros stand for: N(0, I) until `adapt`."""
+        """Add the weights of the prediction at raw zeros: N(0, I) until `adapt`."""
 
         def constant(name: str, size: int, initializer: str) -> Any:
             return self.add_weight(
@@ -186,27 +190,29 @@ class MultivariateNormalHead(keras.layers.Layer):
         self.origin_shape = constant("origin_shape", k, "zeros") if k else None
 
     def adapt(self, y: Any, residuals: Any = None) -> None:
-        """Start at the mean and covariance of y, and remember its units.
+        """Start the predictions at the mean and covariance of y, and store the units of y.
 
-        In float64, NaN read as "not observed". Call it before training; afterwards it would move
-        what the weights have learnt. `mean = m + sd · raw`, `scale = s₀ · link(raw)` and
-        `shape = N₀ + raw` with (s₀, N₀) the structure's reading of the covariance of y.
+        Computed in float64, with NaN treated as missing. Call it before training; later, it would
+        shift what the weights have learned. `mean = m + sd · raw`, `scale = s₀ · link(raw)` and
+        `shape = N₀ + raw`, with (s₀, N₀) the structure's parameters of the covariance of y.
 
         Args:
             y: (rows, d) array, tensor or data frame; or a dataset or iterable of batches of y, or
-                of (x, y) as `fit` takes it.
-            residuals: errors of a simpler model on rows it was not fitted to, in the units of y and
-                any form that y may have. The covariance then starts at theirs, in place of that
-                of y, most of which x may explain. For tables of a few hundred rows, on which
-                training stops before the covariance has come that far; with scikit-learn,
+                of (x, y) as passed to `fit`.
+            residuals: errors of a simpler model on rows that were not used to fit it, in the units
+                of y and in any form accepted for y. The covariance then starts at theirs instead of
+                that of y, most of which x may explain. For tables of a few hundred rows, where
+                training stops before the covariance has moved that far; with scikit-learn,
                 `y - cross_val_predict(RidgeCV(), x, y)`.
 
         Raises:
-            ValueError: another number of targets, infinite values, fewer than two rows.
+            ValueError: the number of targets is wrong, values are infinite, or there are fewer
+                than two rows.
 
         Warns:
-            UserWarning: constant or perfectly collinear targets, by name. They get a floor:
-                a standard deviation of `1e-6·|mean|`, eigenvalues of the correlation of 1e-6.
+            UserWarning: targets are constant or perfectly collinear; the warning names them. They
+                get a floor: a standard deviation of `1e-6·|mean|`, eigenvalues of the correlation
+                of 1e-6.
 
         """
         columns = [str(column) for column in getattr(y, "columns", ())]
@@ -229,9 +235,9 @@ class MultivariateNormalHead(keras.layers.Layer):
 
     @property
     def shrinkage_strengths(self) -> tuple[float, float]:
-        """λ in force for the raw numbers of x that set scales, and for all others.
+        """The current λ for the raw numbers of x that set scales, and for all others.
 
-        0 for None, and for "auto" until `adapt` has counted rows.
+        Both are 0 for None, and for "auto" until `adapt` has counted rows.
         """
         if self.shrinkage != "auto":
             return (float(self.shrinkage or 0.0),) * 2
@@ -262,13 +268,13 @@ class MultivariateNormalHead(keras.layers.Layer):
             self.origin_shape.assign(shape_params)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the kernels for inputs of this shape."""
+        """Create the kernels for inputs of this shape."""
         self.mean_dense.build(input_shape)
         if self.covariance_dense is not None:
             self.covariance_dense.build(input_shape)
 
     def call(self, inputs: Tensor, training: bool = False, mask: Tensor | None = None) -> Tensor:
-        """(..., features) → (..., 2 d + k)."""
+        """Return y_pred: (..., features) → (..., 2 d + k)."""
         raw, bias = self._raw_and_bias(inputs) if training else (self._raw(inputs), None)
         y_pred, penalty = parameters(
             self.covariance,
@@ -287,7 +293,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         return _tag.tag(y_pred, written)
 
     def _origin(self) -> Origin:
-        """What raw zeros stand for, as tensors."""
+        """Return the parameters of the prediction at raw zeros, as tensors."""
         shape_params = (
             ops.zeros((0,), self.compute_dtype)
             if self.origin_shape is None
@@ -301,9 +307,9 @@ class MultivariateNormalHead(keras.layers.Layer):
         )
 
     def _raw(self, inputs: Tensor) -> Tensor:
-        """Raw mean, then what `Covariance.constrain` takes: (..., features) → (..., d + m).
+        """Return raw means, then input of `Covariance.constrain`: (..., features) → (..., d + m).
 
-        By the layers themselves, which may be quantized.
+        This calls the layers themselves, which may be quantized.
         """
         # Keras' matmul turns float64 into float32 on PyTorch.
         parts = [ops.cast(layer(x), self.compute_dtype) for layer, x in self._fed(inputs)]
@@ -312,7 +318,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
     def _raw_and_bias(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """`_raw` in the two parts whose sum it is, of x and of all rows: one product if it can be.
+        """Return the two summands of `_raw`, of x and for all rows, by one product if possible.
 
         (..., features) → (..., d + m), (d + m,).
         """
@@ -329,16 +335,16 @@ class MultivariateNormalHead(keras.layers.Layer):
         return raw, self._joined(biases)
 
     def _fed(self, inputs: Tensor) -> list[tuple[keras.layers.Dense, Tensor]]:
-        """The layers that x goes through, and what each gets of it."""
+        """Return the layers that x goes through, each with its input."""
         if self.covariance_dense is None:
             return [(self.mean_dense, inputs)]
         trunk = ops.stop_gradient(inputs) if self.stop_trunk else inputs
         return [(self.mean_dense, inputs), (self.covariance_dense, trunk)]
 
     def _tensor(self, weight: Any) -> Tensor:
-        """A weight or an array in the dtype of the arithmetic.
+        """Return a weight or an array as a tensor of the compute dtype.
 
-        Where nothing is compiled, Keras' conversions cost as much as a small operation each.
+        When nothing is compiled, each of Keras' conversions costs as much as a small operation.
         """
         if isinstance(weight, keras.Variable) and weight.dtype == self.compute_dtype:
             return weight.value
@@ -349,7 +355,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors, axis=-1)
 
     def _strengths(self) -> Tensor | None:
-        """λ of raw scale and shape, 0 where they don't depend on x; None if nothing is shrunk."""
+        """Return λ of raw scale and shape, 0 where constant in x; None if nothing is shrunk."""
         dense, (of_scales, of_others) = self.covariance_dense, self.shrinkage_strengths
         if dense is None or max(of_scales, of_others) == 0:
             return None
@@ -359,30 +365,30 @@ class MultivariateNormalHead(keras.layers.Layer):
         return ops.convert_to_tensor(strengths, self.compute_dtype)
 
     def save_own_variables(self, store: Any) -> None:
-        """Keras' own, and how many rows `adapt` counted: loaded weights shrink alike."""
+        """Save the weights, and the row count of `adapt`, so that loaded weights shrink alike."""
         super().save_own_variables(store)
         store[_ROWS] = np.asarray(self._adapted_rows)
 
     def load_own_variables(self, store: Any) -> None:
-        """What `save_own_variables` wrote."""
-        keys = set(store.keys())  # all that Keras' store of a file is asked for
+        """Load the weights and the row count that were saved by `save_own_variables`."""
+        keys = set(store.keys())  # the only method used of Keras' store of a file
         super().load_own_variables({key: store[key] for key in keys - {_ROWS}})
         if _ROWS in keys:
             self._adapted_rows = int(np.asarray(store[_ROWS]))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """(..., features) → (..., 2 d + k)."""
+        """Return the output shape: (..., features) → (..., 2 d + k)."""
         width = self.covariance.packed_size(self.event_size) + self.learn_degrees_of_freedom
         return (*input_shape[:-1], width)
 
     def distribution(self, y_pred: Any) -> MultivariateNormal:
-        """What `model.predict` gave, as a batch of distributions with this head's structure.
+        """Return predictions as a batch of distributions with this head's structure and names.
 
         Args:
-            y_pred: (..., 2 d + k).
+            y_pred: (..., 2 d + k), output of `model.predict`.
 
         Raises:
-            ValueError: y_pred of another width.
+            ValueError: y_pred has a different width.
 
         """
         return MultivariateNormal.from_prediction(
@@ -393,7 +399,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, and what `adapt` found."""
+        """Return the constructor's arguments, and the results of `adapt`."""
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
@@ -413,7 +419,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         }
 
     def _origin_config(self) -> dict[str, Any]:
-        """What `adapt` found belongs to the problem, not to a training run: clones keep it."""
+        """Return the results of `adapt`; of the data, not of a training run, so clones keep them."""
         weights = {
             "mean": self.origin_mean,
             "stddev": self.origin_stddev,
@@ -428,7 +434,7 @@ class MultivariateNormalHead(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The head of this configuration, adapted as the original was."""
+        """Create the head from its configuration, adapted as the original was."""
         config = dict(config)
         origin = config.pop("origin", None)
         head = cls(**config)

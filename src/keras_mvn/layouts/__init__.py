@@ -10,11 +10,11 @@ from keras_mvn.layouts._layouts import MeanLogVariance as MeanLogVariance
 from keras_mvn.layouts._layouts import Packed as Packed
 from keras_mvn.layouts._layouts import PackedParameters as PackedParameters
 from keras_mvn.layouts._layouts import Parameters as Parameters
-from keras_mvn.layouts._layouts import Reader as Reader
 from keras_mvn.layouts._layouts import Stacked as Stacked
 from keras_mvn.layouts._layouts import StudentT as StudentT
 from keras_mvn.layouts._layouts import degrees_of_freedom_from as degrees_of_freedom_from
 from keras_mvn.layouts._layouts import get as get
+from keras_mvn.layouts._reader import Reader as Reader
 
 __all__ = [
     "Layout",

@@ -1,4 +1,4 @@
-"""Losses: one loss is one file over `CovarianceLoss`."""
+"""Losses, one per file, all subclasses of `CovarianceLoss`."""
 
 from keras_mvn.losses.balanced_negative_log_likelihood import (
     BalancedNegativeLogLikelihood as BalancedNegativeLogLikelihood,

@@ -1,6 +1,6 @@
-"""Losses whose value is one thing and whose gradient another, without custom backward passes.
+"""Helpers for losses whose gradient is not that of their value, without custom backward passes.
 
-x − stop_gradient(x) is exactly 0 and has slope 1: added to a value it changes the gradient alone.
+x − stop_gradient(x) is exactly 0 and has slope 1: adding it to a value changes only the gradient.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ __all__ = ["gradient_only", "squared_error", "with_gradient_weight"]
 
 
 def gradient_only(value: Tensor) -> Tensor:
-    """Exactly 0, with the gradient of `value`."""
+    """Return exactly 0, with the gradient of `value`."""
     return value - ops.stop_gradient(value)
 
 
 def with_gradient_weight(x: Tensor, weight: Tensor) -> Tensor:
-    """x, whose gradient is multiplied by `weight` (a constant for the gradient)."""
+    """Return x, with its gradient multiplied by `weight` (which is treated as a constant)."""
     return ops.stop_gradient(x) + ops.stop_gradient(weight) * gradient_only(x)
 
 
 def squared_error(targets: Targets, mean: Tensor) -> Tensor:
-    """½ Σ ((y − μ)/t)² over the observed targets of each row (...), t the units of y."""
+    """Return ½ Σ ((y − μ)/t)² over the observed targets of each row (...), t the units of y."""
     u = targets.of_observed((targets.values - mean) / targets.unit)
     return 0.5 * ops.sum(u * u, axis=-1)

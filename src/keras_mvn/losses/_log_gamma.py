@@ -1,4 +1,4 @@
-"""log Γ(x + a) − log Γ(x), for Keras tensors, which have no log Γ."""
+"""The difference log Γ(x + a) − log Γ(x) for Keras tensors, because Keras has no log Γ."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from keras_mvn._core.types import Tensor
 __all__ = ["log_gamma_ratio"]
 
 _SHIFT = 8
-"""Stirling's series is used from x = 8 on: three terms of it are then right to 1e-11."""
+"""Smallest argument of Stirling's series: from x = 8 on, three terms are accurate to 1e-11."""
 
 
 def log_gamma_ratio(x: Tensor, a: Tensor) -> Tensor:
-    """log Γ(x + a) − log Γ(x) for x > 0, a ≥ 0.
+    """Return log Γ(x + a) − log Γ(x) for x > 0, a ≥ 0.
 
-    The two logarithms are never formed alone: for large x they would cancel. Γ is moved up by 8
-    with Γ(x + 1) = x Γ(x), then Stirling's series is subtracted term by term.
+    The two logarithms are never computed separately, because for large x they would cancel. The
+    argument is shifted up by 8 with Γ(x + 1) = x Γ(x), then Stirling's series is subtracted term
+    by term.
 
     Source: Abramowitz & Stegun, 6.1.15 and 6.1.41.
     """

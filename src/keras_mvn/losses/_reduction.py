@@ -1,4 +1,4 @@
-"""From the loss of each row to one number, as Keras reduces it."""
+"""The reduction of the losses of all rows to one number, as in Keras."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["reduced"]
 def reduced(
     values: Tensor, weight: Tensor | None, mask: Tensor | None, reduction: str | None
 ) -> Tensor:
-    """What `keras.losses.Loss` makes of values, weights and a mask, all (...); 0 for no rows.
+    """Reduce values with weights and a mask, all (...), as `keras.losses.Loss` does; 0 if empty.
 
-    The plain mean is taken here: Keras counts the rows with five operations, each of which costs
-    more than the sum where nothing is compiled.
+    The plain mean is computed here: Keras counts the rows with five operations, each of which
+    costs more than the sum when nothing is compiled.
     """
     if reduction in (None, "none"):
         return reduce_weighted_values(values, weight, mask, reduction)

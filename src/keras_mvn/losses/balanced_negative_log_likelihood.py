@@ -1,4 +1,4 @@
-"""The likelihood with a mean that no row is left out of: the default of this library."""
+"""The negative log-likelihood with balanced weights for the mean: the library's default loss."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ from keras_mvn.ops._density import from_elliptical
 __all__ = ["BalancedNegativeLogLikelihood"]
 
 MEAN_WEIGHT = 3.0
-"""How much more the mean's gradient counts than the covariance's in the layers that both share.
-Between 3 and 10 it hardly matters; at 1 the covariance disturbs them before a mean has formed."""
+"""Weight of the mean's gradient, relative to the covariance's, in the layers that both share.
+Values between 3 and 10 hardly differ; with 1, the covariance disturbs these layers before a mean
+has formed."""
 
 
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.losses")
 class BalancedNegativeLogLikelihood(CovarianceLoss):
-    """The value of the NLL; errors of the mean weighted halfway between its weights and equal ones.
+    """The NLL, with errors of the mean weighted halfway between the NLL's weights and equal ones.
 
-    The likelihood weighs the error of target j in row i by 1/σᵢⱼ². Where a model is uncertain its
-    mean then hardly learns, which keeps it uncertain; and before a mean has formed, everything is
-    uncertain. Equal weights 1/σ̄ⱼ² learn the mean everywhere, and waste what the rows of little
-    noise say. This loss takes the geometric mean of the two,
+    The likelihood weights the error of target j in row i by 1/σᵢⱼ². Where a model is uncertain,
+    its mean therefore hardly learns, so the model stays uncertain; and before a mean has formed,
+    everything is uncertain. Equal weights 1/σ̄ⱼ² train the mean everywhere, but waste the
+    information in the rows with little noise. This loss uses the geometric mean of the two,
 
         ∂/∂μᵢⱼ = −3 rᵢⱼ / (σᵢⱼ σ̄ⱼ),   r = y − μ,   σ̄ⱼ = the mean of σᵢⱼ over the batch,
 
-    with σᵢⱼ the predicted standard deviation (its mean weighted as the rows are, and taken where
-    target j was observed), and trains the covariance by the NLL of the residuals that this mean
-    leaves. The weights are positive and know nothing of y, so the mean still
-    converges to the conditional mean; they are in the units of y, so that no choice of units
-    matters; and a batch in which all rows are equally uncertain is the likelihood's own gradient
-    without the correlations, whatever the uncertainty. Unlike β-NLL at β = ½, whose weights are
-    1/(σᵢⱼ tⱼ) with the spread tⱼ of y, the mean's pull grows as the model grows certain.
+    where σᵢⱼ is the predicted standard deviation (σ̄ⱼ uses the row weights and only the rows in
+    which target j was observed), and trains the covariance by the NLL of the residuals that this
+    mean leaves. The weights are positive and independent of y, so the mean still converges to the
+    conditional mean. They are in the units of y, so the choice of units does not matter. If all
+    rows of a batch are equally uncertain, the gradient is the likelihood's own without the
+    correlations, whatever the uncertainty. Unlike in β-NLL with β = ½, whose weights are
+    1/(σᵢⱼ tⱼ) with tⱼ the spread of y, the pull on the mean grows as the model gets more certain.
 
-    The value is the NLL in nats, so that `val_loss` compares with that of the other losses.
+    The value is the NLL in nats, so `val_loss` is comparable with that of the other losses.
 
-    Arguments and errors as `NegativeLogLikelihood`.
+    Arguments and errors are those of `NegativeLogLikelihood`.
 
     >>> import numpy as np
     >>> loss = BalancedNegativeLogLikelihood(covariance="diagonal")
@@ -56,7 +57,7 @@ class BalancedNegativeLogLikelihood(CovarianceLoss):
     has_kernel: ClassVar[bool] = True
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
-        """−log p of each row (...), with the balanced gradient of the mean."""
+        """Return −log p of each row (...), with the balanced gradient of the mean."""
         found = elliptical(
             self.reader.covariance,
             targets,
@@ -67,7 +68,7 @@ class BalancedNegativeLogLikelihood(CovarianceLoss):
         )
         sigma = ops.sqrt(found.variance)
         residual = targets.values - found.mean
-        # (r/σ)/σ̄: no product of two scales is formed.
+        # (r/σ)/σ̄ avoids the product of two scales.
         pull = targets.of_observed(ops.stop_gradient(residual) / sigma)
         pull = pull * (MEAN_WEIGHT / targets.mean_over_rows(sigma))
         return from_elliptical(found, targets) + ops.sum(pull * gradient_only(residual), axis=-1)

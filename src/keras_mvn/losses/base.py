@@ -1,4 +1,4 @@
-"""What every loss shares: reading y_pred, shapes, weights, masks, gaps, the penalty, saving."""
+"""The base classes of losses: y_pred, shapes, weights, masks, missing values, penalty, saving."""
 
 from __future__ import annotations
 
@@ -24,25 +24,27 @@ __all__ = ["CovarianceLoss", "UnitFreeLoss"]
 
 
 class CovarianceLoss(keras.losses.Loss, abc.ABC):
-    """A loss per row from y_true and the parameters in y_pred. A subclass gives `row_loss`.
+    """A loss per row from y_true and the parameters in y_pred; subclasses implement `row_loss`.
 
     Args:
-        covariance: the structure that wrote y_pred, or its name.
-        from_raw: y_pred holds unconstrained numbers, to which the structure's link is applied.
+        covariance: the covariance structure that wrote y_pred, or its name.
+        from_raw: bool, whether y_pred holds unconstrained numbers, to which the structure's link
+            is applied.
         layout: "packed", "student_t", "stacked" or "mean_log_variance" (see `keras_mvn.layouts`).
-        missing: what NaN in y_true does: "propagate" makes the loss NaN, "marginalize" reads it as
-            "not observed" and takes the marginal distribution of what was observed in that row.
+        missing: meaning of NaN in y_true: with "propagate", the loss becomes NaN; "marginalize"
+            treats NaN as missing and uses the marginal distribution of the targets observed in
+            that row.
         regularizer: a penalty from `keras_mvn.regularizers`.
-        fused: None takes a fast kernel where there is one (`keras_mvn.kernels`), True raises where
-            there is none, False takes the reference.
+        fused: None uses a fast kernel where one exists (`keras_mvn.kernels`), True raises an error
+            where none exists, False uses the reference implementation.
         reduction: as in `keras.losses.Loss`.
         name: as in `keras.losses.Loss`.
-        dtype: None computes in the dtype of y_pred, float32 at least.
+        dtype: None computes in the dtype of y_pred, at least float32.
 
     """
 
     has_kernel: ClassVar[bool] = False
-    """Whether `row_loss` can take a kernel of `keras_mvn.kernels`; else fused=True is refused."""
+    """Whether `row_loss` can use a kernel of `keras_mvn.kernels`; else fused=True is an error."""
 
     def __init__(
         self,
@@ -68,23 +70,23 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
             raise ValueError(f"fused={fused!r} must be None, True or False.")
         if fused is True and not self.has_kernel:
             raise ValueError(
-                f"fused=True: there is no kernel for {type(self).__name__}, only the reference. "
-                "Leave fused=None."
+                f"fused=True: there is no kernel for {type(self).__name__}, only the reference "
+                "implementation. Use fused=None."
             )
         return fused
 
     @abc.abstractmethod
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
-        """The loss of each row (...)."""
+        """Return the loss of each row (...)."""
 
     @final
     def __call__(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> Tensor:
-        """The loss: checked, weighted, masked and reduced as Keras does.
+        """Return the loss, with checks; weights, masks and reduction are applied as in Keras.
 
         Raises:
-            ValueError: y_true and y_pred don't belong together (shapes, structure).
+            ValueError: y_true and y_pred do not match (shapes, structure).
 
         """
         y_true, y_pred = as_tensor(y_true), as_tensor(y_pred)
@@ -103,7 +105,7 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
 
     @final
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The loss of each row (...)."""
+        """Return the loss of each row (...)."""
         return self._rows(y_true, y_pred, self.decode(y_pred), None)
 
     def _rows(
@@ -116,15 +118,15 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
         return values
 
     def decode(self, y_pred: Tensor) -> Parameters:
-        """What `row_loss` gets as parameters."""
+        """Return the parameters that are passed to `row_loss`."""
         return self.reader.decode(y_pred)
 
     def unit(self, y_pred: Tensor) -> Tensor | None:
-        """The standard deviations of y (d,), for losses that ask for them."""
+        """Return the standard deviations of y (d,), or None if the loss does not need them."""
         return None
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments; dtype, which Keras leaves out, among them."""
+        """Return the constructor's arguments, including dtype, which Keras leaves out."""
         penalty = self.regularizer
         return {
             **super().get_config(),
@@ -137,16 +139,16 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
 
 
 class UnitFreeLoss(CovarianceLoss):
-    """A loss that weighs targets against each other, and must not depend on their units to do so.
+    """A loss that weights targets against each other, independently of their units.
 
-    Such a loss measures errors in the standard deviations of y. A head that was adapted hands
-    them over with y_pred; elsewhere they are an argument.
+    Such a loss measures errors in standard deviations of y. A head that was adapted provides them
+    with y_pred; otherwise they are an argument.
 
     Args:
         covariance: as in `CovarianceLoss`.
-        target_scale: (d,) standard deviations of the targets, or one number for all. None takes
-            them from the head that wrote y_pred; for `from_raw=True` and the layouts of
-            hand-written models, which expect standardized targets, None is 1.
+        target_scale: (d,), standard deviations of the targets, or one number for all. None takes
+            them from the head that wrote y_pred; with `from_raw=True` and with the layouts of
+            hand-written models, which expect standardized targets, None means 1.
         **kwargs: the other arguments of `CovarianceLoss`.
 
     """
@@ -159,10 +161,10 @@ class UnitFreeLoss(CovarianceLoss):
 
     @final
     def unit(self, y_pred: Tensor) -> Tensor:
-        """The standard deviations of y (d,).
+        """Return the standard deviations of y (d,).
 
         Raises:
-            ValueError: they are not known: y_pred does not come straight from a head.
+            ValueError: they are unknown, because y_pred does not come straight from a head.
 
         """
         if self.target_scale is not None:
@@ -170,18 +172,18 @@ class UnitFreeLoss(CovarianceLoss):
         written = _tag.read(y_pred)
         if written is not None:
             return ops.cast(ops.convert_to_tensor(written.unit), self.dtype)
-        if in_symbolic_scope():  # Keras asks for shapes, with tensors that come from nowhere
+        if in_symbolic_scope():  # Keras infers shapes, with tensors that come from no layer
             return ops.ones((1,), dtype=self.dtype)
         if self.reader.from_raw or not self.reader.layout.of_a_head:
             return ops.ones((1,), dtype=self.dtype)
         raise ValueError(
-            f"{type(self).__name__} measures errors in the standard deviations of the targets. "
-            "y_pred does not come straight from a MultivariateNormalHead, which would tell them; "
+            f"{type(self).__name__} measures errors in standard deviations of the targets. y_pred "
+            "does not come straight from a MultivariateNormalHead, which would provide them; "
             f"pass {type(self).__name__}(target_scale=y_train.std(axis=0))."
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {**super().get_config(), "target_scale": self.target_scale}
 
 
@@ -197,7 +199,7 @@ def _checked_scale(target_scale: Any) -> float | list[float] | None:
 
 
 def _cast_with_attributes(y_pred: Tensor, dtype: str) -> Tensor:
-    """y_pred in this dtype, with the mask and the tag that Keras' own cast would lose."""
+    """Return y_pred in this dtype, with the mask and the tag that Keras' own cast would lose."""
     if keras.backend.standardize_dtype(y_pred.dtype) == dtype:
         return y_pred
     cast = ops.cast(y_pred, dtype)

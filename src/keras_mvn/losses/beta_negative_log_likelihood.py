@@ -1,4 +1,4 @@
-"""β-NLL: the likelihood, with the gradient of uncertain targets turned up again."""
+"""β-NLL: the negative log-likelihood, with a larger gradient for uncertain targets."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ __all__ = ["BetaNegativeLogLikelihood"]
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.losses")
 class BetaNegativeLogLikelihood(UnitFreeLoss):
-    """The value of the NLL; the gradient of target j multiplied by (σⱼ²/tⱼ²)^β.
+    """The NLL, with the gradient of target j multiplied by (σⱼ²/tⱼ²)^β.
 
-    Under plain NLL a target's error counts 1/σ²: where the model is uncertain the mean hardly
-    learns, and stays uncertain. β = 0 is the NLL; at β = 1 the gradient of the mean is that of a
-    squared error between whitened correlations, whatever the scales.
+    Under the plain NLL, a target's error has weight 1/σ²: where the model is uncertain, the mean
+    hardly learns, so the model stays uncertain. β = 0 is the NLL; with β = 1, the gradient of the
+    mean is that of a squared error whitened by the correlations, whatever the scales.
 
-    Published for a diagonal covariance, as weights stop_gradient(σⱼ^(2β)) on each target's NLL.
-    Here σⱼ is the standard deviation of target j under the full covariance, and tⱼ the standard
-    deviation of y, without which the weights of targets would depend on their units. The weight
-    multiplies the gradient by mean j and by scale j; shape parameters, which belong to no single
-    target, get the geometric mean of the weights. For `Diagonal` and t = 1 that is the published
-    gradient. For every structure the weights are positive and known before the residual is, so
-    that the expected gradient still vanishes exactly at the true mean and covariance, which
-    weights on the terms of a quadratic form with correlations would not give. It does not depend on
-    the order of the targets, and asks for the diagonal of Σ alone.
+    The paper covers a diagonal covariance, with weights stop_gradient(σⱼ^(2β)) on each target's
+    NLL. Here, σⱼ is the standard deviation of target j under the full covariance, and tⱼ is the
+    standard deviation of y, without which the weights of targets would depend on their units. The
+    weight multiplies the gradients of mean j and scale j; shape parameters, which belong to no
+    single target, get the geometric mean of the weights. For `Diagonal` and t = 1, this is the
+    published gradient. For every structure, the weights are positive and do not depend on the
+    residual, so the expected gradient still vanishes exactly at the true mean and covariance;
+    weights on the terms of a quadratic form with correlations would not guarantee this. The result
+    does not depend on the order of the targets, and needs only the diagonal of Σ.
 
-    The value is the NLL in nats, so that `val_loss` compares with that of the other losses.
+    The value is the NLL in nats, so `val_loss` is comparable with that of the other losses.
 
     Args:
-        beta: between 0 and 1; 0.5 is the paper's recommendation. `callbacks.BetaAnnealing` changes
-            it while training.
+        beta: float between 0 and 1; 0.5 is the paper's recommendation. `callbacks.BetaAnnealing`
+            changes it during training.
         covariance: as in `NegativeLogLikelihood`.
-        target_scale: as in `UnitFreeLoss`: None takes the standard deviations of y from the head.
+        target_scale: as in `UnitFreeLoss`; None takes the standard deviations of y from the head.
         **kwargs: the other arguments of `NegativeLogLikelihood`.
 
     Raises:
-        ValueError: beta is not between 0 and 1; as `NegativeLogLikelihood`.
+        ValueError: beta is not between 0 and 1; or as for `NegativeLogLikelihood`.
 
     Source: Seitzer et al., "On the pitfalls of heteroscedastic uncertainty estimation with
     probabilistic neural networks", ICLR 2022.
@@ -73,7 +73,7 @@ class BetaNegativeLogLikelihood(UnitFreeLoss):
         self.beta = keras.Variable(beta, trainable=False, dtype="float32", name="beta")
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
-        """−log p of each row (...), with the weighted gradient."""
+        """Return −log p of each row (...), with the weighted gradient."""
         mean, scale, shape_params = parameters
         covariance = self.reader.covariance
         variance = covariance.variance(scale / targets.unit, shape_params)
@@ -89,5 +89,5 @@ class BetaNegativeLogLikelihood(UnitFreeLoss):
         return row_negative_log_likelihood(covariance, targets, weighted)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {**super().get_config(), "beta": float(ops.convert_to_numpy(self.beta))}

@@ -1,4 +1,4 @@
-"""The continuous ranked probability score of each target alone, in closed form."""
+"""The continuous ranked probability score of each target separately, in closed form."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ __all__ = ["CRPS"]
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.losses")
 class CRPS(UnitFreeLoss):
-    """Σⱼ CRPS(N(μⱼ, σⱼ²), yⱼ)/tⱼ = Σⱼ σⱼ/tⱼ [w (2Φ(w) − 1) + 2φ(w) − 1/√π], w = (yⱼ − μⱼ)/σⱼ.
+    """The continuous ranked probability score (CRPS), summed over the observed targets of a row.
 
-    A proper score of the margins: it grows linearly with an error where the NLL grows with its
-    square, and so forgives outliers. It does not see how targets move together: with a full
-    covariance use `EnergyScore`, or the shape stays where it starts.
+    Σⱼ CRPS(N(μⱼ, σⱼ²), yⱼ)/tⱼ = Σⱼ σⱼ/tⱼ [w (2Φ(w) − 1) + 2φ(w) − 1/√π], w = (yⱼ − μⱼ)/σⱼ.
 
-    In standard deviations t of y; `target_scale=1.0` gives it in the units of y. A sum over the
-    observed targets of a row.
+    A proper score of the marginals: it grows linearly with an error where the NLL grows with its
+    square, so it is robust to outliers. It does not depend on how targets vary together: with a
+    full covariance, use `EnergyScore`, or the shape parameters keep their initial values.
+
+    The score is in standard deviations t of y; with `target_scale=1.0`, it is in the units of y.
 
     Args:
         covariance: as in `NegativeLogLikelihood`.
-        target_scale: as in `UnitFreeLoss`: None takes the standard deviations of y from the head.
+        target_scale: as in `UnitFreeLoss`; None takes the standard deviations of y from the head.
         **kwargs: the other arguments of `NegativeLogLikelihood`.
 
     Raises:
-        ValueError: as `NegativeLogLikelihood`; or y_pred without a head, and no `target_scale`.
+        ValueError: y_pred does not come from a head and there is no `target_scale`; or as for
+            `NegativeLogLikelihood`.
 
     Source: Gneiting & Raftery, "Strictly proper scoring rules, prediction, and estimation", JASA
     102 (2007).
@@ -47,7 +49,7 @@ class CRPS(UnitFreeLoss):
     """
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
-        """The sum over the observed targets of each row (...)."""
+        """Return the sum over the observed targets of each row (...)."""
         mean, scale, shape_params = parameters
         variance = self.reader.covariance.variance(scale / targets.unit, shape_params)
         sigma = ops.sqrt(variance)

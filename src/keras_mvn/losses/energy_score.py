@@ -1,4 +1,4 @@
-"""The energy score: a proper score that forgives outliers and sees all targets at once."""
+"""The energy score: a proper score of all targets jointly that is robust to outliers."""
 
 from __future__ import annotations
 
@@ -20,34 +20,36 @@ from keras_mvn.ops._mean_norm import log_laplace, mean_norm, scaled_nodes
 __all__ = ["EnergyScore"]
 
 _TINY = 1e-12
-"""Added to squared distances, in squared standard deviations of y: a distance of 0 has a slope."""
+"""Added to squared distances, in squared standard deviations of y, so distance 0 has a slope."""
 
 
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.losses")
 class EnergyScore(UnitFreeLoss):
-    """E ‖X − y‖ − ½ E ‖X − X'‖ with X, X' ~ N(μ, Σ) independent; ‖·‖ in standard deviations of y.
+    """The energy score E ‖X − y‖ − ½ E ‖X − X'‖, with X, X' ~ N(μ, Σ) independent.
 
-    A strictly proper score: its expectation is smallest for the true distribution. It grows
-    linearly with an error where the NLL grows with its square, so outliers do little harm; it
-    sees correlations, if less sharply than the NLL does: directions of little variance hardly
-    count, and the likelihood of a model trained by it may be poor. For d = 1 it is the CRPS.
+    ‖·‖ is measured in standard deviations of y. The score is strictly proper: its expectation is
+    smallest for the true distribution. It grows linearly with an error where the NLL grows with
+    its square, so outliers do little harm. It takes correlations into account, but less sharply
+    than the NLL: directions with little variance hardly count, and a model trained with it may
+    have a poor likelihood. For d = 1, it is the CRPS.
 
-    Exact by default: g(Σ, m) = E ‖X + m‖ is a one-dimensional integral over the eigenvalues of Σ,
-    taken with 64 nodes, with the analytic gradient (no eigenvalue gaps in it): O(d³) per row.
-    `samples` takes draws instead, O(samples · d) for a low-rank structure.
+    By default, it is exact: g(Σ, m) = E ‖X + m‖ is a one-dimensional integral over the eigenvalues
+    of Σ, evaluated at 64 nodes, with an analytic gradient that contains no eigenvalue gaps; O(d³)
+    per row. With `samples`, it uses random draws instead, O(samples · d) for a low-rank structure.
 
     Args:
         covariance: as in `NegativeLogLikelihood`.
-        target_scale: as in `UnitFreeLoss`: None takes the standard deviations of y from the head;
+        target_scale: as in `UnitFreeLoss`; None takes the standard deviations of y from the head;
             1.0 measures distances in the units of y.
-        samples: None for the exact score, or a number of draws ≥ 2 per row.
-        seed: of the draws, which differ between the rows of a batch and repeat from batch to
-            batch.
+        samples: int ≥ 2, number of draws per row; None for the exact score.
+        seed: int, seed of the draws, which differ between the rows of a batch and repeat from
+            batch to batch.
         **kwargs: the other arguments of `NegativeLogLikelihood`.
 
     Raises:
-        ValueError: as `NegativeLogLikelihood`; or y_pred without a head, and no `target_scale`.
+        ValueError: y_pred does not come from a head and there is no `target_scale`; or as for
+            `NegativeLogLikelihood`.
 
     Source: Gneiting & Raftery, "Strictly proper scoring rules, prediction, and estimation", JASA
     102 (2007).
@@ -68,18 +70,20 @@ class EnergyScore(UnitFreeLoss):
         **kwargs: Any,
     ) -> None:
         super().__init__(covariance, target_scale, **kwargs)
-        self.samples = None if samples is None else whole(samples, "samples", "None or draws", 2)
+        self.samples = (
+            None if samples is None else whole(samples, "samples", "None or a number of draws", 2)
+        )
         self.seed = seed
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
-        """The score of each row (...), of the observed targets."""
+        """Return the score of the observed targets of each row (...)."""
         mean, scale, shape_params = parameters
         structure = self.reader.covariance
         scale = scale / targets.unit
         error = targets.of_observed((mean - targets.values) / targets.unit)
         if self.samples is None:
             sigma = structure.covariance(scale, shape_params)
-            if targets.observed is not None:  # the marginal, beside targets that never vary
+            if targets.observed is not None:  # the marginal: missing targets do not vary
                 sigma = sigma * targets.observed[..., :, None] * targets.observed[..., None, :]
             return _exact(sigma, error)
         draws = draw_errors(structure, scale, shape_params, self.samples, self.seed)
@@ -90,7 +94,7 @@ class EnergyScore(UnitFreeLoss):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {**super().get_config(), "samples": self.samples, "seed": self.seed}
 
 
@@ -99,13 +103,13 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def _exact(sigma: Tensor, error: Tensor) -> Tensor:
-    """g(Σ, error) − ½ g(2Σ, 0): (..., d, d), (..., d) → (...)."""
-    # One output carries what the backward pass needs; one number of it is used outside.
+    """Return g(Σ, error) − ½ g(2Σ, 0): (..., d, d), (..., d) → (...)."""
+    # A single output carries all that the backward pass needs; only one number of it is used here.
     return differentiable(_forward, _vjp, sigma, error)[..., 0, 0]
 
 
 def _forward(sigma: Tensor, error: Tensor) -> Tensor:
-    """[value | eigenvalues | error along eigenvectors | eigenvectors]: (..., d, 3 + d)."""
+    """Return [value | eigenvalues | error along eigenvectors | eigenvectors]: (..., d, 3 + d)."""
     eigenvalues, vectors = ops.linalg.eigh(sigma)
     eigenvalues = ops.where(eigenvalues > 0, eigenvalues, ops.zeros_like(eigenvalues))
     b = (ops.swapaxes(vectors, -1, -2) @ error[..., None])[..., 0]
@@ -116,15 +120,16 @@ def _forward(sigma: Tensor, error: Tensor) -> Tensor:
 
 
 def _vjp(bar: Tensor, output: Tensor, sigma: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-    """∂g/∂Σ = U [Σ_k w_k φ_k (t_k D_k − 2 t_k² (D_k b)(D_k b)ᵀ)] Uᵀ, D_k = (I + 2 t_k Λ)⁻¹.
+    """Return the gradients with respect to Σ and the error m, from those of g.
 
+    ∂g/∂Σ = U [Σ_k w_k φ_k (t_k D_k − 2 t_k² (D_k b)(D_k b)ᵀ)] Uᵀ, D_k = (I + 2 t_k Λ)⁻¹.
     ∂g/∂m = U Σ_k w_k φ_k 2 t_k D_k b. Eigenvectors are never differentiated.
     """
     eigenvalues, b, vectors = output[..., 1], output[..., 2], output[..., 3:]
     t, weight, log_phi, shrunk = _at_nodes(eigenvalues, b)
     pull = (weight * ops.exp(log_phi))[..., None] * t[..., None]
     along = shrunk * b[..., None, :]  # (..., nodes, d)
-    # t² alone may be infinite where b is 0: a square root of the weight goes to either side.
+    # t² alone may be infinite where b is 0, so each side gets a square root of the weight.
     half = ops.sqrt(2.0 * weight * ops.exp(log_phi))[..., None] * (t[..., None] * along)
     outer = ops.swapaxes(half, -1, -2) @ half
     diagonal = ops.sum(pull * shrunk, axis=-2)
@@ -141,7 +146,7 @@ def _vjp(bar: Tensor, output: Tensor, sigma: Tensor, error: Tensor) -> tuple[Ten
 
 
 def _at_nodes(eigenvalues: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """t, weights and log φ(t) at the nodes (..., nodes), and 1/(1 + 2tλ) (..., nodes, d)."""
+    """Return t, weights and log φ(t) at the nodes (..., nodes), and 1/(1 + 2tλ) (..., nodes, d)."""
     mean_square = ops.sum(eigenvalues + b * b, axis=-1, keepdims=True)
     t, weights = scaled_nodes(mean_square, _TINY)
     return t, weights, *log_laplace(eigenvalues, b, t)

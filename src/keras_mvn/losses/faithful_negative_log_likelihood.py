@@ -1,4 +1,4 @@
-"""Faithful heteroscedastic regression: the mean of a squared error, the covariance of a NLL."""
+"""Faithful heteroscedastic regression: a mean trained by squared error, a covariance by NLL."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ __all__ = ["FaithfulNegativeLogLikelihood"]
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.losses")
 class FaithfulNegativeLogLikelihood(UnitFreeLoss):
-    """The value of the NLL; the mean learns as under ½ ‖(y − μ)/t‖², the covariance by NLL.
+    """The NLL, with the mean trained by ½ ‖(y − μ)/t‖² and the covariance by the NLL.
 
-    The mean is that of a network trained on squared errors, in standard deviations t of y, and no
-    uncertain row loses its say in it; the covariance learns from the residuals of that mean. Use it
-    with the head's `stop_trunk=True`: the covariance then does not disturb the layers before the
-    head either, and the mean is exactly that of the squared error. Without, it may
-    (docs/choosing.md).
+    The mean is that of a network trained on squared errors, in standard deviations t of y, and
+    uncertain rows keep their influence on it; the covariance learns from the residuals of that
+    mean. Use it with the head's `stop_trunk=True`: then the covariance does not disturb the layers
+    before the head either, and the mean is exactly that of the squared error. Otherwise, the
+    covariance may disturb them (docs/choosing.md).
 
-    The value is the NLL in nats, so that `val_loss` compares with that of the other losses (the
+    The value is the NLL in nats, so `val_loss` is comparable with that of the other losses (the
     paper adds the squared error to it, which changes no gradient).
 
     Args:
         covariance: as in `NegativeLogLikelihood`.
-        target_scale: as in `UnitFreeLoss`: None takes the standard deviations of y from the head.
+        target_scale: as in `UnitFreeLoss`; None takes the standard deviations of y from the head.
         **kwargs: the other arguments of `NegativeLogLikelihood`.
 
     Raises:
-        ValueError: as `NegativeLogLikelihood`; or y_pred without a head, and no `target_scale`.
+        ValueError: y_pred does not come from a head and there is no `target_scale`; or as for
+            `NegativeLogLikelihood`.
 
     Source: Stirn et al., "Faithful heteroscedastic regression with neural networks", AISTATS 2023.
 
@@ -51,7 +52,7 @@ class FaithfulNegativeLogLikelihood(UnitFreeLoss):
     has_kernel: ClassVar[bool] = True
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
-        """−log p of each row (...), whose gradient by the mean is that of the squared error."""
+        """Return −log p of each row (...), with the squared error's gradient for the mean."""
         found = elliptical(
             self.reader.covariance, targets, parameters, fixed_mean=True, fused=self.fused
         )

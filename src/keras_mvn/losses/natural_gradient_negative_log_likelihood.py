@@ -1,4 +1,4 @@
-"""The negative log-likelihood, followed along its natural gradient."""
+"""The negative log-likelihood, trained with its natural gradient."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ __all__ = ["NaturalGradientNegativeLogLikelihood"]
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.losses")
 class NaturalGradientNegativeLogLikelihood(UnitFreeLoss):
-    """The value of the NLL; its gradient premultiplied by the inverse Fisher matrix, row by row.
+    """The NLL, with its gradient premultiplied by the inverse Fisher matrix, row by row.
 
-    The Fisher matrix F of the normal distribution in (μ, factor of Σ), in the coordinates that the
-    head's last layer emits: raw outputs get F⁻¹ g where backpropagation would give g. For the
-    mean, μ = m + t · raw, that is −(y − μ)/t, a plain residual, whatever Σ says; for the factor it
-    is a closed form of `Covariance.inverse_fisher`, exact for "diagonal", "cholesky" and
-    "precision_cholesky" where the link is exponential (raw between −3 and 3). Other structures
-    take the Fisher matrix of their scales alone and the ordinary gradient of the shape. Of a
-    partly missing row it is the Fisher matrix of the whole row, as in the EM algorithm, with
-    residual 0 where nothing was observed.
+    F is the Fisher matrix of the normal distribution in (μ, factor of Σ), in the coordinates that
+    the head's last layer outputs: raw outputs receive F⁻¹ g where backpropagation would give g.
+    For the mean, μ = m + t · raw, this is −(y − μ)/t, a plain residual that does not depend on Σ.
+    For the factor, it is the closed form `Covariance.inverse_fisher`, exact for "diagonal",
+    "cholesky" and "precision_cholesky" where the link is exponential (raw between −3 and 3). Other
+    structures use the Fisher matrix of their scales alone and the ordinary gradient of the shape
+    parameters. For a partly missing row, it is the Fisher matrix of the whole row, as in the EM
+    algorithm, with residual 0 where nothing was observed.
 
-    Not the loss to start with: an outlier's natural gradient of the factor grows with its square,
-    and in layers that mean and covariance share it drowns the mean's (docs/choosing.md has the
-    comparison). With `stop_trunk=True` on the head the mean is that of the squared error.
+    This is not the loss to start with: an outlier's natural gradient of the factor grows with its
+    square, and in layers shared by mean and covariance it drowns out the mean's (docs/choosing.md
+    has the comparison). With `stop_trunk=True` on the head, the mean is that of the squared error.
 
     Args:
         covariance: as in `NegativeLogLikelihood`.
-        target_scale: as in `UnitFreeLoss`: None takes the standard deviations of y from the head.
+        target_scale: as in `UnitFreeLoss`; None takes the standard deviations of y from the head.
         **kwargs: the other arguments of `NegativeLogLikelihood`.
 
     Raises:
-        ValueError: as `NegativeLogLikelihood`; or y_pred without a head, and no `target_scale`.
+        ValueError: y_pred does not come from a head and there is no `target_scale`; or as for
+            `NegativeLogLikelihood`.
 
     Source: Amari, "Natural gradient works efficiently in learning", Neural Computation 10 (1998);
     for normal heads: Immer et al., "Effective Bayesian heteroscedastic regression with deep neural
@@ -60,7 +61,7 @@ class NaturalGradientNegativeLogLikelihood(UnitFreeLoss):
     has_kernel: ClassVar[bool] = True
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
-        """−log p of each row (...), with the natural gradient."""
+        """Return −log p of each row (...), with the natural gradient."""
         structure = self.reader.covariance.wire
         natural = _with_natural_gradient(structure, parameters)
         found = elliptical(structure, targets, natural, fixed_mean=True, fused=self.fused)
@@ -69,11 +70,11 @@ class NaturalGradientNegativeLogLikelihood(UnitFreeLoss):
 
 
 def _with_natural_gradient(structure: Covariance, parameters: Parameters) -> PackedParameters:
-    """The same numbers, whose cotangents are those of raw outputs premultiplied by F⁻¹.
+    """Return the same parameters, with cotangents such that raw outputs receive F⁻¹ g.
 
-    Backpropagation multiplies the cotangent by Jᵀ of the map raw → (scale, shape_params) where
-    J⁻¹ F⁻¹ is wanted, so that J⁻ᵀ J⁻¹ F⁻¹ has to be handed over: with an exponential link
-    J = diag(scale) for the scales, and 1 for the shape. The mean gets nothing.
+    Backpropagation multiplies the cotangent by Jᵀ of the map raw → (scale, shape_params), but
+    J⁻¹ F⁻¹ is needed, so J⁻ᵀ J⁻¹ F⁻¹ has to be passed on: with an exponential link,
+    J = diag(scale) for the scales and 1 for the shape parameters. The mean's cotangent is 0.
     """
     d = parameters.mean.shape[-1]
 

@@ -1,4 +1,4 @@
-"""The likelihood of a multivariate Student's t: the normal's, with room for outliers."""
+"""The negative log-likelihood of a multivariate Student's t, for data with outliers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEARNED = "learned"
 
 
 class _StudentTParameters(Parameters):
-    """Parameters, as penalties read them, that also carry ν (...)."""
+    """Parameters, as read by penalties, that also carry ν (...)."""
 
     degrees_of_freedom: Tensor
     _packed: Tensor | None
@@ -35,36 +35,37 @@ class _StudentTParameters(Parameters):
 
     @property
     def packed(self) -> Tensor | None:
-        """The tensor they were read from, without ν."""
+        """The tensor from which the parameters were read, without ν."""
         return self._packed
 
 
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.losses")
 class StudentT(CovarianceLoss):
-    """−log t_ν(y; μ, Σ): the residual counts logarithmically where it is far out.
+    """The negative log-likelihood of a multivariate Student's t, −log t_ν(y; μ, Σ), in nats.
 
     −log p = log Γ(ν/2) − log Γ((ν + d)/2) + (d/2) log(νπ) + ½ log det Σ
-             + ((ν + d)/2) log(1 + ‖z‖²/ν),   z = Σ^(−½)(y − μ), in nats.
+             + ((ν + d)/2) log(1 + ‖z‖²/ν),   z = Σ^(−½)(y − μ).
 
-    Σ is Student's scale matrix; the covariance is ν/(ν − 2) Σ. An outlier's pull on mean and
-    covariance is bounded, where a normal likelihood follows the square of its distance. ν → ∞ is
-    the normal distribution.
+    For large residuals, it grows only logarithmically. Σ is Student's scale matrix; the covariance
+    is ν/(ν − 2) Σ. The pull of an outlier on mean and covariance is bounded, whereas under a
+    normal likelihood it grows with the square of its distance. ν → ∞ gives the normal
+    distribution.
 
-    With fixed ν the model's y_pred is that of any other loss, and whoever reads it as a normal
-    distribution reads N(μ, Σ): multiply standard deviations by √(ν/(ν − 2)),
-    `normal.rescale(...)`, for the same covariance. With "learned" the head has
-    `learn_degrees_of_freedom=True` and y_pred one more column; every other reader refuses it
-    unless told `layout="student_t"`, and then takes the normal distribution with the mean and the
+    With a fixed ν, y_pred is the same as for any other loss, and code that reads it as a normal
+    distribution reads N(μ, Σ): for the same covariance, multiply standard deviations by
+    √(ν/(ν − 2)), `normal.rescale(...)`. With "learned", the head has
+    `learn_degrees_of_freedom=True` and y_pred has one more column; every other reader rejects it
+    unless given `layout="student_t"`, and then uses the normal distribution with the mean and the
     covariance of the Student's t, as `head.distribution` does.
 
     Args:
-        degrees_of_freedom: ν > 2, or "learned".
+        degrees_of_freedom: float, ν > 2; or "learned".
         covariance: as in `NegativeLogLikelihood`.
-        **kwargs: the other arguments of `NegativeLogLikelihood`; `layout` is implied by "learned".
+        **kwargs: the other arguments of `NegativeLogLikelihood`; "learned" implies `layout`.
 
     Raises:
-        ValueError: ν ≤ 2, which has no covariance; as `NegativeLogLikelihood`.
+        ValueError: ν ≤ 2, for which there is no covariance; or as for `NegativeLogLikelihood`.
 
     Source: Lange, Little & Taylor, "Robust statistical modeling using the t distribution", JASA 84
     (1989).
@@ -90,14 +91,14 @@ class StudentT(CovarianceLoss):
         super().__init__(covariance, **kwargs)
 
     def decode(self, y_pred: Tensor) -> _StudentTParameters:
-        """The parameters of the scale matrix, and with them ν."""
+        """Return the parameters of the scale matrix, together with ν."""
         parameters, nu = self.reader.decode_student_t(y_pred)
         if self.degrees_of_freedom != LEARNED:
             nu = ops.full_like(parameters.mean[..., 0], self.degrees_of_freedom)
         return _StudentTParameters.of(parameters, nu)
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
-        """−log p of what was observed in each row (...)."""
+        """Return −log p of the observed targets of each row (...)."""
         assert isinstance(parameters, _StudentTParameters)  # from `decode`
         nu = parameters.degrees_of_freedom
         found = elliptical(self.reader.covariance, targets, parameters, fused=self.fused)
@@ -110,7 +111,7 @@ class StudentT(CovarianceLoss):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {**super().get_config(), "degrees_of_freedom": self.degrees_of_freedom}
 
 
@@ -119,7 +120,7 @@ def _checked(nu: float | str) -> float | str:
         return LEARNED
     if isinstance(nu, str) or not nu > 2.0:
         raise ValueError(
-            f"degrees_of_freedom={nu!r} must be a number above 2, below which Student's t has no "
-            "covariance, or 'learned'."
+            f"degrees_of_freedom={nu!r} must be 'learned' or a number above 2; otherwise, "
+            "Student's t has no covariance."
         )
     return float(nu)

@@ -1,4 +1,4 @@
-"""The variogram score: how far targets lie apart, pair by pair."""
+"""The variogram score, which compares the differences between targets, pair by pair."""
 
 from __future__ import annotations
 
@@ -25,32 +25,34 @@ from keras_mvn.ops._pair_differences import (
 __all__ = ["VariogramScore"]
 
 _TINY = 1e-12
-"""Added to squared differences, in squared standard deviations of y: |0|^p has no slope."""
+"""Added to squared differences, in squared standard deviations of y, as |0|^p has no slope."""
 
 
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.losses")
 class VariogramScore(UnitFreeLoss):
-    """`Σ_{i<j} (|yᵢ − yⱼ|^p − E |Xᵢ − Xⱼ|^p)²`, X ~ N(μ, Σ), targets in units of their spread.
+    """The variogram score `Σ_{i<j} (|yᵢ − yⱼ|^p − E |Xᵢ − Xⱼ|^p)²`, with X ~ N(μ, Σ).
 
-    A proper score that is sharper on wrong correlations than the energy score. It does not see
-    what all targets have in common (a mean that is off by the same amount everywhere), so it is
-    not strictly proper: to train with it alone does not fix the mean. Report it beside another.
+    Targets are in units of their standard deviations. A proper score that penalizes wrong
+    correlations more sharply than the energy score. It ignores errors that all targets have in
+    common (a mean that is off by the same amount everywhere), so it is not strictly proper:
+    training with it alone does not determine the mean. Report it together with another score.
 
-    Exact by default: `E |Xᵢ − Xⱼ|^p` by 64 nodes of a one-dimensional integral for each pair.
+    By default, it is exact: `E |Xᵢ − Xⱼ|^p` is a one-dimensional integral for each pair, evaluated
+    at 64 nodes.
 
     Args:
-        p: the power, in (0, 2]; 0.5 is usual.
+        p: float, the power, in (0, 2]; 0.5 is the usual choice.
         covariance: as in `NegativeLogLikelihood`.
-        target_scale: as in `UnitFreeLoss`: None takes the standard deviations of y from the head;
+        target_scale: as in `UnitFreeLoss`; None takes the standard deviations of y from the head;
             1.0 compares targets in the units of y.
-        samples: None for the exact score, or a number of draws ≥ 2 per row.
-        seed: of the draws, as in `EnergyScore`.
+        samples: int ≥ 2, number of draws per row; None for the exact score.
+        seed: int, seed of the draws, as in `EnergyScore`.
         **kwargs: the other arguments of `NegativeLogLikelihood`.
 
     Raises:
-        ValueError: p is not in (0, 2]; as `NegativeLogLikelihood`; or y_pred without a head,
-            and no `target_scale`.
+        ValueError: p is not in (0, 2]; y_pred does not come from a head and there is no
+            `target_scale`; or as for `NegativeLogLikelihood`.
 
     Source: Scheuerer & Hamill, "Variogram-based proper scoring rules for probabilistic forecasts
     of multivariate quantities", Monthly Weather Review 143 (2015).
@@ -74,11 +76,13 @@ class VariogramScore(UnitFreeLoss):
     ) -> None:
         super().__init__(covariance, target_scale, **kwargs)
         self.p = checked_power(p)
-        self.samples = None if samples is None else whole(samples, "samples", "None or draws", 2)
+        self.samples = (
+            None if samples is None else whole(samples, "samples", "None or a number of draws", 2)
+        )
         self.seed = seed
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
-        """The score of each row (...), over the pairs of observed targets."""
+        """Return the score of each row (...), over the pairs of observed targets."""
         mean, scale, shape_params = parameters
         scaled = Parameters(mean / targets.unit, scale / targets.unit, shape_params)
         observed = _power(pair_differences(targets.values / targets.unit), self.p)
@@ -92,7 +96,7 @@ class VariogramScore(UnitFreeLoss):
         return ops.sum(gap * gap, axis=-1)
 
     def _exact(self, parameters: Parameters) -> Tensor:
-        """E |Xᵢ − Xⱼ|^p of every pair i > j: (..., d(d − 1)/2)."""
+        """Return E |Xᵢ − Xⱼ|^p of every pair i > j: (..., d(d − 1)/2)."""
         mean, scale, shape_params = parameters
         variance = difference_variances(self.reader.covariance, scale, shape_params)
         return mean_power(pair_differences(mean), variance, self.p)
@@ -103,7 +107,7 @@ class VariogramScore(UnitFreeLoss):
         return ops.mean(_power(pair_differences(mean + errors), self.p), axis=0)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {**super().get_config(), "p": self.p, "samples": self.samples, "seed": self.seed}
 
 

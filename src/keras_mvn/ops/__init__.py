@@ -1,11 +1,12 @@
-"""What `MultivariateNormal` computes, on tensors: for training loops and losses of one's own.
+"""The computations of `MultivariateNormal` on tensors, for custom training loops and losses.
 
-Every function reads y_pred, the flat tensor that a head writes (or with `from_raw` or `layout` that
-of another model), as `keras_mvn.losses` do, checks included. They run on every backend, eagerly
-and compiled, inside a layer, a loss or a training step; the gradient flows to y and y_pred, by the
-structure's analytic gradient. Values are float32, or float64 where y_pred is.
+Every function reads y_pred, the flat tensor that a head writes (or, with `from_raw` or `layout`,
+that of another model), in the same way as `keras_mvn.losses`, including checks. The functions run
+on every backend, eagerly and compiled, inside a layer, a loss or a training step; gradients flow to
+y and y_pred, through the structure's analytic gradient. Values are float32, or float64 if y_pred
+is.
 
-`keras_mvn.MultivariateNormal` is the object for analysis after `predict`, in float64 NumPy.
+For analysis after `predict`, use `keras_mvn.MultivariateNormal`, which computes in float64 NumPy.
 
 >>> import keras
 >>> y_pred = keras.ops.convert_to_tensor([[1.0, 2.0, 2.0, 3.0, 0.5]])  # mean, scale, shape_params

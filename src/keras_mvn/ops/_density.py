@@ -1,4 +1,4 @@
-"""The negative log-likelihood of each row, which losses, metrics and `ops` share."""
+"""The negative log-likelihood of each row, shared by losses, metrics and `ops`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["from_elliptical", "row_negative_log_likelihood"]
 def row_negative_log_likelihood(
     covariance: Covariance, targets: Targets, parameters: Parameters, fused: bool | None = None
 ) -> Tensor:
-    """−log p of what was observed in each row (...), in nats; every loss and metric uses it."""
+    """Return −log p of the observed targets of each row (...), in nats, for losses and metrics."""
     return from_elliptical(elliptical(covariance, targets, parameters, fused=fused), targets)
 
 
 def from_elliptical(found: Elliptical, targets: Targets) -> Tensor:
-    """−log p of what was observed in each row (...), in nats, from distance and determinant."""
+    """Return −log p of the observed targets (...), in nats, from distance and half_log_det."""
     half_log_2pi = 0.5 * math.log(2.0 * math.pi)
     return (
         0.5 * found.squared_mahalanobis

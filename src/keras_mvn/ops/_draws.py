@@ -1,4 +1,4 @@
-"""Random errors inside a graph, which sampled losses and `ops.sample` share."""
+"""Random errors inside a graph, shared by sampled losses and `ops.sample`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["draw_errors"]
 def draw_errors(
     structure: Covariance, scale: Tensor, shape_params: Tensor, samples: int, seed: int
 ) -> Tensor:
-    """Draws from N(0, Σ), the same in every batch: (samples, ..., d)."""
+    """Return draws from N(0, Σ), the same in every batch: (samples, ..., d)."""
     shape = ops.shape(scale)
     z = keras.random.normal((samples, *shape), dtype=scale.dtype, seed=seed)
     batch = ops.zeros_like(z[..., :1])

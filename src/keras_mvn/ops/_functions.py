@@ -1,4 +1,4 @@
-"""The operations of `keras_mvn.ops`, on tensors and inside a graph."""
+"""The functions of `keras_mvn.ops`, on tensors and inside a graph."""
 
 from __future__ import annotations
 
@@ -43,22 +43,25 @@ def log_prob(
     layout: str = "packed",
     missing: str = "propagate",
 ) -> Tensor:
-    """log N(y; μ, Σ) = −½ ‖z‖² − ½ log det Σ − ½ d log 2π, z = Σ^(−½)(y − μ), in nats: (...).
+    """Return the log-density log N(y; μ, Σ), in nats: (...).
+
+    log N(y; μ, Σ) = −½ ‖z‖² − ½ log det Σ − ½ d log 2π, with z = Σ^(−½)(y − μ).
 
     Args:
-        y: (..., d), in the units of y; (...) will do for one target. It may have more leading axes
-            than y_pred, (n, ..., d), as `sample` gives them: every draw is read against the same
-            predictions. Axes of length 1 are not stretched.
-        y_pred: what the model emitted, (..., 2 d + k) in the packed layout.
-        covariance: the structure that wrote y_pred, or its name; the head's.
+        y: (..., d), values in the units of y; (...) is accepted for one target. It may have more
+            leading axes than y_pred, (n, ..., d), like the result of `sample`: every draw is then
+            compared with the same predictions. Axes of length 1 are not broadcast.
+        y_pred: (..., 2 d + k) in the packed layout, the output of the model.
+        covariance: the structure that wrote y_pred, or its name; use the head's.
         from_raw: as in `keras_mvn.losses.NegativeLogLikelihood`.
         layout: as in `keras_mvn.losses.NegativeLogLikelihood`.
-        missing: "marginalize" reads NaN in y as "not observed": the log-density of what was, and
-            0 for a row with nothing observed. "propagate" lets NaN make the row NaN.
+        missing: "marginalize" treats NaN in y as missing: the result is the log-density of the
+            observed targets, and 0 for a row with nothing observed. With "propagate", NaN makes
+            the row NaN.
 
     Raises:
-        ValueError: unknown names, y and y_pred of shapes that don't belong together, or a head
-            that wrote another structure.
+        ValueError: a name is unknown, the shapes of y and y_pred do not match, or a head wrote a
+            different structure.
 
     >>> import keras
     >>> y_pred = keras.ops.convert_to_tensor([[0.0, 0.0, 2.0, 3.0, 0.5]])
@@ -79,10 +82,10 @@ def mahalanobis(
     layout: str = "packed",
     missing: str = "propagate",
 ) -> Tensor:
-    """√((y − μ)ᵀ Σ⁻¹ (y − μ)) = ‖z‖, the distance in standard deviations: (...).
+    """Return the Mahalanobis distance √((y − μ)ᵀ Σ⁻¹ (y − μ)) = ‖z‖, in standard deviations: (...).
 
-    At distance 0, where the distance has a kink, its gradient is 0. With "marginalize", the
-    distance of what was observed. Arguments and errors as for `log_prob`.
+    At distance 0, where the distance has a kink, its gradient is 0. With "marginalize", it is the
+    distance of the observed targets. Arguments and errors are those of `log_prob`.
 
     >>> import keras
     >>> y_pred = keras.ops.convert_to_tensor([[0.0, 0.0, 2.0, 3.0, 0.5]])
@@ -107,17 +110,17 @@ def entropy(
     from_raw: bool = False,
     layout: str = "packed",
 ) -> Tensor:
-    """½ log det(2πe Σ), in nats: (...).
+    """Return the entropy ½ log det(2πe Σ), in nats: (...).
 
     Args:
-        y_pred: what the model emitted, (..., 2 d + k) in the packed layout.
-        covariance: the structure that wrote y_pred, or its name; the head's.
+        y_pred: (..., 2 d + k) in the packed layout, the output of the model.
+        covariance: the structure that wrote y_pred, or its name; use the head's.
         from_raw: as in `keras_mvn.losses.NegativeLogLikelihood`.
         layout: as in `keras_mvn.losses.NegativeLogLikelihood`.
 
     Raises:
-        ValueError: unknown names, y_pred of a width that the structure cannot read, a head that
-            wrote another structure, or a symbolic y_pred (outside any layer's `call`).
+        ValueError: a name is unknown, the structure cannot read the width of y_pred, a head wrote
+            a different structure, or y_pred is symbolic (outside any layer's `call`).
 
     >>> import keras
     >>> y_pred = keras.ops.convert_to_tensor([[7.0, 1.0]])  # N(7, 1): ½ log 2πe
@@ -140,30 +143,31 @@ def kl_divergence(
     from_raw: bool = False,
     layout: str = "packed",
 ) -> Tensor:
-    """KL(p‖q) = E_p[log p(y) − log q(y)] ≥ 0, in nats: (...).
+    """Return the divergence KL(p‖q) = E_p[log p(y) − log q(y)] ≥ 0, in nats: (...).
 
-    For distillation, for a penalty on the distance from a prior or from an earlier model. The
+    For distillation, or for a penalty on the distance from a prior or an earlier model. It is the
     exact value, ½ [tr(Σ_q⁻¹ Σ_p) + (μ_p − μ_q)ᵀ Σ_q⁻¹ (μ_p − μ_q) − d + log det Σ_q − log det Σ_p],
-    from the factors of both: nothing is inverted and no determinant is formed. Where p is nearly q,
-    rounding leaves about ±1e-7 d of it in float32; the gradient is right there too.
+    computed from the factors of both: nothing is inverted and no determinant is formed. Where p is
+    nearly q, rounding leaves an error of about ±1e-7 d in float32; the gradient is accurate even
+    there.
 
-    Memory per row is O(d²), time O(d³), in general. Diagonal and low-rank structures on both sides
-    take O(d r_q (r_p + r_q)) and form nothing of size d × d; a diagonal q takes the variances of p
-    alone. A low-rank q beside a full p takes O(d² r_q) memory.
+    In general, memory per row is O(d²) and time is O(d³). Diagonal and low-rank structures on both
+    sides take O(d r_q (r_p + r_q)) and form nothing of size d × d; a diagonal q uses only the
+    variances of p. A low-rank q with a full p takes O(d² r_q) memory.
 
     Args:
-        p_pred: (..., 2 d + k) in the packed layout, as for `entropy`.
-        q_pred: the same for q, of as many targets. The one with fewer batch axes (none, for one
-            prior) is repeated over the leading axes of the other; axes of length 1 are not
-            stretched.
+        p_pred: (..., 2 d + k) in the packed layout, as in `entropy`.
+        q_pred: the same for q, with the same number of targets. The one with fewer batch axes
+            (none, for one prior) is repeated over the leading axes of the other; axes of length 1
+            are not broadcast.
         covariance: the structure that wrote p_pred, or its name.
-        other_covariance: that which wrote q_pred; None is the same.
-        from_raw: of both, as in `keras_mvn.losses.NegativeLogLikelihood`.
-        layout: of both, as in `keras_mvn.losses.NegativeLogLikelihood`.
+        other_covariance: the structure that wrote q_pred, or its name; None if it is the same.
+        from_raw: for both, as in `keras_mvn.losses.NegativeLogLikelihood`.
+        layout: for both, as in `keras_mvn.losses.NegativeLogLikelihood`.
 
     Raises:
-        ValueError: as for `entropy`; or p_pred and q_pred of different numbers of targets, or batch
-            axes that don't fit.
+        ValueError: as for `entropy`; or p_pred and q_pred have different numbers of targets, or
+            batch axes that do not fit.
 
     Source: Kullback & Leibler, "On information and sufficiency", Ann. Math. Stat. 22 (1951);
     Rasmussen & Williams, "Gaussian Processes for Machine Learning", 2006, eq. A.23.
@@ -197,21 +201,21 @@ def sample(
     from_raw: bool = False,
     layout: str = "packed",
 ) -> Tensor:
-    """Random draws μ + Σ^½ ε, ε standard normal: (n, ..., d), or (..., d) for n=None.
+    """Return random draws μ + Σ^½ ε, ε standard normal: (n, ..., d), or (..., d) for n=None.
 
     Reparameterized: the draws are a differentiable function of y_pred, so the gradient of a mean
-    over draws is an unbiased estimate of that of the expectation. Memory per draw is that of
-    y_pred, repeated.
+    over draws is an unbiased estimate of the gradient of the expectation. Each draw takes as much
+    memory as y_pred.
 
     Args:
-        y_pred: as for `entropy`.
-        n: number of draws from each distribution.
-        seed: as in `keras.random.normal`: an integer gives the same draws at every call, a
-            `keras.random.SeedGenerator` new ones each time, None is Keras' global generator, which
-            compiled JAX functions do not take.
-        covariance: as for `entropy`.
-        from_raw: as for `entropy`.
-        layout: as for `entropy`.
+        y_pred: as in `entropy`.
+        n: int, number of draws from each distribution.
+        seed: as in `keras.random.normal`: an integer gives the same draws in every call, a
+            `keras.random.SeedGenerator` gives new ones each time, and None uses Keras' global
+            generator, which compiled JAX functions do not support.
+        covariance: as in `entropy`.
+        from_raw: as in `entropy`.
+        layout: as in `entropy`.
 
     Raises:
         ValueError: as for `entropy`; or n is neither None nor an integer ≥ 0.
@@ -242,7 +246,9 @@ def mean(
     from_raw: bool = False,
     layout: str = "packed",
 ) -> Tensor:
-    """μ, in the units of y: (..., d). Arguments and errors as for `entropy`.
+    """Return the mean μ, in the units of y: (..., d).
+
+    Arguments and errors are those of `entropy`.
 
     >>> import keras
     >>> [float(m) for m in mean(keras.ops.convert_to_tensor([1.0, 2.0, 2.0, 3.0, 0.5]))]
@@ -259,7 +265,9 @@ def covariance(
     from_raw: bool = False,
     layout: str = "packed",
 ) -> Tensor:
-    """Σ, in squared units of y: (..., d, d). Arguments and errors as for `entropy`.
+    """Return the covariance Σ, in squared units of y: (..., d, d).
+
+    Arguments and errors are those of `entropy`.
 
     >>> import keras
     >>> sigma = covariance(keras.ops.convert_to_tensor([1.0, 2.0, 2.0, 3.0, 0.5]))
@@ -279,7 +287,9 @@ def variance(
     from_raw: bool = False,
     layout: str = "packed",
 ) -> Tensor:
-    """The diagonal of Σ: (..., d). Arguments and errors as for `entropy`.
+    """Return the variances, the diagonal of Σ: (..., d).
+
+    Arguments and errors are those of `entropy`.
 
     >>> import keras
     >>> [float(v) for v in variance(keras.ops.convert_to_tensor([1.0, 2.0, 2.0, 3.0, 0.5]))]
@@ -298,7 +308,9 @@ def stddev(
     from_raw: bool = False,
     layout: str = "packed",
 ) -> Tensor:
-    """Standard deviations, in the units of y: (..., d). Arguments and errors as for `entropy`.
+    """Return the standard deviations, in the units of y: (..., d).
+
+    Arguments and errors are those of `entropy`.
 
     >>> import keras
     >>> s = stddev(keras.ops.convert_to_tensor([1.0, 2.0, 2.0, 3.0, 0.5]))
@@ -307,7 +319,7 @@ def stddev(
 
     """
     structure, (_, scale, shape_params) = _read(y_pred, covariance, from_raw, layout, "ops.stddev")
-    # Of R: the square of a small scale would underflow.
+    # The variance is that of R, because the square of a small scale would underflow.
     return scale * kops.sqrt(structure.variance(kops.ones_like(scale), shape_params))
 
 
@@ -317,7 +329,9 @@ def scale_tril(
     from_raw: bool = False,
     layout: str = "packed",
 ) -> Tensor:
-    """The lower Cholesky factor L of Σ = L Lᵀ: (..., d, d). Arguments and errors as for `entropy`.
+    """Return the lower Cholesky factor L of Σ = L Lᵀ: (..., d, d).
+
+    Arguments and errors are those of `entropy`.
 
     >>> import keras
     >>> factor = scale_tril(keras.ops.convert_to_tensor([1.0, 2.0, 2.0, 3.0, 0.5]))
@@ -337,7 +351,7 @@ def scale_tril(
 def _read(
     y_pred: Tensor, covariance: CovarianceLike, from_raw: bool, layout: str, owner: str
 ) -> tuple[Covariance, Parameters]:
-    """The structure that reads y_pred, and the parameters, float32 at least."""
+    """Return the structure that reads y_pred, and the parameters in at least float32."""
     reader = Reader(covariance, from_raw, layout)
     return reader.covariance, _decode(as_tensor(y_pred), reader, owner)
 
@@ -347,7 +361,7 @@ def _decode(y_pred: Tensor, reader: Reader, owner: str) -> Parameters:
 
 
 def _checked(y_pred: Tensor, reader: Reader, owner: str) -> Tensor:
-    """y_pred, float32 at least, from no head of another structure."""
+    """Return y_pred in at least float32; a head with another structure raises an error."""
     if isinstance(y_pred, keras.KerasTensor):
         raise ValueError(
             f"{owner}: y_pred is a symbolic KerasTensor of shape {tuple(y_pred.shape)}. Call this "
@@ -361,7 +375,7 @@ def _checked(y_pred: Tensor, reader: Reader, owner: str) -> Tensor:
 def _read_both(
     y: Tensor, y_pred: Tensor, reader: Reader, missing: str, owner: str
 ) -> tuple[Targets, Parameters]:
-    """Targets and parameters of equal batch axes."""
+    """Return targets and parameters with equal batch axes."""
     missing = checked_missing(missing, "propagate")
     y, y_pred = as_tensor(y), as_tensor(y_pred)
     parameters = _decode(y_pred, reader, owner)
@@ -373,8 +387,8 @@ def _read_both(
 
 
 def _aligned(p: Parameters, q: Parameters, owner: str) -> tuple[Parameters, Parameters]:
-    """Both in one dtype, the one with fewer batch axes repeated."""
-    # Not `keras.backend.result_type`, which takes float64 for float32.
+    """Return both in one dtype, the one with fewer batch axes repeated."""
+    # Not `keras.backend.result_type`, which treats float64 as float32.
     types = [keras.backend.standardize_dtype(x.mean.dtype) for x in (p, q)]
     dtype = "float64" if "float64" in types else "float32"
     p, q = (Parameters(*(kops.cast(x, dtype) for x in parameters)) for parameters in (p, q))
@@ -386,12 +400,12 @@ def _aligned(p: Parameters, q: Parameters, owner: str) -> tuple[Parameters, Para
         return p, q
     raise ValueError(
         f"{owner}: p_pred describes means of shape {tuple(p.mean.shape)} and q_pred of shape "
-        f"{tuple(q.mean.shape)}. They must agree; only leading axes may be left out of one."
+        f"{tuple(q.mean.shape)}. They must agree, except that one may lack leading axes."
     )
 
 
 def _continues(longer: Tensor, x: Tensor) -> bool:
-    """Whether one is the other with more leading axes."""
+    """Return whether `longer` has the shape of x with additional leading axes."""
     return len(longer.shape) > len(x.shape) and _ends_with(longer, x)
 
 
@@ -403,13 +417,13 @@ def _ends_with(longer: Tensor, x: Tensor) -> bool:
 
 
 def _repeat(parameters: Parameters, like: Tensor) -> Parameters:
-    """The parameters for every leading index of `like` (n, ..., d)."""
+    """Repeat the parameters for every leading index of `like` (n, ..., d)."""
     batch = kops.cast(kops.zeros_like(like[..., :1]), parameters.mean.dtype)
     return Parameters(*(x + batch for x in parameters))
 
 
 def _norm(z: Tensor) -> Tensor:
-    """‖z‖ (...), with gradient 0 at z = 0; NaN stays NaN."""
+    """Return ‖z‖ (...), with gradient 0 at z = 0; NaN stays NaN."""
     squares = kops.sum(z * z, axis=-1)
     at_zero = squares == 0
     root = kops.sqrt(kops.where(at_zero, kops.ones_like(squares), squares))

@@ -1,7 +1,7 @@
-"""E ‖X‖ of a normal X by a one-dimensional integral, on tensors and arrays.
+"""The expectation E ‖X‖ of a normal X by a one-dimensional integral, on tensors and arrays.
 
-The energy score is made of two such expectations: loss and score take them from here.
-`_core.norm_quadrature` has the integral.
+The energy score consists of two such expectations; loss and score both use this module. The
+integral is in `_core.norm_quadrature`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ __all__ = ["log_laplace", "mean_norm", "scaled_nodes"]
 
 
 def scaled_nodes(mean_square: Tensor, smallest: float = 0.0) -> tuple[Tensor, Tensor]:
-    """t and weights w with E ‖X‖ ≈ Σ w (1 − φ(t)), φ(t) = E exp(−t ‖X‖²): (..., nodes) each.
+    """Return t and w with E ‖X‖ ≈ Σ w (1 − φ(t)), φ(t) = E exp(−t ‖X‖²): (..., nodes) each.
 
     Args:
         mean_square: E ‖X‖², (..., 1).
-        smallest: the value that smaller ones are replaced by; 0 replaces 0 alone, by 1.
+        smallest: float, replaces smaller values of mean_square; with 0, only 0 is replaced, by 1.
 
     """
     xp = namespace(mean_square)
@@ -29,11 +29,11 @@ def scaled_nodes(mean_square: Tensor, smallest: float = 0.0) -> tuple[Tensor, Te
 
 
 def log_laplace(eigenvalues: Tensor, b: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """log E exp(−t ‖X‖²) at t (..., nodes), and 1/(1 + 2tλ): (..., nodes), (..., nodes, d).
+    """Return log E exp(−t ‖X‖²) and 1/(1 + 2tλ) at t: (..., nodes), (..., nodes, d).
 
     Args:
-        eigenvalues: λ ≥ 0 of the covariance of X, (..., d).
-        b: the mean of X along its eigenvectors, (..., d).
+        eigenvalues: (..., d), eigenvalues λ ≥ 0 of the covariance of X.
+        b: (..., d), the mean of X along the eigenvectors.
         t: (..., nodes).
 
     """
@@ -45,11 +45,11 @@ def log_laplace(eigenvalues: Tensor, b: Tensor, t: Tensor) -> tuple[Tensor, Tens
 
 
 def mean_norm(eigenvalues: Tensor, b: Tensor, smallest: float = 0.0) -> Tensor:
-    """E ‖X‖, from the eigenvalues of the covariance and the mean along its eigenvectors: (...).
+    """Return E ‖X‖ from eigenvalues of the covariance and the mean along its eigenvectors: (...).
 
     Args:
-        eigenvalues: λ ≥ 0, (..., d).
-        b: (..., d).
+        eigenvalues: (..., d), λ ≥ 0.
+        b: (..., d), the mean along the eigenvectors.
         smallest: as in `scaled_nodes`.
 
     """

@@ -1,6 +1,6 @@
 """Differences between the targets of a row, pair by pair, on tensors and arrays.
 
-The variogram score compares |yᵢ − yⱼ|^p with its expectation: loss and score take that from here.
+The variogram score compares |yᵢ − yⱼ|^p with its expectation; loss and score both use this module.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from keras_mvn.covariances.packing import pack_strict_lower
 __all__ = ["checked_power", "difference_variances", "mean_power", "pair_differences"]
 
 _TINY = 1e-12
-"""Added to mean squares on tensors, in squared standard deviations of y: 0^p has no slope."""
+"""Added to mean squares on tensors, in squared standard deviations of y, as 0^p has no slope."""
 
 
 def checked_power(p: Any) -> float:
-    """The power p of a variogram, in (0, 2].
+    """Check and return the power p of a variogram, a number in (0, 2].
 
     Raises:
-        ValueError: it is another one.
+        ValueError: p is anything else.
 
     """
     power = float(p) if isinstance(p, numbers.Real) else float("nan")
@@ -39,15 +39,15 @@ def checked_power(p: Any) -> float:
 
 
 def pair_differences(x: Tensor) -> Tensor:
-    """xᵢ − xⱼ of every pair i > j: (..., d) → (..., d(d − 1)/2)."""
+    """Return xᵢ − xⱼ for every pair i > j: (..., d) → (..., d(d − 1)/2)."""
     return pack_strict_lower(x[..., :, None] - x[..., None, :])
 
 
 def difference_variances(covariance: Covariance, scale: Tensor, shape_params: Tensor) -> Tensor:
-    """Var(Xᵢ − Xⱼ) of every pair i > j: (..., d(d − 1)/2).
+    """Return Var(Xᵢ − Xⱼ) for every pair i > j: (..., d(d − 1)/2).
 
-    Sums of squared differences between rows of a factor of Σ. Σᵢᵢ + Σⱼⱼ − 2Σᵢⱼ would lose what
-    two strongly correlated targets differ by.
+    They are sums of squared differences between rows of a factor of Σ. Σᵢᵢ + Σⱼⱼ − 2Σᵢⱼ would
+    lose the small difference between two strongly correlated targets.
     """
     d = scale.shape[-1]
     loadings, own = covariance.loadings(shape_params, d), scale * scale
@@ -61,16 +61,17 @@ def difference_variances(covariance: Covariance, scale: Tensor, shape_params: Te
 
 
 def _squared_distances(rows: Tensor) -> Tensor:
-    """‖rᵢ − rⱼ‖² of all rows: (..., d, p) → (..., d, d)."""
+    """Return ‖rᵢ − rⱼ‖² for all pairs of rows: (..., d, p) → (..., d, d)."""
     gaps = rows[..., :, None, :] - rows[..., None, :, :]
     return namespace(rows).sum(gaps * gaps, axis=-1)
 
 
 def mean_power(gap: Tensor, variance: Tensor, p: float) -> Tensor:
-    """E |X|^p of X ~ N(gap, variance), elementwise.
+    """Return E |X|^p for X ~ N(gap, variance), elementwise.
 
-    On arrays s^p 2^(p/2) Γ((1 + p)/2)/√π · ₁F₁(−p/2; ½; −gap²/2s²), s² the variance, to 1e-13. On
-    tensors, which have no hypergeometric function, by the 64 nodes of `norm_power_rule`.
+    On arrays, it is s^p 2^(p/2) Γ((1 + p)/2)/√π · ₁F₁(−p/2; ½; −gap²/2s²), s² the variance,
+    accurate to 1e-13. On tensors, for which there is no hypergeometric function, it is evaluated
+    at the 64 nodes of `norm_power_rule`.
 
     Source: Winkelbauer, "Moments and absolute moments of the normal distribution", 2012.
     """
@@ -79,7 +80,7 @@ def mean_power(gap: Tensor, variance: Tensor, p: float) -> Tensor:
     if p == 2.0:
         return variance + gap * gap
     nodes, weights = (constant_like(array, gap) for array in norm_power_rule(p))
-    # The integral does not depend on where its nodes are put: no gradient goes through them.
+    # The integral does not depend on where its nodes are, so no gradient flows through them.
     squared = keras.ops.stop_gradient(variance + gap * gap) + _TINY
     t = nodes / squared[..., None]
     growth = 2.0 * t * variance[..., None]

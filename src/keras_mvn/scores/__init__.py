@@ -1,7 +1,7 @@
-"""Scores of predicted distributions against what was observed, and one table with all of them.
+"""Scores that compare predicted distributions with observed values, and one table of all of them.
 
-A score is a function of a batch of distributions and of y, one number per row, lower is better. It
-is proper if, on average, no other distribution scores better than the true one.
+A score is a function of a batch of distributions and of y, with one number per row; lower is
+better. It is proper if, on average, no other distribution scores better than the true one.
 """
 
 from keras_mvn.scores._conditional_error import conditional_error as conditional_error

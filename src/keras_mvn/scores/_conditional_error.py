@@ -1,4 +1,4 @@
-"""The error that is left of a target once the others are known."""
+"""The prediction error of each target given all other targets."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ __all__ = ["conditional_error", "conditional_error_of"]
 
 
 def conditional_error(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Array:
-    """`|yᵢ − E[yᵢ | all other yⱼ]|` of each target, in the units of y: (..., d).
+    """Return `|yᵢ − E[yᵢ | all other yⱼ]|` for each target, in the units of y: (..., d).
 
-    With the precision Λ = Σ⁻¹ and the residual r = y − μ this is `|(Λ r)ᵢ / Λᵢᵢ|`: one product and
-    one diagonal instead of d conditional distributions. It judges the correlations: right ones
-    make it small, independent targets have their absolute error. Its mean over the targets is the
-    TAC ("task agnostic correlations") of the source. It does not see the size of Σ: c Σ scores the
-    same, so report it beside a calibration or a proper score.
+    With the precision Λ = Σ⁻¹ and the residual r = y − μ, this is `|(Λ r)ᵢ / Λᵢᵢ|`: one product and
+    one diagonal instead of d conditional distributions. It assesses the correlations: correct ones
+    make it small, and for independent targets it is the absolute error. Its mean over the targets
+    is the TAC ("task agnostic correlations") of the source. It does not depend on the size of Σ:
+    c Σ scores the same, so report it together with calibration or a proper score.
 
     Args:
-        normal: the predictions, of batch shape (...).
-        y: (..., d), in the units of y; batch axes broadcast against those of the predictions.
-        missing: "marginalize" reads NaN as "not observed": the result is NaN there, and what was
-            observed is given the other observed targets. By default NaN is an error.
+        normal: `MultivariateNormal`, predictions with batch shape (...).
+        y: (..., d), observed values in the units of y; batch axes broadcast against those of the
+            predictions.
+        missing: "marginalize" treats NaN in y as missing: the result is NaN there, and each
+            observed target is conditioned on the other observed targets. By default NaN is an
+            error.
 
     Raises:
-        ValueError: the last axis is not d, batch axes don't fit, or values are not finite.
+        ValueError: the last axis is not d, batch axes do not fit, or values are not finite.
 
     Source: Shukla, Salzmann & Alahi, "TIC-TAC: A framework for improved covariance estimation in
     deep heteroscedastic regression", ICML 2024.
@@ -45,7 +47,7 @@ def conditional_error(normal: MultivariateNormal, y: Any, missing: str = "raise"
 
 
 def conditional_error_of(rows: Observations) -> Array:
-    """On the user's batch axes, NaN where y was not observed."""
+    """Return the conditional error on the user's batch axes, NaN where y is missing."""
     loadings = rows.gaussian.loadings()
     if loadings is None:
         return rows.score(_by_whitening, 3 * rows.event_size**2)
@@ -53,7 +55,7 @@ def conditional_error_of(rows: Observations) -> Array:
 
 
 def _by_whitening(rows: Observations) -> Array:
-    """R⁻¹ = Kᵀ K."""
+    """Compute the error from R⁻¹ = Kᵀ K."""
     g = rows.gaussian if rows.observed is None else _separated(rows.gaussian, rows.observed)
     u = rows.residual / g.scale
     k = np.asarray(g.structure.whitening_matrix(g.shape_params, g.event_size))
@@ -63,7 +65,7 @@ def _by_whitening(rows: Observations) -> Array:
 
 
 def _separated(g: Gaussian, observed: Array) -> Gaussian:
-    """The observed targets as they are, the others independent of everything."""
+    """Return the distributions with missing targets made independent of all other targets."""
     rows = g.lower() * observed[..., None]
     apart = (1.0 - observed)[..., None] * np.eye(g.event_size)
     lower = lower_factor(np.concatenate([rows, apart], axis=-1))
@@ -71,7 +73,7 @@ def _separated(g: Gaussian, observed: Array) -> Gaussian:
 
 
 def _by_factors(rows: Observations) -> Array:
-    """R⁻¹ = (I + V Vᵀ)⁻¹ = I − Q Qᵀ, with [V; I] = [Q; ·] T."""
+    """Compute the error from R⁻¹ = (I + V Vᵀ)⁻¹ = I − Q Qᵀ, with [V; I] = [Q; ·] T."""
     g, d = rows.gaussian, rows.event_size
     v = np.asarray(g.loadings())
     if rows.observed is not None:

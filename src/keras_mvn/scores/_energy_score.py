@@ -1,4 +1,4 @@
-"""The energy score: the CRPS of several targets at once, exact by a one-dimensional integral."""
+"""The energy score: a CRPS of several targets jointly, exact by a one-dimensional integral."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_mvn.scores._observations import Observations, target_units
 __all__ = ["energy_of", "energy_score"]
 
 MANY = 10
-"""Targets per factor from which r × r algebra at each node is cheaper than eigenvalues of Σ."""
+"""Targets per factor above which r × r algebra at each node is cheaper than eigenvalues of Σ."""
 
 
 def energy_score(
@@ -25,29 +25,30 @@ def energy_score(
     target_scale: Any = 1.0,
     missing: str = "raise",
 ) -> Array:
-    """E ‖X − y‖ − ½ E ‖X − X'‖ with X, X' ~ N(μ, Σ) independent: (...).
+    """Return E ‖X − y‖ − ½ E ‖X − X'‖, with X, X' ~ N(μ, Σ) independent: (...).
 
     Strictly proper. It grows linearly with an error where the log score grows with its square, so
-    outliers do not decide it; it sees correlations, if less sharply. For d = 1 it is the CRPS.
+    outliers do not dominate it; it takes correlations into account, but less sharply. For d = 1,
+    it is the CRPS.
 
     With the Laplace transform φ(t) = E exp(−t ‖X − y‖²) = exp(−t mᵀ A⁻¹ m)/√det A, A = I + 2tΣ,
-    m = y − μ, it is (1/(2√π)) ∫₀^∞ (1 − φ(t)) t^(−3/2) dt, less 1/√2 times the same for m = 0.
-    Taken with 64 nodes: relative errors below 1e-9, and below 1e-6 where y is thousands of standard
-    deviations away, as measured up to d = 2000. O(64 d r²) per row for a structure with few
-    factors, without any d × d matrix; O(d³) otherwise.
+    m = y − μ, it is (1/(2√π)) ∫₀^∞ (1 − φ(t)) t^(−3/2) dt, minus 1/√2 times the same for m = 0.
+    It is evaluated at 64 nodes, with relative errors, measured up to d = 2000, below 1e-9, and
+    below 1e-6 where y is thousands of standard deviations away. It takes O(64 d r²) per row for a
+    structure with few factors, without any d × d matrix; O(d³) otherwise.
 
     Args:
-        normal: the predictions, of batch shape (...).
-        y: (..., d), in the units of y; batch axes broadcast against those of the predictions.
-        target_scale: a number or (d,); distances are between targets divided by it. 1.0 measures
-            them in the units of y, which adds targets of different units as they are: take their
-            standard deviations in the training data.
-        missing: "marginalize" reads NaN as "not observed": the score of the marginal distribution
-            of what was, 0 if nothing was. By default NaN is an error.
+        normal: `MultivariateNormal`, predictions with batch shape (...).
+        y: (..., d), observed values in the units of y; batch axes broadcast against those of the
+            predictions.
+        target_scale: a number or (d,), by which targets are divided before distances are computed.
+            1.0 measures distances in the units of y, which adds targets of different units as they
+            are; for such targets, pass their standard deviations in the training data.
+        missing: "marginalize" treats NaN in y as missing: the score is that of the marginal
+            distribution of the observed targets, 0 if there are none. By default NaN is an error.
 
     Raises:
-        ValueError: shapes that don't fit, values that are not finite, or a target_scale that is
-            not positive.
+        ValueError: shapes do not fit, values are not finite, or target_scale is not positive.
 
     Source: Gneiting & Raftery, "Strictly proper scoring rules, prediction, and estimation", JASA
     102 (2007); the integral: von Bahr & Esseen, Annals of Mathematical Statistics 36 (1965).
@@ -63,7 +64,7 @@ def energy_score(
 
 
 def energy_of(rows: Observations) -> Array:
-    """The score in the units that these observations have."""
+    """Return the score in the units of these observations."""
     d, loadings = rows.event_size, rows.gaussian.loadings()
     if loadings is None or d <= MANY * loadings.shape[-1]:
         return rows.score(_by_eigenvalues, NODES * d + d * d)
@@ -72,23 +73,23 @@ def energy_of(rows: Observations) -> Array:
 
 
 def _by_eigenvalues(rows: Observations) -> Array:
-    """From Σ = U Λ Uᵀ, b = Uᵀ m: log φ = −Σⱼ (½ log(1 + 2tλⱼ) + t bⱼ²/(1 + 2tλⱼ))."""
+    """Use Σ = U Λ Uᵀ, b = Uᵀ m: log φ = −Σⱼ (½ log(1 + 2tλⱼ) + t bⱼ²/(1 + 2tλⱼ))."""
     sigma = rows.gaussian.covariance()
-    if rows.observed is not None:  # beside targets that never vary
+    if rows.observed is not None:  # the marginal: missing targets do not vary
         sigma = sigma * rows.observed[:, :, None] * rows.observed[:, None, :]
     eigenvalues, vectors = np.linalg.eigh(sigma)
     eigenvalues = np.maximum(eigenvalues, 0.0)
     b = (rows.residual[:, None, :] @ vectors)[:, 0, :]
-    # E ‖X − X'‖ has nodes of its own: those for a y that is far away would be too far apart.
+    # E ‖X − X'‖ needs its own nodes: those for a distant y would be too far apart.
     spread = mean_norm(2.0 * eigenvalues, np.zeros_like(b))
     return np.asarray(mean_norm(eigenvalues, b) - 0.5 * spread)
 
 
 def _by_factors(rows: Observations) -> Array:
-    """From Σ = S² + W Wᵀ: I + 2tΣ = D + B Bᵀ, with D = I + 2tS² and B = √(2t) W.
+    """Use Σ = S² + W Wᵀ: I + 2tΣ = D + B Bᵀ, with D = I + 2tS² and B = √(2t) W.
 
-    |D + B Bᵀ| = |D| |I + Bᵀ D⁻¹ B|, and mᵀ (D + B Bᵀ)⁻¹ m is the smallest ‖m − B f‖²_D + ‖f‖²: a
-    sum of squares, where Woodbury's formula is a difference.
+    |D + B Bᵀ| = |D| |I + Bᵀ D⁻¹ B|, and mᵀ (D + B Bᵀ)⁻¹ m is the minimum over f of
+    ‖m − B f‖²_D + ‖f‖²: a sum of squares, where Woodbury's formula is a difference.
     """
     g, m = rows.gaussian, rows.residual
     s = rows.of_observed(g.scale)
@@ -102,7 +103,7 @@ def _by_factors(rows: Observations) -> Array:
     n, d, r = w.shape
     pairs = (w[..., :, None] * w[..., None, :]).reshape(n, d, r * r)
     gram = (root**2 * (inverse @ pairs)).reshape(*t.shape, r, r)
-    # Eigenvalues, because log |I + Bᵀ D⁻¹ B| is wanted to its own accuracy where it is small, too.
+    # Eigenvalues give log |I + Bᵀ D⁻¹ B| to full relative accuracy even where it is small.
     eigenvalues, vectors = np.linalg.eigh(gram)
     eigenvalues = np.maximum(eigenvalues, 0.0)
     half_log_det += 0.5 * np.log1p(eigenvalues).sum(axis=-1)
@@ -115,6 +116,6 @@ def _by_factors(rows: Observations) -> Array:
 
 
 def _integrate(weights: Array, half_log_det: Array, distance: Array) -> Array:
-    """The integrals for m and for 0, on the same nodes; E ‖X − X'‖ = √2 E ‖X − μ‖."""
+    """Combine the integrals for m and for 0 on the same nodes; E ‖X − X'‖ = √2 E ‖X − μ‖."""
     to_y, spread = -np.expm1(-half_log_det - distance), -np.expm1(-half_log_det)
     return np.asarray((weights * (to_y - math.sqrt(0.5) * spread)).sum(axis=-1))

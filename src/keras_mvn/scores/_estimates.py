@@ -1,4 +1,4 @@
-"""Means over rows and their standard errors, through the influence of each row."""
+"""Means over rows and their standard errors, computed from the influence of each row."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["Estimate", "mean_of", "root_of", "skill_of", "standard_error", "unif
 
 
 class Estimate(NamedTuple):
-    """Statistics of a sample of n rows, and how each row moves them.
+    """Statistics of a sample of n rows, and the influence of each row on them.
 
     The influence of row i is n times the change of the statistic with the weight of the row, so
-    that the statistic's error is the mean of n independent influences. Differences and ratios of
-    paired statistics have the differences of influences: one rule for all standard errors.
+    the statistic's error is the mean of n independent influences. Differences and ratios of paired
+    statistics use the differences of influences, so one rule gives all standard errors.
     """
 
     value: Array
     """(...)"""
     influence: Array
-    """(n, ...), of mean 0."""
+    """(n, ...), with mean 0."""
 
 
 def mean_of(total: Array, count: Array) -> Estimate:
-    """Σ total / Σ count, rows counting as much as was observed of them: (n, ...) each."""
+    """Return Σ total / Σ count, (n, ...) each, so that rows count by their observed values."""
     n, weight = len(total), count.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):  # never observed: NaN
         value = np.asarray(total.sum(axis=0) / weight)
@@ -34,13 +34,13 @@ def mean_of(total: Array, count: Array) -> Estimate:
 
 
 def root_of(mean: Estimate) -> Estimate:
-    """√mean; a mean of 0 has no error."""
+    """Return √mean; a mean of 0 has error 0."""
     value = np.sqrt(mean.value)
     return Estimate(value, 0.5 * mean.influence / np.where(value == 0, 1.0, value))
 
 
 def skill_of(score: Estimate, reference: Estimate) -> Estimate:
-    """1 − score/reference, of the same rows."""
+    """Return the skill 1 − score/reference, for the same rows."""
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = score.value / reference.value
         slope = (ratio * reference.influence - score.influence) / reference.value
@@ -48,10 +48,11 @@ def skill_of(score: Estimate, reference: Estimate) -> Estimate:
 
 
 def uniformity(u: Array) -> Estimate:
-    """∫₀¹ `|F(p) − p|` dp of the empirical distribution F of u: (n,) numbers in [0, 1].
+    """Return ∫₀¹ `|F(p) − p|` dp for the empirical distribution F of u, (n,) numbers in [0, 1].
 
-    The mean error of all levels at once, exact, without bins; at most ½. Even uniform numbers
-    have about 0.31/√n, which the standard error, made for what is not uniform, does not show.
+    This is the mean error over all levels at once, exact and without bins; at most ½. Even uniform
+    numbers give about 0.31/√n, which the standard error, meant for numbers that are not uniform,
+    does not show.
 
     >>> uniformity(np.array([1.0, 1.0])).value  # no level but the last holds anything
     array(0.5)
@@ -68,13 +69,13 @@ def uniformity(u: Array) -> Estimate:
 
 
 def standard_error(estimate: Estimate) -> Array:
-    """√(Σ influence² / (n (n − 1))): (...); NaN for one row.
+    """Return √(Σ influence² / (n (n − 1))): (...); NaN for one row.
 
-    For a share p this is the binomial √(p (1 − p)/(n − 1)).
+    For a share p, this is the binomial √(p (1 − p)/(n − 1)).
     """
     n = len(estimate.influence)
     if n < 2:
         return np.full(estimate.value.shape, np.nan)
     error = np.sqrt((estimate.influence**2).sum(axis=0) / (n * (n - 1.0)))
     rounding = np.finfo(np.float64).eps * np.abs(estimate.value)
-    return np.where(error <= rounding, 0.0, error)  # of what is the same in all rows
+    return np.where(error <= rounding, 0.0, error)  # 0 if the value is the same in all rows

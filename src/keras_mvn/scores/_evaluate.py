@@ -1,4 +1,4 @@
-"""All scores of a batch of predictions, in one table."""
+"""The function that computes all scores of a batch of predictions, in one table."""
 
 from __future__ import annotations
 
@@ -30,47 +30,50 @@ def evaluate(
     target_scale: Any = None,
     scores: Sequence[str] | None = None,
 ) -> Evaluation:
-    """Every score of these predictions, with standard errors, in one table.
+    """Return all scores of these predictions, with standard errors, in one table.
 
-    | row | what |
+    | row | meaning |
     | --- | --- |
-    | `nll`, `nll_per_target` | the log score of a row; divided by its number of targets |
-    | `marginal_nll` | of each target alone: what is above `nll_per_target`, correlations gain |
-    | `dss` | the Dawid–Sebastiani score |
-    | `energy_score`, `variogram_score` | all targets at once, exact; p = 0.5 |
-    | `crps`, `interval_score_90` | of each target alone, the latter of its central interval |
+    | `nll`, `nll_per_target` | log score of a row; the same divided by its number of targets |
+    | `marginal_nll` | log score of each target alone; its excess over `nll_per_target` is the \
+gain from correlations |
+    | `dss` | Dawid–Sebastiani score |
+    | `energy_score`, `variogram_score` | scores of all targets jointly, exact; p = 0.5 |
+    | `crps`, `interval_score_90` | scores of single targets; the latter of the central interval |
     | `rmse` | root mean squared error of the predicted means |
-    | `conditional_error` | mean error of a target once the others are known (TAC) |
-    | `coverage_90`, `marginal_coverage_90` | share of rows inside the joint ellipsoid, of values \
-inside their target's interval |
+    | `conditional_error` | mean error of a target given all others (TAC) |
+    | `coverage_90`, `marginal_coverage_90` | share of rows inside the joint ellipsoid; share of \
+values inside their target's interval |
     | `calibration_error` | mean over all levels of `|coverage of the ellipsoid − level|` |
-    | `log_volume_90` | mean log-volume of the ellipsoid, of all targets |
+    | `log_volume_90` | mean log-volume of the ellipsoid of all targets |
 
-    Scores that add or average over targets do so in units of `target_scale`; a target alone is in
-    its own units. Standard errors are those of independent rows: where rows depend on each other,
-    the true ones are larger (`skill_score` and `mean_difference` take groups of rows). With gaps
-    in y, each row counts as much as was observed of it; rows without anything are left out.
+    Scores that add or average over targets do so in units of `target_scale`; scores of a single
+    target are in its own units. Standard errors assume independent rows: where rows depend on each
+    other, the true ones are larger (`skill_score` and `mean_difference` take groups of rows). With
+    missing values in y, each row counts by how much of it was observed; rows without any observed
+    value are left out.
 
     10⁵ rows of ten targets take seconds. The variogram score has d(d − 1)/2 pairs: for thousands
-    of targets leave it out by `scores`.
+    of targets, leave it out with `scores`.
 
     Args:
-        normal: the predictions, of batch shape (...).
-        y: (..., d), in the units of y; batch axes broadcast against those of the predictions.
-        missing: "marginalize" reads NaN as "not observed": the scores of the marginal
-            distributions of what was. By default NaN is an error.
-        levels: probabilities of intervals and ellipsoids.
-        reference: other predictions of the same targets, one distribution for all rows or one for
-            each: adds their means, the paired difference, and for scores that are 0 at best the
-            skill, 1 − mean/reference.
-        target_scale: a number or (d,); None takes the standard deviations of these y. To compare
-            between data sets, pass those of the training data.
-        scores: the rows wanted; None: all.
+        normal: `MultivariateNormal`, predictions with batch shape (...).
+        y: (..., d), observed values in the units of y; batch axes broadcast against those of the
+            predictions.
+        missing: "marginalize" treats NaN in y as missing: the scores are those of the marginal
+            distributions of the observed targets. By default NaN is an error.
+        levels: probabilities of the intervals and ellipsoids.
+        reference: other predictions of the same targets, one distribution for all rows or one per
+            row. This adds their means, the paired differences and, for scores whose best value is
+            0, the skill 1 − mean/reference.
+        target_scale: a number or (d,); None takes the standard deviations of this y. To compare
+            data sets, pass those of the training data.
+        scores: list of names, the rows to compute; None for all.
 
     Raises:
-        ValueError: shapes that don't fit, values that are not finite, levels that are not
-            between 0 and 1, unknown scores, nothing observed, or a target whose values don't vary
-            and no `target_scale`.
+        ValueError: shapes do not fit, values are not finite, levels are not between 0 and 1, a
+            score is unknown, nothing was observed, or the values of a target do not vary and there
+            is no `target_scale`.
         ImportError: SciPy is not installed.
 
     >>> from keras_mvn import MultivariateNormal
@@ -84,9 +87,9 @@ inside their target's interval |
     crps         0.5623    0.01  sd of y     1.122     1.678
     coverage_90   0.898  0.0096  share
     <BLANKLINE>
-    1000 rows, 2 targets. Lower is better; coverages should be their level.
+    1000 rows, 2 targets. Lower is better; coverages should equal their level.
     sd of y: target 0 1.995, target 1 2.985.
-    Columns of targets are in the units of y; NLL in nats, coverage a share.
+    Target columns are in the units of y; NLL is in nats, coverage is a share.
 
     """
     wanted = _chosen(
@@ -96,16 +99,16 @@ inside their target's interval |
     shape = (*rows.batch_shape, rows.event_size)
     others = None
     if reference is not None:
-        aligned(normal, reference)  # explains what does not fit
+        aligned(normal, reference)  # raises an error that explains any mismatch
         others = Observations.read(reference, np.broadcast_to(as_numpy(y), shape), missing)
         if others.batch_shape != rows.batch_shape:
             raise ValueError(
-                f"reference has batch shape {reference.batch_shape}; the rows that are evaluated "
-                f"have {rows.batch_shape}."
+                f"reference has batch shape {reference.batch_shape}; it must have the batch shape "
+                f"of the evaluated rows, {rows.batch_shape}."
             )
     keep = rows.count > 0
     if not keep.any():
-        raise ValueError("evaluate needs at least one row with something observed in it.")
+        raise ValueError("evaluate needs at least one row with an observed value.")
     rows = rows[keep]
     units = _default_units(rows) if target_scale is None else target_units(target_scale, shape[-1])
     mine = Evidence(rows, units)
@@ -129,12 +132,12 @@ def _chosen(known: dict[str, Measure], names: Sequence[str] | None) -> dict[str,
         return known
     unknown = [] if isinstance(names, str) else [name for name in names if name not in known]
     if unknown or isinstance(names, str):
-        raise ValueError(f"scores={names!r}: expected a list of names out of {list(known)}.")
+        raise ValueError(f"scores={names!r} must be a list of names from {list(known)}.")
     return {name: known[name] for name in names}
 
 
 def _default_units(rows: Observations) -> Array:
-    """Standard deviations of the observed y, about their mean: (d,)."""
+    """Return the standard deviations of the observed values of y about their mean: (d,)."""
     seen = np.ones(rows.y.shape) if rows.observed is None else rows.observed
     mean = mean_of(rows.of_observed(rows.y), seen).value
     deviation = np.where(seen > 0, rows.y - mean, 0.0)
@@ -143,8 +146,8 @@ def _default_units(rows: Observations) -> Array:
         names = target_names_of(rows.normal.target_names, rows.event_size)
         constant = [name for name, unit in zip(names, units, strict=True) if not unit > 0]
         raise ValueError(
-            f"These targets don't vary in y, so that they have no unit: {constant}. Pass "
-            "target_scale, such as the standard deviations in the training data."
+            f"The values of these targets do not vary in y, so they give no scale: {constant}. "
+            "Pass target_scale, for example the standard deviations in the training data."
         )
     return np.asarray(units)
 
@@ -178,7 +181,7 @@ def _named(values: Array, names: list[str]) -> dict[str, float]:
 
 
 def _compared(score: Score, mine: Estimate, theirs: Estimate, zero: bool) -> Score:
-    """The score beside that of the reference, for the same rows."""
+    """Add the reference's score for the same rows, the difference and the skill."""
     gap = Estimate(mine.value - theirs.value, mine.influence - theirs.influence)
     difference, error = _numbers(gap)
     score = replace(

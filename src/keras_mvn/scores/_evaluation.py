@@ -1,4 +1,4 @@
-"""The result of `evaluate`: numbers by name, and a table to read."""
+"""The result of `evaluate`: scores by name, and a printed table."""
 
 from __future__ import annotations
 
@@ -15,47 +15,46 @@ from keras_mvn._core.types import Array
 __all__ = ["Evaluation", "Score"]
 
 WIDTH = 100
-"""Of the printed table; targets that don't fit are left to `to_frame`."""
+"""Width of the printed table; columns of targets that do not fit are only in `to_frame`."""
 
 LISTED = 6
-"""Targets whose units are printed."""
+"""Number of targets whose units are printed."""
 
 
 @final
 @dataclass(frozen=True)
 class Score:
-    """One row of an `Evaluation`. What does not apply is None; NaN is what no row says."""
+    """One row of an `Evaluation`: None if a number does not apply, NaN if no row contributes."""
 
     mean: float
-    """Over rows; where the score is one of targets, over rows and observed targets."""
+    """Mean over rows; for scores of single targets, over rows and observed targets."""
     standard_error: float
-    """Of the mean, over rows."""
+    """Standard error of the mean, over rows."""
     unit: str
-    """Of the mean."""
+    """Unit of the mean."""
     per_target: dict[str, float] | None = None
-    """Target → its mean."""
+    """Mean of each target, by name."""
     per_target_standard_error: dict[str, float] | None = None
-    """Target → the standard error of its mean."""
+    """Standard error of the mean of each target, by name."""
     per_target_unit: str | None = None
-    """Of the means per target."""
+    """Unit of the means per target."""
     reference: float | None = None
-    """The mean of the reference."""
+    """Mean of the reference."""
     difference: float | None = None
-    """mean − reference."""
+    """Difference mean − reference."""
     difference_standard_error: float | None = None
-    """Of the difference, over the same rows."""
+    """Standard error of the difference, over the same rows."""
     skill: float | None = None
-    """1 − mean/reference, for scores that are 0 at best."""
+    """Skill 1 − mean/reference, for scores whose best value is 0."""
     skill_standard_error: float | None = None
-    """Of the skill, over the same rows."""
+    """Standard error of the skill, over the same rows."""
 
 
 @final
 class Evaluation(Mapping[str, Score]):
-    """Scores by name, as `keras_mvn.scores.evaluate` found them.
+    """The scores computed by `keras_mvn.scores.evaluate`, by name.
 
-    A mapping from the names of scores to `Score`: `evaluation["nll"].mean`. Printed, it is a
-    table.
+    A mapping from the names of scores to `Score`: `evaluation["nll"].mean`. It prints as a table.
     """
 
     def __init__(
@@ -68,18 +67,20 @@ class Evaluation(Mapping[str, Score]):
     ) -> None:
         self._scores = dict(scores)
         self.rows = rows
-        """How many rows were evaluated: those with something observed."""
+        """Number of evaluated rows, which are those with an observed value."""
         self.target_names = target_names
         self.target_scale = target_scale
-        """The units in which targets are compared and averaged, (d,)."""
+        """Units in which targets are compared and averaged, (d,)."""
         self.scale_name = scale_name
-        """What these units are."""
+        """Name of these units."""
 
     def __getitem__(self, name: str) -> Score:
         try:
             return self._scores[name]
         except KeyError:
-            raise KeyError(f"{name!r} is none of the scores {list(self._scores)}.") from None
+            raise KeyError(
+                f"There is no score {name!r}. The scores are {list(self._scores)}."
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._scores)
@@ -87,10 +88,10 @@ class Evaluation(Mapping[str, Score]):
     def __len__(self) -> int:
         return len(self._scores)
 
-    # --- to elsewhere ----------------------------------------------------------------------------
+    # --- export ----------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, in what JSON knows; NaN is None."""
+        """Return everything as values that JSON supports, with None for NaN."""
         scores = {
             name: {field.name: getattr(score, field.name) for field in fields(Score)}
             for name, score in self.items()
@@ -104,11 +105,11 @@ class Evaluation(Mapping[str, Score]):
         return dict(json_value(found))
 
     def to_frame(self) -> Any:
-        """A pandas table: a row for each score, a column for each number.
+        """Return a pandas DataFrame with one row per score and one column per number.
 
-        Columns `mean`, `standard_error` and `unit`; with a reference also `reference`,
+        The columns are `mean`, `standard_error` and `unit`; with a reference also `reference`,
         `difference`, `difference_standard_error`, `skill` and `skill_standard_error`; and
-        `<target>_mean` and `<target>_standard_error` of every target.
+        `<target>_mean` and `<target>_standard_error` for every target.
 
         Raises:
             ImportError: pandas is not installed.
@@ -132,7 +133,7 @@ class Evaluation(Mapping[str, Score]):
         numeric = [name for name in columns if name != "unit"]
         return frame.astype(dict.fromkeys(numeric, "float64"))
 
-    # --- a table to read -------------------------------------------------------------------------
+    # --- printed table ---------------------------------------------------------------------------
 
     def __str__(self) -> str:
         cells, shown = self._table(WIDTH)
@@ -168,7 +169,7 @@ class Evaluation(Mapping[str, Score]):
         return any(score.reference is not None for score in self.values())
 
     def _table(self, width: int) -> tuple[list[list[str]], int]:
-        """Cells, the heading first, with as many columns of targets as fit; and how many."""
+        """Return the cells, headings first, and the number of target columns that fit."""
         columns = [
             ["score", *self],
             ["mean", *(_number(s.mean) for s in self.values())],
@@ -198,16 +199,18 @@ class Evaluation(Mapping[str, Score]):
         d, alone = len(self.target_names), any(s.per_target for s in self.values())
         notes = [
             f"{self.rows} rows, {d} target{'s' if d > 1 else ''}. Lower is better; coverages "
-            "should be their level."
+            "should equal their level."
         ]
         if self.scale_name != "unit of y":
             scales = list(zip(self.target_names, self.target_scale, strict=True))
             listed = ", ".join(f"{name} {_number(t)}" for name, t in scales[:LISTED])
             notes.append(f"{self.scale_name}: {listed}{', …' if d > LISTED else ''}.")
         if alone and shown:
-            notes.append("Columns of targets are in the units of y; NLL in nats, coverage a share.")
+            notes.append(
+                "Target columns are in the units of y; NLL is in nats, coverage is a share."
+            )
         if alone and shown < d:
-            notes.append(f"{d - shown} more columns of targets: to_frame().")
+            notes.append(f"{d - shown} more target columns: see to_frame().")
         return notes
 
 

@@ -1,4 +1,4 @@
-"""Scores of the density: how probable was what happened."""
+"""Scores based on the predicted density at the observed values."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ __all__ = ["dawid_sebastiani", "log_score"]
 
 
 def log_score(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Array:
-    """−log N(y; μ, Σ), the negative log-likelihood in nats: (...).
+    """Return the log score −log N(y; μ, Σ), the negative log-likelihood in nats: (...).
 
     Strictly proper, and the only such score that depends on nothing but the density at y (Bernardo
-    1979). Other units of y add a constant.
+    1979). Changing the units of y adds a constant.
 
     Args:
-        normal: the predictions, of batch shape (...).
-        y: (..., d), in the units of y; batch axes broadcast against those of the predictions.
-        missing: "marginalize" reads NaN as "not observed": the score of the marginal distribution
-            of what was, 0 if nothing was. By default NaN is an error.
+        normal: `MultivariateNormal`, predictions with batch shape (...).
+        y: (..., d), observed values in the units of y; batch axes broadcast against those of the
+            predictions.
+        missing: "marginalize" treats NaN in y as missing: the score is that of the marginal
+            distribution of the observed targets, 0 if there are none. By default NaN is an error.
 
     Raises:
-        ValueError: the last axis is not d, batch axes don't fit, or values are not finite.
+        ValueError: the last axis is not d, batch axes do not fit, or values are not finite.
 
     Source: Gneiting & Raftery, "Strictly proper scoring rules, prediction, and estimation", JASA
     102 (2007).
@@ -41,12 +42,12 @@ def log_score(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Arr
 
 
 def dawid_sebastiani(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Array:
-    """log det Σ + (y − μ)ᵀ Σ⁻¹ (y − μ): (...).
+    """Return the Dawid–Sebastiani score log det Σ + (y − μ)ᵀ Σ⁻¹ (y − μ): (...).
 
-    Twice the log score less a constant, and proper for predictions that are not normal, too: it
-    asks nothing but their mean and covariance. Other units of y add a constant.
+    Twice the log score minus a constant. It is also proper for predictions that are not normal,
+    because it uses only their mean and covariance. Changing the units of y adds a constant.
 
-    Arguments and errors as for `log_score`; log det Σ is in log squared units of y.
+    Arguments and errors are those of `log_score`; log det Σ is in log squared units of y.
 
     Source: Dawid & Sebastiani, "Coherent dispersion criteria for optimal experimental design",
     Annals of Statistics 27 (1999).

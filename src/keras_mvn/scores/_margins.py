@@ -1,4 +1,4 @@
-"""Scores of each target alone."""
+"""Scores of each target separately."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ __all__ = ["crps", "crps_of", "interval_of", "interval_score"]
 
 
 def crps(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Array:
-    """The continuous ranked probability score of each target, in the units of y: (..., d).
+    """Return the continuous ranked probability score of each target, in units of y: (..., d).
 
     ∫ (F(x) − 1{y ≤ x})² dx = σ [w (2Φ(w) − 1) + 2φ(w) − 1/√π], w = (y − μ)/σ. Strictly proper for
-    the margins; it does not see how targets move together. It grows like the absolute error.
+    the marginals; it does not depend on how targets vary together. It grows like the absolute
+    error.
 
     Args:
-        normal: the predictions, of batch shape (...).
-        y: (..., d), in the units of y; batch axes broadcast against those of the predictions.
-        missing: "marginalize" gives NaN for what was not observed, NaN in y. By default that is
-            an error.
+        normal: `MultivariateNormal`, predictions with batch shape (...).
+        y: (..., d), observed values in the units of y; batch axes broadcast against those of the
+            predictions.
+        missing: "marginalize" treats NaN in y as missing: the result is NaN there. By default NaN
+            is an error.
 
     Raises:
-        ValueError: the last axis is not d, batch axes don't fit, or values are not finite.
+        ValueError: the last axis is not d, batch axes do not fit, or values are not finite.
         ImportError: SciPy is not installed.
 
     Source: Gneiting & Raftery, "Strictly proper scoring rules, prediction, and estimation", JASA
@@ -46,7 +48,7 @@ def crps(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Array:
 
 
 def crps_of(rows: Observations) -> Array:
-    """(n, d), NaN where y was not observed."""
+    """Return the CRPS, (n, d), NaN where y is missing."""
     sigma = rows.stddev
     w = rows.residual / sigma
     erf = require("scipy.special", "crps").erf
@@ -58,19 +60,20 @@ def crps_of(rows: Observations) -> Array:
 def interval_score(
     normal: MultivariateNormal, y: Any, level: float = 0.9, missing: str = "raise"
 ) -> Array:
-    """The Winkler score of each target's central interval [l, u], in the units of y: (..., d).
+    """Return the Winkler score of each target's central interval [l, u], in units of y: (..., d).
 
-    (u − l) + (2/α) (l − y)₊ + (2/α) (y − u)₊, α = 1 − level: its width, and a penalty where y is
+    (u − l) + (2/α) (l − y)₊ + (2/α) (y − u)₊, α = 1 − level: the width, plus a penalty where y is
     outside. Proper for the two quantiles.
 
     Args:
-        normal: the predictions, of batch shape (...).
-        y: (..., d), in the units of y; batch axes broadcast against those of the predictions.
-        level: the probability of the interval.
-        missing: as for `crps`.
+        normal: `MultivariateNormal`, predictions with batch shape (...).
+        y: (..., d), observed values in the units of y; batch axes broadcast against those of the
+            predictions.
+        level: float, probability of the interval.
+        missing: as in `crps`.
 
     Raises:
-        ValueError: level is not between 0 and 1; as `crps`.
+        ValueError: level is not between 0 and 1; or as for `crps`.
 
     Source: Winkler, "A decision-theoretic approach to interval estimation", JASA 67 (1972).
 
@@ -86,7 +89,7 @@ def interval_score(
 
 
 def interval_of(rows: Observations, level: float) -> Array:
-    """(n, d), NaN where y was not observed."""
+    """Return the interval score, (n, d), NaN where y is missing."""
     reach = NormalDist().inv_cdf(0.5 * (1.0 + level)) * rows.stddev
     outside = np.maximum(np.abs(rows.residual) - reach, 0.0)
     return rows.of_observed(2.0 * reach + 2.0 / (1.0 - level) * outside, np.nan)

@@ -1,4 +1,4 @@
-"""The rows of the table of `evaluate`: statistics of predictions and of what was observed."""
+"""The rows of the table of `evaluate`: statistics of predictions and observed values."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ from keras_mvn.scores._variogram_score import variogram_of
 __all__ = ["Evidence", "Found", "Measure", "measures"]
 
 SCALED = "scaled"
-"""The unit of what is divided by `target_scale`; the table writes what that is."""
+"""Unit of values divided by `target_scale`; the table replaces it with the name of the scale."""
 
 
 @final
 @dataclass(frozen=True)
 class Evidence:
-    """n rows with something observed in each, and what several measures need of them."""
+    """The n rows with observed values, and the quantities that several measures share."""
 
     rows: Observations
-    """Of batch shape (n,)."""
+    """Predictions and observed values, with batch shape (n,)."""
     units: Array
     """`target_scale`, (d,)."""
 
     @functools.cached_property
     def whitened(self) -> tuple[Array, Array]:
-        """‖z‖² and ½ log det Σ, of what was observed: (n,), (n,)."""
+        """Squared distances ‖z‖² and ½ log det Σ of the observed targets: (n,), (n,)."""
         z, half_log_det = self.rows.gaussian.whiten(self.rows.residual, self.rows.observed)
         return (z**2).sum(axis=-1), half_log_det
 
     @functools.cached_property
     def nll(self) -> Array:
-        """−log p: (n,)."""
+        """The negative log-likelihood −log p of each row: (n,)."""
         squared, half_log_det = self.whitened
         return 0.5 * squared + half_log_det + 0.5 * math.log(2.0 * math.pi) * self.rows.count
 
     @functools.cached_property
     def pit(self) -> Array:
-        """The χ² probability integral transform, uniform if the model is right: (n,)."""
+        """The χ² probability integral transform, uniform if the model is correct: (n,)."""
         gammainc = require("scipy.special", "evaluate").gammainc
         return np.asarray(gammainc(0.5 * self.rows.count, 0.5 * self.whitened[0]))
 
     @functools.cached_property
     def scaled(self) -> Observations:
-        """In units of `target_scale`."""
+        """The rows in units of `target_scale`."""
         return self.rows.in_units(self.units)
 
 
 class Found(NamedTuple):
-    """A measure of all targets together, and of each alone where that makes sense."""
+    """A measure of all targets together, and of each target where that makes sense."""
 
     overall: Estimate
     """Value (), influence (n,)."""
@@ -72,18 +72,18 @@ class Found(NamedTuple):
 @final
 @dataclass(frozen=True)
 class Measure:
-    """A row of the table."""
+    """A row of the table of `evaluate`."""
 
     of: Callable[[Evidence], Found]
     unit: str
     target_unit: str | None = None
-    """Of each target alone; None: it has no such columns."""
+    """Unit of the columns of single targets; None if there are no such columns."""
     zero: bool = False
-    """0 is the best value and far from usual ones, so that a ratio to a reference has a meaning."""
+    """Whether 0 is the best value and far from usual ones, so a ratio to a reference is useful."""
 
 
 def measures(levels: Sequence[float]) -> dict[str, Measure]:
-    """Name → row of the table, in its order."""
+    """Return the rows of the table by name, in order."""
     margin = functools.partial(Measure, unit=SCALED, target_unit="unit of y", zero=True)
     found = {
         "nll": Measure(lambda e: _per_row(e.nll), "nats"),
@@ -117,7 +117,7 @@ def _per_row(values: Array) -> Found:
 
 
 def _per_target(e: Evidence, values: Array, units: Array | float | None = None) -> Found:
-    """Of (n, d) values: means of the columns as they are, and of all of them in these units."""
+    """Average (n, d) values: each column as it is, and all of them together in these units."""
     values = e.rows.of_observed(values)
     seen = np.ones(values.shape) if e.rows.observed is None else e.rows.observed
     scaled = values / (e.units if units is None else units)

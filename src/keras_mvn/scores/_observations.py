@@ -1,6 +1,6 @@
-"""Predictions beside the observed targets, row by row, in blocks that fit into memory.
+"""Predictions and observed targets, row by row, in blocks that fit into memory.
 
-Scores and calibration read both through here.
+Scores and calibration read both with this module.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from keras_mvn.distributions._require import require_normal
 __all__ = ["Observations", "target_units"]
 
 BLOCK = 2_000_000
-"""Numbers in memory at a time, for each array of a score."""
+"""Number of values in memory at a time, for each array of a score."""
 
 
 def target_units(target_scale: Any, event_size: int) -> Array:
-    """The units in which targets are compared: (d,).
+    """Return the units in which targets are compared: (d,).
 
     Raises:
-        ValueError: target_scale is not positive, or not one number or d numbers.
+        ValueError: target_scale is not positive, or is neither one number nor d numbers.
 
     """
     units = fitting(positive(target_scale, "target_scale"), (event_size,), "target_scale")
     if units.shape != (event_size,):
         raise ValueError(
-            f"target_scale has shape {units.shape}; expected one number, or {event_size}."
+            f"target_scale has shape {units.shape}; expected one number, or ({event_size},)."
         )
     return units
 
@@ -43,28 +43,28 @@ def target_units(target_scale: Any, event_size: int) -> Array:
 @final
 @dataclass(frozen=True)
 class Observations:
-    """n distributions, and y for each of them."""
+    """The predictions for n rows, and the observed values of each row."""
 
     normal: MultivariateNormal
-    """Of batch shape (n,)."""
+    """Predictions with batch shape (n,)."""
     y: Array
-    """(n, d); the predicted mean where nothing was observed, so that nothing is off there."""
+    """(n, d), the predicted mean where y is missing, so that the residual is 0 there."""
     observed: Array | None
-    """(n, d) of 1 and 0; None: everything is."""
+    """(n, d), 1 where observed and 0 where missing; None if everything was observed."""
     batch_shape: tuple[int, ...]
-    """The batch axes as the user has them."""
+    """The batch axes of the user's arrays."""
 
     @classmethod
     def read(cls, normal: MultivariateNormal, y: Any, missing: str) -> Self:
-        """Both on common batch axes.
+        """Create the observations, with predictions and y on common batch axes.
 
         Raises:
-            ValueError: as `MultivariateNormal.log_prob`.
+            ValueError: as for `MultivariateNormal.log_prob`.
 
         """
         require_normal(normal)
         values, observed = observed_targets(y, missing, normal.target_names)
-        shape = normal.residual(values).shape  # refuses what does not fit
+        shape = normal.residual(values).shape  # raises an error if shapes do not fit
         rows, d = int(np.prod(shape[:-1])), shape[-1]
         flat = (normal + np.zeros(shape)).flatten()
         values = np.broadcast_to(values, shape).reshape(rows, d)
@@ -75,22 +75,22 @@ class Observations:
 
     @property
     def gaussian(self) -> Gaussian:
-        """The distributions' factors."""
+        """The factors of the distributions."""
         return Gaussian.of(self.normal)
 
     @property
     def event_size(self) -> int:
-        """d."""
+        """The number of targets, d."""
         return self.normal.event_size
 
     @property
     def residual(self) -> Array:
-        """Y − μ, 0 where y was not observed: (n, d)."""
+        """The residuals y − μ, 0 where y is missing: (n, d)."""
         return self.y - self.normal.mean
 
     @property
     def is_observed(self) -> np.ndarray:
-        """Which targets were observed: (n, d), boolean."""
+        """Whether each target was observed: (n, d), boolean."""
         shape = self.y.shape
         return np.ones(shape, bool) if self.observed is None else self.observed > 0
 
@@ -101,36 +101,36 @@ class Observations:
         return np.asarray((z**2).sum(axis=-1))
 
     def standardized(self) -> Array:
-        """(y − μ)/σ, target by target, NaN where y was not observed: (n, d)."""
+        """Return (y − μ)/σ, target by target, NaN where y is missing: (n, d)."""
         return self.of_observed(self.residual / self.normal.stddev, np.nan)
 
     def complete(self) -> Observations:
-        """The rows without gaps."""
+        """Return the rows without missing values."""
         return self if self.observed is None else self[self.is_observed.all(axis=-1)]
 
     def parts(self, numbers: int) -> Iterator[Observations]:
-        """The rows in blocks, for work that holds so many numbers in memory for each row."""
+        """Return the rows in blocks, for work that holds `numbers` values in memory per row."""
         step = max(1, BLOCK // numbers) if numbers else max(1, len(self))
         return (self[start : start + step] for start in range(0, len(self), step))
 
     @functools.cached_property
     def stddev(self) -> Array:
-        """σ, in the units of y: (n, d)."""
+        """The standard deviations σ, in the units of y: (n, d)."""
         return self.normal.stddev
 
     @property
     def count(self) -> Array:
-        """How many targets were observed: (n,)."""
+        """The number of observed targets of each row: (n,)."""
         if self.observed is None:
             return np.full(len(self), float(self.event_size))
         return np.asarray(self.observed.sum(axis=-1))
 
     def of_observed(self, values: Array, otherwise: float = 0.0) -> Array:
-        """(n, d) values, and `otherwise` where y was not observed."""
+        """Return values, (n, d), with `otherwise` where y is missing."""
         return values if self.observed is None else np.where(self.observed > 0, values, otherwise)
 
     def in_units(self, units: Array) -> Observations:
-        """The same in other units of the targets, (d,)."""
+        """Return the same observations in other units of the targets, (d,)."""
         return Observations(
             self.normal * (1.0 / units), self.y / units, self.observed, self.batch_shape
         )
@@ -144,14 +144,15 @@ class Observations:
         return Observations(self.normal[index], y, observed, y.shape[:-1])
 
     def score(self, function: Callable[[Observations], Array], numbers: int = 0) -> Array:
-        """What `function` gives for these rows, (n, ...), on the user's batch axes.
+        """Apply `function` to these rows, and return its values on the user's batch axes.
 
         Args:
-            function: of observations; called with blocks of rows.
-            numbers: how many `function` holds in memory for each row; 0: all rows in one block.
+            function: a function of observations that returns (n, ...); called with blocks of rows.
+            numbers: int, number of values that `function` holds in memory per row; 0 puts all rows
+                in one block.
 
         """
         found = [function(part) for part in self.parts(numbers)] or [function(self)]
         values = np.concatenate(found)
         shaped: Array = values.reshape((*self.batch_shape, *values.shape[1:]))
-        return shaped[()]  # a number of a single distribution
+        return shaped[()]  # a scalar for a single distribution

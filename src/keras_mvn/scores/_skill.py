@@ -1,4 +1,4 @@
-"""Two predictions of the same rows compared, with a bootstrap interval."""
+"""Comparisons of two predictions of the same rows, with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from keras_mvn._core.types import Array
 __all__ = ["Comparison", "mean_difference", "skill_score"]
 
 _BLOCK = 4_000_000
-"""Numbers drawn at a time."""
+"""Number of values drawn at a time."""
 
 
 @final
 @dataclass(frozen=True)
 class Comparison:
-    """A number, and the interval in which it lies with the confidence `level`."""
+    """A number, and the interval that contains it with confidence `level`."""
 
     value: float
     lower: float
@@ -40,26 +40,27 @@ def skill_score(
     seed: Any = 0,
     method: str = "percentile",
 ) -> Comparison:
-    """1 − mean(score)/mean(reference): 1 is perfect, 0 no better than the reference.
+    """Return 1 − mean(score)/mean(reference): 1 is perfect, 0 is no better than the reference.
 
-    For scores that are 0 at best: energy, variogram and interval scores, CRPS, squared and
-    absolute errors. A log score has no such zero, and its ratio changes with the units of y: take
-    `mean_difference`. Rows are paired: what makes a row hard for both does not widen the interval.
+    For scores whose best value is 0: energy, variogram and interval scores, CRPS, squared and
+    absolute errors. A log score has no such zero, and its ratio changes with the units of y; use
+    `mean_difference` for it. Rows are paired: if a row is hard for both predictions, this does not
+    widen the interval.
 
     Args:
-        score: one number per row, ≥ 0; NaN where y was not observed.
-        reference: the scores of the other predictions for the same rows.
-        groups: one label per row. Rows of one label are drawn together, where they depend on each
-            other: the same patient, station, or stretch of a time series.
-        level: the confidence of the interval.
-        n_resamples: of the bootstrap.
+        score: one number ≥ 0 per row, NaN where y is missing.
+        reference: the scores of the other predictions, for the same rows.
+        groups: one label per row. Rows with the same label are resampled together, because they
+            depend on each other: the same patient, station, or segment of a time series.
+        level: float, confidence of the interval.
+        n_resamples: int, number of bootstrap resamples.
         seed: an integer or `numpy.random.Generator`.
         method: "percentile", "basic" or "BCa", as in `scipy.stats.bootstrap`. BCa is better for
-            some hundred rows or groups and costs the square of their number.
+            a few hundred rows or groups; its cost grows with the square of their number.
 
     Raises:
-        ValueError: shapes that differ, scores that are infinite, negative, or NaN on one side
-            only, fewer than two rows or groups, or a reference that is 0 throughout.
+        ValueError: shapes differ; scores are infinite, negative, or NaN in only one of the two;
+            there are fewer than two rows or groups; or the reference is 0 throughout.
         ImportError: SciPy is not installed.
 
     Source: Gneiting & Raftery, "Strictly proper scoring rules, prediction, and estimation", JASA
@@ -75,8 +76,8 @@ def skill_score(
     a, b, n = _grouped(score, reference, groups)
     if (a < 0).any() or (b < 0).any():
         raise ValueError(
-            "skill_score: some scores are negative, so 0 is not the best value and their ratio has "
-            "no meaning. For log scores use mean_difference."
+            "skill_score: some scores are negative, so 0 is not the best value and their ratio is "
+            "meaningless. For log scores, use mean_difference."
         )
     if not b.any():
         raise ValueError("skill_score: the reference is 0 in every row; nothing can be better.")
@@ -93,16 +94,16 @@ def mean_difference(
     seed: Any = 0,
     method: str = "percentile",
 ) -> Comparison:
-    """mean(score − reference), in the units of the score; negative is better than the reference.
+    """Return mean(score − reference), in units of the score; negative means a better score.
 
-    For any score; of log scores, the mean log-likelihood ratio in nats, whatever the units of y.
-    Rows are paired.
+    For any score; for log scores, it is the mean log-likelihood ratio in nats, whatever the units
+    of y. Rows are paired.
 
-    Arguments as for `skill_score`; scores may be negative.
+    Arguments are those of `skill_score`; scores may be negative.
 
     Raises:
-        ValueError: shapes that differ, scores that are infinite, or NaN on one side only, or fewer
-            than two rows or groups.
+        ValueError: shapes differ; scores are infinite, or NaN in only one of the two; or there are
+            fewer than two rows or groups.
         ImportError: SciPy is not installed.
 
     >>> import numpy as np
@@ -127,24 +128,24 @@ def _difference(a: Array, b: Array, n: Array, axis: int = -1) -> Array:
 
 
 def _grouped(score: Any, reference: Any, groups: Any) -> tuple[Array, Array, Array]:
-    """Sums of both scores, and numbers of rows, of every group; a row is one without groups."""
+    """Return sums of both scores and row counts for every group, or for every row if no groups."""
     a, b = (np.asarray(as_numpy(x), dtype=np.float64) for x in (score, reference))
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(
-            f"score has shape {a.shape} and reference {b.shape}; expected one number per row of "
-            "each, for the same rows. Scores per target are compared one target at a time."
+            f"score has shape {a.shape} and reference {b.shape}; expected one number per row for "
+            "both, for the same rows. Compare scores per target one target at a time."
         )
     labels = np.arange(len(a)) if groups is None else group_labels(groups, a.shape)
     there = ~np.isnan(a)
     if (there != ~np.isnan(b)).any() or np.isinf(a).any() or np.isinf(b).any():
         raise ValueError(
-            "score and reference must be finite, and NaN (not observed) in the same rows of both."
+            "score and reference must be finite, or NaN (missing) in the same rows of both."
         )
     _, index = np.unique(labels[there], return_inverse=True)
     rows = np.ones(len(index))
     a, b, n = (np.bincount(index, weights=x).astype(np.float64) for x in (a[there], b[there], rows))
     if len(n) < 2:
-        raise ValueError(f"{len(n)} rows or groups; an interval needs at least two.")
+        raise ValueError(f"score has {len(n)} rows or groups; an interval needs at least two.")
     return a, b, n
 
 

@@ -1,4 +1,4 @@
-"""The variogram score: how far targets lie apart, pair by pair, in closed form."""
+"""The variogram score, which compares differences between targets, pair by pair, in closed form."""
 
 from __future__ import annotations
 
@@ -29,30 +29,32 @@ def variogram_score(
     weights: Any = None,
     missing: str = "raise",
 ) -> Array:
-    """`Σ_{i<j} wᵢⱼ (|yᵢ − yⱼ|^p − E |Xᵢ − Xⱼ|^p)²`, X ~ N(μ, Σ): (...).
+    """Return `Σ_{i<j} wᵢⱼ (|yᵢ − yⱼ|^p − E |Xᵢ − Xⱼ|^p)²`, with X ~ N(μ, Σ): (...).
 
-    Proper, and sharper on wrong correlations than the energy score. It does not see what all
-    targets have in common (a mean that is off by the same amount everywhere), so it is not
-    strictly proper: report it beside another.
+    Proper, and it penalizes wrong correlations more sharply than the energy score. It ignores
+    errors that all targets have in common (a mean that is off by the same amount everywhere), so
+    it is not strictly proper: report it together with another score.
 
     With m = μᵢ − μⱼ and s² = Σᵢᵢ + Σⱼⱼ − 2Σᵢⱼ, `E |Xᵢ − Xⱼ|^p` = s^p 2^(p/2) Γ((1 + p)/2)/√π ·
-    ₁F₁(−p/2; ½; −m²/2s²). One hypergeometric function per pair, and O(d² r) for a structure of r
-    factors, O(d³) otherwise, per row.
+    ₁F₁(−p/2; ½; −m²/2s²). Per row, it takes one hypergeometric function per pair, and O(d² r) for
+    a structure with r factors, O(d³) otherwise.
 
     Args:
-        normal: the predictions, of batch shape (...).
-        y: (..., d), in the units of y; batch axes broadcast against those of the predictions.
-        p: the power, in (0, 2]; 0.5 is usual.
-        target_scale: a number or (d,); differences are between targets divided by it. 1.0 takes
-            them in the units of y, which only targets of one unit have in common: take their
-            standard deviations in the training data.
-        weights: (d, d), symmetric, not negative: what each pair counts, such as the inverse of a
-            distance; None: 1. Each pair counts once: half of a sum over all i and j.
-        missing: "marginalize" reads NaN as "not observed": only pairs of observed targets count.
+        normal: `MultivariateNormal`, predictions with batch shape (...).
+        y: (..., d), observed values in the units of y; batch axes broadcast against those of the
+            predictions.
+        p: float, the power, in (0, 2]; 0.5 is the usual choice.
+        target_scale: a number or (d,), by which targets are divided before differences are taken.
+            1.0 takes differences in the units of y, which makes sense only if all targets have the
+            same unit; otherwise, pass their standard deviations in the training data.
+        weights: (d, d), symmetric and not negative, the weight of each pair, for example the
+            inverse of a distance; None for 1. Each pair counts once: half of a sum over all i and
+            j.
+        missing: "marginalize" treats NaN in y as missing: only pairs of observed targets count.
             By default NaN is an error.
 
     Raises:
-        ValueError: p is not in (0, 2], weights that are not such a matrix; as `energy_score`.
+        ValueError: p is not in (0, 2], weights is not such a matrix, or as for `energy_score`.
         ImportError: SciPy is not installed.
 
     Source: Scheuerer & Hamill, "Variogram-based proper scoring rules for probabilistic forecasts
@@ -73,7 +75,7 @@ def variogram_score(
 
 
 def _pair_weights(weights: Any, event_size: int) -> Array | None:
-    """The weights of pairs i > j, (d(d − 1)/2,), or None."""
+    """Return the weights of pairs i > j, (d(d − 1)/2,), or None."""
     if weights is None:
         return None
     matrix = finite(weights, "weights")
@@ -87,7 +89,7 @@ def _pair_weights(weights: Any, event_size: int) -> Array | None:
 
 
 def variogram_of(rows: Observations, p: float = 0.5, weights: Array | None = None) -> Array:
-    """The score in the units that these observations have."""
+    """Return the score in the units of these observations."""
 
     def score(block: Observations) -> Array:
         g = block.gaussian

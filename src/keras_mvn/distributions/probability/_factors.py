@@ -1,9 +1,10 @@
-"""P(lower ≤ Y ≤ upper) for R = I + V Vᵀ: an integral over r factors, for any number of targets.
+"""P(lower ≤ Y ≤ upper) for R = I + V Vᵀ, as an integral over r factors for any number of targets.
 
 The integrand φ(f) Π_j [Φ(b_j − v_jᵀ f) − Φ(a_j − v_jᵀ f)] is log-concave. Its mass may be far from
-0, narrow, and have edges. Half of the points are normal with its mean and covariance, which a few
-points around the mode show; the other half are as wide as φ around the mode, where the integrand
-falls at least as fast as φ. Weighted by the density of both together, no point weighs much.
+0, narrow, and have sharp edges. Half of the points are drawn from a normal with its mean and
+covariance, estimated from a few points around the mode; the other half are as wide as φ around the
+mode, from which the integrand falls at least as fast as φ. Points are weighted by the density of
+this mixture, so that no weight is large.
 
 Source: Owen & Zhou, "Safe and effective importance sampling", Journal of the American Statistical
 Association 95 (2000); the moments: Cappé et al., "Adaptive importance sampling in general mixture
@@ -28,13 +29,13 @@ from keras_mvn.distributions.probability._truncated_normal import log_between
 __all__ = ["over_factors"]
 
 _ROUNDS, _PILOT = 3, 512
-"""How often the moments are looked at, and on how many points."""
+"""Number of rounds in which moments are estimated, and of points in each round."""
 
 
 def over_factors(
     a: Array, b: Array, loadings: Array, samples: int, seed: int
 ) -> tuple[Array, Array]:
-    """E_f Π_j [Φ(b_j − v_jᵀ f) − Φ(a_j − v_jᵀ f)], f standard normal."""
+    """Estimate E_f Π_j [Φ(b_j − v_jᵀ f) − Φ(a_j − v_jᵀ f)], f standard normal."""
     rows, d, r = loadings.shape
     mode, precision = mode_over_factors(a, b, loadings)
     integrand = _Integrand(a, b, loadings)
@@ -62,7 +63,7 @@ class _Integrand:
     loadings: Array
 
     def log(self, part: slice, f: Array) -> Array:
-        """At factors f (rows, points, r), times (2π)^(r/2): (rows, points)."""
+        """The log of (2π)^(r/2) times the integrand at f (rows, points, r): (rows, points)."""
         common = f @ _transposed(self.loadings[part])
         between = log_between(self.a[part, None] - common, self.b[part, None] - common)[0]
         return between.sum(axis=-1) - 0.5 * (f**2).sum(axis=-1)
@@ -71,16 +72,16 @@ class _Integrand:
 @final
 @dataclass(frozen=True)
 class _Proposal:
-    """Half N(center, F Fᵀ), half N(mode, I): (rows, r), (rows, r), and F (rows, r, r), lower."""
+    """The mixture ½ N(center, F Fᵀ) + ½ N(mode, I); modes, centers (rows, r), F (rows, r, r)."""
 
     mode: Array
     center: Array
     factor: Array
 
     def draw(self, part: slice, points: Array) -> tuple[Array, Array]:
-        """Factors (rows, points, r) for points in the cube; log density, times (2π)^(r/2)."""
+        """Map points in the cube to factors (rows, points, r) and log((2π)^(r/2) density)."""
         standard = require("scipy.special", "probability").ndtri(points)
-        half = len(points) // 2  # both halves of Sobol' points are even
+        half = len(points) // 2  # both halves of Sobol' points are evenly spread
         mode, center, factor = self.mode[part, None], self.center[part, None], self.factor[part]
         inside = center + standard[:half] @ _transposed(factor)
         f = np.concatenate([inside, mode + standard[half:]], axis=-2)
@@ -92,7 +93,7 @@ class _Proposal:
         return f, np.logaddexp(log_narrow, log_wide) - math.log(2.0)
 
     def match(self, part: slice, f: Array, log_density: Array, integrand: _Integrand) -> None:
-        """Take the integrand's moments, in rows where enough points say what they are."""
+        """Adopt the integrand's moments, in rows where enough points determine them."""
         log_weight = integrand.log(part, f) - log_density
         weight = np.exp(log_weight - log_weight.max(axis=-1, keepdims=True))
         weight /= weight.sum(axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The factors at which a box is likeliest."""
+"""The factors at which a box is most likely."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from keras_mvn.distributions.probability._truncated_normal import log_between, s
 __all__ = ["mode_over_factors"]
 
 _STEPS, _HALVINGS = 50, 30
-"""Steps to the mode, and how often one is halved."""
+"""Maximum number of steps to the mode, and of halvings of a step."""
 
 
 def mode_over_factors(a: Array, b: Array, loadings: Array) -> tuple[Array, Array]:
-    """Where φ(f) Π_j [Φ(b_j − v_jᵀ f) − Φ(a_j − v_jᵀ f)] is largest, and its precision there.
+    """The mode of φ(f) Π_j [Φ(b_j − v_jᵀ f) − Φ(a_j − v_jᵀ f)], and its precision there.
 
     (rows, d), (rows, d), (rows, d, r) → (rows, r), (rows, r, r), by Newton's method: the integrand
     is log-concave.

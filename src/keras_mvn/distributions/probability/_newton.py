@@ -1,4 +1,4 @@
-"""Newton's method for many rows at once, each with steps of its own length."""
+"""Newton's method for many rows at once, each with its own step length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keras_mvn._core.types import Array
 __all__ = ["damped_newton"]
 
 _CLOSE = 1e-6
-"""Units below which a step is the last."""
+"""Size of a step, in units, below which it is the last."""
 
 
 def damped_newton(
@@ -21,15 +21,15 @@ def damped_newton(
     steps: int,
     halvings: int,
 ) -> tuple[Array, Array]:
-    """The point (rows, m) where no row's merit grows any more, and the matrix there.
+    """Return the point (rows, m) where no row's merit increases further, and the matrix there.
 
     Args:
-        at: points → merit (rows,), slope (rows, m) and matrix (rows, m, m): the step is
-            matrix⁻¹ slope, halved in the rows whose merit would fall or be NaN.
-        start: (rows, m).
-        unit: (rows, m), what steps are measured in.
-        steps: at most.
-        halvings: of a step, at most; then the row stays where it is.
+        at: function from points to merit (rows,), slope (rows, m) and matrix (rows, m, m). The step
+            is matrix⁻¹ slope, halved in rows whose merit would decrease or be NaN.
+        start: (rows, m), initial point.
+        unit: (rows, m), units in which steps are measured.
+        steps: maximum number of steps.
+        halvings: maximum number of halvings of a step, after which the row stays where it is.
 
     """
     point, found = start, at(start)

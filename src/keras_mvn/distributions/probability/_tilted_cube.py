@@ -1,11 +1,12 @@
 """P(lower ≤ Y ≤ upper) for any R: target by target, each given those before it.
 
-With R = L Lᵀ and Y = L z, z₁ has limits, z₂ has limits that depend on z₁, and so on: drawn within
-them one after the other, the product of the shares Φ(high) − Φ(low) is an unbiased estimate (Genz).
-Where targets pull against each other that product varies by orders of magnitude. So z_k is drawn
-around a tilt μ_k instead of 0, and weighted: the tilt is the one for which the largest product is
-smallest, a saddle point that Newton's method finds (Botev). The targets are sorted so that the
-most restrictive given those before comes first (Gibson, Glasbey & Elston).
+With R = L Lᵀ and Y = L z, z₁ has limits, z₂ has limits that depend on z₁, and so on. If they are
+drawn within these limits one after another, the product of the shares Φ(high) − Φ(low) is an
+unbiased estimate (Genz). If limits oppose the correlations of the targets, that product varies by
+orders of magnitude. Therefore, z_k is drawn around a tilt μ_k instead of 0, and weighted: the tilt
+is the one that minimizes the largest product, a saddle point found by Newton's method (Botev). The
+targets are sorted so that the most restrictive one, given those before it, comes first (Gibson,
+Glasbey & Elston).
 
 Source: Genz, "Numerical computation of multivariate normal probabilities", Journal of Computational
 and Graphical Statistics 1 (1992); Botev, "The normal law under linear restrictions: simulation and
@@ -33,14 +34,14 @@ from keras_mvn.distributions.probability._truncated_normal import (
 __all__ = ["over_cube"]
 
 _STEPS, _HALVINGS = 40, 12
-"""Steps to the tilt, and how often one is halved."""
+"""Maximum number of steps to the tilt, and of halvings of a step."""
 
 _LEAST = 1e-100
-"""Standard deviation of a target given the others, if its own is 1."""
+"""Smallest standard deviation of a target given the others, if its own is 1."""
 
 
 def over_cube(a: Array, b: Array, factor: Array, samples: int, seed: int) -> tuple[Array, Array]:
-    """Of targets of variance 1: limits (rows, d), F with R = F Fᵀ (rows, d, d)."""
+    """Estimate probabilities for targets of variance 1, limits (rows, d), factors (rows, d, d)."""
     d = a.shape[-1]
     chain = _sorted(a, b, factor)
     tilt = np.zeros_like(a)
@@ -69,9 +70,9 @@ def over_cube(a: Array, b: Array, factor: Array, samples: int, seed: int) -> tup
 
 @final
 class _Chain(NamedTuple):
-    """low ≤ z + given z ≤ high, `given` strictly lower: z_k between limits that those before set.
+    """Limits low ≤ z + given z ≤ high, `given` strictly lower: those of z_k depend on z_j, j < k.
 
-    (rows, d), (rows, d), (rows, d, d).
+    The shapes are (rows, d), (rows, d) and (rows, d, d).
     """
 
     low: Array
@@ -79,14 +80,14 @@ class _Chain(NamedTuple):
     given: Array
 
     def rows(self, part: slice) -> _Chain:
-        """Some of the rows."""
+        """Select some of the rows."""
         return _Chain(*(array[part] for array in self))
 
     def tilt(self) -> Array:
-        """μ (rows, d), the last 0: the saddle point of ψ(z, μ), by Newton's method.
+        """Return the tilt μ (rows, d), the last 0: the saddle point of ψ(z, μ), by Newton's method.
 
-        From the mode of z, with the μ that makes it one; slopes are compared in units of what z
-        varies by there.
+        The start is the mode of z, with the matching μ; slopes are compared in units of the spread
+        of z there.
         """
         rows, d = self.low.shape
         z, precision = mode_over_factors(self.low, self.high, self.given[..., : d - 1])
@@ -104,9 +105,9 @@ class _Chain(NamedTuple):
         return np.where(np.isfinite(mu).all(axis=-1, keepdims=True), mu, 0.0)
 
     def _slope(self, point: Array) -> tuple[Array, Array]:
-        """Of ψ = Σ_k [½ μ_k² − μ_k z_k + log (Φ(high_k − s_k) − Φ(low_k − s_k))], s = given z + μ.
+        """Return ∂ψ/∂(z, μ) without the last of each, (rows, 2d − 2), and its Jacobian.
 
-        ∂ψ/∂(z, μ) without the last of each, (rows, 2d − 2), and its Jacobian.
+        ψ = Σ_k [½ μ_k² − μ_k z_k + log (Φ(high_k − s_k) − Φ(low_k − s_k))] with s = given z + μ.
         """
         rows, d = self.low.shape
         m = d - 1
@@ -132,10 +133,10 @@ class _Chain(NamedTuple):
 
 
 def _sorted(a: Array, b: Array, factor: Array) -> _Chain:
-    """The targets, next that with the least probability given the means of those before.
+    """Sort the targets: next is the least probable one, given the means of those before it.
 
-    Gram & Schmidt's method on the rows of the factor: what is left of a row is what those before
-    leave open, exactly, also where that is little.
+    Uses Gram–Schmidt orthogonalization of the factor's rows: the remainder of a row is what those
+    before it leave undetermined, accurate even where that is little.
     """
     rows, d = a.shape
     every = np.arange(rows)

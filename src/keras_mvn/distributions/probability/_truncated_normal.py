@@ -1,4 +1,4 @@
-"""The standard normal between two limits: its probability, and its density at them."""
+"""The standard normal between two limits: its probability, and its density at the limits."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["between", "log_between", "quantile_between", "shrinkage_between"]
 _ROOT_2, _ROOT_2_OVER_PI = math.sqrt(2.0), math.sqrt(2.0 / math.pi)
 
 _FAR = 30.0
-"""Standard deviations beyond which a truncated normal distribution is a point, variance < 1e-3,
-and probabilities are computed as logarithms: e⁻⁷⁰⁰ is at 37."""
+"""Standard deviations beyond which a truncated normal is treated as a point (variance < 1e-3) and
+probabilities are computed as logarithms: e⁻⁷⁰⁰ is at 37."""
 
 
 def between(low: Array, high: Array) -> Array:
-    """Φ(high) − Φ(low)."""
+    """The probability Φ(high) − Φ(low)."""
     below, above, _ = _reflected(low, high)
     ndtr = require("scipy.special", "probability").ndtr
     return np.asarray(ndtr(above) - ndtr(below))
 
 
 def quantile_between(low: Array, high: Array, u: Array) -> tuple[Array, Array]:
-    """log [Φ(high) − Φ(low)], and the normal between the limits at the quantile u."""
+    """Return log [Φ(high) − Φ(low)], and the u quantile of the normal between the limits."""
     special = require("scipy.special", "probability")
     below, above, sign = _reflected(low, high)
     start = special.ndtr(below)
@@ -45,14 +45,14 @@ def quantile_between(low: Array, high: Array, u: Array) -> tuple[Array, Array]:
 
 
 def log_between(low: Array, high: Array) -> tuple[Array, Array, Array]:
-    """log [Φ(high) − Φ(low)], and φ(low) and φ(high) over that difference."""
+    """Return log [Φ(high) − Φ(low)], and φ(low) and φ(high) divided by Φ(high) − Φ(low)."""
     special = require("scipy.special", "probability")
     below, above, sign = _reflected(low, high)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         log_above = special.log_ndtr(above)
         ratio = np.exp(special.log_ndtr(below) - log_above)  # Φ(below)/Φ(above)
         value = log_above + np.log1p(-ratio)
-        # φ/Φ by erfcx: φ and Φ as logarithms would be differences of numbers like 1e17 far out.
+        # φ/Φ by erfcx: far out, log φ − log Φ would be a difference of numbers like 1e17.
         shares = [
             np.where(np.isfinite(x), _ROOT_2_OVER_PI / special.erfcx(-x / _ROOT_2) * factor, 0.0)
             for x, factor in ((below, ratio / (1.0 - ratio)), (above, 1.0 / (1.0 - ratio)))
@@ -61,13 +61,13 @@ def log_between(low: Array, high: Array) -> tuple[Array, Array, Array]:
 
 
 def _reflected(low: Array, high: Array) -> tuple[Array, Array, Array]:
-    """The limits on the side where Φ is small, and −1 where that is the other one."""
+    """Return the limits on the side where Φ is small, and −1 where they were reflected, else 1."""
     other = low > 0
     return np.where(other, -high, low), np.where(other, -low, high), np.where(other, -1.0, 1.0)
 
 
 def shrinkage_between(low: Array, high: Array, at_low: Array, at_high: Array) -> Array:
-    """1 less the variance of the normal between the limits; `at_…` is what `log_between` gave."""
+    """Return 1 minus the variance of the normal between the limits; `at_…` from `log_between`."""
     with np.errstate(invalid="ignore", over="ignore"):
         high_end, low_end = (
             np.where(p > 0, x * p, 0.0) for x, p in ((high, at_high), (low, at_low))

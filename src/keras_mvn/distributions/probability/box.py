@@ -1,12 +1,13 @@
-"""P(lower ≤ Y ≤ upper) of normal distributions: integrals over boxes.
+"""The probability P(lower ≤ Y ≤ upper) of normal distributions: integrals over boxes.
 
-By what is exact or cheap. One target: the distribution function. Two: SciPy's integrator, exact and
-deterministic. A structure R = I + V Vᵀ of many targets: given its r factors they are independent,
-which leaves an integral over r dimensions, however many targets there are, and none for independent
-ones. Else the targets one by one, each given those before it: an integral over a unit cube.
+The method is whichever is exact or cheap. One target: the distribution function. Two targets:
+SciPy's integrator, exact and deterministic. Many targets with R = I + V Vᵀ: they are independent
+given the r factors, which leaves an integral over r dimensions, however many targets there are, and
+no integral for independent targets. Otherwise: one target after another, each given those before
+it, which is an integral over a unit cube.
 
-The integrals are taken on Sobol' points, shifted at random several times: the shifts' spread is the
-error. SciPy's own integrator for three targets and more works row by row and gives no error.
+The integrals use Sobol' points with several random shifts, whose spread gives the error. SciPy's
+own integrator for three or more targets works row by row and gives no error.
 
 Source: Genz & Bretz, "Computation of multivariate normal and t probabilities", 2009.
 """
@@ -26,13 +27,13 @@ from keras_mvn.distributions.probability._truncated_normal import between
 __all__ = ["box_probability"]
 
 _FEW = 20
-"""Targets up to which a cube is integrated rather than factors: it needs no search for the mass."""
+"""Number of targets up to which a cube is integrated, not factors: it needs no search for mass."""
 
 
 def box_probability(
     normal: Gaussian, lower: Array, upper: Array, samples: int, seed: int
 ) -> tuple[Array, Array]:
-    """The probability (...) and two standard errors of it (...), 0 where it is exact."""
+    """Return the probability (...) and two standard errors (...), 0 where it is exact."""
     whole(samples, "samples", "a number of points", 64)
     d, batch = normal.event_size, normal.batch_shape
     with np.errstate(invalid="ignore"):
@@ -61,7 +62,7 @@ def box_probability(
 
 
 def _by_scipy(a: Array, b: Array, factor: Array) -> tuple[Array, Array]:
-    """Two targets of variance 1, row by row."""
+    """The probability for two targets of variance 1, row by row."""
     cdf = require("scipy.stats", "probability").multivariate_normal.cdf
     values = []
     for lower, upper, (first, second) in zip(a, b, factor, strict=True):

@@ -1,4 +1,4 @@
-"""By how many standard deviations all targets at once stay within their intervals."""
+"""Intervals that contain all targets at once, as multiples of standard deviations."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from keras_mvn.distributions._gaussian import Gaussian
 __all__ = ["simultaneous_multiple"]
 
 _CHUNK = 4_000_000
-"""Numbers drawn at a time."""
+"""Maximum number of values drawn at a time."""
 
 
 def simultaneous_multiple(
     normal: Gaussian, level: float, how: str | None, samples: int, seed: Any
 ) -> Array | float:
-    """c with P(|y_j − μ_j| ≤ c σ_j) = level, for each j (None) or for all j at once."""
+    """Return c with P(|y_j − μ_j| ≤ c σ_j) = level, for each j (None) or for all j at once."""
     d = normal.event_size
     per_target = {
         None: 1.0 - level,
@@ -32,7 +32,7 @@ def simultaneous_multiple(
     if how == "exact" and d == 1:
         how = None
     if how in per_target:
-        # Of what is outside, which has digits where what is inside has none left.
+        # From the probability outside, which keeps digits where the one inside has none left.
         return -NormalDist().inv_cdf(0.5 * per_target[how])
     if how == "exact":
         return _simulated(normal, level, whole(samples, "samples", "a number of draws", 100), seed)
@@ -42,12 +42,12 @@ def simultaneous_multiple(
 
 
 def _simulated(normal: Gaussian, level: float, samples: int, seed: Any) -> Array:
-    """The `level` quantile of max_j |y_j − μ_j| / σ_j for each distribution, over one set of z."""
+    """Simulate the `level` quantile of max_j |y_j − μ_j| / σ_j, with one set of z for all rows."""
     flat = normal.flat()
     rows, d = flat.mean.shape
 
     @functools.cache
-    def draws(size: int) -> Array:  # the same for every row: none depends on those beside it
+    def draws(size: int) -> Array:  # the same for every row, so that no row depends on others
         return np.random.default_rng(seed).standard_normal((samples, 1, size))
 
     def largest_of(part: Gaussian) -> Array:

@@ -1,10 +1,10 @@
-"""What every elliptical density needs of y_pred and y, in one pass over y_pred each way.
+"""The operation `elliptical`: squared Mahalanobis distance and ½ log det Σ from y_pred and y.
 
     squared_mahalanobis = ‖z‖²,   half_log_det = ½ log det Σ,   z = R^(−½) u,   u = (y − mean)/scale
 
-The fast path reads `[mean | scale | shape_params]` as the head wrote it, keeps z and
-v = ½ ∂‖z‖²/∂u, and writes the whole gradient once. The reference slices y_pred and leaves the
-rest to the structure.
+The fast path makes one pass over y_pred in each direction: it reads
+`[mean | scale | shape_params]` as the head wrote it, keeps z and v = ½ ∂‖z‖²/∂u, and writes the
+whole gradient once. The reference slices y_pred and leaves the rest to the structure.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ def elliptical(
     variance: bool = False,
     fused: bool | None = None,
 ) -> Elliptical:
-    """Mean, squared Mahalanobis distance, ½ log det Σ and, if asked for, variances of each row.
+    """Return mean, squared Mahalanobis distance, ½ log det Σ and, on request, variances per row.
 
     Args:
         covariance: the structure that reads the parameters.
-        targets: y and what of it was observed.
-        parameters: `layouts.Parameters`; with `packed`, y_pred as it stands, if it has that form.
-        fixed_mean: distance and ½ log det Σ count as independent of the mean; the gradient by
-            the mean is then only that of what is done with `mean` of the result.
-        variance: also give the diagonal of Σ, without a gradient.
+        targets: y and the mask of its observed values.
+        parameters: `layouts.Parameters`; `packed` is y_pred itself, if it has that form.
+        fixed_mean: bool, whether to treat distance and ½ log det Σ as independent of the mean; the
+            gradient with respect to the mean then comes only from the `mean` of the result.
+        variance: bool, whether to also return the diagonal of Σ, without a gradient.
         fused: as in `kernels`.
 
     Raises:
-        ValueError: fused=True where the fast path is not supported.
+        ValueError: fused=True, but the fast path is not supported.
 
     """
     request = Request(covariance.wire.fused_form, fixed_mean, variance)
-    if in_symbolic_scope():  # Keras asks for shapes: nothing is computed, and nothing chosen
+    if in_symbolic_scope():  # Keras only infers shapes: no path is chosen
         return reference.elliptical(covariance, targets, parameters, request)
     reason = _unsupported(request, targets, parameters)
     if not choose(NAME, fused, reason):
@@ -67,7 +67,7 @@ def elliptical(
 
 
 def _unsupported(request: Request, targets: Targets, parameters: Any) -> str | None:
-    """Why the fast path cannot be taken; None if it can."""
+    """Return the reason why the fast path is not supported; None if it is."""
     if request.structure is None:
         return "there is no kernel for this structure."
     if parameters.packed is None:
@@ -76,9 +76,13 @@ def _unsupported(request: Request, targets: Targets, parameters: Any) -> str | N
 
 
 def supports(packed: Tensor, structure: str = "cholesky", gaps: bool = False) -> str | None:
-    """Why the active backend has no fast path for this tensor, structure and rows with gaps.
+    """Return the reason why the active backend has no fast path; None if it has one.
 
-    None: it has.
+    Args:
+        packed: y_pred.
+        structure: one of `STRUCTURES`.
+        gaps: bool, whether rows may have missing values.
+
     """
     if _BACKEND is None:
         return f"there are no kernels for the backend {keras.backend.backend()}."
@@ -87,6 +91,6 @@ def supports(packed: Tensor, structure: str = "cholesky", gaps: bool = False) ->
 
 
 def made_by(packed: Tensor) -> str:
-    """What the fast path for this tensor is made of, where `supports` has no reason."""
+    """Return the implementation of the fast path for this tensor, which `supports` accepts."""
     found: str = _BACKEND.made_by(packed)
     return found

@@ -30,10 +30,10 @@ class _Backward(ctypes.Structure):
 
 
 def forward(bytes_of_a_number: int, threads: int, *fields: int) -> None:
-    """`fields` are those of `kmvn_forward` in their order, 0 for NULL."""
+    """Run the forward pass; `fields` are those of `kmvn_forward` in their order, 0 for NULL."""
     call("elliptical_forward", bytes_of_a_number, threads, _Forward(*fields))
 
 
 def backward(bytes_of_a_number: int, threads: int, *fields: int) -> None:
-    """`fields` are those of `kmvn_backward` in their order, 0 for NULL."""
+    """Run the backward pass; `fields` are those of `kmvn_backward` in their order, 0 for NULL."""
     call("elliptical_backward", bytes_of_a_number, threads, _Backward(*fields))

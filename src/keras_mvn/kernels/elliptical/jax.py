@@ -1,4 +1,4 @@
-"""JAX: the native kernels as XLA foreign functions on the CPU, Pallas' on a GPU."""
+"""Fast path for JAX: native kernels as XLA foreign functions on the CPU, Pallas on a GPU."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HAS_PALLAS = importlib.util.find_spec("jax.experimental.pallas.triton") is not N
 
 
 def supports(packed: jax.Array, structure: str, gaps: bool) -> str | None:
-    """Why there is no fast path for this array, structure and rows with gaps; or None."""
+    """Return why there is no fast path; None if there is one. `gaps`: rows may be incomplete."""
     if packed.dtype not in (jnp.float32, jnp.float64):
         return f"the arrays are {packed.dtype}."
     where = platform(packed)
@@ -41,22 +41,22 @@ def supports(packed: jax.Array, structure: str, gaps: bool) -> str | None:
     if where != "gpu":
         return f"the arrays are on {where}."
     if not HAS_PALLAS:
-        return "the arrays are on gpu and this JAX has no Pallas for Triton."
+        return "the arrays are on gpu, but this JAX has no Pallas for Triton."
     return not_on_gpu(structure, gaps, "gpu")
 
 
 def made_by(packed: jax.Array) -> str:
-    """What the fast path for this array is made of."""
+    """Return the implementation of the fast path for this array."""
     return _native.library().made_by if platform(packed) == "cpu" else "pallas"
 
 
 def _pallas() -> ModuleType:
-    """Pallas' kernels: imported by the first call on a GPU."""
+    """Return the module of the Pallas kernels, which the first call on a GPU imports."""
     return importlib.import_module("keras_mvn.kernels.elliptical.pallas")
 
 
 def elliptical(request: Request, packed: jax.Array, targets: Targets) -> Elliptical:
-    """As `kernels.elliptical.elliptical`."""
+    """Compute `kernels.elliptical.elliptical` on the fast path."""
     d = targets.values.shape[-1]
     if packed.shape[-1] == 2:
         return _one_target(request, packed, targets)
@@ -75,7 +75,7 @@ def elliptical(request: Request, packed: jax.Array, targets: Targets) -> Ellipti
 
 
 def _one_target(request: Request, packed: jax.Array, targets: Targets) -> Elliptical:
-    """What XLA fuses with what stands around it, which no kernel can be part of."""
+    """Compute one target in plain JAX, which XLA fuses with the surrounding operations."""
     mean, scale = packed[..., :1], packed[..., 1:]
     located = jax.lax.stop_gradient(mean) if request.fixed_mean else mean
     u, half_log_det = (targets.values - located) / scale, jnp.log(scale)
@@ -92,7 +92,7 @@ def _one_target(request: Request, packed: jax.Array, targets: Targets) -> Ellipt
 def _differentiable(
     request: Request, y_pred: jax.Array, y: jax.Array, *observed: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """(mean, squared_mahalanobis, half_log_det[, variance])."""
+    """Return (mean, squared_mahalanobis, half_log_det[, variance])."""
     return y_pred[:, : y.shape[-1]], *_call_forward(request, False, y_pred, y, *observed)
 
 
@@ -123,7 +123,7 @@ _differentiable.defvjp(_forward, _backward)
 def _call_forward(
     request: Request, keeps: bool, y_pred: jax.Array, y: jax.Array, *observed: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """(squared_mahalanobis, half_log_det[, variance][, z, v]); the backward pass needs z and v."""
+    """Return (squared_mahalanobis, half_log_det[, variance][, z, v]), z and v for backward."""
     results = ["b", "b", *["b d"] * request.variance_in_kernel, *["b z", "b d"] * keeps]
     structure = STRUCTURES[request.structure or ""]
     settings = (("structure", structure), ("variance", int(request.variance_in_kernel)))
@@ -134,7 +134,7 @@ def _call_forward(
 
 
 def _call_backward(request: Request, *arrays: jax.Array) -> jax.Array:
-    """y_pred_bar."""
+    """Return y_pred_bar."""
     settings = (
         ("structure", STRUCTURES[request.structure or ""]),
         ("fixed_mean", int(request.fixed_mean)),
@@ -153,7 +153,7 @@ def _by_rows(
     results: tuple[str, ...],
     kept: int = 0,
 ) -> Call:
-    """The kernel, for arrays whose axes are named: b rows, w columns of y_pred, d, z those kept."""
+    """Return the kernel; the axes are b rows, w columns of y_pred, d, and z kept columns."""
     known = [STRUCTURES[name] for name in GPU_STRUCTURES]
     choose = functools.partial(
         _by_platform,
@@ -168,15 +168,15 @@ GAPLESS = {
     FORWARD: ("b w", "b d"),
     BACKWARD: ("b w", "b d", "b z", "b d", "b", "b", "b d"),
 }
-"""The arguments if every target was observed: y_pred, y; and z, v and the cotangents."""
+"""Axes of the arguments for complete rows: y_pred and y; backward, also z, v and cotangents."""
 
 
 def _by_platform(
     native: Call, pallas: Call, pallas_has_it: bool, *arrays: jax.Array
 ) -> list[jax.Array]:
-    """The kernel of the platform for which a function is lowered, which is known no sooner.
+    """Call the kernel of the platform that a function is lowered for, known only at that time.
 
-    Where there are no GPUs, nothing of theirs is traced.
+    Without GPUs, no GPU code is traced.
     """
     if not pallas_has_it or jax.default_backend() != "gpu":
         return native(*arrays)
@@ -189,7 +189,7 @@ def _by_platform(
 def _pallas_call(
     name: str, settings: dict[str, int], results: int, *arrays: jax.Array
 ) -> list[jax.Array]:
-    """As the foreign function of this name."""
+    """Call the Pallas kernel in place of the foreign function `name`."""
     pallas = _pallas()
     cholesky = settings["structure"] == STRUCTURES["cholesky"]
     if name == BACKWARD:

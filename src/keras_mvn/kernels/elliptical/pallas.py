@@ -1,12 +1,12 @@
-"""The two passes over y_pred on a GPU, in Pallas: what triton.py does, for JAX.
+"""GPU kernels for JAX in Pallas: the two passes over y_pred, as in triton.py.
 
-The same programs, with the same rows and columns to each, lowered by Pallas to Triton; what is
-said there holds here, but that no row of N is fetched ahead: Pallas has no loop that says so.
-Arrays are handed over whole, and masked loads take what a program needs: neither rows nor columns
-have to fill blocks.
+The programs, with their rows and columns, are the same, lowered by Pallas to Triton. The notes in
+triton.py apply here, except that rows of N are not prefetched, because Pallas has no loop for that.
+Each program gets whole arrays and loads what it needs with masks, so neither rows nor columns have
+to fill blocks.
 
-Complete rows only. Run in Pallas' interpreter, and lowered for GPUs where there was none: on a GPU
-it was neither run nor timed.
+Complete rows only. Tested in Pallas' interpreter and lowered for GPUs on a machine without one; it
+was neither run nor timed on a GPU.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from jax.experimental.pallas.triton import CompilerParams, load, store
 __all__ = ["backward", "forward"]
 
 NUMBERS_OF_A_WARP = 256
-"""Of a row of N, for all rows that a warp has: 8 in each lane, so that u, z, v fit beside them."""
+"""Numbers of N that a warp holds, for all its rows: 8 per lane, leaving room for u, z and v."""
 
 NUMBERS_WRITTEN = 1024
-"""Of the gradient at once, by a program of the backward pass."""
+"""Numbers of the gradient that a program of the backward pass writes at once."""
 
 WARPS_THAT_WRITE = 4
 
 
 def _load(ref: Any, row: jax.Array, column: jax.Array, mask: jax.Array, other: float) -> jax.Array:
-    """ref[row, column], broadcast against each other; `other` where the mask is not set."""
+    """Load ref[row, column], with both broadcast; `other` where the mask is not set."""
     row, column = jnp.broadcast_arrays(row, column)
     return load(ref.at[row, column], mask=mask, other=other)
 
 
 def _offset(i: Any) -> Any:
-    """Where row i of N begins: i (i - 1)/2."""
+    """Return the offset of row i of N: i (i - 1)/2."""
     return i * (i - 1) >> 1
 
 
@@ -52,25 +52,25 @@ def _store(ref: Any, row: jax.Array, column: jax.Array, value: jax.Array, mask: 
 # --- products and substitutions with I + N, as in native/core/unit_lower.h -----------------------
 #
 # `row_of_n(i)` is row i of N: (rows, columns), 0 from the diagonal on. Lanes from the diagonal on
-# are left out and not multiplied by 0: 0 · ∞ is NaN.
+# are masked, not multiplied by 0, because 0 · ∞ is NaN.
 
 RowOfN = Callable[[Any], jax.Array]
 
 
 def _sum(x: jax.Array) -> jax.Array:
-    """Over the columns: (rows, 1)."""
+    """Sum over the columns: (rows, 1)."""
     return jnp.sum(x, axis=1)[:, None]
 
 
 def _for(d: int, step: Callable[..., Any], start: Any) -> Any:
-    """`step(i, ·)` for i = 1 … d - 1, in 32 bits also where JAX takes 64."""
+    """Run `step(i, ·)` for i = 1 … d - 1, in 32 bits even if JAX uses 64."""
     return lax.fori_loop(np.int32(1), np.int32(d), step, start)
 
 
 def _solve(
     row_of_n: RowOfN, u: jax.Array, column: jax.Array, d: int, squares: bool
 ) -> tuple[jax.Array, jax.Array | None]:
-    """z with (I + N) z = u; and 1 + Σ_j N_ij², the diagonal of R, if it is wanted."""
+    """Return z with (I + N) z = u and, if requested, the diagonal of R, 1 + Σ_j N_ij²."""
 
     def step(i: Any, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         z, *diagonal = carry
@@ -85,7 +85,7 @@ def _solve(
 
 
 def _solve_transposed(row_of_n: RowOfN, z: jax.Array, column: jax.Array, d: int) -> jax.Array:
-    """v with (I + N)ᵀ v = z, from the last row of N: what v_j takes off the entries before it."""
+    """Return v with (I + N)ᵀ v = z, row by row of N from the last, updating earlier entries."""
 
     def step(after: Any, v: jax.Array) -> jax.Array:
         j = d - after
@@ -98,7 +98,7 @@ def _solve_transposed(row_of_n: RowOfN, z: jax.Array, column: jax.Array, d: int)
 def _multiply(
     row_of_n: RowOfN, u: jax.Array, column: jax.Array, d: int
 ) -> tuple[jax.Array, jax.Array]:
-    """z = (I + N) u and v = (I + N)ᵀ z: N is read once for both."""
+    """Return z = (I + N) u and v = (I + N)ᵀ z, reading N only once."""
 
     def step(i: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         z, v = carry
@@ -145,7 +145,7 @@ def _forward_kernel(
 
 
 def _rows_of_program(tile: int) -> jax.Array:
-    """Their numbers: (tile, 1)."""
+    """Return the row numbers of this program: (tile, 1)."""
     return pl.program_id(0) * tile + jnp.arange(tile, dtype=jnp.int32)[:, None]
 
 
@@ -158,15 +158,15 @@ def forward(
     keeps: bool,
     interpret: bool = False,
 ) -> list[jax.Array]:
-    """[squared_mahalanobis, half_log_det[, variance][, z, v]], as `kmvn_forward` computes them.
+    """Return [squared_mahalanobis, half_log_det[, variance][, z, v]], like `kmvn_forward`.
 
     Args:
         y_pred: (rows, 2 d + k)
         y: (rows, d)
-        cholesky: else precision Cholesky.
-        variance: wanted, (rows, d); for Cholesky.
-        keeps: z and v are wanted, (rows, d).
-        interpret: run in Pallas' interpreter.
+        cholesky: bool, Cholesky if True, else precision Cholesky.
+        variance: bool, whether to return variances, (rows, d); only for Cholesky.
+        keeps: bool, whether to return z and v, (rows, d).
+        interpret: bool, whether to run in Pallas' interpreter.
 
     """
     rows, d = y.shape
@@ -182,7 +182,7 @@ def forward(
         kernel,
         results,
         grid=(pl.cdiv(rows, tile),),
-        # One warp: with more, each sum over the columns of a long row would wait for others.
+        # With more warps, each sum over the columns of a long row would wait for other warps.
         compiler_params=CompilerParams(num_warps=1),
         interpret=interpret,
         name="keras_mvn_elliptical",
@@ -194,9 +194,9 @@ def forward(
 
 
 def _row_and_column(place: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(i, j) of the entry of N that stands at this place: place = i (i - 1)/2 + j."""
+    """Return (i, j) of the entry of N at this place: place = i (i - 1)/2 + j."""
     i = ((1.0 + jnp.sqrt(8.0 * place.astype(jnp.float32) + 1.0)) * 0.5).astype(jnp.int32)
-    i = jnp.where(_offset(i) > place, i - 1, i)  # the root is rounded
+    i = jnp.where(_offset(i) > place, i - 1, i)  # corrects rounding of the root
     i = jnp.where(_offset(i + 1) <= place, i + 1, i)
     return i, place - _offset(i)
 
@@ -265,19 +265,19 @@ def backward(
     fixed_mean: bool,
     interpret: bool = False,
 ) -> jax.Array:
-    """y_pred_bar (rows, 2 d + k): `kmvn_backward` of native/core/elliptical.h.
+    """Return y_pred_bar (rows, 2 d + k), like `kmvn_backward` of native/core/elliptical.h.
 
     Args:
         y_pred: (rows, 2 d + k)
         y: (rows, d)
-        z: (rows, d), of the forward pass.
-        v: (rows, d), of the forward pass.
+        z: (rows, d), from the forward pass.
+        v: (rows, d), from the forward pass.
         squared_mahalanobis_bar: (rows,)
         half_log_det_bar: (rows,)
-        mean_bar: (rows, d), of the mean itself.
-        cholesky: else precision Cholesky.
-        fixed_mean: squared_mahalanobis counts as independent of the mean.
-        interpret: run in Pallas' interpreter.
+        mean_bar: (rows, d), cotangent of the mean output.
+        cholesky: bool, Cholesky if True, else precision Cholesky.
+        fixed_mean: bool, whether squared_mahalanobis is treated as independent of the mean.
+        interpret: bool, whether to run in Pallas' interpreter.
 
     """
     rows, d = y.shape

@@ -1,4 +1,4 @@
-"""The truth and the fallback: the structure's own arithmetic, in `keras.ops`."""
+"""Reference in `keras.ops`: the structure's own arithmetic defines the result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["elliptical"]
 
 
 def elliptical(covariance: Any, targets: Targets, parameters: Any, request: Request) -> Elliptical:
-    """As `kernels.elliptical.elliptical`, for any structure and layout."""
+    """Compute `kernels.elliptical.elliptical` for any structure and layout."""
     mean, scale, shape_params = parameters
     located = ops.stop_gradient(mean) if request.fixed_mean else mean
     z, half_log_det = covariance.standardize(

@@ -1,4 +1,4 @@
-"""TensorFlow on the CPU: the native kernels as operations of a library that registers itself."""
+"""Fast path for TensorFlow on the CPU: the native kernels as registered operations."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["elliptical", "made_by", "supports"]
 
 
 def supports(packed: tf.Tensor, structure: str, gaps: bool) -> str | None:
-    """Why there is no fast path for this tensor; None if there is, then for all structures."""
+    """Return why there is no fast path for this tensor and any structure; None if there is one."""
     return unsupported(packed)
 
 
 def made_by(packed: tf.Tensor) -> str:
-    """What the fast path is made of."""
+    """Return the implementation of the fast path."""
     return _native.library().made_by
 
 
 def elliptical(request: Request, packed: tf.Tensor, targets: Targets) -> Elliptical:
-    """As `kernels.elliptical.elliptical`."""
+    """Compute `kernels.elliptical.elliptical` on the fast path."""
     batch = tf.shape(packed)[:-1]
     d = targets.values.shape[-1]
     rows = [packed, targets.values, *([] if targets.observed is None else [targets.observed])]
@@ -47,7 +47,7 @@ def elliptical(request: Request, packed: tf.Tensor, targets: Targets) -> Ellipti
 def _differentiable(
     request: Request, y_pred: tf.Tensor, y: tf.Tensor, *observed: tf.Tensor
 ) -> list[tf.Tensor]:
-    """[mean, squared_mahalanobis, half_log_det[, variance]]."""
+    """Return [mean, squared_mahalanobis, half_log_det[, variance]]."""
     d = y.shape[-1]
     structure = STRUCTURES[request.structure or ""]
 

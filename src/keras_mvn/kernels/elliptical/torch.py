@@ -1,7 +1,7 @@
-"""PyTorch: the native kernels on the CPU, Triton's on a GPU, as operators of `torch.library`.
+"""Fast path for PyTorch: native kernels on the CPU, Triton on a GPU, as `torch.library` operators.
 
-Operators, so that `torch.compile` and `torch.export` see through them; the C interface gets the
-addresses of the tensors, so that no PyTorch is needed to build the library.
+As operators, they work with `torch.compile` and `torch.export`; the C interface takes addresses of
+tensors, so that building the library does not need PyTorch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def supports(packed: torch.Tensor, structure: str, gaps: bool) -> str | None:
-    """Why there is no fast path for this tensor, structure and rows with gaps; or None."""
+    """Return why there is no fast path; None if there is one. `gaps`: rows may be incomplete."""
     unsupported = unsupported_dtype(packed)
     if unsupported is not None:
         return unsupported
@@ -50,22 +50,22 @@ def supports(packed: torch.Tensor, structure: str, gaps: bool) -> str | None:
     if packed.device.type != "cuda":
         return f"the tensors are on {packed.device.type}."
     if not HAS_TRITON:
-        return "the tensors are on cuda and there is no Triton; `pip install triton`."
+        return "the tensors are on cuda, but Triton is not installed; run `pip install triton`."
     return not_on_gpu(structure, gaps, "cuda")
 
 
 def made_by(packed: torch.Tensor) -> str:
-    """What the fast path for this tensor is made of."""
+    """Return the implementation of the fast path for this tensor."""
     return _native.library().made_by if packed.device.type == "cpu" else "triton"
 
 
 def _triton() -> ModuleType:
-    """Triton's kernels: imported by the first call on a GPU."""
+    """Return the module of the Triton kernels, which the first call on a GPU imports."""
     return importlib.import_module("keras_mvn.kernels.elliptical.triton")
 
 
 def elliptical(request: Request, packed: torch.Tensor, targets: Targets) -> Elliptical:
-    """As `kernels.elliptical.elliptical`."""
+    """Compute `kernels.elliptical.elliptical` on the fast path."""
     d = targets.values.shape[-1]
     batch = packed.shape[:-1]
     rows = packed.reshape(-1, packed.shape[-1])
@@ -95,7 +95,7 @@ def _compute_forward(
     fixed_mean: bool,
     variance: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(mean, squared_mahalanobis, half_log_det, variance, z, v); those not asked for are empty."""
+    """Return (mean, squared_mahalanobis, half_log_det, variance, z, v); unrequested are empty."""
     y_pred = rows_contiguous(y_pred)
     y, observed = y.contiguous(), None if observed is None else observed.contiguous()
     made = _outputs(y_pred, y, observed, structure, fixed_mean, variance)
@@ -131,7 +131,7 @@ def _forward_on_gpu(
     fixed_mean: bool,
     variance: bool,
 ) -> _Outputs:
-    assert observed is None  # `supports` was asked
+    assert observed is None  # `supports` checks this
     y_pred = rows_contiguous(y_pred)
     made = _outputs(y_pred, y, observed, structure, fixed_mean, variance)
     mean, squared_mahalanobis, half_log_det, variances, z, v = made
@@ -178,7 +178,7 @@ def _compute_backward(
     structure: int,
     fixed_mean: bool,
 ) -> torch.Tensor:
-    """y_pred_bar."""
+    """Return y_pred_bar."""
     y_pred = rows_contiguous(y_pred)
     kept = [
         None if x is None else x.contiguous()
@@ -216,7 +216,7 @@ def _backward_on_gpu(
     structure: int,
     fixed_mean: bool,
 ) -> torch.Tensor:
-    assert observed is None  # `supports` was asked
+    assert observed is None  # `supports` checks this
     y_pred = rows_contiguous(y_pred)
     kept = [
         None if x is None else x.contiguous()
@@ -236,7 +236,7 @@ def _(y_pred: torch.Tensor, *_: object) -> torch.Tensor:
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
     y_pred, y, observed, ctx.structure, ctx.fixed_mean, _ = inputs
     ctx.mark_non_differentiable(*output[3:])
-    ctx.set_materialize_grads(False)  # zeros for what was not used are not free
+    ctx.set_materialize_grads(False)  # zeros for unused outputs would cost time
     ctx.save_for_backward(y_pred, y, observed, *output[4:])
 
 

@@ -1,16 +1,16 @@
-"""The two passes over y_pred on a GPU, in Triton: the formulas of native/core/elliptical_kernel.h.
+"""GPU kernels for PyTorch in Triton, with the formulas of native/core/elliptical_kernel.h.
 
-On the CPU a vector has a row in each lane. Here the lanes of a warp are the columns of N, which
-stand side by side in memory and are thus fetched together. Forward, a program is a warp with a few
-rows, whose u, z and v stay in registers; it takes N row by row, with one sum over the lanes for
-each. Substituting back needs N a second time, and finds it in the caches. Backward there is
-nothing to sum: every number of the gradient is a product, written where it belongs.
+On the CPU, a vector has one row per lane. Here, the lanes of a warp are columns of N, which are
+adjacent in memory, so that loads coalesce. In the forward pass, a program is one warp with a few
+rows, whose u, z and v stay in registers; it reads N row by row, with one sum over the lanes for
+each row. Back substitution reads N a second time, from the caches. The backward pass has no sums:
+every number of the gradient is a product, which is written directly.
 
-Complete rows only. Run in Triton's interpreter, and compiled for GPUs where there was none: on a
-GPU it was neither run nor timed.
+Complete rows only. Tested in Triton's interpreter and compiled for GPUs on a machine without one;
+it was neither run nor timed on a GPU.
 """
 
-# Triton reads the annotations of kernels, and takes no others than its own.
+# Triton reads the annotations of kernels, and only accepts its own.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from keras_mvn.kernels.elliptical.types import STRUCTURES
 __all__ = ["backward", "forward"]
 
 NUMBERS_OF_A_WARP = 256
-"""Of a row of N, for all rows that a warp has: 8 in each lane, so that u, z, v fit beside them."""
+"""Numbers of N that a warp holds, for all its rows: 8 per lane, leaving room for u, z and v."""
 
 STAGES = tl.constexpr(2)
-"""Rows of N in a program: one that is worked on, the others on their way from memory."""
+"""Rows of N that a program handles at a time: one is processed, the others are prefetched."""
 
 NUMBERS_WRITTEN = 1024
-"""Of the gradient at once, by a program of the backward pass."""
+"""Numbers of the gradient that a program of the backward pass writes at once."""
 
 WARPS_THAT_WRITE = 4
 
@@ -40,33 +40,33 @@ WARPS_THAT_WRITE = 4
 
 @triton.jit
 def _row(shape, i, column, here):
-    """Row i of N: (rows, columns), 0 from the diagonal on."""
+    """Load row i of N: (rows, columns), 0 from the diagonal on."""
     return tl.load(shape + i * (i - 1) // 2 + column, mask=here & (column < i), other=0.0)
 
 
 @triton.jit
 def _row_and_column(place):
-    """(i, j) of the entry of N that stands at this place: place = i (i - 1)/2 + j."""
+    """Return (i, j) of the entry of N at this place: place = i (i - 1)/2 + j."""
     i = ((1.0 + tl.sqrt(8.0 * place.to(tl.float32) + 1.0)) * 0.5).to(tl.int32)
-    i = tl.where(i * (i - 1) // 2 > place, i - 1, i)  # the root is rounded
+    i = tl.where(i * (i - 1) // 2 > place, i - 1, i)  # corrects rounding of the root
     i = tl.where(i * (i + 1) // 2 <= place, i + 1, i)
     return i, place - i * (i - 1) // 2
 
 
 # --- products and substitutions with I + N, as in native/core/unit_lower.h -----------------------
 #
-# Lanes from the diagonal on are left out and not multiplied by 0: 0 · ∞ is NaN.
+# Lanes from the diagonal on are masked, not multiplied by 0, because 0 · ∞ is NaN.
 
 
 @triton.jit
 def _sum(x):
-    """Over the columns: (rows, 1)."""
+    """Sum over the columns: (rows, 1)."""
     return tl.sum(x, axis=1)[:, None]
 
 
 @triton.jit
 def _solve(shape, u, column, here, d: tl.constexpr, squares: tl.constexpr):
-    """z with (I + N) z = u; and 1 + Σ_j N_ij², the diagonal of R, if it is wanted."""
+    """Return z with (I + N) z = u and, if requested, the diagonal of R, 1 + Σ_j N_ij²."""
     z = tl.where(column == 0, u, 0.0)
     diagonal = tl.full(u.shape, 1.0, u.dtype)
     for i in tl.range(1, d, num_stages=STAGES):
@@ -80,7 +80,7 @@ def _solve(shape, u, column, here, d: tl.constexpr, squares: tl.constexpr):
 
 @triton.jit
 def _solve_transposed(shape, z, column, here, d: tl.constexpr):
-    """v with (I + N)ᵀ v = z, from the last row of N: what v_j takes off the entries before it."""
+    """Return v with (I + N)ᵀ v = z, row by row of N from the last, updating earlier entries."""
     v = z
     for after in tl.range(1, d, num_stages=STAGES):
         j = d - after
@@ -92,7 +92,7 @@ def _solve_transposed(shape, z, column, here, d: tl.constexpr):
 
 @triton.jit
 def _multiply(shape, u, column, here, d: tl.constexpr):
-    """z = (I + N) u and v = (I + N)ᵀ z: N is read once for both."""
+    """Return z = (I + N) u and v = (I + N)ᵀ z, reading N only once."""
     z = u
     v = tl.where(column == 0, u, 0.0)
     for i in tl.range(1, d, num_stages=STAGES):
@@ -126,7 +126,7 @@ def _forward_kernel(
     here = (row < rows)[:, None]
     column = tl.arange(0, columns)[None, :]
     inside = here & (column < d)
-    of_row = row[:, None] * d + column  # in what has d columns
+    of_row = row[:, None] * d + column  # in arrays with d columns
     packed = y_pred + row[:, None] * stride
     scale = tl.load(packed + d + column, mask=inside, other=1.0)
     mean = tl.load(packed + column, mask=inside, other=0.0)
@@ -155,15 +155,15 @@ def forward(
     z: torch.Tensor,
     v: torch.Tensor,
 ) -> None:
-    """Fill the last five: `kmvn_forward` of native/core/elliptical.h.
+    """Fill the last five arguments, like `kmvn_forward` of native/core/elliptical.h.
 
     Args:
-        structure: one of `STRUCTURES`.
-        y_pred: (rows, 2 d + k), whose rows may be apart.
-        y: (rows, d), contiguous as all that follow.
+        structure: int, a value of `STRUCTURES`.
+        y_pred: (rows, 2 d + k), whose rows need not be adjacent.
+        y: (rows, d), contiguous like all following arguments.
         squared_mahalanobis: (rows,)
         half_log_det: (rows,)
-        variance: (rows, d), for Cholesky; None: not wanted.
+        variance: (rows, d), only for Cholesky; None if not requested.
         z: (rows, d)
         v: (rows, d)
 
@@ -187,7 +187,7 @@ def forward(
         d=d,
         columns=columns,
         tile=tile,
-        # One: with more, each sum over the columns of a long row would wait for other warps.
+        # With more warps, each sum over the columns of a long row would wait for other warps.
         num_warps=1,
         enable_fp_fusion=True,
     )
@@ -263,18 +263,18 @@ def backward(
     mean_bar: torch.Tensor | None,
     y_pred_bar: torch.Tensor,
 ) -> None:
-    """Fill the last: `kmvn_backward` of native/core/elliptical.h.
+    """Fill the last argument, like `kmvn_backward` of native/core/elliptical.h.
 
     Args:
-        structure: one of `STRUCTURES`.
-        fixed_mean: squared_mahalanobis counts as independent of the mean.
-        y_pred: (rows, 2 d + k), whose rows may be apart.
-        y: (rows, d), contiguous as all that follow.
-        z: (rows, d), of the forward pass.
-        v: (rows, d), of the forward pass.
+        structure: int, a value of `STRUCTURES`.
+        fixed_mean: bool, whether squared_mahalanobis is treated as independent of the mean.
+        y_pred: (rows, 2 d + k), whose rows need not be adjacent.
+        y: (rows, d), contiguous like all following arguments.
+        z: (rows, d), from the forward pass.
+        v: (rows, d), from the forward pass.
         squared_mahalanobis_bar: (rows,)
         half_log_det_bar: (rows,)
-        mean_bar: (rows, d), of the mean itself; None: none.
+        mean_bar: (rows, d), cotangent of the mean output; None if there is none.
         y_pred_bar: (rows, 2 d + k)
 
     """

@@ -1,4 +1,4 @@
-"""What goes into the operation and what comes out, on every path."""
+"""Inputs and outputs of the operation, shared by all paths."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from keras_mvn._core.types import Tensor
 __all__ = ["GPU_STRUCTURES", "STRUCTURES", "Elliptical", "Request", "kept_columns", "not_on_gpu"]
 
 STRUCTURES = {"cholesky": 0, "precision_cholesky": 1, "low_rank": 2}
-"""`Covariance.fused_form` → the numbers of native/core/elliptical.h."""
+"""Numbers in native/core/elliptical.h, by `Covariance.fused_form`."""
 
 GPU_STRUCTURES = ("cholesky", "precision_cholesky")
-"""Those that the kernels of triton.py and pallas.py know."""
+"""Structures that the kernels of triton.py and pallas.py support."""
 
 
 def kept_columns(structure: int, d: int, width: int) -> int:
-    """Columns of z, which the forward pass keeps: `kmvn_kept` of native/core/elliptical.h.
+    """Return the number of columns of z that the forward pass keeps.
+
+    It is `kmvn_kept` of native/core/elliptical.h.
 
     Args:
-        structure: one of the numbers in `STRUCTURES`.
-        d: how many targets.
-        width: columns of y_pred.
+        structure: int, one of the numbers in `STRUCTURES`.
+        d: int, number of targets.
+        width: int, number of columns of y_pred.
 
     """
     rank = width // d - 2
@@ -29,34 +31,34 @@ def kept_columns(structure: int, d: int, width: int) -> int:
 
 
 def not_on_gpu(structure: str, gaps: bool, device: str) -> str | None:
-    """Why there is no kernel on a GPU for this structure, or for rows with gaps; or None."""
+    """Return why there is no GPU kernel for a structure, or for missing values; or None."""
     if structure not in GPU_STRUCTURES:
-        return f"the kernel for {device} has no {structure}."
-    return f'the kernel for {device} has no missing="marginalize".' if gaps else None
+        return f"the kernel for {device} does not support {structure}."
+    return f'the kernel for {device} does not support missing="marginalize".' if gaps else None
 
 
 class Elliptical(NamedTuple):
-    """What an elliptical density needs of a row."""
+    """Output of the operation: what an elliptical density needs for each row."""
 
     mean: Tensor
-    """(..., d); differentiate this one, not a slice of y_pred, where the mean was fixed."""
+    """(..., d); with `fixed_mean`, differentiate this, not a slice of y_pred."""
     squared_mahalanobis: Tensor
-    """‖z‖² of what was observed: (...)."""
+    """(...), ‖z‖² of the observed targets."""
     half_log_det: Tensor
-    """½ log det Σ of what was observed: (...)."""
+    """(...), ½ log det Σ of the observed targets."""
     variance: Tensor | None
-    """The diagonal of Σ, (..., d), without a gradient; None if it was not asked for."""
+    """(..., d), the diagonal of Σ, without a gradient; None if not requested."""
 
 
 class Request(NamedTuple):
-    """What is wanted."""
+    """Options of a call."""
 
     structure: str | None
-    """The form of `shape_params` under which kernels know it."""
+    """The kernels' name for the form of `shape_params`; None if they do not support it."""
     fixed_mean: bool
     variance: bool
 
     @property
     def variance_in_kernel(self) -> bool:
-        """Sums along rows of the factor; those of an inverse are not a matter of one pass."""
+        """Whether the kernel computes variances; for a precision, one pass is not enough."""
         return self.variance and self.structure != "precision_cholesky"

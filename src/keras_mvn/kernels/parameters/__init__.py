@@ -1,14 +1,14 @@
-"""From what a network emits to packed parameters in the units of y, written once.
+"""The operation `parameters`: from raw network outputs to packed parameters in the units of y.
 
     x     = raw + bias
     mean  = origin.mean  + origin.stddev · x mean
     scale = origin.scale · link(x scale)
     shape = origin.shape + x shape, in the ball of `Covariance.shape_bound`
 
-and, on the way, what shrinkage asks of each row: ½ Σⱼ strengthsⱼ rawⱼ².
+It also computes the shrinkage penalty of each row: ½ Σⱼ strengthsⱼ rawⱼ².
 
-The fast path is for training: it reads the raw numbers once and writes y_pred once, and its
-gradient likewise. Inference and export take the reference, operations that every format knows.
+The fast path is for training: it reads the raw numbers once and writes y_pred once, and so does its
+gradient. Inference and export take the reference, whose operations every format supports.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ def parameters(
     bias: Tensor | None = None,
     strengths: Tensor | None = None,
 ) -> Emitted:
-    """`[mean | scale | shape_params]`: (..., d + raw_size) → (..., 2 d + k), and the penalty.
+    """Return `[mean | scale | shape_params]` (..., 2 d + k) and the shrinkage penalty.
 
     Args:
-        covariance: the structure.
-        raw: of the mean, then of what `Covariance.constrain` takes: (..., d + raw_size).
-        origin: what raw zeros stand for.
-        training: whether the result is going to be differentiated.
-        bias: (d + raw_size,), what all rows share.
-        strengths: (raw_size,), of shrinkage: how strongly raw numbers are pulled to 0.
+        covariance: the covariance structure.
+        raw: (..., d + raw_size), raw means, then the inputs of `Covariance.constrain`.
+        origin: the parameters that raw zeros represent.
+        training: bool, whether the result will be differentiated.
+        bias: (d + raw_size,), added to the raw numbers of every row.
+        strengths: (raw_size,), strengths with which shrinkage pulls raw numbers toward 0.
 
     """
-    if in_symbolic_scope():  # Keras asks for shapes: nothing is computed, and nothing chosen
+    if in_symbolic_scope():  # Keras only infers shapes: no path is chosen
         return reference.parameters(covariance, raw, origin, bias, strengths)
-    reason = _unsupported(covariance, raw) if training else "it is not training."
+    reason = _unsupported(covariance, raw) if training else "the layer is not in training mode."
     if not choose(NAME, None, reason):
         return reference.parameters(covariance, raw, origin, bias, strengths)
     radius = covariance.shape_bound(origin.mean.shape[0]) or 0.0
@@ -61,14 +61,14 @@ def parameters(
 
 
 def _unsupported(covariance: Any, raw: Tensor) -> str | None:
-    """Why the fast path cannot be taken; None if it can."""
+    """Return the reason why the fast path is not supported; None if it is."""
     if not covariance.links_separately:
         return "there is no kernel for this structure."
     return supports(raw)
 
 
 def supports(raw: Tensor) -> str | None:
-    """Why the active backend has no fast path for this tensor; None if it has."""
+    """Return why the active backend has no fast path for this tensor; None if it has one."""
     if _BACKEND is None:
         return f"there are no kernels for the backend {keras.backend.backend()}."
     reason: str | None = _BACKEND.supports(raw)
@@ -76,6 +76,6 @@ def supports(raw: Tensor) -> str | None:
 
 
 def made_by(raw: Tensor) -> str:
-    """What the fast path for this tensor is made of, where `supports` has no reason."""
+    """Return the implementation of the fast path for this tensor, which `supports` accepts."""
     found: str = _BACKEND.made_by(raw)
     return found

@@ -30,10 +30,10 @@ class _Backward(ctypes.Structure):
 
 
 def forward(bytes_of_a_number: int, threads: int, *fields: float) -> None:
-    """`fields` are those of `kmvn_parameters_forward` in their order."""
+    """Run the forward pass; `fields` are those of `kmvn_parameters_forward`, in their order."""
     call("parameters_forward", bytes_of_a_number, threads, _Forward(*fields))
 
 
 def backward(bytes_of_a_number: int, threads: int, *fields: float) -> None:
-    """`fields` are those of `kmvn_parameters_backward` in their order."""
+    """Run the backward pass; `fields` are those of `kmvn_parameters_backward`, in their order."""
     call("parameters_backward", bytes_of_a_number, threads, _Backward(*fields))

@@ -1,4 +1,4 @@
-"""JAX on the CPU: the native kernels as XLA foreign functions."""
+"""Fast path for JAX on the CPU: the native kernels as XLA foreign functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["made_by", "parameters", "supports"]
 
 
 def supports(raw: jax.Array) -> str | None:
-    """Why there is no fast path for this array; None if there is."""
+    """Return the reason why there is no fast path for this array; None if there is one."""
     if raw.dtype not in (jnp.float32, jnp.float64):
         return f"the arrays are {raw.dtype}."
     where = platform(raw)
@@ -24,7 +24,7 @@ def supports(raw: jax.Array) -> str | None:
 
 
 def made_by(raw: jax.Array) -> str:
-    """What the fast path is made of."""
+    """Return the implementation of the fast path."""
     return _native.library().made_by
 
 
@@ -35,7 +35,7 @@ def parameters(
     bias: jax.Array | None,
     strengths: jax.Array | None,
 ) -> Emitted:
-    """As `kernels.parameters.parameters`."""
+    """Compute `kernels.parameters.parameters` on the fast path."""
     origin = Origin(*(jnp.asarray(x, raw.dtype) for x in origin))
     rows = raw.reshape(-1, raw.shape[-1])
     bias = jnp.zeros(raw.shape[-1:], raw.dtype) if bias is None else bias.astype(raw.dtype)
@@ -50,7 +50,7 @@ def parameters(
 def _differentiable(
     radius: float, raw: jax.Array, bias: jax.Array, origin: Origin, strengths: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """(y_pred, penalty)."""
+    """Return (y_pred, penalty)."""
     call = _call("parameters_forward", radius, ("b w", "w", "d", "d", "d", "k", "m"), ("b w", "b"))
     y_pred, penalty = call(raw, bias, *origin, strengths)
     return y_pred, penalty
@@ -67,7 +67,7 @@ def _backward(radius: float, kept: Any, bars: tuple[jax.Array, jax.Array]) -> An
     summed = raw_bar.sum(axis=0)
     if len(strengths):
         summed = jnp.concatenate(without_penalty(summed, raw, strengths, bars[1]))
-    # Origin and strengths are no weights.
+    # Origin and strengths are not weights.
     return raw_bar, summed, *jax.tree.map(jnp.zeros_like, (origin, strengths))
 
 
@@ -76,7 +76,7 @@ _differentiable.defvjp(_forward, _backward)
 
 @functools.cache
 def _call(name: str, radius: float, arguments: tuple[str, ...], results: tuple[str, ...]) -> Call:
-    """The foreign function, for arrays whose axes are named: b rows, w columns, d, k, m."""
+    """Return the foreign function; the axes are b rows, w columns, d, k and m."""
     return by_rows(
         foreign_function(name, arguments, results, {}, {"radius": radius}), arguments, results
     )

@@ -1,4 +1,4 @@
-"""The truth and the fallback: the structure's own arithmetic, in `keras.ops`."""
+"""Reference in `keras.ops`: the structure's own arithmetic defines the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["parameters"]
 def parameters(
     covariance: Any, raw: Tensor, origin: Origin, bias: Tensor | None, strengths: Tensor | None
 ) -> Emitted:
-    """As `kernels.parameters.parameters`, for any structure."""
+    """Compute `kernels.parameters.parameters` for any structure."""
     d = origin.mean.shape[0]
     penalty = None
     if strengths is not None:

@@ -1,4 +1,4 @@
-"""TensorFlow on the CPU: the native kernels as operations of a library that registers itself."""
+"""Fast path for TensorFlow on the CPU: the native kernels as registered operations."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["made_by", "parameters", "supports"]
 
 
 def supports(raw: tf.Tensor) -> str | None:
-    """Why there is no fast path for this tensor; None if there is."""
+    """Return the reason why there is no fast path for this tensor; None if there is one."""
     return unsupported(raw)
 
 
 def made_by(raw: tf.Tensor) -> str:
-    """What the fast path is made of."""
+    """Return the implementation of the fast path."""
     return _native.library().made_by
 
 
@@ -30,7 +30,7 @@ def parameters(
     bias: tf.Tensor | None,
     strengths: tf.Tensor | None,
 ) -> Emitted:
-    """As `kernels.parameters.parameters`."""
+    """Compute `kernels.parameters.parameters` on the fast path."""
     width = raw.shape[-1]
     mean, stddev, scale, shape_params = (tf.cast(x, raw.dtype) for x in origin)
     bias = tf.zeros((width,), raw.dtype) if bias is None else tf.cast(bias, raw.dtype)

@@ -1,4 +1,4 @@
-"""PyTorch on the CPU: the native kernels as operators of `torch.library`."""
+"""Fast path for PyTorch on the CPU: the native kernels as operators of `torch.library`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["made_by", "parameters", "supports"]
 
 
 def supports(raw: torch.Tensor) -> str | None:
-    """Why there is no fast path for this tensor; None if there is."""
+    """Return the reason why there is no fast path for this tensor; None if there is one."""
     if raw.device.type != "cpu":
         return f"the tensors are on {raw.device.type}."
     return unsupported_dtype(raw) or native_reason()
 
 
 def made_by(raw: torch.Tensor) -> str:
-    """What the fast path is made of."""
+    """Return the implementation of the fast path."""
     return _native.library().made_by
 
 
@@ -41,7 +41,7 @@ def parameters(
     bias: torch.Tensor | None,
     strengths: torch.Tensor | None,
 ) -> Emitted:
-    """As `kernels.parameters.parameters`."""
+    """Compute `kernels.parameters.parameters` on the fast path."""
     rows = raw.reshape(-1, raw.shape[-1])
     if bias is None:
         bias = raw.new_zeros(raw.shape[-1])
@@ -63,7 +63,7 @@ def _compute_forward(
     strengths: torch.Tensor | None,
     radius: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(y_pred, penalty); the penalty empty without shrinkage."""
+    """Return (y_pred, penalty); the penalty is empty without shrinkage."""
     given = (raw, bias, origin_mean, origin_stddev, origin_scale, origin_shape, strengths)
     y_pred, penalty = _outputs(*given, radius)
     _call(_calling.forward, raw, origin_mean, radius, (*given, y_pred, penalty))
@@ -99,7 +99,7 @@ def _compute_backward(
     penalty_bar: torch.Tensor | None,
     radius: float,
 ) -> torch.Tensor:
-    """raw_bar."""
+    """Return raw_bar."""
     raw_bar = _empty_like(raw)
     given = (raw, bias, origin_stddev, origin_scale, strengths, y_pred_bar, penalty_bar)
     _call(_calling.backward, raw, origin_scale, radius, (*given, raw_bar))
@@ -120,7 +120,7 @@ def _call(
     kernel: Any, raw: torch.Tensor, origin: torch.Tensor, radius: float, tensors: Any
 ) -> None:
     d, width = len(origin), raw.shape[1]
-    # What is written is contiguous already.
+    # Outputs are already contiguous.
     contiguous = [None if x is None else x.contiguous() for x in tensors]
     addresses = (address(x) for x in contiguous)
     threads = torch.get_num_threads()

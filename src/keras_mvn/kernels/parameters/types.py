@@ -1,4 +1,4 @@
-"""What goes into the operation and comes out of it, on every path."""
+"""Inputs and outputs of the operation, shared by all paths."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["Emitted", "Origin", "without_penalty"]
 
 
 class Origin(NamedTuple):
-    """What raw zeros stand for: what `MultivariateNormalHead.adapt` found, in the units of y."""
+    """Parameters that raw zeros represent, set by `MultivariateNormalHead.adapt`, in units of y."""
 
     mean: Tensor
     """(d,)"""
     stddev: Tensor
-    """(d,), the unit of the mean."""
+    """(d,), the unit of raw means."""
     scale: Tensor
     """(d,)"""
     shape_params: Tensor
@@ -23,26 +23,27 @@ class Origin(NamedTuple):
 
 
 class Emitted(NamedTuple):
-    """What the head makes of each row's raw numbers."""
+    """Output of the operation for each row's raw numbers."""
 
     y_pred: Tensor
     """(..., 2 d + k)"""
     penalty: Tensor | None
-    """(...), what shrinkage asks of the row; None without strengths."""
+    """(...), the shrinkage penalty of each row; None without strengths."""
 
 
 def without_penalty(
     summed: Tensor, raw: Tensor, strengths: Tensor, penalty_bar: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The bias' gradient, in two parts that stand side by side: of the mean, and of all others.
+    """Return the gradient of the bias, in two parts to concatenate: of the mean, and the rest.
 
-    The penalty knows no bias: of the sum of raw_bar over the rows, what it added is taken away.
+    The penalty does not depend on the bias, so its contribution is subtracted from the sum of
+    raw_bar over the rows.
 
     Args:
-        summed: (2 d + k,), raw_bar's.
+        summed: (2 d + k,), sum of raw_bar over the rows.
         raw: (rows, 2 d + k), without the bias.
-        strengths: (d + k,).
-        penalty_bar: (rows,).
+        strengths: (d + k,), strengths of the shrinkage.
+        penalty_bar: (rows,), cotangent of the penalty.
 
     """
     d = raw.shape[1] - strengths.shape[0]
