@@ -152,7 +152,7 @@ class TestRooms:
 
     def test_the_command_imports_the_library_in_bodies_only(self):
         """Or `--help` would take the seconds that Keras takes. `fitting` is imported in bodies."""
-        entry = ["main", "_group", "_command", "_console", "_folder", "_options", "backends"]
+        entry = ["main", "_group", "_command", "_console", "_fit_directory", "_options", "backends"]
         commands = [
             path.stem
             for path in (ROOT / "src/keras_mvn_cli").glob("[a-z]*.py")

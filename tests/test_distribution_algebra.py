@@ -166,7 +166,7 @@ class TestCondition:
     @pytest.mark.parametrize(
         ("values", "variance", "message"),
         [
-            ({}, None, "target → measured value"),
+            ({}, None, "mapping from target to measured value"),
             ({"e": 1.0}, None, "no target 'e'"),
             ({"a": 1.0, 0: 1.0}, None, "only once"),
             ({"a": np.nan}, None, "values contains NaN or infinite"),

@@ -139,8 +139,8 @@ class TestMessages:
     @pytest.mark.parametrize(
         ("ask", "error", "message"),
         [
-            (lambda n: n.condition([0]), ValueError, "takes target → measured value"),
-            (lambda n: n.condition({}), ValueError, "takes target → measured value"),
+            (lambda n: n.condition([0]), ValueError, "mapping from target to measured value"),
+            (lambda n: n.condition({}), ValueError, "mapping from target to measured value"),
             (lambda n: n.mutual_information("a", "a"), ValueError, "a target in common"),
             (lambda n: n / 0, ValueError, "must not be 0"),
             (lambda n: n * n, TypeError, "joint covariance"),

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mvn._training import one_pass
+from keras_mvn._training import train_at_once
 from keras_mvn._training.callbacks import EpochProgress
 from keras_mvn.estimator import MultivariateNormalRegressor
 
@@ -35,7 +35,7 @@ def estimator(**changes):
 @pytest.fixture
 def passes(monkeypatch):
     """How many networks each pass trained; 0 for one that was refused."""
-    counts, original = [], one_pass.train_in_one_pass
+    counts, original = [], train_at_once.train_in_one_pass
 
     def counting(*arguments, **options):
         trained = original(*arguments, **options)
@@ -146,7 +146,7 @@ def test_a_deadline_ends_the_pass(data):
 
 
 def test_large_tables_are_trained_in_turn(data, passes, monkeypatch):
-    monkeypatch.setattr(one_pass, "LARGEST_TABLE", 1000)
+    monkeypatch.setattr(train_at_once, "LARGEST_TABLE", 1000)
     estimator(epochs=1, n_members=2).fit(*data)
     assert passes == [0]
 

@@ -16,7 +16,7 @@ from keras_mvn.calibration import Recalibration
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.tables import Preprocessing, Table
 from keras_mvn_cli._console import Output, RefusalError
-from keras_mvn_cli._folder import fitted, is_same
+from keras_mvn_cli._fit_directory import fitted, is_same
 
 __all__ = [
     "CALIBRATION",

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from keras_mvn_cli._console import RefusalError
-from keras_mvn_cli._folder import fitted
+from keras_mvn_cli._fit_directory import fitted
 
 __all__ = [
     "FiniteRange",

@@ -102,9 +102,9 @@ def demo(out: Path, seeds: int) -> None:
         "NLL: negative log density of the test rows, nats per target; lower is better.\n"
         "RMSE: error of the mean, in standard deviations of each target.\n"
         "Coverage: share of test rows inside the joint 90 % ellipsoid; ideally 90 %.\n"
-        "Log-volume: that of this ellipsoid; smaller is sharper, if the coverage is right.\n"
+        "Log-volume: that of this ellipsoid; smaller is sharper, if coverage is right.\n"
         "Constant Σ: covariance of the residuals of an MSE net. + temperature: the full\n"
-        "Cholesky net, all standard deviations times one factor from the calibration rows."
+        "Cholesky net; all standard deviations times one factor, from calibration rows."
     )
     written = demonstration.write(outcomes[0], out)
     console.print(f"\nfiles of split 1, in {out.resolve()}:", soft_wrap=True)

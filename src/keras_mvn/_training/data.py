@@ -17,7 +17,7 @@ PART = 1 << 16
 """Rows read at a time when all rows are read."""
 
 LARGEST_HELD_OUT = 50_000
-"""Rows; these determine the temperature of one target to 0.3 %, and the rest can train."""
+"""Maximum rows: the temperature of one target is then known to 0.3 %; the rest can train."""
 
 
 class Split(NamedTuple):

@@ -14,10 +14,10 @@ from keras_mvn import covariances
 from keras_mvn._core.interrupts import Interruption
 from keras_mvn._core.types import Array
 from keras_mvn._training.data import Table
-from keras_mvn._training.one_pass import train_in_one_pass
 from keras_mvn._training.prediction import predict
 from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.train import Trained, train
+from keras_mvn._training.train_at_once import train_in_one_pass
 from keras_mvn.covariances import Covariance
 from keras_mvn.layers import MultivariateNormalHead
 
@@ -147,7 +147,7 @@ class Fitter:
         self.interrupted = False
 
     def members(self, recipe: Recipe, n: int, first: Trained | None = None) -> list[Trained]:
-        """Train n networks, given the first or not; on JAX in one pass, if possible.
+        """Train n networks, or the other n − 1 if given the first; on JAX in one pass, if possible.
 
         After ^C there are fewer: a network that was cut short is left out, unless it is the only
         one.

@@ -104,7 +104,7 @@ def optimizer(learning_rate: float, steps_per_epoch: int) -> Any:
 
 
 def batch_size_for(rows: int) -> int:
-    """Return rows for 8 steps per epoch on small tables, 200 on large ones; from 32 to 1024."""
+    """Return 32 to 1024 rows: 8 steps per epoch on small tables, 200 on large ones."""
     return max(min(max(rows // 8, 32), 128), min(rows // 200, 1024))
 
 

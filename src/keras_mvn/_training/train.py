@@ -223,7 +223,7 @@ class _Run:
         self.model.optimizer.build(self.model.trainable_variables)
 
     def _take_up_earlier(self) -> backup.State | None:
-        """Return the state of an earlier process, or None, and take over its weights and history."""
+        """Return an earlier process's state, or None, and take over its weights and history."""
         if self.folder is None:
             return None
         earlier = backup.read(self.folder, self.fingerprint)

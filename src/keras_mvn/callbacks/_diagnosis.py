@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_mvn._core.types import Array
-from keras_mvn.callbacks._training import to_numpy
+from keras_mvn.callbacks._running_model import to_numpy
 from keras_mvn.layers import MultivariateNormalHead
 
 __all__ = ["FAR", "Finding", "examine_data", "examine_prediction"]

@@ -12,7 +12,7 @@ import keras
 from keras_mvn._core.checks import whole
 from keras_mvn.callbacks._diagnosis import Finding, examine_data, examine_prediction
 from keras_mvn.callbacks._recorder import Recorder, record
-from keras_mvn.callbacks._training import Snapshot, find_head, sync
+from keras_mvn.callbacks._running_model import Snapshot, find_head, sync
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.layers._find_heads import heads, output_of
 

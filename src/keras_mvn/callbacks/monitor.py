@@ -14,7 +14,7 @@ import numpy as np
 from keras_mvn._core.checks import whole
 from keras_mvn._core.types import Array
 from keras_mvn.callbacks._heat_map import heat_map
-from keras_mvn.callbacks._training import find_head, to_numpy
+from keras_mvn.callbacks._running_model import find_head, to_numpy
 from keras_mvn.covariances.links import KNEE
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.layers import MultivariateNormalHead

@@ -9,7 +9,7 @@ from typing import Any, final
 import keras
 
 from keras_mvn._core.checks import whole
-from keras_mvn.callbacks._training import find_head
+from keras_mvn.callbacks._running_model import find_head
 
 __all__ = ["OverfittingWarning", "WarnOnOverfitting"]
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_mvn._core.checks import probability, whole
-from keras_mvn.callbacks._training import find_head, retrace
+from keras_mvn.callbacks._running_model import find_head, retrace
 from keras_mvn.layers import MultivariateNormalHead
 
 __all__ = ["BetaAnnealing", "MeanWarmUp"]

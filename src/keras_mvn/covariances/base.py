@@ -23,7 +23,7 @@ from keras_mvn._core.numeric import constant_like, differentiable, namespace
 from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances import links
 from keras_mvn.covariances._bound import into_ball, out_of_ball
-from keras_mvn.covariances._marginal import whiten_marginal
+from keras_mvn.covariances._missing_targets import whiten_marginal
 from keras_mvn.covariances._solver_free import cholesky
 from keras_mvn.covariances.moments import Moments
 

@@ -265,7 +265,7 @@ class Gaussian:
     def _condition_factors(
         self, loadings: Array, index: np.ndarray, u: Array, noise: Array, exact: np.ndarray
     ) -> Gaussian:
-        """Condition by way of the factors f in y = μ + S (V f + e), independent targets given f.
+        """Condition via the factors f of y = μ + S (V f + e): given f, targets are independent.
 
         With w = 1/(1 + noise²), the gain of a measurement given f, the distribution of f is normal
         with precision I + Vᵀ W V, and y given f has variance (1 − w) s².

@@ -1,4 +1,4 @@
-"""Deep ensembles: networks trained from several starts, whose mixture is the prediction."""
+"""Deep ensembles: networks trained from different starts, whose predictions form a mixture."""
 
 from keras_mvn.ensemble.deep_ensemble import DeepEnsemble as DeepEnsemble
 

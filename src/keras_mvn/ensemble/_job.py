@@ -12,24 +12,24 @@ __all__ = ["Job", "Snapshot"]
 
 
 class Snapshot(NamedTuple):
-    """Everything that training in one pass goes on from, between two epochs."""
+    """The state between two epochs from which training in one pass can resume."""
 
     epoch: int
-    """The number of epochs that are over."""
+    """The number of completed epochs."""
     variables: list[np.ndarray]
     """Trainable, non-trainable and optimizer variables, stacked over members."""
     best: list[np.ndarray]
-    """The best variables so far, alike."""
+    """The best variables so far, stacked likewise."""
     stopping: dict[str, Any]
-    """Plain values of early stopping."""
+    """The state of early stopping, as plain values."""
     histories: list[dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to train the members on, and how long.
+    """The data to train the members on, and for how long.
 
-    The fields from `orders` on are for training in one pass only.
+    The fields from `orders` on are used only for training in one pass.
     """
 
     x: Any
@@ -38,15 +38,15 @@ class Job:
     epochs: int
     batch_size: int | None
     patience: int | None
-    """None: no early stopping."""
+    """None for no early stopping."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of `keras.Model.fit`."""
     orders: Callable[[int], np.ndarray] | None = None
-    """Epoch → the rows in the order of training, (members, rows); None shuffles as Keras does."""
+    """Function from epoch to row order, (members, rows); None shuffles as Keras does."""
     averaged: bool = False
-    """Validate and keep the averaged weights of an optimizer with `use_ema`, as
+    """Whether to validate and keep the averaged weights of an optimizer with `use_ema`, as
     `keras.callbacks.SwapEMAWeights` does."""
     start: Snapshot | None = None
-    """Where an earlier process was killed."""
+    """The state in which an earlier process was killed."""
     after_epoch: Callable[[dict[str, np.ndarray], Callable[[], Snapshot]], bool] | None = None
-    """Called with the members' logs, and a function that takes a snapshot; True ends training."""
+    """Called with the members' logs and a function that takes a snapshot; True ends training."""

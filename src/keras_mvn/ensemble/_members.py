@@ -1,4 +1,4 @@
-"""What members of an ensemble must have in common, and must not share."""
+"""Checks of ensemble members: what they must have in common, and must not share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["checked_heads"]
 
 
 def checked_heads(members: list[Any]) -> list[MultivariateNormalHead]:
-    """The heads of these models, which can be members of one ensemble.
+    """Return the heads of these models, after checking that they can form one ensemble.
 
     Raises:
         TypeError: a member is not a Keras model.
-        ValueError: a member that is not compiled or has no head, members that share variables or
-            an optimizer, or heads that differ.
+        ValueError: a member is not compiled or has no head, members share variables or an
+            optimizer, or heads differ.
 
     """
     found = [_checked_head(i, member) for i, member in enumerate(members)]
@@ -53,24 +53,24 @@ def _checked_head(i: int, member: Any) -> MultivariateNormalHead:
     if not member.compiled:
         raise ValueError(
             f"Members of an ensemble must be compiled; member {i} is not: call "
-            "model.compile(optimizer, loss=...), in builder if there is one."
+            "model.compile(optimizer, loss=...), inside builder if there is one."
         )
     found = heads(member)
     if not found:
         raise ValueError(
             f"member {i}, the model {member.name!r}, has no MultivariateNormalHead among its "
-            "layers: its output cannot be read as multivariate normals."
+            "layers, so its output cannot be read as multivariate normals."
         )
     return found[-1]
 
 
 def _refuse_sharing(one: Any, other: Any) -> None:
-    """Members that train the same numbers are one network, not two."""
+    """Raise an error if two members share trainable variables or an optimizer."""
     mine = {id(variable): variable for variable in one.trainable_variables}
     shared = [mine[id(v)].path for v in other.trainable_variables if id(v) in mine]
     if shared or one.optimizer is other.optimizer:
         what = f"the variable {shared[0]!r}" if shared else "one optimizer"
         raise ValueError(
-            f"Members share {what}. Make model, layers, head and optimizer anew for each member, "
-            "inside builder if there is one."
+            f"Members share {what}. Create a new model, with new layers, head and optimizer, for "
+            "each member, inside builder if there is one."
         )

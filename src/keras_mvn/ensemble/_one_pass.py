@@ -1,11 +1,11 @@
-"""Several models of one architecture trained in one pass: `jax.vmap` over Keras' own steps.
+"""Training several models of one architecture in one pass: `jax.vmap` over Keras' own steps.
 
-On JAX, Keras writes a training step as a function of its state, `model.train_step(state, data)`.
+On JAX, a training step in Keras is a function of its state, `model.train_step(state, data)`.
 Stacking the variables of k members and mapping that function over them trains all members at
-once, by the very code that trains one: losses of layers, metrics, loss scaling, dropout and
-batch normalization included. An epoch is one compiled call.
+once, by the same code that trains one, including losses of layers, metrics, loss scaling, dropout
+and batch normalization. An epoch is one compiled call.
 
-Imports JAX, and is imported only where that is the backend.
+This module imports JAX, and is imported only if that is the backend.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ jax = require("jax", "training all members in one pass")
 History = dict[str, list[float]]
 
 SUPPORTED_OPTIONS = {"sample_weight", "shuffle", "validation_batch_size"}
-"""Further arguments of `keras.Model.fit` that are known here."""
+"""Further arguments of `keras.Model.fit` that are supported here."""
 
 
 class NotVectorizableError(Exception):
-    """These members, or this call of `fit`, cannot be trained in one pass; says why."""
+    """Raised if members, or a call of `fit`, cannot be trained in one pass; explains why."""
 
 
 def train(
@@ -43,21 +43,21 @@ def train(
 ) -> list[History]:
     """Train all members at once, each with its own shuffles and its own early stopping.
 
-    What Keras does for one member after the other, batch for batch: on the same seeds the same
-    weights, up to rounding. A member that has stopped is frozen, but computed along; the whole
+    This does what Keras does for one member after another, batch by batch: the same seeds give the
+    same weights, up to rounding. A member that has stopped is frozen, but still computed; the whole
     table is held on the device.
 
     Args:
         members: compiled models.
-        job: what to fit.
-        seeds: of the members' shuffles.
+        job: training job.
+        seeds: seeds of the members' shuffles.
         report: called with a member's number and history when it has stopped.
 
     Returns:
-        The members' histories, as `keras.callbacks.History` has them.
+        The members' histories, as in `keras.callbacks.History`.
 
     Raises:
-        NotVectorizableError: before anything was trained.
+        NotVectorizableError: the members cannot be trained in one pass; nothing was trained.
 
     """
     _refuse_the_unsupported(members, job)
@@ -85,13 +85,13 @@ def _refuse_the_unsupported(members: Sequence[Any], job: Job) -> None:
         raise NotVectorizableError("a keras.distribution is active")
     for member in members:
         if type(member).fit is not keras.Model.fit:
-            raise NotVectorizableError(f"{type(member).__name__} has a fit of its own")
+            raise NotVectorizableError(f"{type(member).__name__} overrides fit")
         if member.run_eagerly or not member.jit_compile:
             raise NotVectorizableError("the members were compiled without jit_compile")
 
 
 def _tables(job: Job) -> tuple[Any, Any]:
-    """Training and validation data as Keras' steps take them, (x, y, sample_weight), on device."""
+    """Return training and validation data on the device, (x, y, sample_weight) as for Keras."""
     training = (job.x, job.y, job.options.get("sample_weight"))
     if job.validation_data is None:
         return _on_device(training, "x, y and sample_weight"), None
@@ -105,7 +105,7 @@ def _tables(job: Job) -> tuple[Any, Any]:
 
 
 def _on_device(table: Any, name: str) -> Any:
-    """Arrays as Keras' own data adapter hands them over: floats in floatx."""
+    """Convert arrays as Keras' own data adapter does, with floats in floatx."""
 
     def convert(leaf: Any) -> Any:
         if leaf is None:
@@ -128,7 +128,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _build(members: Sequence[Any], training: Any, seeds: Sequence[int]) -> None:
-    """Make the variables of optimizers, losses and metrics, as `fit` does before it trains."""
+    """Create the variables of optimizers, losses and metrics, as `fit` does before training."""
     x, y, sample_weight = _first_rows(training, 1)
     for member, seed in zip(members, seeds, strict=True):
         keras.utils.set_random_seed(seed)
@@ -141,9 +141,9 @@ def _first_rows(table: Any, rows: int) -> Any:
 
 
 def _require_one_program(members: Sequence[Any], training: Any) -> None:
-    """The first member's step is taken with everybody's variables: that must be the same step.
+    """Check that all members have the same training step, since the first one's is used for all.
 
-    Whatever makes members differ (layers, rates, penalties, loss, optimizer, numbers that a layer
+    Any difference between members (layers, rates, penalties, loss, optimizer, numbers that a layer
     or a loss holds outside of variables) is in the program that JAX traces, or in its constants.
     """
     batch = _first_rows(training, 8)
@@ -157,13 +157,13 @@ def _require_one_program(members: Sequence[Any], training: Any) -> None:
             )
         if not _equal(others_constants, constants):
             raise NotVectorizableError(
-                f"member {i} holds other numbers outside its variables than member 0 (a "
-                "Normalization adapted to other data, for example)"
+                f"member {i} has different numbers outside its variables than member 0 (for "
+                "example, a Normalization adapted to other data)"
             )
 
 
 def _traced_step(model: Any, batch: Any) -> tuple[str, list[Any]]:
-    """The training step as JAX sees it, and the constants in it."""
+    """Return the training step as JAX traces it, and the constants in it."""
     state = (*_state(model), _values(model.metrics_variables))
     try:
         traced = jax.make_jaxpr(model.train_step)(state, batch)
@@ -174,7 +174,7 @@ def _traced_step(model: Any, batch: Any) -> tuple[str, list[Any]]:
 
 
 def _constants(node: Any) -> Iterator[Any]:
-    """All arrays in a traced program, and in the programs within it."""
+    """Yield all arrays in a traced program and in programs nested in it."""
     if hasattr(node, "jaxpr"):
         yield from node.consts
         yield from _constants(node.jaxpr)
@@ -195,7 +195,7 @@ def _equal(one: list[Any], other: list[Any]) -> bool:
 
 
 def _state(model: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Trainable and non-trainable variables and those of the optimizer, as steps take them."""
+    """Return trainable, non-trainable and optimizer variables, as training steps take them."""
     return (
         _values(model.trainable_variables),
         _values(model.non_trainable_variables),
@@ -204,7 +204,7 @@ def _state(model: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
 
 
 def _averages(optimizer: Any) -> list[int]:
-    """Where the moving averages of the trainable variables stand among those of the optimizer."""
+    """Return positions of the weights' moving averages among the variables of the optimizer."""
     at = {id(variable): i for i, variable in enumerate(optimizer.variables)}
     return [at[id(variable)] for variable in optimizer._model_variables_moving_average]
 
@@ -217,7 +217,7 @@ def _values(variables: Sequence[Any]) -> list[Tensor]:
 
 
 class _Run:
-    """One training of all members: stacked state, the compiled epoch, and who has stopped."""
+    """One training run of all members: stacked state and the compiled epoch."""
 
     def __init__(self, members: Sequence[Any], training: Any, validation: Any, job: Job) -> None:
         self.members, self.job = members, job
@@ -242,7 +242,7 @@ class _Run:
         return traced.compile()
 
     def _epoch(self, variables: Any, training: Any, validation: Any, order: Any) -> Any:
-        """One member's epoch, as Keras has it: training batches, then validation batches."""
+        """Run one member's epoch as Keras does: training batches, then validation batches."""
         model, batch = self.members[0], self.job.batch_size or 32
         state = (*variables, self.metrics)
         logs, (trainable, non_trainable, optimizer, _) = _over_batches(
@@ -259,7 +259,7 @@ class _Run:
         return (trainable, non_trainable, optimizer), logs
 
     def _kept(self, trainable: Any, optimizer: Any) -> Any:
-        """The weights that are validated and kept: their averages, where the job wants these."""
+        """Return the weights to validate and keep: their averages, if the job asks for these."""
         return trainable if self.average_at is None else [optimizer[i] for i in self.average_at]
 
     def _snapshot(self, epoch: int, stopping: _EarlyStopping, histories: list[History]) -> Snapshot:
@@ -279,7 +279,7 @@ class _Run:
 
     def train(self, seeds: Sequence[int], report: Callable[[int, History], None]) -> list[History]:
         stopping = _EarlyStopping(len(self.members), self.job.patience)
-        # What Keras' data adapter draws from after `keras.utils.set_random_seed(seed)`.
+        # The generators that Keras' data adapter uses after `keras.utils.set_random_seed(seed)`.
         generators = [np.random.RandomState(seed) for seed in seeds]
         histories: list[History] = [{} for _ in self.members]
         first = 0
@@ -294,7 +294,7 @@ class _Run:
                     report(int(i), histories[i])
                 if not stopping.running.any() or self._ends(epoch, logs, stopping, histories):
                     break
-        finally:  # also what an interrupted training has learnt
+        finally:  # also for what an interrupted training has learned
             self._hand_back(stopping)
         for i in np.flatnonzero(stopping.running):
             report(int(i), histories[i])
@@ -329,7 +329,7 @@ class _Run:
         stopping: _EarlyStopping,
         histories: list[History],
     ) -> bool:
-        """Whether the job wants no further epoch."""
+        """Return whether the job ends training after this epoch."""
         if self.job.after_epoch is None:
             return False
         return self.job.after_epoch(logs, lambda: self._snapshot(epoch + 1, stopping, histories))
@@ -340,7 +340,7 @@ class _Run:
         return np.arange(self.rows, dtype=np.int32)
 
     def _hand_back(self, stopping: _EarlyStopping) -> None:
-        """Give the members their variables, in the order in which `fit` and its callback do."""
+        """Assign the members' variables, in the order in which `fit` and its callback do."""
         if not self.job.epochs:
             return
         for i, member in enumerate(self.members):
@@ -356,7 +356,7 @@ class _Run:
 
 
 class _EarlyStopping:
-    """`keras.callbacks.EarlyStopping(patience=…, restore_best_weights=True)` of each member."""
+    """`keras.callbacks.EarlyStopping(patience=…, restore_best_weights=True)` for each member."""
 
     def __init__(self, k: int, patience: int | None) -> None:
         self.patience = patience
@@ -365,7 +365,7 @@ class _EarlyStopping:
         self._waited = np.zeros(k, int)
 
     def to_json(self) -> dict[str, Any]:
-        """Its state, in plain values."""
+        """Return the state as plain values."""
         return {
             "running": self.running.tolist(),
             "best": self._best.tolist(),
@@ -373,13 +373,13 @@ class _EarlyStopping:
         }
 
     def go_on_from(self, state: dict[str, Any]) -> None:
-        """Take back what `to_json` gave."""
+        """Restore the state that `to_json` returned."""
         self.running = np.array(state["running"], bool)
         self._best = np.array(state["best"], float)
         self._waited = np.array(state["waited"], int)
 
     def update(self, epoch: int, logs: dict[str, Any]) -> Any:
-        """Stop those whose patience is over; returns whose weights are the best so far (k,)."""
+        """Stop members whose patience is over; return which have their best weights so far (k,)."""
         if self.patience is None:
             return np.zeros_like(self.running)
         better = self.running & (logs["val_loss"] < self._best)
@@ -392,7 +392,7 @@ class _EarlyStopping:
 
 
 def _over_batches(step: Any, state: Any, table: Any, order: Any, batch: int) -> Any:
-    """(logs of the last step, state) after a step for each batch of rows in this order."""
+    """Return (logs of the last step, state) after a step for each batch of rows in this order."""
 
     def one(state: Any, rows: Any) -> Any:
         logs, state = step(state, jax.tree.map(lambda leaf: leaf[rows], table))
@@ -409,7 +409,7 @@ def _over_batches(step: Any, state: Any, table: Any, order: Any, batch: int) -> 
 
 
 def _chosen(mask: Any, new: Any, old: Any) -> Any:
-    """Of each member, the new variables where the mask says so, else the old ones."""
+    """Return the new variables of members for which the mask is true, else the old ones."""
 
     def choose(a: Any, b: Any) -> Any:
         return jax.numpy.where(mask.reshape(-1, *(1 for _ in a.shape[1:])), a, b)

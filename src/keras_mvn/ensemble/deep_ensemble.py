@@ -1,4 +1,4 @@
-"""Deep ensembles: several networks of one kind, whose predictions are a mixture of normals."""
+"""Deep ensembles: several networks of one kind, whose predictions form a mixture of normals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from keras_mvn.layers._find_heads import output_of
 __all__ = ["DeepEnsemble"]
 
 FORMAT = 1
-"""Version of the folder that `save` writes."""
+"""Version of the folder format that `save` writes."""
 
 INDEX = "ensemble.json"
 
@@ -32,27 +32,28 @@ History = dict[str, list[float]]
 
 @final
 class DeepEnsemble:
-    """Networks that differ in initial weights and order of batches; they predict a mixture.
+    """An ensemble of networks that differ in initial weights and batch order; predicts a mixture.
 
-    One network says how noisy y is; how far it can itself be wrong, several networks show by
-    disagreeing. Far from the training data they disagree most.
+    One network estimates how noisy y is; the disagreement of several networks also shows how wrong
+    they may be themselves. They disagree most far from the training data.
 
-    `builder` is called once for each member, under a seed of that member's own. It must make
+    `builder` is called once for each member, under that member's own seed. It must create
     everything anew: model, head, optimizer. Seeds are derived from `seed` and the member's
-    number (`numpy.random.SeedSequence`), so that ensembles of neighboring seeds share no
-    members. The global states of Python's `random`, NumPy and PyTorch are put back afterwards;
+    number (`numpy.random.SeedSequence`), so that ensembles with neighboring seeds share no
+    members. The global states of Python's `random`, NumPy and PyTorch are restored afterwards;
     TensorFlow's global seed and Keras' global generator, which cannot be read, are left set.
 
     Args:
-        builder: takes nothing and returns a compiled Keras model with a `MultivariateNormalHead`,
-            adapted to the targets. What differs between members may be its own affair.
-        n_members: k ≥ 1; five are usual.
-        seed: of initial weights, shuffles and dropout.
+        builder: function without arguments that returns a compiled Keras model with a
+            `MultivariateNormalHead` adapted to the targets. It may make members differ in other
+            ways, too.
+        n_members: k ≥ 1, number of networks; five is usual.
+        seed: seed of initial weights, shuffles and dropout.
 
     Raises:
-        TypeError: `builder` is not callable, or returns something else than a Keras model.
-        ValueError: a model that is not compiled or has no head, members that share trained
-            variables, or whose heads differ.
+        TypeError: `builder` is not callable, or returns something other than a Keras model.
+        ValueError: a model is not compiled or has no head, members share trained variables, or
+            their heads differ.
 
     Source: Lakshminarayanan, Pritzel & Blundell, "Simple and scalable predictive uncertainty
     estimation using deep ensembles", NeurIPS 2017.
@@ -81,7 +82,7 @@ class DeepEnsemble:
                 f"compiled model; received {type(builder).__name__}."
             )
         k = whole(n_members, "n_members", "the number of networks", 1)
-        self._seed = whole(seed, "seed", "a whole number", 0)
+        self._seed = whole(seed, "seed", "a random seed", 0)
         members = []
         for i in range(k):
             with random_state(self._member_seed(i, stage=0)):
@@ -90,23 +91,23 @@ class DeepEnsemble:
 
     @classmethod
     def from_members(cls, members: Sequence[Any], seed: int = 0) -> Self:
-        """The ensemble of models that exist already, trained or not.
+        """Create an ensemble of existing models, trained or not.
 
         Args:
-            members: compiled Keras models, each with a `MultivariateNormalHead`, which share no
+            members: compiled Keras models, each with a `MultivariateNormalHead`, that share no
                 variables and no optimizer.
-            seed: of the shuffles and the dropout of further training.
+            seed: seed of the shuffles and the dropout in further training.
 
         Raises:
             TypeError: a member is not a Keras model.
-            ValueError: no members, a member that is not compiled or has no head, members that
-                share trained variables, or whose heads differ.
+            ValueError: there are no members, a member is not compiled or has no head, members
+                share trained variables, or their heads differ.
 
         """
         models = list(members)
-        whole(len(models), "members", "at least one model", 1)
+        whole(len(models), "len(members)", "the number of models", 1)
         ensemble = cls.__new__(cls)
-        ensemble._seed = whole(seed, "seed", "a whole number", 0)
+        ensemble._seed = whole(seed, "seed", "a random seed", 0)
         ensemble._set(models, fits=0)
         return ensemble
 
@@ -117,7 +118,7 @@ class DeepEnsemble:
         self._trained_vectorized: bool | None = None
 
     def _member_seed(self, member: int, stage: int) -> int:
-        """Stage 0 makes the member, every `fit` after it is one more."""
+        """Return a member's seed: stage 0 creates the member, and each `fit` is a further stage."""
         state = np.random.SeedSequence([self._seed, member, stage]).generate_state(1)
         return int(state[0])
 
@@ -128,12 +129,12 @@ class DeepEnsemble:
 
     @property
     def head(self) -> MultivariateNormalHead:
-        """The head of the first member: structure, targets and their names are those of all."""
+        """The first member's head, with the structure, targets and target names of all members."""
         return self._heads[0]
 
     @property
     def trained_vectorized(self) -> bool | None:
-        """Whether the last `fit` trained all members in one pass; None before any."""
+        """Whether the last `fit` trained all members in one pass; None before the first `fit`."""
         return self._trained_vectorized
 
     def __len__(self) -> int:
@@ -160,39 +161,40 @@ class DeepEnsemble:
         verbose: int = 1,
         **fit_kwargs: Any,
     ) -> list[History]:
-        """Train every member on the same data, with shuffles and early stopping of its own.
+        """Train every member on the same data, each with its own shuffles and early stopping.
 
         With validation data, each member stops when its validation loss has not fallen for
-        `patience` epochs, and takes back its best weights: a covariance overfits long before the
-        training loss shows it. A second call trains on.
+        `patience` epochs, and restores its best weights: a covariance overfits long before the
+        training loss shows it. A second call continues training.
 
-        On JAX all members are trained in one pass where that is possible: the same training,
-        batch for batch, in a fraction of the time. It needs arrays, members that `builder` makes
-        alike, and no callbacks; the table is held on the device, and a member that has stopped
-        is computed along until the last one stops.
+        On JAX, all members are trained in one pass if possible: the same training, batch by
+        batch, in a fraction of the time. This needs arrays, members that `builder` makes alike,
+        and no callbacks. The table is held on the device, and a member that has stopped is still
+        computed until the last one stops.
 
         Args:
-            x: inputs, as `keras.Model.fit` takes them.
-            y: (rows, d) targets; None if x is a dataset that has them.
+            x: inputs, as in `keras.Model.fit`.
+            y: (rows, d), targets; None if x is a dataset that contains them.
             validation_data: (x, y) or (x, y, sample_weight), or a dataset.
-            epochs: at most so many.
-            batch_size: None is Keras' default, 32.
-            patience: None trains all epochs; so do calls without validation data.
-            callbacks: a function without arguments that makes new callbacks, called once for
-                each member. A list is refused: callbacks keep what they have seen, and the second
-                member would inherit the counters of the first.
-            vectorized: None takes one pass where it is possible, True insists on it, False trains
-                members in turn. `trained_vectorized` says what happened.
-            verbose: 0 nothing, 1 a line for each member, 2 also Keras' line for each epoch where
+            epochs: maximum number of epochs.
+            batch_size: rows per batch; None is Keras' default, 32.
+            patience: number of epochs without improvement after which a member stops. None trains
+                all epochs, as do calls without validation data.
+            callbacks: function without arguments that returns new callbacks, called once for
+                each member. A list is not accepted: callbacks have state, and the second member
+                would inherit the counters of the first.
+            vectorized: None trains in one pass if possible, True requires it, False trains members
+                in turn. `trained_vectorized` tells what happened.
+            verbose: 0 for nothing, 1 for a line per member, 2 also for Keras' line per epoch if
                 members are trained in turn.
             **fit_kwargs: further arguments of `keras.Model.fit`.
 
         Returns:
-            One history per member, {"loss": [...], "val_loss": [...], ...}, an entry an epoch.
+            One history per member, {"loss": [...], "val_loss": [...], ...}, one entry per epoch.
 
         Raises:
-            TypeError: callbacks that are not a function which makes them.
-            ValueError: `vectorized=True` where that cannot be; the message says why.
+            TypeError: callbacks is not a function that returns callbacks.
+            ValueError: `vectorized=True` is not possible; the message says why.
 
         """
         make_callbacks = _checked_callbacks(callbacks)
@@ -217,7 +219,7 @@ class DeepEnsemble:
     def _fit_in_one_pass(
         self, job: Job, seeds: list[int], line: _Progress, reason: str | None, required: bool
     ) -> list[History] | None:
-        """Histories; None where a reason is against it, and one pass is not required."""
+        """Train in one pass and return histories; None if not possible and not required."""
         if keras.backend.backend() != "jax":
             reason = f"the backend is {keras.backend.backend()!r}, not 'jax'"
         if reason is None:
@@ -267,15 +269,15 @@ class DeepEnsemble:
     def predict(
         self, x: Any, batch_size: int | None = None, output: str | int | None = None
     ) -> Mixture:
-        """The mixture of what the members predict, each with the same weight.
+        """Predict the mixture of the members' distributions, with equal weights.
 
         Args:
-            x: inputs, as `keras.Model.predict` takes them.
-            batch_size: None is Keras' default, 32.
-            output: which output is the head's, of a model with several.
+            x: inputs, as in `keras.Model.predict`.
+            batch_size: rows per batch; None is Keras' default, 32.
+            output: name or index of the head's output, if the models have several.
 
         Raises:
-            ValueError: several outputs and none named, or predictions that are not finite.
+            ValueError: there are several outputs and none is named, or predictions are not finite.
 
         """
         predicted = [
@@ -293,22 +295,22 @@ class DeepEnsemble:
     # --- files -----------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Write one `.keras` file per member and an index, `ensemble.json`.
+        """Save one `.keras` file per member and an index, `ensemble.json`.
 
-        Written beside the folder and moved into place when complete: what was there before stays
-        whole until then.
+        The files are written beside the folder and moved into place when complete; an earlier save
+        stays intact until then.
 
         Args:
-            folder: new or empty, or an earlier save, which is replaced.
+            folder: new or empty folder, or an earlier save, which is replaced.
 
         Raises:
-            FileExistsError: the folder holds something else.
+            FileExistsError: the folder contains something else.
 
         """
         target = Path(folder).resolve()
         if target.exists() and not (target / INDEX).is_file() and any(target.iterdir()):
             raise FileExistsError(
-                f"{target} exists and holds no {INDEX}: it is not an earlier save, so it is not "
+                f"{target} exists but contains no {INDEX}: it is not an earlier save, so it is not "
                 "replaced. Choose another folder."
             )
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -333,22 +335,22 @@ class DeepEnsemble:
 
     @classmethod
     def load(cls, folder: str | Path, custom_objects: dict[str, Any] | None = None) -> Self:
-        """The ensemble that `save` wrote, on any backend; ready to predict and to train on.
+        """Load an ensemble that `save` wrote, on any backend, ready for prediction and training.
 
         Args:
-            folder: as given to `save`.
+            folder: folder passed to `save`.
             custom_objects: as in `keras.models.load_model`.
 
         Raises:
-            FileNotFoundError: the folder holds no ensemble.
-            ValueError: it was written by a newer version.
+            FileNotFoundError: the folder contains no ensemble.
+            ValueError: the folder was written by a newer version.
 
         """
         index_file = Path(folder) / INDEX
         if not index_file.is_file():
             raise FileNotFoundError(
-                f"{folder} holds no {INDEX}: DeepEnsemble.load takes the folder that "
-                "DeepEnsemble.save wrote."
+                f"{folder} contains no {INDEX}: DeepEnsemble.load takes a folder written by "
+                "DeepEnsemble.save."
             )
         index = read_json(index_file)
         if index["format"] > FORMAT:
@@ -366,7 +368,7 @@ class DeepEnsemble:
 
 
 class _Seeded(keras.callbacks.Callback):
-    """Seeds the shuffles when training begins: what Keras drew to build the model drops out."""
+    """Seeds shuffles when training begins, regardless of what Keras drew to build the model."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -387,7 +389,7 @@ def _early_stopping(patience: int | None) -> list[Any]:
 
 
 class _Progress:
-    """Lines on the standard output, one for each member that is trained."""
+    """Prints one line per trained member to standard output."""
 
     def __init__(self, k: int, stops_early: bool, verbose: int) -> None:
         self.k, self.stops_early, self.verbose = k, stops_early, verbose
@@ -407,20 +409,20 @@ class _Progress:
             return f"{epochs} epochs, loss {history['loss'][-1]:.4g}"
         values = np.array(history["val_loss"])
         if np.isnan(values).all():
-            return f"{epochs} epochs, val_loss never a number"
+            return f"{epochs} epochs, val_loss always NaN"
         best = int(np.nanargmin(values))
         return f"{epochs} epochs, best val_loss {values[best]:.4g} in epoch {best + 1}"
 
 
 def _checked_callbacks(callbacks: Any) -> Callable[[], list[Any]]:
-    """A function that makes a list of callbacks."""
+    """Return a function that makes a list of callbacks."""
     if callbacks is None:
         return list
     if not callable(callbacks) or isinstance(callbacks, keras.callbacks.Callback):
         raise TypeError(
-            "callbacks must be a function without arguments that makes new callbacks, called once "
-            f"for each member; received a {type(callbacks).__name__}. Callbacks keep what they "
-            "have seen, and the second member would inherit the counters of the first. Use "
+            "callbacks must be a function without arguments that returns new callbacks, called "
+            f"once for each member; received a {type(callbacks).__name__}. Callbacks have state, "
+            "and the second member would inherit the counters of the first. Use "
             "callbacks=lambda: [keras.callbacks.TerminateOnNaN(), ...]."
         )
 

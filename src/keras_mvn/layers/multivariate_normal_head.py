@@ -419,7 +419,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         }
 
     def _origin_config(self) -> dict[str, Any]:
-        """Return the results of `adapt`; of the data, not of a training run, so clones keep them."""
+        """Return the results of `adapt`; clones keep them, as they describe the data, not a run."""
         weights = {
             "mean": self.origin_mean,
             "stddev": self.origin_stddev,

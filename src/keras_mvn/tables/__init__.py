@@ -7,13 +7,13 @@ that a network trains on; `Preprocessing` applies the same steps to any later ta
 
 from keras_mvn.tables.cells import Cells as Cells
 from keras_mvn.tables.errors import TableError as TableError
-from keras_mvn.tables.preparing import Plan as Plan
-from keras_mvn.tables.preparing import Question as Question
-from keras_mvn.tables.preparing import Survey as Survey
-from keras_mvn.tables.preparing import columns_named as columns_named
-from keras_mvn.tables.preparing import plan as plan
-from keras_mvn.tables.preparing import survey as survey
-from keras_mvn.tables.preparing import write_arrays as write_arrays
+from keras_mvn.tables.planning import Plan as Plan
+from keras_mvn.tables.planning import Question as Question
+from keras_mvn.tables.planning import Survey as Survey
+from keras_mvn.tables.planning import columns_named as columns_named
+from keras_mvn.tables.planning import plan as plan
+from keras_mvn.tables.planning import survey as survey
+from keras_mvn.tables.planning import write_arrays as write_arrays
 from keras_mvn.tables.preprocessing import Preprocessing as Preprocessing
 from keras_mvn.tables.profiling import Decision as Decision
 from keras_mvn.tables.reading import Reading as Reading

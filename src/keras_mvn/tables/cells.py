@@ -11,19 +11,9 @@ import numpy as np
 
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
+from keras_mvn.tables.dates import seconds_of, typed_instants, typed_times_of_day
 
-__all__ = [
-    "BOOLEANS",
-    "DATE_FORMATS",
-    "TIME_FORMATS",
-    "Cells",
-    "Values",
-    "is_coded",
-    "is_decimal_comma",
-    "is_number",
-    "is_temporal",
-    "is_text",
-]
+__all__ = ["BOOLEANS", "Cells", "Values", "is_coded", "is_decimal_comma", "is_number", "is_text"]
 
 MISSING = frozenset(
     {"", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "-nan", "NaT", "?", "-", "."}
@@ -35,19 +25,6 @@ BOOLEANS = {
     **dict.fromkeys(("true", "t", "yes", "y", "on"), 1.0),
     **dict.fromkeys(("false", "f", "no", "n", "off"), 0.0),
 }
-
-ISO = "ISO8601"
-_DAYS = (
-    *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%d/%m/%y"),
-    *("%m/%d/%y", "%d.%m.%y", "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%d %B %Y"),
-    "%B %d, %Y",
-)
-_TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %H.%M.%S", " %I:%M %p", " %I:%M:%S %p")
-DATE_FORMATS = (ISO, *(day + time for day in _DAYS for time in _TIMES))
-"""Formats of dates, tried in this order; the first that reads every cell is used."""
-
-TIME_FORMATS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%H.%M.%S", "%I:%M %p", "%I:%M:%S %p")
-"""Formats of a time of day without a date."""
 
 
 class Values(NamedTuple):
@@ -138,23 +115,19 @@ class Cells:
         arrow, _ = _arrow()
         kind = column.type
         if arrow.types.is_date(kind) or arrow.types.is_timestamp(kind):
-            stamps = column.cast(arrow.timestamp("us", getattr(kind, "tz", None)), safe=False)
-            whole = stamps.cast(arrow.int64()).to_numpy(zero_copy_only=False)
-            return Values(whole.astype(np.float64) * 1e-6, np.zeros(len(whole), dtype=bool))
+            return Values(typed_instants(column), np.zeros(len(column), dtype=bool))
         if form is None or not is_text(kind):
             return _unreadable(column)
-        return _all(self.texts(column), lambda texts: _seconds(texts, form))
+        return _all(self.texts(column), lambda texts: seconds_of(texts, form))
 
     def times_of_day(self, column: Any, form: str | None) -> Values:
         """Return times of day as seconds since midnight; `form` is the format of times in text."""
         arrow, _ = _arrow()
         if arrow.types.is_time(column.type):
-            ticks = column.cast(arrow.time64("us"), safe=False).cast(arrow.int64())
-            seconds = ticks.to_numpy(zero_copy_only=False).astype(np.float64) * 1e-6
-            return Values(seconds, np.zeros(len(seconds), dtype=bool))
+            return Values(typed_times_of_day(column), np.zeros(len(column), dtype=bool))
         if form is None or not is_text(column.type):
             return _unreadable(column)
-        values = _all(self.texts(column), lambda texts: _seconds(texts, form))
+        values = _all(self.texts(column), lambda texts: seconds_of(texts, form))
         return Values(values.numbers % 86400.0, values.unreadable)
 
 
@@ -191,12 +164,6 @@ def is_number(kind: Any) -> bool:
         or types.is_decimal(kind)
         or types.is_boolean(kind)
     )
-
-
-def is_temporal(kind: Any) -> bool:
-    """Whether cells of this `pyarrow` type are dates or times of day."""
-    types = _arrow()[0].types
-    return bool(types.is_date(kind) or types.is_timestamp(kind) or types.is_time(kind))
 
 
 def _whole_if_whole(column: Any) -> Any:
@@ -242,13 +209,3 @@ def _float(text: str) -> float | None:
     except ValueError:
         return None
     return None if "_" in text or np.isnan(number) else number
-
-
-def _seconds(texts: list[str], form: str) -> Array:
-    pandas = require("pandas", "reading dates")
-    stamps = pandas.to_datetime(
-        pandas.Series(texts, dtype=object), format=form, errors="coerce", utc=True
-    )
-    microseconds = stamps.astype("datetime64[us, UTC]").astype("int64").to_numpy()
-    missing = stamps.isna().to_numpy()
-    return np.asarray(np.where(missing, np.nan, microseconds * 1e-6), dtype=np.float64)

@@ -13,16 +13,14 @@ from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn.tables.cells import (
     BOOLEANS,
-    DATE_FORMATS,
-    TIME_FORMATS,
     Cells,
     Values,
     is_coded,
     is_decimal_comma,
     is_number,
-    is_temporal,
     is_text,
 )
+from keras_mvn.tables.dates import DATE_FORMATS, TIME_FORMATS, is_temporal
 from keras_mvn.tables.errors import TableError, listed
 
 __all__ = ["KINDS", "Candidate", "Decision", "Profile", "decide", "profiles_of"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_mvn import report
 from keras_mvn_cli._assessing import load_test
-from keras_mvn_cli._folder import fitted
+from keras_mvn_cli._fit_directory import fitted
 
 __all__ = ["write_history", "write_report"]
 

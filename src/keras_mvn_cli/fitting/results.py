@@ -20,7 +20,7 @@ from keras_mvn.covariances._streaming import StreamingMoments
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn_cli import _assessing
 from keras_mvn_cli._console import Output
-from keras_mvn_cli._folder import FIT, FORMAT, FitFolder
+from keras_mvn_cli._fit_directory import FIT, FORMAT, FitFolder
 from keras_mvn_cli._model import (
     MEMBERS,
     MODEL,

@@ -10,7 +10,7 @@ import click
 from keras_mvn._core.interrupts import deferred_interrupts
 from keras_mvn_cli import _assessing, _options
 from keras_mvn_cli._console import INTERRUPTED, Output, RefusalError
-from keras_mvn_cli._folder import FitFolder
+from keras_mvn_cli._fit_directory import FitFolder
 from keras_mvn_cli._structures import structure_of
 from keras_mvn_cli.fitting.options import FitOptions
 from keras_mvn_cli.fitting.reporting import write_report

@@ -25,7 +25,7 @@ from keras_mvn.tables import (
 )
 from keras_mvn_cli import _options
 from keras_mvn_cli._console import Output, RefusalError
-from keras_mvn_cli._folder import FitFolder, identity
+from keras_mvn_cli._fit_directory import FitFolder, identity
 from keras_mvn_cli._model import PREPROCESSING
 from keras_mvn_cli._structures import wasteful
 from keras_mvn_cli.fitting.networks import Arrays

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from keras_mvn._training.members import Candidate, constant_covariance, independent
 from keras_mvn_cli import _assessing
 from keras_mvn_cli._console import Output, RefusalError
-from keras_mvn_cli._folder import FitFolder
+from keras_mvn_cli._fit_directory import FitFolder
 from keras_mvn_cli.fitting.networks import Arrays, Network, Settings, reuse, train
 from keras_mvn_cli.fitting.options import FitOptions
 from keras_mvn_cli.fitting.table import Prepared
