@@ -1,11 +1,12 @@
-"""How long the command takes to start, as ratios to importing Keras in the same environment.
+"""Time the start of the command, relative to importing Keras in the same environment.
 
     KERAS_BACKEND=jax python benchmarks/startup.py
 
-`--help`, `--version`, bad usage and a missing file import neither Keras nor a backend: at most 0.35
-of `python -c "import keras"`. Predicting three rows from a fit directory: at most 1.5 times that.
-Commands alternate with the import, and the medians of the pairs' ratios are printed: the machine
-may be busy. Processor seconds of the process and its children, beside the time on the clock.
+`--help`, `--version`, invalid usage and a missing file import neither Keras nor a backend, and may
+take at most 0.35 times as long as `python -c "import keras"`; predicting three rows from a fit
+directory, at most 1.5 times. Because the machine may be busy, commands alternate with the import,
+and the medians of the pairwise ratios are printed: of wall-clock time, and of processor time of the
+process and its children.
 """
 
 import argparse
@@ -32,7 +33,7 @@ LIMITS = {name: 1.5 if name.startswith("predict") else 0.35 for name in COMMANDS
 
 
 def timed(command: list[str], folder: str) -> tuple[float, float]:
-    """Seconds on the clock, and of the processor."""
+    """Return wall-clock seconds and processor seconds of a command."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, cwd=folder, capture_output=True, check=False)
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)

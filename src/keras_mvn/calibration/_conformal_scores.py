@@ -30,7 +30,7 @@ class ConformalScores:
     squared_distances: Array
     """Squared Mahalanobis distances of the calibration rows: (n,)."""
     absolute_errors: Array
-    """|y − μ|/σ: (n, d)."""
+    """`|y − μ|/σ`: (n, d)."""
 
     @classmethod
     def fit(cls, normal: MultivariateNormal, y: Any) -> Self:
