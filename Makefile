@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint types docs bench clean
+.PHONY: help environment demo test test-full test-fast test-native durations lint types docs bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,14 +45,35 @@ $(STAMPS)/bench: pyproject.toml | $(VENV)/bin/python
 demo: $(STAMPS)/demo  ## train on real data, print the comparison, write a figure (1 minute)
 	$(BIN)/keras-mvn demo
 
-test: $(STAMPS)/test  ## run the whole test suite, once per backend
+environment: $(STAMPS)/test  ## everything the tests need, in .venv
+
+PYTEST = $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+test: $(STAMPS)/test  ## the whole suite, once per backend
 	@for backend in $(BACKENDS); do \
 	  echo "== $$backend"; \
-	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -n 2 || exit 1; \
+	  KERAS_BACKEND=$$backend $(PYTEST) -m 'not full and not native' || exit 1; \
 	done
 
-test-fast: $(STAMPS)/test  ## run the fast part of the suite, on PyTorch (another backend: FAST=jax)
-	KERAS_BACKEND=$(FAST) $(BIN)/python -m pytest -q -n 2 -m 'not slow'
+test-full: $(STAMPS)/test  ## also what `make test` leaves to PyTorch, on every backend
+	@for backend in $(BACKENDS); do \
+	  echo "== $$backend"; \
+	  KERAS_BACKEND=$$backend $(PYTEST) || exit 1; \
+	done
+
+test-fast: $(STAMPS)/test  ## the fast part of the suite, on PyTorch (FAST=jax: another backend)
+	KERAS_BACKEND=$(FAST) $(PYTEST) -m 'not slow and not full and not native'
+
+test-native: $(STAMPS)/test  ## the C++ tests, built with sanitizers
+	KERAS_BACKEND=torch $(BIN)/python -m pytest -q -m native tests/kernels/test_kernels.py
+
+durations: $(STAMPS)/test  ## where the time of the suite goes: build/durations
+	@mkdir -p build/durations
+	@for backend in $(BACKENDS); do \
+	  KERAS_BACKEND=$$backend $(PYTEST) -m 'not full and not native' --durations=0 \
+	    > build/durations/$$backend.txt || tail -20 build/durations/$$backend.txt; \
+	done
+	$(BIN)/python benchmarks/test_durations.py $(BACKENDS:%=build/durations/%.txt)
 
 lint: $(STAMPS)/lint  ## check style and format with ruff
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+import functools
 import importlib.util
 
 import keras
@@ -63,11 +64,34 @@ def dtype(request):
         yield request.param
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the markers
 def pytest_collection_modifyitems(items):
-    """What does not touch a backend's tensors is tested once, not once per backend."""
+    """Leave to PyTorch, which starts operations fastest, what the other backends would repeat.
+
+    Tests marked "once" do not touch a backend's tensors. Of those marked "elsewhere", JAX and
+    TensorFlow run the cases that the marker names, one for each path through the code; the others
+    are marked "full", and run in `make test-full`.
+    """
     if keras.backend.backend() == "torch":
         return
     skip = pytest.mark.skip(reason="the backend takes no part; run with PyTorch")
     for item in items:
         if item.get_closest_marker("once"):
             item.add_marker(skip)
+        if not all(map(functools.partial(_is_among, item), item.iter_markers("elsewhere"))):
+            item.add_marker(pytest.mark.full)
+
+
+def _is_among(item, marker):
+    """Whether the parameters of a test are among those that its marker names."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return all(
+        _spelled(parameters[name]) in map(_spelled, kept)
+        for name, kept in marker.kwargs.items()
+        if name in parameters
+    )
+
+
+def _spelled(value):
+    """A parameter by its name, if it has one: structures, classes, functions."""
+    return str(getattr(value, "name", getattr(value, "__name__", value)))

@@ -2,13 +2,12 @@
 
 import ast
 import importlib
-from pathlib import Path
 
 import pytest
 
 import keras_mvn
+from paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "src/keras_mvn"
 
 ORDER = [

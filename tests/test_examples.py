@@ -4,13 +4,14 @@ import csv
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+from paths import ROOT
+
+EXAMPLES = ROOT / "examples"
 SETTINGS = ["RURAL", "SUBURBAN", "URBAN AND CENTER CITY"]
 UNITS = {"PM2.5": 10.0, "NO2": 25.0, "O3": 0.04, "PM10": 25.0, "CO": 0.5, "SO2": 2.0}
 

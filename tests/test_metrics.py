@@ -10,8 +10,9 @@ import scipy.stats
 import keras_mvn as kmvn
 from differentiation import numpy, precision, tensor
 from keras_mvn import metrics
-from test_losses import D, oracle_nll, packed
+from predictions import oracle_nll, packed
 
+D = 3
 ALL = [
     metrics.NegativeLogLikelihood,
     metrics.RootMeanSquaredError,

@@ -12,9 +12,10 @@ import pytest
 
 import keras_mvn as kmvn
 from keras_mvn._training.prediction import load_to_predict
+from paths import DATA
 from structures import STRUCTURES, named
 
-FILES = Path(__file__).parent / "data/files_of_0_1_0"
+FILES = DATA / "files_of_0_1_0"
 SCORES = json.loads((FILES / "scores.json").read_text())
 
 

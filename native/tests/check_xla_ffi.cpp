@@ -1,5 +1,5 @@
 // Compares our declarations of XLA's C interface with the header of a jaxlib: the test is that this
-// file compiles. tests/test_kernels.py compiles it if jaxlib is installed.
+// file compiles. tests/kernels/test_kernels.py compiles it if jaxlib is installed.
 //
 // Fields are compared by offset and size. Structures that XLA creates may grow at the end; those
 // that we create and those nested in others may not.

@@ -7,6 +7,7 @@ to rounding, unless layers draw random numbers (dropout), whose draws differ.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
 import time
@@ -69,14 +70,14 @@ def train_in_one_pass(
         ValueError: a backup is from a run with other data or settings.
 
     """
-    made = [] if callbacks is None else keras.tree.flatten(callbacks())
     if (
         keras.backend.backend() != "jax"
         or len(seeds) < 2
-        or not all(isinstance(one, EpochProgress) for one in made)
+        or not _watches_epochs_alone(callbacks)
         or _bytes_of(training, validation) > LARGEST_TABLE
     ):
         return None
+    made = [] if callbacks is None else [callbacks()]
     began = time.monotonic()
     networks = []
     for seed in seeds:
@@ -92,6 +93,12 @@ def train_in_one_pass(
         Trained(one.model, history, watch.interrupted, seconds)
         for one, history in zip(networks, histories, strict=True)
     ]
+
+
+def _watches_epochs_alone(callbacks: Callable[[], Any] | None) -> bool:
+    """Whether what the function makes is known, without calling it, to be an `EpochProgress`."""
+    made = callbacks.func if isinstance(callbacks, functools.partial) else callbacks
+    return made is None or (isinstance(made, type) and issubclass(made, EpochProgress))
 
 
 def _bytes_of(training: Table, validation: Table | None) -> int:

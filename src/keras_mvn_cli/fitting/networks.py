@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,7 +120,7 @@ def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what
                 arrays.named(),
                 split=rows,
                 backup_dir=folder,
-                callbacks=lambda: [_Progress(progress, output)],
+                callbacks=functools.partial(_Progress, progress, output),
             )
         except KeyboardInterrupt:
             if not getattr(estimator, "interrupted_", False):

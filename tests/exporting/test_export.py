@@ -143,6 +143,7 @@ print([name for name in ("keras", "keras_mvn", "torch", "tensorflow") if name in
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("structure", STRUCTURES, ids=named)
+@pytest.mark.elsewhere(structure=["cholesky", "low_rank", "kronecker"])
 def test_every_structure(structure, format, tmp_path):
     if isinstance(structure, covariances.Symmetric) and (BACKEND, format) != (
         "tensorflow",
@@ -318,6 +319,7 @@ RECALIBRATIONS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("recalibration", RECALIBRATIONS, ids=lambda one: type(one).__name__)
+@pytest.mark.elsewhere(recalibration=["Temperature(temperature=1.5)"])
 def test_an_ensemble_is_one_file(recalibration, format, tmp_path):
     models, heads = members_of("precision_cholesky", target_names=["a", "b", "c", "d"])
     path = path_in(tmp_path, format)

@@ -364,6 +364,7 @@ class TestPallas:
     @pytest.mark.slow
     @pytest.mark.parametrize("structure", STRUCTURES)
     @pytest.mark.parametrize(("rows", "d"), SIZES)
+    @pytest.mark.elsewhere(dtype=["float32"])
     def test_both_passes(self, rows, d, structure, dtype):
         problem = Problem(rows, d, structure, dtype)
         assert_agrees(_through_pallas(problem), problem)
@@ -402,6 +403,7 @@ class TestJAXDispatch:
 
     @pytest.mark.parametrize("structure", STRUCTURES)
     @pytest.mark.parametrize("loss", ["NegativeLogLikelihood", "BalancedNegativeLogLikelihood"])
+    @pytest.mark.elsewhere(dtype=["float32"])
     def test_what_is_lowered_for_a_gpu_is_pallas(self, gpu_machine, structure, loss, dtype):
         import jax
 

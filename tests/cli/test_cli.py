@@ -26,7 +26,6 @@ from keras_mvn_cli.fitting import networks as _networks
 from keras_mvn_cli.fitting import results as _fit_results
 from keras_mvn_cli.fitting import training as _fit_training
 
-ROOT = Path(__file__).parent.parent
 QUICK = ["--epochs", "3", "--hidden", "8", "--covariance", "cholesky", "--members", 1]
 TARGETS = ["a", "b", "c"]
 
@@ -509,6 +508,7 @@ class TestPredict:
     @pytest.mark.parametrize(
         ("name", "rows"), [("predict", 2), ("predict", 3000), ("evaluate", 240), ("report", 0)]
     )
+    @pytest.mark.once
     def test_a_reader_that_ends_is_no_error(self, name, rows, fitted, tmp_path):
         pandas.concat([make_table()] * (rows // 240 + 1))[:rows].to_csv(tmp_path / "t.csv")
         reader, writer = os.pipe()

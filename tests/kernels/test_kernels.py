@@ -31,6 +31,7 @@ from keras_mvn import covariances, kernels, losses
 from keras_mvn.kernels import _native
 from keras_mvn.layouts import PackedParameters
 from keras_mvn.layouts._y_true import Targets
+from paths import ROOT
 from structures import STRUCTURES, named
 
 pytestmark = pytest.mark.widths
@@ -245,6 +246,7 @@ def check(loss, name, y, y_pred, rng, dtype, rows=None):
 class TestValuesAndGradients:
     @pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
     @pytest.mark.parametrize("d", SIZES)
+    @pytest.mark.elsewhere(d=[9])
     def test_sizes(self, name, d, gaps, dtype, rng):
         y, y_pred = batch(5, d, rng, dtype, name)
         y = with_gaps(y, rng) if gaps else y
@@ -253,12 +255,14 @@ class TestValuesAndGradients:
     @pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
     @pytest.mark.parametrize("rows", ROWS)
     @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.elsewhere(dtype=["float32"])
     def test_losses(self, name, loss, rows, gaps, dtype, rng):
         y, y_pred = batch(rows, 5, rng, dtype, name)
         y = with_gaps(y, rng) if gaps else y
         check(loss, name, y, y_pred, rng, dtype, rows={0, min(1, rows - 1), rows // 2, rows - 1})
 
     @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.elsewhere(loss=["normal"])
     def test_batches_of_several_parts(self, name, loss, rng):
         y, y_pred = batch(3001, 8, rng, "float32", name)
         y[::7] = with_gaps(y[::7], rng)
@@ -266,6 +270,7 @@ class TestValuesAndGradients:
             check(loss, name, y, y_pred, rng, "float32", rows=[0, 1, 751, 752, 3000])
 
     @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.elsewhere(loss=["normal"])
     def test_batch_axes_are_rows(self, name, loss, rng):
         y, y_pred = batch(24, 3, rng, "float32", name)
         y = with_gaps(y, rng)
@@ -281,6 +286,7 @@ class TestValuesAndGradients:
         np.testing.assert_allclose(gradient.reshape(24, -1), flat[1], rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.elsewhere(loss=["normal"])
     def test_sample_weights_and_reduction(self, name, loss, rng):
         y, y_pred = batch(6, 3, rng, "float32", name)
         weight = np.array([0.5, 0.0, 2.0, 1.0, 0.0, 3.0])
@@ -327,6 +333,7 @@ class TestValuesAndGradients:
 
     @pytest.mark.parametrize("scale", [1e-30, 1e30, 1e-41, 0.0, -2.0, np.inf, NAN], ids=str)
     @pytest.mark.parametrize("every", [True, False], ids=["all", "one"])
+    @pytest.mark.elsewhere(scale=[1e-41, NAN], every=[False])
     def test_extreme_scales(self, name, scale, every, rng):
         d = 3
         y, y_pred = batch(18, d, rng, name=name)
@@ -366,6 +373,7 @@ class TestElliptical:
         ("used", "d"),
         [("all", 1), ("all", 4), ("squared_mahalanobis", 4), ("half_log_det", 4), ("mean", 4)],
     )
+    @pytest.mark.elsewhere(used=["all"], d=[4])
     def test_cotangents(self, name, gaps, fixed_mean, used, d, dtype, rng):
         y, y_pred = batch(19, d, rng, dtype, name)
         y = with_gaps(y, rng) if gaps else y
@@ -440,6 +448,7 @@ class TestElliptical:
             np.testing.assert_allclose(gradient[i], expected[:d], rtol=bound, atol=bound * unit)
 
     @pytest.mark.parametrize("d", [1, 5])
+    @pytest.mark.elsewhere(d=[5])
     def test_variances(self, name, gaps, d, dtype, rng):
         y, y_pred = batch(18, d, rng, dtype, name)
         found = kernels.elliptical(
@@ -496,6 +505,7 @@ def ill_conditioned_parameters(name, rows, d, condition, rng):
 @pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
 @pytest.mark.parametrize("d", [2, 5, 20] if BACKEND == "torch" else [5])
 @pytest.mark.parametrize("condition", [1e2, 1e4, 1e6, 1e8])
+@pytest.mark.elsewhere(condition=[1e6])
 def test_ill_conditioned_rows(name, gaps, d, condition, rng):
     """What the width can hold; with gaps too, which are worked out in double precision."""
     rows = 3
@@ -853,6 +863,7 @@ for one, other in zip(fit(None), expected, strict=True):
     ("name", "missing"),
     [("cholesky", "propagate"), ("precision_cholesky", "marginalize"), ("low_rank", "propagate")],
 )
+@pytest.mark.elsewhere(name=["cholesky", "precision_cholesky"])
 def test_rows_on_four_devices(name, missing):
     run_script(SHARDED, name, missing, XLA_FLAGS="--xla_force_host_platform_device_count=4")
 
@@ -888,7 +899,7 @@ def test_xla_declares_what_we_declare():
     """`native/jax/xla_ffi.h` has the layout of the header that this jaxlib brings."""
     import jax
 
-    source = Path(__file__).parents[1] / "native"
+    source = ROOT / "native"
     include = ["-I", source / "jax", "-isystem", jax.ffi.include_dir()]
     _run([CXX, "-std=c++17", "-fsyntax-only", *include, source / "tests/check_xla_ffi.cpp"])
 
@@ -1242,7 +1253,7 @@ def _loaded():
     return _native.library().handle
 
 
-@pytest.mark.slow
+@pytest.mark.native
 @pytest.mark.once
 @pytest.mark.skipif(
     not shutil.which("cmake") or CXX is None,
@@ -1250,7 +1261,7 @@ def _loaded():
 )
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_native_tests_under_sanitizers(sanitizer, tmp_path):
-    source = Path(__file__).parents[1] / "native"
+    source = ROOT / "native"
     build = tmp_path / "build"
     options = [f"-DKMVN_SANITIZE={sanitizer}", "-DCMAKE_BUILD_TYPE=Release"]
     _run(["cmake", "-S", source, "-B", build, *options])
@@ -1277,7 +1288,7 @@ def _run(command, **environment):
 
 def run_script(script, *arguments, **environment):
     """Python in a process of its own, with this backend; what it printed."""
-    here = Path(__file__).parent
+    here = ROOT / "tests"
     path = os.pathsep.join([str(here), str(here.parent / "src")])
     environment = {"KERAS_BACKEND": BACKEND, "PYTHONPATH": path, **environment}
     return _run([sys.executable, "-c", script, *arguments], **environment).stdout

@@ -7,9 +7,9 @@ import scipy.stats
 
 import keras_mvn as kmvn
 from keras_mvn import MultivariateNormal, calibration, covariances
-from test_losses import packed
+from predictions import packed
+from structures import PLAIN
 
-NAMES = ["isotropic", "diagonal", "cholesky", "precision_cholesky", "symmetric"]
 D = 3
 
 
@@ -76,7 +76,7 @@ class TestAgainstScipy:
             assert np.abs(error).max() < 0.015
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PLAIN)
 class TestFromPrediction:
     def test_it_reads_what_the_loss_reads(self, name, rng):
         y, y_pred = rng.normal(size=(5, D)), packed(name, 5, rng)

@@ -644,6 +644,7 @@ np.save(sys.argv[3], estimator.fit(x, y, backup_dir=sys.argv[1], callbacks=Slow)
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_killed_process_is_followed_by_one_that_goes_on(tmp_path):
     def start(backup, pause, result):
         arguments = [str(tmp_path / backup), str(pause), str(tmp_path / result)]

@@ -1,5 +1,6 @@
 """Members of an estimator's ensemble in one pass on JAX: as in turn, resumed, interrupted."""
 
+import functools
 import signal
 
 import keras
@@ -99,12 +100,12 @@ def test_without_validation_the_averaged_weights_of_the_last_epoch_are_kept(data
 
 def test_what_was_killed_goes_on(data, reference, passes, tmp_path):
     with pytest.raises(StopError):
-        estimator().fit(*data, backup_dir=tmp_path, callbacks=lambda: At(4, stop))
+        estimator().fit(*data, backup_dir=tmp_path, callbacks=functools.partial(At, 4, stop))
     assert (tmp_path / "members").is_dir()
     resumed = estimator().fit(*data, backup_dir=tmp_path)
     same(resumed, reference)
     assert resumed.history_ == reference.history_
-    again = estimator().fit(*data, backup_dir=tmp_path, callbacks=lambda: At(0, stop))
+    again = estimator().fit(*data, backup_dir=tmp_path, callbacks=functools.partial(At, 0, stop))
     same(again, reference)  # every network is finished: nothing is trained
     assert passes == [3]
     with pytest.raises(ValueError, match="other data, settings or random_state"):
@@ -119,7 +120,7 @@ def test_control_c_keeps_all_members(data, tmp_path):
             interrupted.fit(
                 *data,
                 backup_dir=tmp_path,
-                callbacks=lambda: At(2, lambda: signal.raise_signal(signal.SIGINT)),
+                callbacks=functools.partial(At, 2, lambda: signal.raise_signal(signal.SIGINT)),
             )
     finally:
         signal.signal(signal.SIGINT, before)

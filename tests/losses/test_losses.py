@@ -10,31 +10,15 @@ import keras_mvn as kmvn
 import oracle
 from differentiation import EPSILON, numpy, precision, tensor, value_and_gradients
 from keras_mvn import covariances, losses, regularizers
+from predictions import oracle_nll, packed
+from structures import PLAIN
 
 pytestmark = pytest.mark.widths
 
-NAMES = ["isotropic", "diagonal", "cholesky", "precision_cholesky", "symmetric"]
 D = 3
 
 
-def packed(name, rows, rng, d=D):
-    """A valid y_pred of this structure, float64."""
-    structure = covariances.get(name)
-    scale, shape_params = structure.constrain(rng.normal(size=(rows, structure.raw_size(d))), d)
-    return np.concatenate([rng.normal(size=(rows, d)), scale, shape_params], axis=-1)
-
-
-def oracle_nll(name, y, y_pred, d=D):
-    wire = covariances.get(name).wire.name
-    return np.array(
-        [
-            oracle.negative_log_likelihood(wire, t, p[:d], p[d : 2 * d], p[2 * d :])
-            for t, p in zip(y, y_pred, strict=True)
-        ]
-    )
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PLAIN)
 class TestValue:
     def test_per_row(self, name, dtype, rng):
         y, y_pred = rng.normal(size=(6, D)), packed(name, 6, rng)
@@ -181,7 +165,7 @@ class TestShapes:
 
 
 class TestFromRaw:
-    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("name", PLAIN)
     def test_it_applies_the_link(self, name, rng):
         structure = covariances.get(name)
         raw = rng.normal(size=(5, D + structure.raw_size(D)))

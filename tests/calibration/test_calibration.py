@@ -446,6 +446,7 @@ def read(calibrated, x):
 class TestModels:
     @pytest.mark.parametrize("structure", STRUCTURES, ids=named)
     @pytest.mark.parametrize("recalibration", examples(), ids=lambda r: type(r).__name__)
+    @pytest.mark.elsewhere(structure=["cholesky", "low_rank"])
     def test_a_model_predicts_calibrated_also_from_its_file(
         self, structure, recalibration, tmp_path
     ):
