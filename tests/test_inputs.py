@@ -103,14 +103,23 @@ class TestNotObserved:
 
 class TestNothing:
     def test_conditioning_keeps_what_was_measured_with_an_error(self, none):
-        for empty in (none, low_rank(["x", "y", "z"])[:0], low_rank()[:0]):
-            posterior = empty.condition({0: 1.0}, variance=0.5)
-            assert posterior.mean.shape == (0, empty.event_size)
-            assert empty.condition({0: 1.0}).event_size == empty.event_size - 1
+        """Names, targets and structure are those of the same question to some rows."""
+        for some in (low_rank(["x", "y", "z"]), low_rank()):
+            for variance in (0.5, None):
+                expected = some.condition({0: 1.0}, variance=variance)
+                found = some[:0].condition({0: 1.0}, variance=variance)
+                assert found.mean.shape == (0, expected.event_size)
+                assert found.target_names == expected.target_names
+                assert found.structure == expected.structure
+        assert none.condition({0: 1.0}).mean.shape == (0, none.event_size - 1)
 
-    def test_intervals(self, none):
-        for end in none.interval(0.9, "exact"):
+    @pytest.mark.parametrize("how", [None, "bonferroni", "sidak", "exact"])
+    def test_intervals(self, how, none, normal):
+        """Of no rows there are none, and rows beside them are as they are alone."""
+        for end, others in zip(none.interval(0.9, how), normal.interval(0.9, how), strict=True):
             assert end.shape == (0, 2)
+            joined = np.concatenate([end, others])
+            np.testing.assert_array_equal(joined, others)
 
     @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
     def test_files(self, none, tmp_path, suffix):

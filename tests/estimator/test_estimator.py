@@ -449,7 +449,14 @@ def test_a_factor_is_found_where_a_target_is_never_observed_in_the_calibration_r
     }
     estimator = MultivariateNormalRegressor(calibration=calibration, **SMALL)
     estimator.fit(x, y, split=split)
-    assert np.isfinite(estimator.score(x, y))
+    raw = estimator.head_.distribution(predict(estimator.model_, x[80:]))
+    squared = ((y[80:, 0] - raw.mean[:, 0]) / raw.stddev[:, 0]) ** 2
+    expected = np.mean(squared)  # the likeliest factor of one target
+    if calibration == "coverage":  # the 37th of 40 distances reaches the 90 % quantile
+        expected = np.sort(squared)[36] / scipy.stats.chi2(1).ppf(0.9)
+    factor = estimator.calibration_.temperature
+    assert factor == pytest.approx(np.sqrt(expected), rel=1e-4)
+    np.testing.assert_allclose(estimator.predict(x, return_std=True)[1][80:], raw.stddev * factor)
 
 
 def test_factors_per_target_are_left_out_where_a_target_is_never_observed():
