@@ -83,7 +83,9 @@ def pytest_collection_modifyitems(items):
 
 
 def _is_among(item, marker):
-    """Whether the parameters of a test are among those that its marker names."""
+    """Whether the parameters of a test are among those that its marker names; False: none are."""
+    if marker.args == (False,):
+        return False
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     return all(
         _spelled(parameters[name]) in map(_spelled, kept)

@@ -65,6 +65,7 @@ def constant_covariance_nll(train, test):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.elsewhere(False)
 def test_only_the_loss_changes(kind, rng):
     x, y = problem(1500, rng)
     train, test = (x[:1000], y[:1000]), (x[1000:], y[1000:])

@@ -165,7 +165,7 @@ class TestBackends:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", [b for b in BACKENDS if b != keras.backend.backend()])
-@pytest.mark.elsewhere(reader=[])
+@pytest.mark.elsewhere(False)
 def test_another_backend_loads_what_this_one_saved(reader, rng, tmp_path):
     x, y = rng.normal(size=(32, 2)), rng.normal(size=(32, 3))
     expected = {}
@@ -240,7 +240,7 @@ lower, p, q = upper - 100.0, normal, normal.rescale(1.1)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["distribution", "calibration"])
-@pytest.mark.once
+@pytest.mark.elsewhere(False)
 def test_the_pages_on_predictions_run(page, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/{page}.md").read_text(), flags=re.S)
     code = "\n".join(blocks).replace("epochs=200", "epochs=2")
@@ -251,7 +251,7 @@ def test_the_pages_on_predictions_run(page, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.once
+@pytest.mark.elsewhere(False)
 def test_the_page_on_adding_a_covariance_works(tmp_path):
     page = (ROOT / "docs/add_a_covariance.md").read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.S))
@@ -279,7 +279,7 @@ class TestCommand:
             [command, *arguments], cwd=cwd, capture_output=True, text=True, check=False
         )
 
-    @pytest.mark.once
+    @pytest.mark.elsewhere(False)
     def test_demo(self, tmp_path):
         import csv
 

@@ -740,7 +740,7 @@ np.savez(result, *[keras.ops.convert_to_numpy(v) for v in model.weights])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [13, 29])  # in the warm-up's second epoch, and after it
-@pytest.mark.elsewhere(kill_at=[])
+@pytest.mark.elsewhere(False)
 def test_backup_and_restore_after_a_kill_is_exact(tmp_path, kill_at):
     """Backups by epoch; rows and dropout that depend on the epoch's number alone; any seed."""
     script = tmp_path / "run.py"

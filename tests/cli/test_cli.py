@@ -627,6 +627,7 @@ class TestReportAndExport:
         assert "energy" in (out / "report.md").read_text().lower()
 
     @pytest.mark.slow
+    @pytest.mark.elsewhere(False)
     def test_exported_files_have_the_calibration(self, fitted, tmp_path):
         onnxruntime = pytest.importorskip("onnxruntime")
         pytest.importorskip("onnx")

@@ -446,6 +446,7 @@ class TestDeepEnsemble:
         with pytest.raises(ValueError, match="vectorized=True: the members cannot"):
             ensemble.fit(x, y, callbacks=make, vectorized=True)
 
+    @pytest.mark.elsewhere(False)
     def test_one_line_for_each_member(self, data, capsys):
         (x, y), validation = data
         ensemble = DeepEnsemble(builder_for(y), n_members=2)

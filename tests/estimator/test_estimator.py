@@ -95,6 +95,7 @@ def _touches_the_backend(check):
     return any(word in check.func.__name__ for word in words)
 
 
+@pytest.mark.once
 def test_clone_keeps_every_parameter_as_given():
     given = {"hidden": [4], "covariance": Diagonal(), "loss": kmvn.losses.CRPS, "patience": 3}
     estimator = clone(MultivariateNormalRegressor(**given))
@@ -111,6 +112,7 @@ def test_grid_search_and_cross_validation():
     assert scores.mean() == pytest.approx(search.best_score_, rel=1e-6)
 
 
+@pytest.mark.elsewhere(False)
 def test_names_of_frames_and_pipelines_with_categories():
     x, y, _ = draw(120)
     table = pd.DataFrame(x, columns=["a", "b", "c"]).assign(kind=np.repeat(["u", "v"], 60))
@@ -127,6 +129,7 @@ def test_names_of_frames_and_pipelines_with_categories():
     assert alone.head_.target_names == ("left", "right")
 
 
+@pytest.mark.elsewhere(False)
 def test_one_dimensional_targets():
     x, y, _ = draw(100)
     estimator = MultivariateNormalRegressor(calibration=None, **SMALL).fit(x, y[:, 0])
@@ -139,6 +142,7 @@ def test_one_dimensional_targets():
     assert estimator.score(x, y[:, 0]) == pytest.approx(expected)
 
 
+@pytest.mark.elsewhere(False)
 def test_predictions_are_those_of_the_distribution(fitted):
     x, y, _ = draw(50, seed=1)
     normal = fitted.predict_distribution(x)
@@ -160,6 +164,7 @@ def test_predictions_are_those_of_the_distribution(fitted):
         fitted.predict(x, return_std=True, return_cov=True)
 
 
+@pytest.mark.elsewhere(False)
 def test_samples_have_the_predicted_moments(fitted):
     x = draw(2, seed=1)[0]
     draws = fitted.sample_y(x, 20_000, random_state=1)
@@ -171,6 +176,7 @@ def test_samples_have_the_predicted_moments(fitted):
     np.testing.assert_array_equal(draws, fitted.sample_y(x, 20_000, random_state=1))
 
 
+@pytest.mark.elsewhere(False)
 def test_many_rows_are_predicted_in_parts(fitted):
     x = draw(5000, seed=3)[0]
     expected = fitted.head_.distribution(fitted.model_.predict(x, verbose=0)).mean
@@ -230,6 +236,7 @@ def test_weights_count_and_their_scale_does_not():
     np.testing.assert_allclose(one.history_["loss"], ten.history_["loss"], rtol=1e-4)
 
 
+@pytest.mark.elsewhere(False)
 def test_rows_without_weight_take_part_in_nothing():
     x, y, _ = draw(100)
     weight = (np.arange(100) >= 20).astype(float)
@@ -238,6 +245,7 @@ def test_rows_without_weight_take_part_in_nothing():
     np.testing.assert_array_equal(np.sort(used), np.arange(20, 100))
 
 
+@pytest.mark.elsewhere(False)
 def test_builder_makes_the_hidden_layers():
     x, y, _ = draw(60)
     built = []
@@ -265,6 +273,7 @@ def test_losses_by_name_class_and_instance(loss):
     assert estimator.model_.loss.reader.covariance.name == covariance
 
 
+@pytest.mark.elsewhere(False)
 def test_constant_correlation():
     x, y, _ = draw(80)
     estimator = MultivariateNormalRegressor(constant="shape", calibration=None, **SMALL).fit(x, y)
@@ -275,6 +284,7 @@ def test_constant_correlation():
 # --- rows ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_parts_are_disjoint_and_of_the_sizes_asked_for(fitted):
     sizes = {name: len(rows) for name, rows in fitted.split_.items()}
     assert sizes == {"train": 700, "validation": 150, "calibration": 150}
@@ -286,12 +296,14 @@ def test_parts_are_disjoint_and_of_the_sizes_asked_for(fitted):
 @pytest.mark.parametrize(
     ("n", "expected"), [(4, (3, 1, 0)), (40, (30, 10, 0)), (80, (40, 20, 20)), (10**6, None)]
 )
+@pytest.mark.once
 def test_sizes_of_small_and_large_tables(n, expected):
     split = divide(np.arange(n), (0.15, 0.15), (20, 20), seed=0)
     sizes = tuple(len(part) for part in split)
     assert sizes == (expected or (900_000, 50_000, 50_000))
 
 
+@pytest.mark.elsewhere(False)
 def test_groups_stay_together():
     x, y, _ = draw(400)
     groups = np.repeat(np.arange(100), 4)
@@ -313,6 +325,7 @@ def test_few_large_groups_still_calibrate():
     }
 
 
+@pytest.mark.elsewhere(False)
 def test_split_and_validation_data_of_the_user():
     x, y, _ = draw(100)
     split = {"train": np.arange(50), "validation": np.arange(100) >= 75}
@@ -324,6 +337,7 @@ def test_split_and_validation_data_of_the_user():
     np.testing.assert_allclose(same.history_["val_loss"], estimator.history_["val_loss"], rtol=1e-5)
 
 
+@pytest.mark.elsewhere(False)
 def test_without_validation_all_epochs_count():
     x, y, _ = draw(60)
     estimator = MultivariateNormalRegressor(validation_fraction=0, **LINEAR).fit(x, y)
@@ -334,6 +348,7 @@ def test_without_validation_all_epochs_count():
     assert after < estimator.history_["loss"][10]  # of the last weights, averaged
 
 
+@pytest.mark.once
 def test_moments_of_a_table_in_parts(monkeypatch):
     monkeypatch.setattr("keras_mvn._training.data.PART", 7)
     x = np.random.default_rng(0).normal([1e6, 0.0, 3.0], [1.0, 2.0, 0.0], size=(50, 3))
@@ -344,6 +359,7 @@ def test_moments_of_a_table_in_parts(monkeypatch):
     assert variance[2] == 1.0  # constant
 
 
+@pytest.mark.once
 def test_batches_follow_from_seed_and_epoch_alone():
     x = np.arange(23.0)[:, None]
     table = Table(x, x, None, np.arange(3, 23))
@@ -389,6 +405,7 @@ def held_out(estimator, x, y):
     return estimator.head_.distribution(y_pred), y[rows]
 
 
+@pytest.mark.elsewhere(False)
 def test_temperature_is_fitted_on_the_calibration_rows(fitted):
     x, y, _ = draw(1000)
     normal, observed = held_out(fitted, x, y)
@@ -406,6 +423,7 @@ def test_temperature_is_fitted_on_the_calibration_rows(fitted):
 
 
 @pytest.mark.parametrize("calibration", ["per_target", "matrix", kmvn.calibration.MatrixScaling])
+@pytest.mark.elsewhere(False)
 def test_other_recalibrations(calibration):
     x, y, _ = draw(300, missing=0.2)
     estimator = MultivariateNormalRegressor(calibration=calibration, **SMALL).fit(x, y)
@@ -416,6 +434,7 @@ def test_other_recalibrations(calibration):
 
 
 @pytest.mark.parametrize("n_members", [1, 2])
+@pytest.mark.elsewhere(False)
 def test_coverage_is_that_of_the_calibration_rows(n_members, tmp_path):
     x, y, _ = draw(500, missing=0.2)
     estimator = MultivariateNormalRegressor(calibration="coverage", n_members=n_members, **SMALL)
@@ -439,6 +458,7 @@ def test_coverage_is_that_of_the_calibration_rows(n_members, tmp_path):
 
 
 @pytest.mark.parametrize("calibration", ["temperature", "coverage"])
+@pytest.mark.elsewhere(False)
 def test_a_factor_is_found_where_a_target_is_never_observed_in_the_calibration_rows(calibration):
     x, y, _ = draw(120)
     y[80:, 1] = np.nan
@@ -459,6 +479,7 @@ def test_a_factor_is_found_where_a_target_is_never_observed_in_the_calibration_r
     np.testing.assert_allclose(estimator.predict(x, return_std=True)[1][80:], raw.stddev * factor)
 
 
+@pytest.mark.elsewhere(False)
 def test_factors_per_target_are_left_out_where_a_target_is_never_observed():
     """Before that the error came after the training, and took it with it."""
     x, y, _ = draw(120)
@@ -474,6 +495,7 @@ def test_factors_per_target_are_left_out_where_a_target_is_never_observed():
 
 
 @pytest.mark.parametrize("takes_gaps", [False, True])
+@pytest.mark.elsewhere(False)
 def test_a_recalibration_of_ones_own_says_whether_it_takes_rows_with_gaps(takes_gaps):
     class Own(kmvn.calibration.Recalibration):
         @classmethod
@@ -498,6 +520,7 @@ def test_a_recalibration_of_ones_own_says_whether_it_takes_rows_with_gaps(takes_
         assert Own.seen == ("raise", False, observed.all(axis=1).sum())
 
 
+@pytest.mark.elsewhere(False)
 def test_conformal_regions_and_intervals_hold_what_they_promise():
     x, y, _ = draw(800)
     estimator = MultivariateNormalRegressor(calibration="conformal", **SMALL).fit(x, y)
@@ -520,6 +543,7 @@ def test_conformal_regions_and_intervals_hold_what_they_promise():
     np.testing.assert_allclose(estimator.predict(fresh, return_std=True)[1], raw.stddev)
 
 
+@pytest.mark.elsewhere(False)
 def test_too_few_rows_to_calibrate_warn():
     x, y, _ = draw(60)
     with pytest.warns(UserWarning, match="calibration='conformal' was skipped: 0 calib"):
@@ -568,6 +592,7 @@ def test_auto_chooses_on_the_validation_rows(capsys):
     assert f"{names[0]}: validation NLL {scores[0]:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.elsewhere(False)
 def test_auto_keeps_to_its_time():
     x, y, _ = draw(100)
     estimator = MultivariateNormalRegressor("auto", time_budget=1e-3, calibration=None, **SMALL)
@@ -651,7 +676,7 @@ np.save(sys.argv[3], estimator.fit(x, y, backup_dir=sys.argv[1], callbacks=Slow)
 
 
 @pytest.mark.slow
-@pytest.mark.once
+@pytest.mark.elsewhere(False)
 def test_a_killed_process_is_followed_by_one_that_goes_on(tmp_path):
     def start(backup, pause, result):
         arguments = [str(tmp_path / backup), str(pause), str(tmp_path / result)]
@@ -671,6 +696,7 @@ def test_a_killed_process_is_followed_by_one_that_goes_on(tmp_path):
     np.testing.assert_array_equal(*(np.load(tmp_path / f"{n}.npy") for n in ("resumed", "whole")))
 
 
+@pytest.mark.elsewhere(False)
 def test_a_random_state_of_none_is_kept_for_the_next_process(tmp_path):
     x, y, _ = draw(100)
     estimator = MultivariateNormalRegressor(hidden=(4,), epochs=3, calibration=None)
@@ -782,6 +808,7 @@ def test_control_c_while_calibrating_loses_nothing(python_handles_sigint):
     assert len(estimator.history_["loss"]) == 3
 
 
+@pytest.mark.once
 def test_a_handler_of_ones_own_is_called(python_handles_sigint):
     x, y, _ = draw(100)
     heard = []
@@ -817,6 +844,7 @@ def made(identifier, y=Y):
 
 
 @pytest.mark.parametrize("identifier", TRANSFORMS, ids=str)
+@pytest.mark.once
 def test_transforms_invert_and_have_their_derivative(identifier):
     transform = made(identifier)
     gaps = Y.copy()
@@ -829,6 +857,7 @@ def test_transforms_invert_and_have_their_derivative(identifier):
         assert np.isnan(function(gaps)).sum() == 1
 
 
+@pytest.mark.once
 def test_a_range_with_an_end_goes_back_to_where_the_targets_end():
     roots = made(FunctionTransformer(np.sqrt, np.square))
     t = np.array([[-0.5, -1e-3], [0.0, 2.0]])
@@ -865,6 +894,7 @@ def test_a_range_with_an_end_goes_back_to_where_the_targets_end():
     np.testing.assert_allclose(logs.inverse(np.full((1, 2), -80.0)), np.exp(-80.0))
 
 
+@pytest.mark.once
 def test_powers_are_those_of_scipy():
     box_cox, yeo_johnson = made("box-cox", Y**-0.1), made("yeo-johnson", Y - 5.0)
     y = (Y**-0.1) / np.exp(np.log(Y**-0.1).mean(axis=0))
@@ -880,6 +910,7 @@ def test_powers_are_those_of_scipy():
 
 
 @pytest.mark.parametrize("identifier", TRANSFORMS, ids=str)
+@pytest.mark.once
 def test_transformed_moments_agree_with_draws(identifier):
     transform = made(identifier)
     t = transform.forward(np.quantile(Y, [0.3, 0.6], axis=0))
@@ -910,6 +941,7 @@ def test_transformed_moments_agree_with_draws(identifier):
 
 
 @pytest.mark.parametrize("identifier", TRANSFORMS, ids=str)
+@pytest.mark.once
 def test_a_transformed_normal_is_conditioned_and_asked_in_units_of_y(identifier):
     transform = made(identifier)
     t = transform.forward(np.quantile(Y, [0.3, 0.6], axis=0))
@@ -937,6 +969,7 @@ def test_a_transformed_normal_is_conditioned_and_asked_in_units_of_y(identifier)
     np.testing.assert_allclose(distribution.correlation[0], np.corrcoef(draws[:, 0].T), atol=0.03)
 
 
+@pytest.mark.once
 def test_limits_that_no_logarithm_has():
     distribution = TransformedNormal(
         kmvn.MultivariateNormal([0.0, 1.0], covariance=np.eye(2)), made("log")
@@ -951,6 +984,7 @@ def test_limits_that_no_logarithm_has():
 @pytest.mark.parametrize(
     "ask", [kmvn.evaluate, kmvn.calibration.diagnose], ids=lambda f: f.__name__
 )
+@pytest.mark.once
 def test_scores_of_a_transformed_normal_say_what_to_pass(ask):
     distribution = TransformedNormal(
         kmvn.MultivariateNormal(np.zeros((5, 2)), covariance=np.stack([np.eye(2)] * 5)), made("log")
@@ -959,6 +993,7 @@ def test_scores_of_a_transformed_normal_say_what_to_pass(ask):
         ask(distribution, np.ones((5, 2)))
 
 
+@pytest.mark.once
 def test_log_is_exactly_the_log_normal():
     normal = kmvn.MultivariateNormal([[0.3, -1.0]], covariance=[[[0.5, 0.2], [0.2, 1.5]]])
     distribution = TransformedNormal(normal, made("log"))
@@ -973,6 +1008,7 @@ def test_log_is_exactly_the_log_normal():
 
 
 @pytest.mark.parametrize("identifier", TRANSFORMS, ids=str)
+@pytest.mark.once
 def test_densities_integrate_to_one(identifier):
     transform = made(identifier)
     t = transform.forward(Y)
@@ -985,6 +1021,7 @@ def test_densities_integrate_to_one(identifier):
     assert np.trapezoid(density, grid[:, 0]) == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.elsewhere(False)
 def test_a_regressor_of_logarithms():
     x, t, _ = draw(400)
     t = t / 50.0
@@ -1017,6 +1054,7 @@ def test_a_regressor_of_logarithms():
         (FunctionTransformer(np.log, np.sqrt), Y, "does not give"),
     ],
 )
+@pytest.mark.once
 def test_transforms_that_cannot_be(identifier, y, message):
     with pytest.raises(ValueError, match=message):
         made(identifier, y)
@@ -1085,18 +1123,21 @@ def test_wrong_data(change, message):
         MultivariateNormalRegressor(calibration=None, **SMALL).fit(x, y, **arguments)
 
 
+@pytest.mark.once
 def test_nan_is_refused_where_it_is_not_expected():
     x, y, _ = draw(30, missing=0.2)
     with pytest.raises(ValueError, match="missing='marginalize'"):
         MultivariateNormalRegressor(missing="raise").fit(x, y)
 
 
+@pytest.mark.once
 def test_other_data_for_score(fitted):
     x, y, _ = draw(30)
     with pytest.raises(ValueError, match="y has 1 targets; fit saw 2"):
         fitted.score(x, y[:, 0])
 
 
+@pytest.mark.once
 def test_without_scikit_learn_importing_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.base", None)
     for name in [name for name in sys.modules if name.startswith("keras_mvn.estimator")]:

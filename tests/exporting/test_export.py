@@ -194,6 +194,7 @@ def test_the_covariance_of_students_t(format, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("structure", ["cholesky", "precision_cholesky", covariances.LowRank(2)])
+@pytest.mark.elsewhere(structure=["cholesky", "low_rank"])
 def test_what_recalibrated_a_model_is_in_the_file(structure, format, tmp_path):
     model, head = model_of(structure)
     x = rows(200)

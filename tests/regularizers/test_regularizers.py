@@ -418,6 +418,7 @@ ONE_OF_EACH = {type(penalty).__name__: case for case, (penalty, _) in CASES.item
 
 
 @pytest.mark.parametrize("case", ONE_OF_EACH.values(), ids=ONE_OF_EACH)
+@pytest.mark.elsewhere(case=["l1 partial correlation", "shrinkage to a matrix", "inverse-wishart"])
 def test_it_trains(case, rng):
     penalty, _ = CASES[case]
     x, y = rng.normal(size=(32, 2)), rng.normal(size=(32, D))
