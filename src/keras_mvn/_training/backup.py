@@ -16,7 +16,7 @@ import numpy as np
 from keras_mvn._core.files import replacing
 from keras_mvn._core.types import Array
 
-__all__ = ["State", "read", "write"]
+__all__ = ["State", "read", "write", "write_finished"]
 
 NAME = "training.npz"
 
@@ -53,6 +53,14 @@ def write(folder: Path, state: State) -> None:
     sizes = {name: len(getattr(state, name)) for name in _ARRAYS}
     with replacing(folder / NAME) as fresh:
         np.savez(fresh, plain=np.array(json.dumps({**plain, "sizes": sizes})), **arrays)
+
+
+def write_finished(
+    folder: Path, fingerprint: str, history: dict[str, list[float]], weights: list[Array]
+) -> None:
+    """Write the result of a run: resuming it trains nothing."""
+    epochs = len(history.get("loss", []))
+    write(folder, State(fingerprint, epochs, finished=True, history=history, weights=weights))
 
 
 def read(folder: Path, fingerprint: str) -> State | None:

@@ -142,14 +142,8 @@ class Backup(keras.callbacks.Callback):
         """Write the final state."""
         if self._folder is None:
             return
-        state = backup.State(
-            self._fingerprint,
-            len(self._history.get("loss", [])),
-            finished=True,
-            history=self._history,
-            weights=self.model.get_weights(),
-        )
-        backup.write(self._folder, state)
+        weights = self.model.get_weights()
+        backup.write_finished(self._folder, self._fingerprint, self._history, weights)
 
 
 class StopWhenInterrupted(keras.callbacks.Callback):

@@ -68,14 +68,18 @@ def load_to_predict(path: Path) -> Any:
     The network has no loss and no optimizer. Its initial weights, which the file's weights replace,
     are zeros instead of random numbers, whose draws JAX would compile for each shape.
     """
-    with _temporary_file() as copy, zipfile.ZipFile(path) as file, zipfile.ZipFile(copy, "w") as to:
-        for name in file.namelist():
-            content = file.read(name)
+    with _temporary_file() as copy:
+        _copy_without_random_weights(path, copy)
+        return keras.models.load_model(copy, compile=False)
+
+
+def _copy_without_random_weights(path: Path, copy: Path) -> None:
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
             if name == "config.json":
                 content = json.dumps(_without_random_weights(json.loads(content))).encode()
-            to.writestr(name, content)
-        to.close()
-        return keras.models.load_model(copy, compile=False)
+            target.writestr(name, content)
 
 
 def _without_random_weights(config: Any) -> Any:

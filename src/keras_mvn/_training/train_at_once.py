@@ -228,12 +228,5 @@ class _Watch:
         if self._folder is None or self._interruption.requested:
             return
         for folder, one, history in zip(self._folders, self._networks, histories, strict=True):
-            state = backup.State(
-                one.fingerprint,
-                len(history.get("loss", [])),
-                finished=True,
-                history=history,
-                weights=one.model.get_weights(),
-            )
-            backup.write(folder, state)
+            backup.write_finished(folder, one.fingerprint, history, one.model.get_weights())
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -34,7 +34,7 @@ def calibration_rows(
 
     """
     require_normal(normal)
-    values, _ = observed_targets(y, missing, normal.target_names)
+    values, observed = observed_targets(y, missing, normal.target_names)
     if values.shape != normal.mean.shape:
         raise ValueError(
             f"y has shape {values.shape}; it must have the shape of the predictions, "
@@ -42,7 +42,7 @@ def calibration_rows(
         )
     if values.size == 0:
         raise ValueError(f"{who} needs at least one calibration row; received none.")
-    rows = Observations.read(normal, y, missing)
+    rows = Observations.of(normal, values, observed)
     unseen = np.flatnonzero(~rows.is_observed.any(axis=0))
     if len(unseen) and (every_target or len(unseen) == normal.event_size):
         names = target_names_of(normal.target_names, normal.event_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.interrupts import deferred_interrupts
 from keras_mvn._core.optional import require
 from keras_mvn._core.targets import target_names_of
@@ -304,11 +304,11 @@ class MultivariateNormalRegressor(
         check_random_state = require("sklearn.utils", "random_state").check_random_state
         kept = None if folder is None else folder / "seed.json"
         if kept is not None and self.random_state is None and kept.is_file():
-            return int(json.loads(kept.read_text(encoding="utf-8")))
+            return int(read_json(kept))
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(seed), encoding="utf-8")
+            write_json(kept, seed)
         return seed
 
     # --- data ------------------------------------------------------------------------------------

@@ -63,10 +63,20 @@ class Observations:
 
         """
         require_normal(normal)
-        values, observed = observed_targets(y, missing, normal.target_names)
+        return cls.of(normal, *observed_targets(y, missing, normal.target_names))
+
+    @classmethod
+    def of(cls, normal: MultivariateNormal, values: Array, observed: Array | None) -> Self:
+        """Pair distributions with what `observed_targets` returned, on common batch axes.
+
+        Raises:
+            ValueError: shapes do not fit.
+
+        """
         shape = normal.residual(values).shape  # raises an error if shapes do not fit
         rows, d = int(np.prod(shape[:-1])), shape[-1]
-        flat = (normal + np.zeros(shape)).flatten()
+        on_batch = normal if normal.mean.shape == shape else normal + np.zeros(shape)
+        flat = on_batch.flatten()
         values = np.broadcast_to(values, shape).reshape(rows, d)
         if observed is not None:
             observed = np.broadcast_to(observed, shape).reshape(rows, d)
@@ -110,7 +120,9 @@ class Observations:
 
     def parts(self, numbers: int) -> Iterator[Observations]:
         """Return the rows in blocks, for work that holds `numbers` values in memory per row."""
-        step = max(1, BLOCK // numbers) if numbers else max(1, len(self))
+        step = max(1, BLOCK // numbers) if numbers else len(self)
+        if step >= len(self):  # as they are: nothing is copied
+            return iter([self])
         return (self[start : start + step] for start in range(0, len(self), step))
 
     @functools.cached_property
@@ -152,7 +164,6 @@ class Observations:
                 in one block.
 
         """
-        found = [function(part) for part in self.parts(numbers)] or [function(self)]
-        values = np.concatenate(found)
+        values = np.concatenate([function(part) for part in self.parts(numbers)])
         shaped: Array = values.reshape((*self.batch_shape, *values.shape[1:]))
         return shaped[()]  # a scalar for a single distribution
