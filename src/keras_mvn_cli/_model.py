@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -14,9 +14,11 @@ from keras_mvn._core.files import read_json, write_json
 from keras_mvn._training.prediction import load_to_predict, predict_normal
 from keras_mvn.calibration import Recalibration
 from keras_mvn.distributions import MultivariateNormal
-from keras_mvn.tables import Preprocessing, Table
+from keras_mvn.tables import Preprocessing, Table, open_table
 from keras_mvn_cli._console import Output, RefusalError
+from keras_mvn_cli._findings import Findings
 from keras_mvn_cli._fit_directory import fitted, is_same
+from keras_mvn_cli._table_options import TableOptions
 
 __all__ = [
     "CALIBRATION",
@@ -28,6 +30,7 @@ __all__ = [
     "load_calibration",
     "recalibrated",
     "save_calibration",
+    "table_and_model",
 ]
 
 PREPROCESSING = "preprocessing.json"
@@ -97,7 +100,7 @@ class FittedModel:
     def stream(
         self,
         table: Table,
-        output: Output,
+        findings: Findings,
         columns: Sequence[str] = (),
         targets: bool = False,
         what: str = "predictions",
@@ -106,7 +109,7 @@ class FittedModel:
 
         Args:
             table: the table to predict for.
-            output: receives messages about categories not seen in training.
+            findings: receives what is unusual in the rows, and is told at their end.
             columns: names of columns to read besides the inputs.
             targets: bool, whether the targets must be in the table as well.
             what: str, what is too optimistic for rows that were trained on, for the warning.
@@ -118,22 +121,20 @@ class FittedModel:
         self.preprocessing.check(table, targets)
         extra = [*columns, *(self.targets if targets else ())]
         wanted = list(dict.fromkeys([*self.preprocessing.columns, *extra]))
-        told: set[str] = set()
-        empty = True
+        rows = 0
         for batch in table.batches(wanted):
             if not batch.num_rows:
                 continue
-            if empty:
-                self._warn_of_training_rows(table, output, what)
-            for column, texts in self.preprocessing.unknown_categories(batch).items():
-                if column not in told:
-                    told.add(column)
-                    output.say(
-                        f"{column}: values such as {texts[0]!r} were absent or too rare in training"
-                    )
-            yield Rows(batch, self.predict(self.preprocessing.inputs(batch)))
-            empty = False
-        if empty:
+            if not rows:
+                self._warn_of_training_rows(table, findings.output, what)
+            with table.located(rows):
+                inputs, gaps = self.preprocessing.inputs_and_gaps(batch)
+                findings.add_unknown(self.preprocessing.unknown_categories(batch))
+                findings.add_gaps(gaps, self.preprocessing.complete)
+            yield Rows(batch, self.predict(inputs))
+            rows += batch.num_rows
+        findings.tell(rows)
+        if not rows:
             yield self._no_rows(table, wanted)
 
     def _warn_of_training_rows(self, table: Table, output: Output, what: str) -> None:
@@ -149,6 +150,21 @@ class FittedModel:
         """Return zero rows with the usual columns, for a table without rows."""
         any_row = np.zeros((1, len(self.preprocessing.names)), np.float32)
         return Rows(table.no_rows(columns), self.predict(any_row)[:0])
+
+
+def table_and_model(data: Path, model_dir: Path, given: TableOptions) -> tuple[Table, FittedModel]:
+    """Open a table and load the model for it; the options given go before those of the fit.
+
+    Raises:
+        RefusalError: the folder is not a fit directory, or is incomplete.
+        TableError: the table cannot be opened.
+
+    """
+    options = given.over(TableOptions.kept(fitted(model_dir)))
+    table = open_table(data, options.reading())
+    model = FittedModel.load(model_dir)
+    cells = given.cells(model.preprocessing.cells)
+    return table, replace(model, preprocessing=replace(model.preprocessing, cells=cells))
 
 
 def recalibrated(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ __all__ = [
     "FiniteRange",
     "as_json",
     "data_argument",
+    "keep_option",
     "level_option",
     "model_argument",
     "out_option",
-    "reading_of",
-    "reading_options",
+    "strict_option",
 ]
 
 
@@ -79,26 +78,16 @@ level_option = click.option(
     help="Coverage probability of the intervals.",
 )
 
+keep_option = click.option(
+    "--keep",
+    multiple=True,
+    metavar="A,B,C",
+    help="Columns of DATA to copy to the front of the output, such as an identifier. Repeatable.",
+)
 
-def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options for reading text tables, `--separator` and `--encoding`."""
-    for option in (
-        click.option("--encoding", help="Encoding of a text table, such as latin-1."),
-        click.option(
-            "--separator",
-            help="Separator of a text table: one character, or 'tab'. Default: that of the suffix "
-            "(comma for .csv, tab for .tsv), or the one that fits the first lines.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def reading_of(separator: str | None, encoding: str | None) -> Any:
-    """Return the `tables.Reading` for these options."""
-    from keras_mvn.tables import Reading
-
-    character = {"tab": "\t", r"\t": "\t"}.get(separator or "", separator)
-    if character is not None and len(character) != 1:
-        raise RefusalError(f"--separator {separator!r} must be one character, or 'tab'.")
-    return Reading(character, encoding)
+strict_option = click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse cells that are missing where training rows had no gaps, and unknown categories; "
+    "otherwise, they are imputed or ignored, with a warning.",
+)

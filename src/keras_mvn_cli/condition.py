@@ -8,6 +8,7 @@ import click
 
 from keras_mvn_cli import _options
 from keras_mvn_cli._command import Command
+from keras_mvn_cli._table_options import TableOptions, table_options
 
 __all__ = ["condition"]
 
@@ -26,7 +27,8 @@ __all__ = ["condition"]
 )
 @_options.out_option
 @_options.level_option
-@_options.reading_options
+@_options.strict_option
+@table_options
 @_options.as_json
 def condition(
     model_dir: Path,
@@ -34,8 +36,8 @@ def condition(
     given: tuple[str, ...],
     out: Path | None,
     level: float,
-    separator: str | None,
-    encoding: str | None,
+    strict: bool,
+    reading: TableOptions,
     as_json: bool,
 ) -> None:
     """Predict the other targets, given that some were measured.
@@ -50,24 +52,26 @@ def condition(
       keras-mvn condition air new.csv --given max_NO2=31.5
       keras-mvn condition air new.csv --given max_NO2=@max_NO2 --given max_CO=@max_CO --out rest.csv
     """  # noqa: D301  (click's \b keeps these line breaks)
-    from keras_mvn.tables import open_table
     from keras_mvn_cli._conditioning import conditioned, parsed
     from keras_mvn_cli._console import Output
-    from keras_mvn_cli._model import FittedModel
+    from keras_mvn_cli._findings import Findings
+    from keras_mvn_cli._model import table_and_model
     from keras_mvn_cli._tables_out import frame_writer
 
     output = Output(as_json, quiet=out is None)
-    table = open_table(data, _options.reading_of(separator, encoding))
-    model = FittedModel.load(model_dir)
+    table, model = table_and_model(data, model_dir, reading)
     known = parsed(given, model.targets, table)
+    findings = Findings(output, strict)
     rows = 0
     with frame_writer(out) as write, output.progress(f"predicting {data.name}") as progress:
-        for batch, normal in model.stream(table, output, known.columns):
-            values = known.values(batch, model.preprocessing)
+        for batch, normal in model.stream(table, findings, known.columns):
+            with table.located(rows):
+                values = known.values(batch, model.preprocessing)
             frame = conditioned(normal, values).to_frame(level=level)
             write(frame, {})
             rows += len(frame)
             progress(rows, f"{rows} rows")
     if out is not None:
         output.say(f"{rows} rows → {out}")
-        output.result({"rows": rows, "out": str(out), "given": list(given), "level": level})
+        told = {"rows": rows, "out": str(out), "given": list(given), "level": level}
+        output.result({**told, **findings.to_dict()})

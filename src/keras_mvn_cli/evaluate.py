@@ -8,6 +8,7 @@ import click
 
 from keras_mvn_cli import _options
 from keras_mvn_cli._command import Command
+from keras_mvn_cli._table_options import TableOptions, table_options
 
 __all__ = ["evaluate"]
 
@@ -15,10 +16,11 @@ __all__ = ["evaluate"]
 @click.command(cls=Command, short_help="Score predictions for rows whose targets are known.")
 @_options.model_argument
 @_options.data_argument
-@_options.reading_options
+@_options.strict_option
+@table_options
 @_options.as_json
 def evaluate(
-    model_dir: Path, data: Path, separator: str | None, encoding: str | None, as_json: bool
+    model_dir: Path, data: Path, strict: bool, reading: TableOptions, as_json: bool
 ) -> None:
     """Score the predictions for the rows of DATA, whose targets are known.
 
@@ -35,17 +37,20 @@ def evaluate(
     import numpy as np
 
     from keras_mvn import MultivariateNormal, scores
-    from keras_mvn.tables import open_table
     from keras_mvn_cli._console import Output, RefusalError
-    from keras_mvn_cli._model import FittedModel
+    from keras_mvn_cli._findings import Findings
+    from keras_mvn_cli._model import table_and_model
 
     output = Output(as_json)
-    table = open_table(data, _options.reading_of(separator, encoding))
-    model = FittedModel.load(model_dir)
+    table, model = table_and_model(data, model_dir, reading)
+    findings = Findings(output, strict)
     normals, observed = [], []
+    rows = 0
     with output.progress(f"predicting {data.name}") as progress:
-        for batch, normal in model.stream(table, output, targets=True, what="scores"):
-            y = model.preprocessing.observed(batch)
+        for batch, normal in model.stream(table, findings, targets=True, what="scores"):
+            with table.located(rows):
+                y = model.preprocessing.observed(batch)
+            rows += len(y)
             seen = ~np.isnan(y).all(axis=1)
             normals.append(normal[seen])
             observed.append(y[seen])
@@ -60,4 +65,4 @@ def evaluate(
         target_scale=scale,
     )
     output.say(str(found))
-    output.result(found.to_dict())
+    output.result({**found.to_dict(), **findings.to_dict()})

@@ -9,6 +9,7 @@ import click
 
 from keras_mvn_cli import _options
 from keras_mvn_cli._command import Command
+from keras_mvn_cli._table_options import table_options
 
 __all__ = ["fit"]
 
@@ -18,12 +19,23 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
 
 @click.command(cls=Command, short_help="Learn to predict several columns of a table jointly.")
 @_options.data_argument
-@click.option("--targets", required=True, metavar="A,B,C", help="Columns of numbers to predict.")
+@click.option(
+    "--targets",
+    multiple=True,
+    required=True,
+    metavar="A,B,C",
+    help="Columns of numbers to predict. Repeatable, for names with commas.",
+)
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Fit directory to create."
 )
-@click.option("--features", metavar="A,B,C", help="Columns to predict from. Default: all others.")
-@click.option("--drop", metavar="A,B,C", help="Columns to ignore.")
+@click.option(
+    "--features",
+    multiple=True,
+    metavar="A,B,C",
+    help="Columns to predict from. Repeatable. Default: all others.",
+)
+@click.option("--drop", multiple=True, metavar="A,B,C", help="Columns to ignore. Repeatable.")
 @click.option(
     "--as",
     "kinds",
@@ -32,17 +44,13 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
     help="Kind of a column: number, boolean, category, date, or 'time of day'. Repeatable.",
 )
 @click.option(
-    "--missing-value",
-    "missing",
-    multiple=True,
-    metavar="TEXT",
-    help="Content of cells that are missing, such as -200. Repeatable.",
-)
-@click.option(
     "--group", metavar="COLUMN", help="Rows of a group stay together in the split; not an input."
 )
 @click.option(
     "--time", metavar="COLUMN", help="Split in this order: the last rows are the test rows."
+)
+@click.option(
+    "--skip-untimed", is_flag=True, help="Leave out rows that have no --time; otherwise an error."
 )
 @click.option(
     "--covariance",
@@ -98,14 +106,7 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
 )
 @click.option("--resume", is_flag=True, help="Continue a killed fit; repeat its command.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier fit in --out.")
-@_options.reading_options
-@click.option(
-    "--decimal",
-    type=click.Choice([".", ","]),
-    default=".",
-    show_default=True,
-    help="Decimal mark of numbers in text.",
-)
+@table_options
 @_options.as_json
 def fit(**given: Any) -> None:
     """Learn to predict several columns of a table jointly: mean and covariance for every row.

@@ -8,6 +8,7 @@ import click
 
 from keras_mvn_cli import _options
 from keras_mvn_cli._command import Command
+from keras_mvn_cli._table_options import TableOptions, table_options
 
 __all__ = ["predict"]
 
@@ -17,20 +18,18 @@ __all__ = ["predict"]
 @_options.data_argument
 @_options.out_option
 @_options.level_option
-@click.option(
-    "--keep",
-    help="Columns of DATA to copy to the front of the output, such as an identifier: a,b,c.",
-)
-@_options.reading_options
+@_options.keep_option
+@_options.strict_option
+@table_options
 @_options.as_json
 def predict(
     model_dir: Path,
     data: Path,
     out: Path | None,
     level: float,
-    keep: str | None,
-    separator: str | None,
-    encoding: str | None,
+    keep: tuple[str, ...],
+    strict: bool,
+    reading: TableOptions,
     as_json: bool,
 ) -> None:
     """Predict the targets of every row of DATA, jointly.
@@ -46,18 +45,19 @@ def predict(
       keras-mvn predict air new.csv --out predictions.parquet
       keras-mvn predict air new.csv --level 0.5 --keep station,date | head
     """  # noqa: D301  (click's \b keeps these line breaks)
-    from keras_mvn.tables import columns_named, open_table
+    from keras_mvn.tables import columns_named
     from keras_mvn_cli._console import Output, RefusalError
-    from keras_mvn_cli._model import FittedModel
+    from keras_mvn_cli._findings import Findings
+    from keras_mvn_cli._model import table_and_model
     from keras_mvn_cli._tables_out import frame_writer
 
     output = Output(as_json, quiet=out is None)
-    table = open_table(data, _options.reading_of(separator, encoding))
-    model = FittedModel.load(model_dir)
+    table, model = table_and_model(data, model_dir, reading)
     kept = tuple(dict.fromkeys(columns_named(keep, table.columns)))
+    findings = Findings(output, strict)
     rows = 0
     with frame_writer(out) as write, output.progress(f"predicting {data.name}") as progress:
-        for batch, normal in model.stream(table, output, kept):
+        for batch, normal in model.stream(table, findings, kept):
             frame = normal.to_frame(level=level)
             twice = [name for name in kept if name in frame.columns]
             if twice:
@@ -70,4 +70,4 @@ def predict(
             progress(rows, f"{rows} rows")
     if out is not None:
         output.say(f"{rows} rows → {out}")
-        output.result({"rows": rows, "out": str(out), "level": level})
+        output.result({"rows": rows, "out": str(out), "level": level, **findings.to_dict()})

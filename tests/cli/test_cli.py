@@ -17,10 +17,11 @@ from click.testing import CliRunner
 from scipy import stats
 
 from keras_mvn import MultivariateNormal
-from keras_mvn.tables import open_table, reading
+from keras_mvn.tables import columnar, open_table, text
 from keras_mvn_cli import _model, backends
 from keras_mvn_cli._conditioning import parsed
 from keras_mvn_cli._console import Output
+from keras_mvn_cli._findings import Findings
 from keras_mvn_cli._group import command
 from keras_mvn_cli.fitting import networks as _networks
 from keras_mvn_cli.fitting import results as _fit_results
@@ -316,7 +317,7 @@ class TestFit:
 def test_by_default_the_90_percent_regions_cover_90_percent_of_the_calibration_rows(fitted, table):
     out, _ = fitted
     model = _model.FittedModel.load(out)
-    batches = model.stream(open_table(table), Output(False, quiet=True))
+    batches = model.stream(open_table(table), Findings(Output(False, quiet=True), strict=False))
     normal = MultivariateNormal.concatenate([rows.normal for rows in batches])
     rows = split_of(out)["calibration"]
     y = make_table()[TARGETS].to_numpy()[rows]
@@ -370,7 +371,7 @@ def test_tensorflow_is_silenced_before_it_may_be_imported(monkeypatch):
 
 class TestPredict:
     def test_as_the_test_rows_were_predicted(self, fitted, table, tmp_path, monkeypatch):
-        monkeypatch.setattr(reading, "BLOCK", 2048)  # several batches
+        monkeypatch.setattr(text, "BLOCK", 2048)  # several batches
         out, _ = fitted
         rows, _ = test_rows_of(out)
         stored = MultivariateNormal.load(out / "test/model.npz")
@@ -405,7 +406,7 @@ class TestPredict:
     @pytest.mark.parametrize("suffix", [".csv", ".tsv.gz", ".parquet", ".feather"])
     def test_columns_are_kept_as_they_are(self, suffix, fitted, tmp_path, monkeypatch):
         """Not as pandas makes them floats, of 9 digits, of another type in every batch."""
-        monkeypatch.setattr(reading, "ROWS", 100)  # the second batch has a gap, the first has none
+        monkeypatch.setattr(columnar, "ROWS", 100)  # the second batch has a gap, the first has none
         key = pandas.array(range(1234567890123, 1234567890363), dtype="Int64")
         key[150] = None
         lat = 48.0 + np.random.default_rng(0).random(240)
@@ -669,7 +670,9 @@ class TestRefusedTables:
         assert "2 more" not in self.line(tmp_path, "a,b\n" + "1,2\n2,3\n" * 30)
 
     def test_targets(self, tmp_path):
-        assert "'b' must hold numbers; row 1 has 'hot'" in self.line(tmp_path, self.text(b="hot"))
+        assert "'b' must hold numbers; found 'hot' in line 2" in self.line(
+            tmp_path, self.text(b="hot")
+        )
         assert "'b' is always 4" in self.line(tmp_path, self.text(b=4))
         assert "'b' is missing in every row" in self.line(tmp_path, self.text(b=None))
         assert "infinite" in self.line(tmp_path, self.text(b=np.inf))

@@ -3,6 +3,7 @@
 import gzip
 import io
 import itertools
+import re
 
 import numpy as np
 import pandas
@@ -17,15 +18,18 @@ from keras_mvn.tables import (
     Question,
     Reading,
     TableError,
+    columnar,
     columns_named,
+    lines,
     open_table,
     plan,
-    reading,
     survey,
+    text,
     write_arrays,
 )
+from keras_mvn.tables.deciding import decide
 from keras_mvn.tables.encoders import CategoryEncoder
-from keras_mvn.tables.profiling import Profile, decide
+from keras_mvn.tables.profiling import Profile
 from keras_mvn.tables.sampling import RowSample
 from keras_mvn.tables.splitting import by_groups, by_time, random_split, shares
 
@@ -55,8 +59,9 @@ def refused(path, match, **options):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Many batches out of little text."""
-    monkeypatch.setattr(reading, "BLOCK", 512)
-    monkeypatch.setattr(reading, "ROWS", 7)
+    monkeypatch.setattr(text, "BLOCK", 512)
+    monkeypatch.setattr(lines, "BLOCK", 512)
+    monkeypatch.setattr(columnar, "ROWS", 7)
 
 
 CSV = "a,b,c\n1,x,2020-01-01\n2,,2020-01-02\n"
@@ -177,12 +182,12 @@ class TestKinds:
             (["2020-01-31T10:00:00Z", "2021-02-01 11:30:00"], "date", "2020"),
             (["31/01/2020", "01/02/2020"], "date", "%d/%m/%Y"),
             (["01/31/2020", "02/01/2020"], "date", "%m/%d/%Y"),
-            (["01/02/2020", "02/03/2020"], "date", "month could also be first"),
+            (["01/02/2020", "02/03/2020"], "date", "the month could be first"),
             (["31.01.2020 10:00", "01.02.2020 11:00"], "date", "%d.%m.%Y %H:%M"),
             (["0812-05-04", "2021-02-01", "3021-02-01"], "date", "0812-05-04 to 3021-02-01"),
             (["18.00.00", "19.30.00"], "time of day", "%H.%M.%S"),
-            (["1,5", "1,5", "2,5"], "category", "if these are numbers, use --decimal ,"),
-            ([f"{i},5" for i in range(60)], "dropped", "if these are numbers, use --decimal ,"),
+            (["1,5", "1,5", "2,5"], "category", "--decimal , reads '1,5' as 1.5"),
+            ([f"{i},5" for i in range(60)], "dropped", "--decimal , reads '0,5' as 0.5"),
             (["18:00", "19:30"], "time of day", "%H:%M"),
             (["7", "7", "7"], "dropped", "always 7"),
             (["a", "a", "a"], "dropped", "always 'a'"),
@@ -196,7 +201,7 @@ class TestKinds:
     def test_all_cells_decide(self, values, kind, why):
         decision = decide(profiled(values))
         assert decision.kind == kind
-        assert pandas.Series([decision.why]).str.contains(why).all(), decision.why
+        assert why in f"{decision.why} {decision.advice}" or re.search(why, decision.why)
 
     def test_types_of_parquet_are_believed(self):
         stamps = pandas.Series(pandas.date_range("2020-01-01", periods=5, freq="12h"))
@@ -393,7 +398,7 @@ class TestPreprocessing:
         assert encoder.names == ["x=a", "x=b", "x=(other)"]
         new = pyarrow.array(["b", "never seen", None])
         np.testing.assert_array_equal(
-            encoder.encode(new, Cells()), [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
+            encoder.encode(new, Cells())[0], [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
         )
         assert encoder.unknown(new, Cells()) == ["never seen"]
 
@@ -429,10 +434,10 @@ class TestQuestions:
     @pytest.mark.parametrize(
         ("values", "match"),
         [
-            ("word", "'b' must hold numbers; row 1 has 'word'"),
+            ("word", "'b' must hold numbers; found 'word' in line 2"),
             ("3", "'b' is always 3"),
             ("", "'b' is missing in every row"),
-            ("inf", "'b' holds an infinite number in row 1"),
+            ("inf", "'b' holds an infinite number in line 2"),
             ("2020-01-01", "'b' must hold numbers"),
         ],
     )
@@ -544,8 +549,6 @@ class TestSplits:
     def test_times_that_cannot_be_cut(self):
         with pytest.raises(TableError, match="2 different times"):
             by_time(np.repeat([0.0, 1.0], 50), shares(True))
-        with pytest.raises(TableError, match="row 3 .* no time"):
-            by_time(np.array([0.0, 1.0, np.nan]), shares(True))
 
 
 class TestRowSample:
@@ -610,7 +613,7 @@ def test_numbers_beyond_float32_are_refused(tmp_path, rng):
     frame.to_csv(tmp_path / "t.csv", index=False)
     planned = prepared(tmp_path / "t.csv", tmp_path / "work")[0]
     far = pyarrow.record_batch({"size": [1.0, 1e300]})
-    with pytest.raises(TableError, match=r"column 'size' holds 1e\+300: too far"):
+    with pytest.raises(TableError, match=r"column 'size' holds 1e\+300 in row 2: too far"):
         planned.preprocessing.inputs(far)
     frame.loc[3, "b"] = -1e300
     frame.to_csv(tmp_path / "t.csv", index=False)

@@ -6,24 +6,26 @@ that a network trains on; `Preprocessing` applies the same steps to any later ta
 """
 
 from keras_mvn.tables.cells import Cells as Cells
+from keras_mvn.tables.column_names import columns_named as columns_named
+from keras_mvn.tables.dates import DateReading as DateReading
+from keras_mvn.tables.deciding import Decision as Decision
 from keras_mvn.tables.errors import TableError as TableError
 from keras_mvn.tables.planning import Plan as Plan
 from keras_mvn.tables.planning import Question as Question
 from keras_mvn.tables.planning import Survey as Survey
-from keras_mvn.tables.planning import columns_named as columns_named
 from keras_mvn.tables.planning import plan as plan
 from keras_mvn.tables.planning import survey as survey
 from keras_mvn.tables.planning import write_arrays as write_arrays
 from keras_mvn.tables.preprocessing import Preprocessing as Preprocessing
-from keras_mvn.tables.profiling import Decision as Decision
-from keras_mvn.tables.reading import Reading as Reading
-from keras_mvn.tables.reading import Table as Table
 from keras_mvn.tables.reading import open_table as open_table
 from keras_mvn.tables.splitting import Split as Split
 from keras_mvn.tables.splitting import shares as shares
+from keras_mvn.tables.table import Table as Table
+from keras_mvn.tables.text import Reading as Reading
 
 __all__ = [
     "Cells",
+    "DateReading",
     "Decision",
     "Plan",
     "Preprocessing",

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
 
 import numpy as np
 
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
-from keras_mvn.tables.dates import seconds_of, typed_instants, typed_times_of_day
+from keras_mvn.tables.dates import DateReading, seconds_of, typed_instants, typed_times_of_day
+from keras_mvn.tables.numerals import LIMIT, Numerals, float_of
+from keras_mvn.tables.spellings import MISSING_NUMBERS, MISSING_TEXTS
 
-__all__ = ["BOOLEANS", "Cells", "Values", "is_coded", "is_decimal_comma", "is_number", "is_text"]
-
-MISSING = frozenset(
-    {"", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "-nan", "NaT", "?", "-", "."}
-    | {"null", "NULL", "Null", "None", "none"}
-)
-"""Contents of cells that count as missing, in addition to those that the user declares."""
+__all__ = ["BOOLEANS", "Cells", "Values", "is_coded", "is_number", "is_text"]
 
 BOOLEANS = {
     **dict.fromkeys(("true", "t", "yes", "y", "on"), 1.0),
@@ -40,16 +36,55 @@ class Cells:
     """Rules for reading cells.
 
     Args:
-        decimal: str, the decimal point of numbers in text.
+        decimal: str, the decimal mark of numbers in text.
         missing: contents of cells that count as missing; "-200" also means -200.0.
+        thousands: str, the separator of thousands, a key of `numerals.THOUSANDS`; "" for none.
+        strip: texts beside a number that are ignored, such as "%" or "°C".
+        accounting: bool, whether numbers in parentheses are negative.
+        limits_as_missing: bool, whether limits such as <0.05 count as missing.
+        dates: how dates are read.
 
     """
 
     decimal: str = "."
     missing: tuple[str, ...] = ()
+    thousands: str = ""
+    strip: tuple[str, ...] = ()
+    accounting: bool = False
+    limits_as_missing: bool = False
+    dates: DateReading = field(default_factory=DateReading)
+
+    @functools.cached_property
+    def numerals(self) -> Numerals:
+        """How numbers in text are written."""
+        return Numerals(self.decimal, self.thousands, self.strip, self.accounting)
 
     def texts(self, column: Any) -> Any:
         """Return the trimmed text of the cells, null where missing, as `pyarrow` strings."""
+        arrow, compute = _arrow()
+        trimmed = self._trimmed(column)
+        nothing = arrow.array(sorted(MISSING_TEXTS | set(self.missing)), arrow.string())
+        return compute.if_else(compute.is_in(trimmed, nothing), None, trimmed)
+
+    def values(self, column: Any) -> Any:
+        """Return what `texts` does, null for all that means missing among numbers and dates."""
+        arrow, compute = _arrow()
+        trimmed = self._trimmed(column)
+        nothing = arrow.array(sorted(MISSING_NUMBERS), arrow.string())
+        declared = arrow.array(sorted(self.missing), arrow.string())
+        gap = compute.or_(
+            compute.is_in(compute.utf8_lower(trimmed), nothing), compute.is_in(trimmed, declared)
+        )
+        if self.limits_as_missing:
+            gap = compute.or_(gap, compute.match_substring_regex(trimmed, f"^{LIMIT.pattern}"))
+        return compute.if_else(gap, None, trimmed)
+
+    def missing_among_numbers(self, text: str) -> bool:
+        """Whether a cell with this text counts as missing in a column of numbers or dates."""
+        limit = self.limits_as_missing and LIMIT.match(text) is not None
+        return text.lower() in MISSING_NUMBERS or text in self.missing or limit
+
+    def _trimmed(self, column: Any) -> Any:
         arrow, compute = _arrow()
         kind = column.type
         if arrow.types.is_dictionary(kind):
@@ -58,9 +93,7 @@ class Cells:
             column = _whole_if_whole(column)
         if not arrow.types.is_string(column.type):
             column = column.cast(arrow.string())
-        trimmed = compute.utf8_trim_whitespace(column)
-        nothing = arrow.array(sorted(MISSING | set(self.missing)), arrow.string())
-        return compute.if_else(compute.is_in(trimmed, nothing), None, trimmed)
+        return compute.utf8_trim_whitespace(column)
 
     def categories(self, column: Any) -> Any:
         """Return the text of the cells as in `texts`, with codes such as 2.0 written as 2."""
@@ -73,42 +106,47 @@ class Cells:
         if is_number(column.type):
             numbers = np.array(column.cast(arrow.float64(), safe=False).to_numpy(False))
             return Values(self._declared(numbers.astype(np.float64)), np.zeros(len(numbers), bool))
-        return self.parsed(self.texts(column)) if is_text(column.type) else _unreadable(column)
+        return self.parsed(self.values(column)) if is_text(column.type) else _unreadable(column)
 
     def _declared(self, numbers: Array) -> Array:
         """Replace numbers declared missing with NaN."""
-        declared = [float(text) for text in self.missing if _float(text) is not None]
+        found = [self.numerals.number(text) for text in self.missing]
+        declared = [number for number in found if number is not None]
         return np.where(np.isin(numbers, declared), np.nan, numbers) if declared else numbers
 
-    def parsed(self, texts: Any) -> Values:
-        """Parse numbers from the result of `texts`."""
-        values = self._parsed_at_once(texts)
-        return Values(self._declared(values.numbers), values.unreadable)
+    def parsed(self, values: Any) -> Values:
+        """Parse numbers from the result of `values`."""
+        found = self._parsed_at_once(values)
+        return Values(self._declared(found.numbers), found.unreadable)
 
-    def _parsed_at_once(self, texts: Any) -> Values:
+    def _parsed_at_once(self, values: Any) -> Values:
         arrow, compute = _arrow()
-        pointed = texts
-        if self.decimal != ".":
-            if compute.any(compute.match_substring(texts, ".")).as_py():  # thousands or decimal?
-                return _each(texts, self._pointless)
-            pointed = compute.replace_substring(texts, self.decimal, ".")
+        pointed = values
+        if not self.numerals.plain:
+            if (
+                self.numerals != Numerals(",")
+                or compute.any(compute.match_substring(values, ".")).as_py()
+            ):
+                return _each(values, self.numerals.number)
+            pointed = compute.replace_substring(values, ",", ".")
         try:
             numbers = pointed.cast(arrow.float64()).to_numpy(zero_copy_only=False)
         except arrow.ArrowInvalid:
-            return _each(pointed, _float)
+            return _each(values, self.numerals.number)
         return Values(np.array(numbers, dtype=np.float64), np.zeros(len(numbers), dtype=bool))
 
-    def _pointless(self, text: str) -> float | None:
-        return None if "." in text else _float(text.replace(self.decimal, "."))
-
     def truths(self, column: Any) -> Values:
-        """Return 1 for true or yes, and 0 for false or no."""
+        """Return 1 for true, yes or 1, and 0 for false, no or 0."""
         arrow, _ = _arrow()
         if arrow.types.is_boolean(column.type):
             return self.numbers(column)
+        if is_number(column.type):
+            numbers = self.numbers(column).numbers
+            neither = ~(np.isnan(numbers) | (numbers == 0.0) | (numbers == 1.0))
+            return Values(np.where(neither, np.nan, numbers), neither)
         if not is_text(column.type):
             return _unreadable(column)
-        return _each(self.texts(column), lambda text: BOOLEANS.get(text.casefold()))
+        return _each(self.values(column), _truth)
 
     def instants(self, column: Any, form: str | None) -> Values:
         """Return dates as seconds since 1970, in UTC; `form` is the format of dates in text."""
@@ -116,9 +154,9 @@ class Cells:
         kind = column.type
         if arrow.types.is_date(kind) or arrow.types.is_timestamp(kind):
             return Values(typed_instants(column), np.zeros(len(column), dtype=bool))
-        if form is None or not is_text(kind):
+        if form is None or not (is_text(kind) or arrow.types.is_integer(kind)):
             return _unreadable(column)
-        return _all(self.texts(column), lambda texts: seconds_of(texts, form))
+        return _all(self.values(column), lambda texts: seconds_of(texts, form))
 
     def times_of_day(self, column: Any, form: str | None) -> Values:
         """Return times of day as seconds since midnight; `form` is the format of times in text."""
@@ -127,7 +165,7 @@ class Cells:
             return Values(typed_times_of_day(column), np.zeros(len(column), dtype=bool))
         if form is None or not is_text(column.type):
             return _unreadable(column)
-        values = _all(self.texts(column), lambda texts: seconds_of(texts, form))
+        values = _all(self.values(column), lambda texts: seconds_of(texts, form))
         return Values(values.numbers % 86400.0, values.unreadable)
 
 
@@ -148,11 +186,6 @@ def is_text(kind: Any) -> bool:
 def is_coded(kind: Any) -> bool:
     """Whether cells of this `pyarrow` type are numbers that the file declares to be categories."""
     return bool(_arrow()[0].types.is_dictionary(kind) and is_number(kind.value_type))
-
-
-def is_decimal_comma(text: str) -> bool:
-    """Whether `text` is a number if a comma is taken as its decimal point."""
-    return re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", text.strip()) is not None
 
 
 def is_number(kind: Any) -> bool:
@@ -202,10 +235,9 @@ def _all(texts: Any, read: Callable[[list[str]], Array]) -> Values:
     return Values(numbers[codes], unreadable[codes])
 
 
-def _float(text: str) -> float | None:
-    """Parse a number; None for other text, and for what only Python accepts (1_000, nan)."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return None if "_" in text or np.isnan(number) else number
+def _truth(text: str) -> float | None:
+    found = BOOLEANS.get(text.casefold())
+    if found is not None:
+        return found
+    number = float_of(text)
+    return number if number in (0.0, 1.0) else None

@@ -2,43 +2,92 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
+from keras_mvn.tables.errors import TableError
 
 __all__ = [
-    "DATE_FORMATS",
     "ISO",
-    "TIME_FORMATS",
+    "DateReading",
     "is_temporal",
     "seconds_of",
     "typed_instants",
     "typed_times_of_day",
 ]
 
-
 ISO = "ISO8601"
 
+DAY = 86400.0
 
-_DAYS = (
-    *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%d/%m/%y"),
-    *("%m/%d/%y", "%d.%m.%y", "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%d %B %Y"),
-    "%B %d, %Y",
+_YEAR_FIRST = ("%Y/%m/%d", "%Y.%m.%d")
+
+_DAY_FIRST = ("%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y")
+
+_MONTH_FIRST = ("%m/%d/%Y", "%m-%d-%Y", "%m/%d/%y", "%m-%d-%y")
+
+_NAMED = (
+    *("%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d %b %y"),
+    *("%d. %b %Y", "%d. %B %Y", "%a, %d %b %Y"),
 )
 
+_TIMES = (
+    *("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %H.%M.%S", " %I:%M %p", " %I:%M:%S %p"),
+    *("T%H:%M", "T%H:%M:%S", ", %H:%M", ", %H:%M:%S", " %H"),
+)
 
-_TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %H.%M.%S", " %I:%M %p", " %I:%M:%S %p")
+_TIMES_OF_DAY = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%H.%M.%S", "%I:%M %p", "%I:%M:%S %p")
 
 
-DATE_FORMATS = (ISO, *(day + time for day in _DAYS for time in _TIMES))
-"""Formats of dates, tried in this order; the first that reads every cell is used."""
+@final
+@dataclass(frozen=True)
+class DateReading:
+    """How dates in text are read.
+
+    Args:
+        formats: formats in the syntax of `strptime`, instead of the usual ones.
+        day_first: bool, whether 3/4 is the third of April; None: what fits all cells of a column,
+            and the third of April if both do.
+
+    """
+
+    formats: tuple[str, ...] = ()
+    day_first: bool | None = None
+
+    def __post_init__(self) -> None:
+        for form in self.formats:
+            if "%" not in form:
+                raise TableError(
+                    f"--date-format {form}: expected a format such as %d.%m.%Y or '%Y%m%d %H:%M'."
+                )
+
+    @property
+    def of_dates(self) -> tuple[str, ...]:
+        """Formats of dates, in the order in which they are preferred."""
+        if self.formats:
+            return tuple(form for form in self.formats if _has_a_day(form))
+        numbered = {
+            None: (*_DAY_FIRST, *_MONTH_FIRST),
+            True: _DAY_FIRST,
+            False: _MONTH_FIRST,
+        }[self.day_first]
+        return (ISO, *(d + t for d in (*numbered, *_YEAR_FIRST, *_NAMED) for t in _TIMES))
+
+    @property
+    def of_times(self) -> tuple[str, ...]:
+        """Formats of times of day without a date."""
+        if self.formats:
+            return tuple(form for form in self.formats if not _has_a_day(form))
+        return _TIMES_OF_DAY
 
 
-TIME_FORMATS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%H.%M.%S", "%I:%M %p", "%I:%M:%S %p")
-"""Formats of a time of day without a date."""
+def _has_a_day(form: str) -> bool:
+    return re.search(r"%[-#]?[YymdjbBcxsUWGuDF]", form) is not None
 
 
 def is_temporal(kind: Any) -> bool:
@@ -48,14 +97,57 @@ def is_temporal(kind: Any) -> bool:
 
 
 def seconds_of(texts: list[str], form: str) -> Array:
-    """Seconds since 1970, in UTC, of dates or times of day in this format; NaN for other text."""
+    """Seconds since 1970, in UTC, of dates or times of day in this format; NaN for other text.
+
+    Beside what the format says, a cell may end in a time zone (UTC, Z, +02:00), write midnight at
+    the end of a day as 24:00, join AM to the time, or, where the format has a time, have none.
+    """
+    plain = [_plain(text, form) for text in texts]
+    seconds = _parsed([text for text, _ in plain], form)
+    day = re.split(r"[ T,]*%[HI]", form)[0]
+    bare = np.isnan(seconds)
+    if form != ISO and day and day != form and bare.any():
+        untimed = [plain[i][0] for i in np.flatnonzero(bare)]
+        seconds[bare] = _parsed(untimed, day)
+    return seconds + np.array([later for _, later in plain])
+
+
+_ZONE = re.compile(r"(?<=[\dMm])\s*(?:UTC|GMT|Z|(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d))$")
+
+_HAS_TIME = re.compile(r"\d[:.]\d\d")
+
+_END_OF_DAY = re.compile(r"(?<![\d:.])24([:.])00((?:[:.]00)?(?:\.0+)?)(?![\d:])")
+
+
+def _plain(text: str, form: str) -> tuple[str, float]:
+    """The text without its time zone and the like, and the seconds to be added for them."""
+    later = 0.0
+    if _HAS_TIME.search(text) or (form != ISO and text.endswith(("UTC", "GMT", "Z"))):
+        zone = _ZONE.search(text)
+        if zone and "%z" not in form and "%Z" not in form and _is_zone(text, zone):
+            text = text[: zone.start()].rstrip()
+            if zone["sign"]:
+                offset = 3600.0 * float(zone["hours"]) + 60.0 * float(zone["minutes"])
+                later -= offset if zone["sign"] == "+" else -offset
+        text, ends = _END_OF_DAY.subn(r"00\g<1>00\g<2>", text)
+        later += DAY * ends
+        text = re.sub(r"(?<=\d)\s*([AaPp])\.?[Mm]\.?$", r" \1M", text)
+    return text, later
+
+
+def _is_zone(text: str, zone: re.Match[str]) -> bool:
+    """Whether it is not the year of 01-05-2024, in which no time comes before."""
+    return zone["sign"] is None or _HAS_TIME.search(text[: zone.start()]) is not None
+
+
+def _parsed(texts: list[str], form: str) -> Array:
     pandas = require("pandas", "reading dates")
     stamps = pandas.to_datetime(
         pandas.Series(texts, dtype=object), format=form, errors="coerce", utc=True
     )
     microseconds = stamps.astype("datetime64[us, UTC]").astype("int64").to_numpy()
     missing = stamps.isna().to_numpy()
-    return np.asarray(np.where(missing, np.nan, microseconds * 1e-6), dtype=np.float64)
+    return np.array(np.where(missing, np.nan, microseconds * 1e-6), dtype=np.float64)
 
 
 def typed_instants(column: Any) -> Array:

@@ -12,8 +12,8 @@ import numpy as np
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn.tables.cells import Cells, Values
-from keras_mvn.tables.errors import TableError
-from keras_mvn.tables.profiling import Decision
+from keras_mvn.tables.deciding import Decision
+from keras_mvn.tables.errors import CellError, cut
 
 __all__ = [
     "ENCODERS",
@@ -60,16 +60,16 @@ class Encoder(abc.ABC):
         """Return the imputed values (n, m), and a mask of the missing ones (n,)."""
 
     @final
-    def encode(self, column: Any, cells: Cells) -> Array:
-        """Encode a column as finite numbers (n, len(names)).
+    def encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
+        """Encode a column as finite numbers (n, len(names)); also return what is missing: (n,).
 
         Raises:
-            TableError: the cells are of a different kind than in training.
+            CellError: the cells are of a different kind than in training.
 
         """
         values, missing = self._encode(column, cells)
         columns = [values, missing[:, None]] if self.indicator else [values]
-        return np.concatenate(columns, axis=1).astype(np.float64)
+        return np.concatenate(columns, axis=1).astype(np.float64), missing
 
     def shown(self, column: Any, cells: Cells) -> np.ndarray:
         """Return the cells for display, as text; "" where missing."""
@@ -95,9 +95,11 @@ class Encoder(abc.ABC):
         bad = unreadable | np.isinf(numbers)
         if bad.any():
             row = int(np.argmax(bad))
-            raise TableError(
+            raise CellError(
                 f"column {self.column!r} must hold {what}, as in training; found "
-                f"{str(column[row].as_py())[:40]!r}."
+                f"{cut(column[row].as_py())}",
+                row,
+                ".",
             )
         return numbers
 

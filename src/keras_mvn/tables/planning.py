@@ -7,7 +7,7 @@ larger than memory.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, final
@@ -16,19 +16,19 @@ import numpy as np
 
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
-from keras_mvn.tables.cells import Cells, Values, is_decimal_comma
-from keras_mvn.tables.errors import TableError, listed, unknown_columns
+from keras_mvn.tables.cells import Cells, Values
+from keras_mvn.tables.deciding import Decision, decide, mend_of
+from keras_mvn.tables.errors import CellError, TableError, cut, listed
 from keras_mvn.tables.preprocessing import Preprocessing, fit_preprocessing, share_of
-from keras_mvn.tables.profiling import Decision, Profile, decide, profiles_of
-from keras_mvn.tables.reading import Table
+from keras_mvn.tables.profiling import Candidate, Profile, profiles_of
 from keras_mvn.tables.sampling import RowSample
 from keras_mvn.tables.splitting import Split, by_groups, by_time, random_split, shares
+from keras_mvn.tables.table import Table
 
 __all__ = [
     "Plan",
     "Question",
     "Survey",
-    "columns_named",
     "inputs_of",
     "plan",
     "survey",
@@ -61,6 +61,8 @@ class Question:
     """Column → its kind, for columns whose kind is not to be inferred."""
     group: str | None = None
     time: str | None = None
+    skip_untimed: bool = False
+    """Whether rows without a time are left out; otherwise, they are an error."""
     calibrated: bool = True
     seed: int = 0
 
@@ -79,6 +81,8 @@ class Survey:
     """Group codes or times of these rows; None for a random split."""
     ungrouped: int = 0
     """Number of these rows that have no group."""
+    untimed: int = 0
+    """Number of rows that were left out because they have no time."""
 
 
 @final
@@ -93,6 +97,8 @@ class Plan:
     split: Split
     """Positions in `rows`."""
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """What may be wrong, with the option that mends it."""
 
 
 def inputs_of(table: Table, question: Question) -> list[str]:
@@ -110,9 +116,7 @@ def inputs_of(table: Table, question: Question) -> list[str]:
         ("--group", tuple(filter(None, [question.group]))),
         ("--time", tuple(filter(None, [question.time]))),
     ):
-        absent = [name for name in names if name not in table.columns]
-        if absent:
-            raise unknown_columns(absent, table.columns, option)
+        table.require(names, option)
     targets = question.targets
     if not targets or len(set(targets)) < len(targets):
         raise TableError(f"--targets {','.join(targets)}: name each target once.")
@@ -126,7 +130,7 @@ def inputs_of(table: Table, question: Question) -> list[str]:
     if contradicted:
         raise TableError(f"--features: {listed(contradicted)} is in --drop too.")
     every = table.columns if question.features is None else question.features
-    out = {*targets, *question.drop, question.group}
+    out = {*targets, *question.drop, question.group, *index_left_out(table, question)}
     inputs = [name for name in every if name not in out]
     if not inputs:
         raise TableError(f"{table.path} has no column left to predict {listed(targets)} from.")
@@ -136,6 +140,12 @@ def inputs_of(table: Table, question: Question) -> list[str]:
             f"{MOST_COLUMNS - len(targets)} are supported. Choose with --features or --drop."
         )
     return inputs
+
+
+def index_left_out(table: Table, question: Question) -> list[str]:
+    """Return the columns that number or name the rows: no inputs, unless somebody says so."""
+    asked = {*(question.features or ()), *question.kinds, *question.targets}
+    return [name for name in table.index if name not in asked.union(_key_columns(question))]
 
 
 def survey(table: Table, question: Question, cells: Cells, notify: Notify) -> Survey:
@@ -148,7 +158,7 @@ def survey(table: Table, question: Question, cells: Cells, notify: Notify) -> Su
     arrow = require("pyarrow", "reading a table")
     inputs = inputs_of(table, question)
     columns = list(dict.fromkeys([*inputs, *question.targets, *_key_columns(question)]))
-    profiles = profiles_of(columns, cells)
+    profiles = profiles_of(columns, cells, question.kinds)
     sample = RowSample(len(columns), question.seed)
     groups = _Groups(question.group, cells)
     usable = []
@@ -168,8 +178,9 @@ def survey(table: Table, question: Question, cells: Cells, notify: Notify) -> Su
         notify(rows)
     if rows == 0:
         raise TableError(f"{table.path} has column names but no rows.")
-    for name in question.targets:
-        _check_target(profiles[name])
+    with table.located():
+        for name in question.targets:
+            _check_target(profiles[name])
     found = np.concatenate(usable)
     if len(found) < FEWEST_ROWS:
         of_them = "" if len(found) == rows else f", {len(found)} of them with a target"
@@ -180,11 +191,34 @@ def survey(table: Table, question: Question, cells: Cells, notify: Notify) -> Su
     for name in question.targets:
         _check_target_varies(profiles[name])
     order = groups.found()
+    untimed = 0
     if question.time is not None:
-        order = _times(
-            table, profiles[question.time], question.kinds.get(question.time), cells, found
+        with table.located():
+            order = _times(
+                table, profiles[question.time], question.kinds.get(question.time), cells, found
+            )
+        found, order, untimed = _timed(table, question, found, order)
+    return Survey(rows, profiles, sample, found, order, groups.without, untimed)
+
+
+def _timed(
+    table: Table, question: Question, rows: np.ndarray, times: Array
+) -> tuple[np.ndarray, Array, int]:
+    """Return the rows that have a time, their times, and the number of the others.
+
+    Raises:
+        TableError: a row has no time, and nobody said that such rows are to be left out.
+
+    """
+    without = np.isnan(times)
+    if without.any() and not question.skip_untimed:
+        count = int(without.sum())
+        raise TableError(
+            f"--time {question.time}: {table.place(int(rows[np.argmax(without)]))} of "
+            f"{table.path.name} has no time ({count} of {len(rows)} rows with targets); "
+            "--skip-untimed leaves such rows out."
         )
-    return Survey(rows, profiles, sample, found, order, groups.without)
+    return rows[~without], times[~without], int(without.sum())
 
 
 def plan(table: Table, question: Question, cells: Cells, surveyed: Survey) -> Plan:
@@ -195,7 +229,8 @@ def plan(table: Table, question: Question, cells: Cells, surveyed: Survey) -> Pl
 
     """
     inputs = inputs_of(table, question)
-    decisions = [decide(surveyed.profiles[n], question.kinds.get(n)) for n in inputs]
+    with table.located():
+        decisions = [decide(surveyed.profiles[n], question.kinds.get(n)) for n in inputs]
     split = _split(question, surveyed)
     training = surveyed.sample.among(surveyed.usable[split.train])
     preprocessing, told = fit_preprocessing(
@@ -203,8 +238,11 @@ def plan(table: Table, question: Question, cells: Cells, surveyed: Survey) -> Pl
     )
     if not question.calibrated:
         split = split._replace(calibration=np.zeros(0, dtype=np.int64))
-    notes = _notes(question, surveyed, told)
-    return Plan(preprocessing, tuple(told), surveyed.usable, split, tuple(notes))
+    notes = [*_index_notes(table, question), *_notes(question, surveyed, told)]
+    doubts = {d.column: d.advice for d in decisions}
+    doubts |= {name: surveyed.profiles[name].doubt for name in question.targets}
+    warnings = [f"{column}: {doubt}" for column, doubt in doubts.items() if doubt]
+    return Plan(preprocessing, tuple(told), surveyed.usable, split, tuple(notes), tuple(warnings))
 
 
 def write_arrays(
@@ -237,8 +275,9 @@ def write_arrays(
             last = first + batch.num_rows
             used = _between(planned.rows, first, last)
             part = batch.take(arrow.array(used))
-            x_file.write(np.ascontiguousarray(preprocessing.inputs(part)).tobytes())
-            y_file.write(np.ascontiguousarray(preprocessing.observed(part)).tobytes())
+            with table.located(first):
+                x_file.write(np.ascontiguousarray(preprocessing.inputs(part)).tobytes())
+                y_file.write(np.ascontiguousarray(preprocessing.observed(part)).tobytes())
             shown = _between(keep, first, last)
             if len(shown):
                 kept.append(batch.select(columns).take(arrow.array(shown)))
@@ -325,14 +364,17 @@ def _check_target(profile: Profile) -> None:
         raise TableError(f"the target {name!r} is of type {profile.type_name}, not a number.")
     if number.unreadable:
         text, row = number.example or ("?", 0)
-        raise TableError(
-            f"the target {name!r} must hold numbers; row {row + 1} has {text[:40]!r} "
-            f"({number.unreadable} such cells). {_way_out(text, number.readable)}"
+        of_them = f" ({number.unreadable} such cell{'s' if number.unreadable > 1 else ''})"
+        raise CellError(
+            f"the target {name!r} must hold numbers; found {cut(text)}",
+            row,
+            f"{of_them}. {_way_out(profile, number, text, row)}",
         )
     if number.infinite is not None:
-        raise TableError(
-            f"the target {name!r} holds an infinite number in row {number.infinite + 1}; if that "
-            "means missing, use --missing-value inf --missing-value -inf"
+        raise CellError(
+            f"the target {name!r} holds an infinite number",
+            number.infinite,
+            "; if that means missing, use --missing-value inf --missing-value -inf",
         )
     far = max(number.high, -number.low)
     if far > LARGEST_TARGET:
@@ -344,13 +386,11 @@ def _check_target(profile: Profile) -> None:
         )
 
 
-def _way_out(text: str, readable: int) -> str:
-    """Return advice on a target with `text` in a cell and numbers in `readable` others."""
-    if is_decimal_comma(text):
-        return "If its decimal point is a comma, use --decimal ,"
-    if not readable:
+def _way_out(profile: Profile, number: Candidate, text: str, row: int) -> str:
+    """Return advice on a target with `text` in a cell."""
+    if not number.readable and not profile.obstacle:
         return "It is text; --targets must be columns of numbers."
-    return f"If that means missing, use --missing-value {text[:40]!r}"
+    return mend_of(profile, number, text, row)
 
 
 def _check_target_varies(profile: Profile) -> None:
@@ -372,12 +412,14 @@ def _split(question: Question, surveyed: Survey) -> Split:
 
 def _notes(question: Question, surveyed: Survey, told: Iterable[Decision]) -> list[str]:
     notes = []
-    lost = surveyed.rows - len(surveyed.usable)
+    if surveyed.untimed:
+        notes.append(f"{surveyed.untimed} rows have no {question.time} and are left out")
+    lost = surveyed.rows - len(surveyed.usable) - surveyed.untimed
     if lost:
         notes.append(f"{lost} of {surveyed.rows} rows have no target and are left out")
     for name in question.targets:
         profile = surveyed.profiles[name]
-        gaps = len(surveyed.usable) - profile.present
+        gaps = len(surveyed.usable) + surveyed.untimed - profile.present
         if gaps:
             notes.append(
                 f"target {name}: {share_of(gaps, len(surveyed.usable))} missing, marginalized"
@@ -395,10 +437,8 @@ def _notes(question: Question, surveyed: Survey, told: Iterable[Decision]) -> li
     return notes
 
 
-def columns_named(text: str | None, columns: Sequence[str]) -> tuple[str, ...]:
-    """Split `a,b,c` into names, unless the whole text is the name of a column."""
-    if not text:
-        return ()
-    if text in columns:
-        return (text,)
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+def _index_notes(table: Table, question: Question) -> list[str]:
+    return [
+        f"{name}: left out, the index of a data frame; --features or --as would use it"
+        for name in index_left_out(table, question)
+    ]

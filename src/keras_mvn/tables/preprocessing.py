@@ -12,14 +12,16 @@ import numpy as np
 
 from keras_mvn._core.types import Array
 from keras_mvn.tables.cells import Cells
+from keras_mvn.tables.dates import DateReading
+from keras_mvn.tables.deciding import Decision
 from keras_mvn.tables.encoders import ENCODERS, Encoder, encoder_of
-from keras_mvn.tables.errors import TableError, listed
-from keras_mvn.tables.profiling import Decision, Profile
-from keras_mvn.tables.reading import Table
+from keras_mvn.tables.errors import LONGEST, CellError, TableError, cut, listed
+from keras_mvn.tables.profiling import Profile
+from keras_mvn.tables.table import Table
 
 __all__ = ["Preprocessing", "fit_preprocessing", "share_of"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file format that `save` writes."""
 
 
@@ -62,8 +64,8 @@ class Preprocessing:
             many = len(absent) > 1
             raise TableError(
                 f"{table.path} does not fit the model: the column{'s' if many else ''} "
-                f"{listed(absent)} {'are' if many else 'is'} missing. Its columns "
-                f"are {listed(table.columns)}."
+                f"{listed(absent)} {'are' if many else 'is'} missing."
+                f"{table.hint(absent) or f' Its columns are {listed(table.columns)}.'}"
             )
 
     def inputs(self, batch: Any) -> np.ndarray:
@@ -74,20 +76,29 @@ class Preprocessing:
                 those in training.
 
         """
-        parts = [self._encoded(batch, encoder) for encoder in self.encoders]
-        return np.concatenate(parts, axis=1)
+        return self.inputs_and_gaps(batch)[0]
 
-    def _encoded(self, batch: Any, encoder: Encoder) -> np.ndarray:
+    def inputs_and_gaps(self, batch: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return what `inputs` does, and for each column a mask of its missing cells, imputed."""
+        parts, gaps = [], {}
+        for encoder in self.encoders:
+            values, gaps[encoder.column] = self._encoded(batch, encoder)
+            parts.append(values)
+        return np.concatenate(parts, axis=1), gaps
+
+    def _encoded(self, batch: Any, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
         column = _chunk(batch, encoder.column)
         with np.errstate(over="ignore"):
-            values = encoder.encode(column, self.cells).astype(np.float32)
+            wide, missing = encoder.encode(column, self.cells)
+            values = wide.astype(np.float32)
         if not np.isfinite(values).all():
             row = int(np.argmin(np.isfinite(values).all(axis=1)))
-            raise TableError(
-                f"column {encoder.column!r} holds {str(column[row].as_py())[:40]}: too far from "
-                "the training rows for prediction."
+            raise CellError(
+                f"column {encoder.column!r} holds {str(column[row].as_py())[:LONGEST]}",
+                row,
+                ": too far from the training rows for prediction.",
             )
-        return values
+        return values, missing
 
     def observed(self, batch: Any, targets: Sequence[str] | None = None) -> Array:
         """Return the targets (n, d), float64, NaN where they were not observed.
@@ -108,13 +119,20 @@ class Preprocessing:
         found = {e.column: e.unknown(_chunk(batch, e.column), self.cells) for e in self.encoders}
         return {column: texts for column, texts in found.items() if texts}
 
+    @property
+    def complete(self) -> tuple[str, ...]:
+        """Names of the columns that had no gaps in training.
+
+        Where they have some later, they are imputed, but the network has not learned at what cost.
+        """
+        return tuple(encoder.column for encoder in self.encoders if not encoder.indicator)
+
     def save(self, path: Path) -> None:
         """Write the configuration as JSON."""
         config = {
             "format": FORMAT,
             "targets": list(self.targets),
-            "decimal": self.cells.decimal,
-            "missing_values": list(self.cells.missing),
+            **_config_of(self.cells),
             "inputs": [encoder.get_config() for encoder in self.encoders],
         }
         path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -133,8 +151,35 @@ class Preprocessing:
         return cls(
             tuple(encoder_of(entry) for entry in config["inputs"]),
             tuple(config["targets"]),
-            Cells(config["decimal"], tuple(config["missing_values"])),
+            _cells_of(config),
         )
+
+
+def _config_of(cells: Cells) -> dict[str, Any]:
+    return {
+        "decimal": cells.decimal,
+        "missing_values": list(cells.missing),
+        "thousands": cells.thousands,
+        "strip": list(cells.strip),
+        "accounting": cells.accounting,
+        "limits_as_missing": cells.limits_as_missing,
+        "date_formats": list(cells.dates.formats),
+        "day_first": cells.dates.day_first,
+    }
+
+
+def _cells_of(config: Mapping[str, Any]) -> Cells:
+    # In files of format 1, "NA" and "None" were missing among categories, too.
+    earlier = ("NA", "None", "none") if config["format"] < 2 else ()
+    return Cells(
+        config["decimal"],
+        (*config["missing_values"], *earlier),
+        config.get("thousands", ""),
+        tuple(config.get("strip", ())),
+        config.get("accounting", False),
+        config.get("limits_as_missing", False),
+        DateReading(tuple(config.get("date_formats", ())), config.get("day_first")),
+    )
 
 
 def fit_preprocessing(
@@ -159,7 +204,7 @@ def fit_preprocessing(
             final_decisions.append(decision)
             continue
         profile = profiles[decision.column]
-        gaps = profile.rows - profile.present
+        gaps = profile.gaps(decision.kind)
         encoder = ENCODERS[decision.kind].fit(
             decision, _chunk(training, decision.column), cells, gaps > 0
         )
@@ -206,8 +251,7 @@ def _numbers(batch: Any, name: str, cells: Cells) -> Array:
     numbers, unreadable = cells.numbers(column)
     if unreadable.any() or np.isinf(numbers).any():
         row = int(np.argmax(unreadable | np.isinf(numbers)))
-        raise TableError(
-            f"the target {name!r} must hold finite numbers; found "
-            f"{str(column[row].as_py())[:40]!r}."
+        raise CellError(
+            f"column {name!r} must hold finite numbers; found {cut(column[row].as_py())}", row, "."
         )
     return numbers

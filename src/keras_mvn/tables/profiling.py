@@ -1,9 +1,10 @@
-"""Profiles of columns from one pass over all of their cells, and what follows from them."""
+"""Profiles of columns, from one pass over all of their cells."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -12,54 +13,32 @@ import numpy as np
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn.tables.cells import (
-    BOOLEANS,
     Cells,
     Values,
     is_coded,
-    is_decimal_comma,
     is_number,
     is_text,
 )
-from keras_mvn.tables.dates import DATE_FORMATS, TIME_FORMATS, is_temporal
-from keras_mvn.tables.errors import TableError, listed
+from keras_mvn.tables.dates import is_temporal
+from keras_mvn.tables.errors import cut
+from keras_mvn.tables.obstacles import EITHER, obstacle
 
-__all__ = ["KINDS", "Candidate", "Decision", "Profile", "decide", "profiles_of"]
+__all__ = ["FEW_STRAYS", "MANY", "TEMPORAL", "Candidate", "Profile", "profiles_of"]
 
 MANY = 10_000
 """Maximum number of distinct texts stored; a column with more is text or an identifier."""
 
-CATEGORIES = 50
-"""Number of distinct texts up to which a column is categorical, however few rows there are."""
+FEW_STRAYS = 5
+"""Number of different texts up to which they are codes among numbers, whatever their share."""
 
-CATEGORY_SHARE = 0.05
-"""Share of the rows up to which a larger number of distinct texts is still categorical."""
-
-MOST_CATEGORIES = 1000
+MOST_STRAYS = 100
+"""Number of different unreadable cells that are counted."""
 
 PROBED = 50
 """Number of cells that decide which date formats are worth trying on all cells."""
 
-MOSTLY = 0.9
-"""Share of readable cells from which a column holds numbers or dates, the rest being errors."""
-
-IDENTIFIERS = ("id", "index", "row", "nr", "no", "number", "key")
-"""Names of columns that may hold the row number."""
-
-KINDS = ("number", "boolean", "category", "date", "time of day")
-"""Kinds of inputs."""
-
-
-@final
-@dataclass(frozen=True)
-class Decision:
-    """The decision on how a column is used, and the reason."""
-
-    column: str
-    kind: str
-    """One of `KINDS`, or "dropped"."""
-    why: str
-    form: str | None = None
-    """Format of dates and times in text."""
+TEMPORAL = ("date", "time of day")
+"""Kinds whose cells have a format."""
 
 
 Reader = Callable[[Any], Values]
@@ -76,8 +55,12 @@ class Candidate:
     unreadable: int = 0
     example: tuple[str, int] | None = None
     """The first unreadable cell, and its row."""
+    strays: Counter[str] = field(default_factory=Counter)
+    """Counts of the different unreadable cells, as long as they are few."""
     low: float = np.inf
     high: float = -np.inf
+    whole: bool = True
+    """Whether all numbers so far were whole."""
     infinite: int | None = None
     """The first row with an infinite number."""
 
@@ -90,18 +73,30 @@ class Candidate:
         if self.example is None and unreadable.any():
             at = int(np.argmax(unreadable))
             self.example = str(column[at].as_py()), int(rows[at])
+        if unreadable.any() and len(self.strays) <= MOST_STRAYS:
+            arrow = require("pyarrow", "reading a table")
+            compute = require("pyarrow.compute", "reading a table")
+            bad = column.take(arrow.array(np.flatnonzero(unreadable)))
+            for entry in compute.value_counts(bad).to_pylist():
+                self.strays[str(entry["values"])] += entry["counts"]
         finite = np.isfinite(numbers)
         if self.infinite is None and (present & ~finite).any():
             self.infinite = int(rows[np.argmax(present & ~finite)])
         if finite.any():
+            self.whole = self.whole and bool((numbers[finite] % 1 == 0).all())
             self.low = min(self.low, float(numbers[finite].min()))
             self.high = max(self.high, float(numbers[finite].max()))
         return numbers
 
     @property
     def hopeless(self) -> bool:
-        """Whether so many cells were unreadable that they cannot be just a few errors."""
-        return self.unreadable > 20 and self.unreadable > 0.5 * self.readable
+        """Whether so many and such different cells were unreadable that they are not errors."""
+        return self.unreadable > 20 and self.unreadable > 0.5 * self.readable and self.diverse
+
+    @property
+    def diverse(self) -> bool:
+        """Whether there were too many different unreadable cells to count them."""
+        return len(self.strays) > MOST_STRAYS
 
 
 @final
@@ -111,8 +106,13 @@ class Profile:
 
     name: str
     cells: Cells
+    asked: str | None = None
+    """The kind that was asked for, if any."""
     rows: int = 0
     present: int = 0
+    """Number of cells that hold a number, a date or another text that does not mean missing."""
+    worded: int = 0
+    """Number of cells that hold a text; among categories, "NA" and "None" are some."""
     type_name: str = ""
     number: Candidate | None = None
     """The column read as numbers; None if its type holds none."""
@@ -120,12 +120,20 @@ class Profile:
     """(kind, format) of dates and times → its candidate; None until a cell needs one."""
     seen: Counter[str] = field(default_factory=Counter)
     """Counts of distinct texts, in the batches in which not all cells were numbers."""
+    words: Counter[str] = field(default_factory=Counter)
+    """Counts of texts that mean something among categories, and "missing" among numbers."""
     many: bool = False
     """Whether there were more distinct texts than are stored."""
     coded: bool = False
     """Whether the file declares its numbers to be categories."""
     counting: bool = True
     """Whether the column has equaled the row number so far."""
+    marked: int = 0
+    """Number of cells with the decimal mark in text, if that is a comma."""
+    either: int = 0
+    """Number of those in which it could separate thousands just as well."""
+    affixed: Counter[str] = field(default_factory=Counter)
+    """Counts of the texts beside numbers that are ignored."""
 
     def update(self, column: Any, rows: np.ndarray) -> np.ndarray:
         """Read the cells of further rows; return a mask of those that are present."""
@@ -134,8 +142,11 @@ class Profile:
         self.coded = is_coded(column.type)
         if is_number(column.type):
             present = self._read_numbers(self.cells.numbers, column, rows)
+            if self.asked in TEMPORAL:
+                self._read_forms(column, rows, present)
+            self.worded += int(present.sum())
         elif is_text(column.type):
-            present = self._read_texts(self.cells.texts(column), rows)
+            present = self._read_texts(column, rows)
         else:
             present = np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
             if is_temporal(column.type):
@@ -152,17 +163,47 @@ class Profile:
             self.counting = bool(np.isin(steps, (0.0, 1.0)).all() and np.ptp(steps) == 0)
         return ~np.isnan(numbers)
 
-    def _read_texts(self, texts: Any, rows: np.ndarray) -> np.ndarray:
-        present = texts.is_valid().to_numpy(zero_copy_only=False)
+    def _read_texts(self, column: Any, rows: np.ndarray) -> np.ndarray:
+        values = self.cells.values(column)
+        present = np.asarray(values.is_valid().to_numpy(zero_copy_only=False))
+        self._read_words(self.cells.texts(column), values)
         if self.number is None or not self.number.hopeless:
-            of_numbers = self._read_numbers(self.cells.parsed, texts, rows)
-            # Cells declared missing are readable, yet hold no number.
-            unread = self.cells.parsed(texts).unreadable if (present & ~of_numbers).any() else None
-            if unread is None or not unread.any():
+            before = 0 if self.number is None else self.number.unreadable
+            of_numbers = self._read_numbers(self.cells.parsed, values, rows)
+            self._read_marks(values)
+            self._read_affixes(values)
+            all_read = self.number is not None and self.number.unreadable == before
+            if all_read and self.asked not in TEMPORAL:
                 return of_numbers
-        self._remember(texts)
-        self._read_forms(texts, rows, present)
-        return np.asarray(present)
+        self._remember(values)
+        self._read_forms(values, rows, present)
+        return present
+
+    def _read_words(self, texts: Any, values: Any) -> None:
+        """Count texts that mean something among categories alone, such as "NA" and "None"."""
+        self.worded += len(texts) - texts.null_count
+        if texts.null_count < values.null_count:
+            compute = require("pyarrow.compute", "reading a table")
+            words = texts.filter(compute.and_(texts.is_valid(), values.is_null()))
+            for entry in compute.value_counts(words).to_pylist():
+                self.words[entry["values"]] += entry["counts"]
+
+    def _read_marks(self, values: Any) -> None:
+        """Count decimal commas, and those of them that could separate thousands."""
+        if self.cells.decimal != "," or self.cells.thousands:
+            return
+        compute = require("pyarrow.compute", "reading a table")
+        self.marked += compute.sum(compute.match_substring(values, ",")).as_py() or 0
+        self.either += compute.sum(compute.match_substring_regex(values, EITHER)).as_py() or 0
+
+    def _read_affixes(self, values: Any) -> None:
+        """Count what stands beside the numbers, among the texts that are ignored there."""
+        if not self.cells.strip:
+            return
+        compute = require("pyarrow.compute", "reading a table")
+        for entry in compute.value_counts(values.drop_null()).to_pylist():
+            if affixes := self.cells.numerals.affixes(entry["values"]):
+                self.affixed[" ".join(affixes)] += entry["counts"]
 
     def _remember(self, texts: Any) -> None:
         if self.many:
@@ -185,6 +226,38 @@ class Profile:
             if not candidate.hopeless:
                 candidate.update(column, rows)
 
+    def gaps(self, kind: str) -> int:
+        """Return the number of rows without a value, if the column is read as this kind."""
+        return self.rows - (self.worded if kind == "category" else self.present)
+
+    @property
+    def obstacle(self) -> str:
+        """What keeps the cells from being numbers, with the option that mends it; "" if nothing."""
+        texts = list(self.seen or (self.number.strays if self.number else ()))
+        return obstacle(texts, self.cells.numerals)
+
+    @property
+    def doubt(self) -> str:
+        """What may be wrong with the numbers as they are read; "" if nothing."""
+        if self.marked and self.marked == self.either:
+            return (
+                "its commas are read as decimal marks, and could separate thousands in every cell; "
+                "if they do, use --thousands , without --decimal ,"
+            )
+        return _mixed(self.affixed, self.present)
+
+    @property
+    def holds_numbers_and_codes(self) -> bool:
+        """Whether the cells are different numbers, and one or a few texts, whatever their share."""
+        if self.number is None or not self.number.strays or not self.number.readable:
+            return False
+        read = {text: self.cells.numerals.number(text) for text in self.seen}
+        numbers = [text for text, number in read.items() if number is not None]
+        codes = [text for text, number in read.items() if number is None]
+        if len(codes) > FEW_STRAYS or len(numbers) < 3 * len(codes):
+            return False
+        return len(numbers) > 2 * FEW_STRAYS or any(re.search(r"[.,]\d", t) for t in numbers)
+
     @property
     def repeated(self) -> bool:
         """Whether some text occurs more than once."""
@@ -196,168 +269,6 @@ class Profile:
         return min(found, key=lambda entry: entry[2].unreadable, default=None)
 
 
-def decide(profile: Profile, asked: str | None = None) -> Decision:
-    """Decide what a column is: the requested kind, or what all of its cells suggest.
-
-    Raises:
-        TableError: the cells are not of the requested kind; a few cells in a column of numbers or
-            dates are not; a number is infinite.
-
-    """
-    if asked is not None:
-        return _as_asked(profile, asked)
-    name, rows = profile.name, profile.rows
-    if profile.present == 0:
-        return Decision(name, "dropped", "no values")
-    if profile.number is None and profile.forms is None:
-        return Decision(name, "dropped", f"unsupported type {profile.type_name}")
-    if profile.coded:
-        return Decision(name, "category", "declared so by the file")
-    return (
-        _if_number(profile)
-        or _if_boolean(profile)
-        or _if_date(profile)
-        or _if_category(profile, rows)
-        or Decision(name, "dropped", _why_text(profile))
-    )
-
-
-def _as_asked(profile: Profile, kind: str) -> Decision:
-    name, said = profile.name, "as requested"
-    if kind not in KINDS:
-        raise TableError(f"--as {name}={kind}: expected one of {listed(KINDS)}.")
-    found = {
-        "number": _if_number,
-        "boolean": _if_boolean,
-        "date": _if_date,
-        "time of day": _if_date,
-    }.get(kind)
-    if found is None:
-        return Decision(name, "category", said)
-    decision = found(profile)
-    if decision is None or decision.kind != kind:
-        text = next(iter(profile.seen), None)
-        number = profile.number
-        cells = f"{profile.type_name}" if text is None else f"texts such as {text!r}"
-        if text is None and number is not None and number.readable:
-            cells = f"numbers from {number.low:g} to {number.high:g}"
-        raise TableError(f"--as {name}={kind}: its cells are {cells}.")
-    return decision
-
-
-def _if_number(profile: Profile) -> Decision | None:
-    number, name = profile.number, profile.name
-    if number is None or number.readable < MOSTLY * profile.present or not number.readable:
-        return None
-    if _truth_typed(profile):
-        return None
-    if number.unreadable:
-        raise _stray(profile, number, "numbers")
-    if number.infinite is not None:
-        raise TableError(
-            f"column {name!r} holds an infinite number in row {number.infinite + 1}; if that means "
-            "missing, use --missing-value inf --missing-value -inf"
-        )
-    if number.low == number.high and profile.present == profile.rows:
-        return Decision(name, "dropped", f"always {number.low:g}")
-    if profile.counting and _named_as_identifier(name) and profile.rows > 1:
-        return Decision(name, "dropped", "the row number")
-    return Decision(name, "number", f"from {number.low:g} to {number.high:g}")
-
-
-def _truth_typed(profile: Profile) -> bool:
-    return profile.type_name == "bool"
-
-
-def _if_boolean(profile: Profile) -> Decision | None:
-    if _truth_typed(profile) and profile.number is not None:
-        if profile.number.low == profile.number.high and profile.present == profile.rows:
-            return Decision(profile.name, "dropped", f"always {bool(profile.number.low)}")
-        return Decision(profile.name, "boolean", "true and false")
-    values = {text.casefold() for text in profile.seen}
-    if profile.many or not values or not values <= set(BOOLEANS):
-        return None
-    if len(values) == 1 and profile.present == profile.rows:
-        return Decision(profile.name, "dropped", f"always {next(iter(profile.seen))!r}")
-    return Decision(profile.name, "boolean", " and ".join(sorted(profile.seen)))
-
-
-def _if_date(profile: Profile) -> Decision | None:
-    best = profile.best_form()
-    if best is None:
-        return None
-    kind, form, candidate = best
-    if candidate.readable < MOSTLY * profile.present:
-        return None
-    if candidate.unreadable:
-        raise _stray(profile, candidate, "dates" if kind == "date" else "times of day")
-    if candidate.low == candidate.high and profile.present == profile.rows:
-        return Decision(profile.name, "dropped", f"always {next(iter(profile.seen), 'the same')!r}")
-    why = f"as {form}" if form else f"of type {profile.type_name}"
-    if kind == "date":
-        why = f"{_day(candidate.low)} to {_day(candidate.high)}, {why}"
-        why += _other_readings(profile, form)
-    return Decision(profile.name, kind, why, form or None)
-
-
-def _day(seconds: float) -> str:
-    return str(np.datetime64(round(seconds), "s"))[:10]
-
-
-def _other_readings(profile: Profile, form: str) -> str:
-    """Return a warning if day and month could be swapped."""
-    others = [form for (_, form), c in (profile.forms or {}).items() if c.unreadable == 0]
-    exchanged = {"%d/%m": "%m/%d", "%d-%m": "%m-%d"}
-    for mine, other in exchanged.items():
-        if mine in form and form.replace(mine, other) in others:
-            return " (the month could also be first: every day is below 13)"
-    return ""
-
-
-def _if_category(profile: Profile, rows: int) -> Decision | None:
-    different = len(profile.seen)
-    if profile.many or not different:
-        return None
-    if different == 1 and profile.present == rows:
-        return Decision(profile.name, "dropped", f"always {next(iter(profile.seen))!r}")
-    few = different <= CATEGORIES or (
-        different <= CATEGORY_SHARE * rows and different <= MOST_CATEGORIES
-    )
-    if not few or (not profile.repeated and different > 2):
-        return None
-    why = f"{different} different texts{_decimal_hint(profile)}"
-    return Decision(profile.name, "category", why)
-
-
-def _why_text(profile: Profile) -> str:
-    hint = _decimal_hint(profile)
-    if not profile.repeated and not hint:
-        return "an identifier: all of its texts differ"
-    count = f"more than {MANY}" if profile.many else str(len(profile.seen))
-    return f"text: {count} different values in {profile.rows} rows{hint}"
-
-
-def _decimal_hint(profile: Profile) -> str:
-    """Return advice on numbers that are read as text because of their decimal comma."""
-    commas = profile.seen and all(map(is_decimal_comma, profile.seen))
-    return "; if these are numbers, use --decimal ," if commas else ""
-
-
-def _stray(profile: Profile, candidate: Candidate, what: str) -> TableError:
-    text, row = candidate.example or ("?", 0)
-    return TableError(
-        f"column {profile.name!r} holds {what}, except for {text[:40]!r} in row {row + 1} "
-        f"({candidate.unreadable} such cells in {profile.rows} rows). If that means missing, use "
-        f"--missing-value {text[:40]!r}; otherwise, --as {profile.name}=category or "
-        f"--drop {profile.name}"
-    )
-
-
-def _named_as_identifier(name: str) -> bool:
-    plain = name.casefold().strip("_ ")
-    return plain in IDENTIFIERS or plain.startswith("column ")
-
-
 def _date_readers(cells: Cells, kind: Any) -> Iterable[tuple[tuple[str, str], Reader]]:
     arrow = require("pyarrow", "reading a table")
     if arrow.types.is_date(kind) or arrow.types.is_timestamp(kind):
@@ -366,16 +277,30 @@ def _date_readers(cells: Cells, kind: Any) -> Iterable[tuple[tuple[str, str], Re
     if arrow.types.is_time(kind):
         yield ("time of day", ""), lambda column: cells.times_of_day(column, None)
         return
-    for form in TIME_FORMATS:
+    for form in cells.dates.of_times:
         yield ("time of day", form), _with_form(cells.times_of_day, form)
-    for form in DATE_FORMATS:
+    for form in cells.dates.of_dates:
         yield ("date", form), _with_form(cells.instants, form)
+
+
+def _mixed(affixed: Counter[str], present: int) -> str:
+    """Return a warning if not the same unit stands beside all numbers."""
+    if not affixed or (len(affixed) == 1 and affixed.total() >= present):
+        return ""
+    found = ", ".join(f"{cut(affix)} in {count}" for affix, count in affixed.most_common())
+    return (
+        f"not all of its numbers have the same text beside them: {found} of {present} cells; are "
+        "they in the same unit?"
+    )
 
 
 def _with_form(read: Callable[[Any, str | None], Values], form: str) -> Reader:
     return lambda column: read(column, form)
 
 
-def profiles_of(names: Sequence[str], cells: Cells) -> dict[str, Profile]:
-    """Create an empty profile for each column."""
-    return {name: Profile(name, cells) for name in names}
+def profiles_of(
+    names: Sequence[str], cells: Cells, kinds: Mapping[str, str] | None = None
+) -> dict[str, Profile]:
+    """Create an empty profile for each column; `kinds` are those that were asked for."""
+    asked = kinds or {}
+    return {name: Profile(name, cells, asked.get(name)) for name in names}

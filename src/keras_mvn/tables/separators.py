@@ -6,10 +6,11 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from keras_mvn.tables.errors import TableError
 
-__all__ = ["SEPARATORS", "best_separator", "header_of", "printable"]
+__all__ = ["SEPARATORS", "best_separator", "fields_of", "header_of", "printable"]
 
 SEPARATORS = (",", ";", "\t", "|")
 
@@ -44,7 +45,7 @@ def _score(head: str, separator: str) -> tuple[float, int]:
 
 
 def _rows(head: str, separator: str) -> list[list[str]]:
-    reader = csv.reader(io.StringIO(head, newline=""), delimiter=separator)
+    reader = _reader(head, separator)
     rows: list[list[str]] = []
     try:
         for row in reader:
@@ -57,16 +58,44 @@ def _rows(head: str, separator: str) -> list[list[str]]:
     return rows
 
 
-def header_of(head: str, separator: str) -> tuple[list[str], int]:
-    """Return the names in the first nonempty line, and the number of lines read for them."""
-    reader = csv.reader(io.StringIO(head, newline=""), delimiter=separator)
+class Header(NamedTuple):
+    """The header of a text table."""
+
+    cells: list[str]
+    """Its fields as they are."""
+    names: list[str]
+    """The names of the columns."""
+    units: list[str]
+    """The fields of the lines below it that are no row."""
+    lines: int
+    """Number of lines read for all of these."""
+
+
+def header_of(head: str, separator: str, units_row: int = 0, quotes: bool = True) -> Header:
+    """Return the names in the first nonempty line, and what the next `units_row` lines hold."""
+    reader = _reader(head, separator, quotes)
+    filled = (row for row in reader if any(cell.strip() for cell in row))
     try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                return _named([cell.strip() for cell in row]), reader.line_num
+        cells = [cell.strip() for cell in next(filled, [])]
+        units = [cell.strip() for _ in range(units_row) for cell in next(filled, [])]
     except csv.Error as error:
         raise TableError(f"the header cannot be read: {error}.") from error
-    return [], 0
+    return Header(cells, _named(cells), [unit for unit in units if unit], reader.line_num)
+
+
+def fields_of(line: str, separator: str) -> list[str]:
+    """Return the fields of one line, trimmed; none if it is empty or cannot be read."""
+    try:
+        return [cell.strip() for cell in next(_reader(line, separator), [])]
+    except csv.Error:
+        return []
+
+
+def _reader(text: str, separator: str, quotes: bool = True) -> Any:
+    lines = io.StringIO(text, newline="")
+    if quotes:
+        return csv.reader(lines, delimiter=separator)
+    return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
 
 
 def _named(cells: Sequence[str]) -> list[str]:

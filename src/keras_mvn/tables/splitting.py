@@ -110,12 +110,9 @@ def by_time(
     """Split by time: the first rows are for training, the last for testing; ties stay together.
 
     Raises:
-        TableError: there are too few distinct times, or rows without a time.
+        TableError: there are too few distinct times.
 
     """
-    if np.isnan(times).any():
-        row = int(np.argmax(np.isnan(times)))
-        raise TableError(f"--time: row {row + 1} of the rows with targets has no time.")
     order = np.argsort(times, kind="stable")
     ordered = times[order]
     ends = np.cumsum(_sizes(len(times), parts))[:-1]

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
+from keras_mvn_cli._table_options import TableOptions
+
 __all__ = ["FitOptions"]
 
 
@@ -18,16 +20,16 @@ class FitOptions:
     """
 
     data: Path
-    targets: str
+    targets: tuple[str, ...]
+    """Names, or names separated by commas."""
     out: Path
-    features: str | None
-    drop: str | None
+    features: tuple[str, ...]
+    drop: tuple[str, ...]
     kinds: tuple[str, ...]
     """COLUMN=KIND, the values of `--as`."""
-    missing: tuple[str, ...]
-    """Cell contents that mean "missing"."""
     group: str | None
     time: str | None
+    skip_untimed: bool
     covariance: str
     calibration: str
     members: int
@@ -43,9 +45,8 @@ class FitOptions:
     no_baselines: bool
     resume: bool
     overwrite: bool
-    encoding: str | None
-    separator: str | None
-    decimal: str
+    reading: TableOptions
+    """How the table is read."""
     as_json: bool
 
     @property
@@ -59,4 +60,9 @@ class FitOptions:
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
         }
-        return {**plain, "data": str(self.data.resolve()), "out": str(self.out)}
+        return {
+            **plain,
+            "data": str(self.data.resolve()),
+            "out": str(self.out),
+            "reading": self.reading.to_json(),
+        }

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from keras_mvn._core.interrupts import deferred_interrupts
-from keras_mvn_cli import _assessing, _options
+from keras_mvn_cli import _assessing
 from keras_mvn_cli._console import INTERRUPTED, Output, RefusalError
 from keras_mvn_cli._fit_directory import FitFolder
 from keras_mvn_cli._structures import structure_of
@@ -61,7 +61,7 @@ def run(options: FitOptions, context: click.Context) -> None:
 def _check(options: FitOptions) -> None:
     """Check the options that can be checked before the table is read."""
     structure_of(options.covariance)
-    _options.reading_of(options.separator, options.encoding)
+    options.reading.check()
     widths_of(options.hidden)
     if options.group and options.time:
         raise RefusalError("--group and --time cannot be combined; choose one.")

@@ -23,7 +23,6 @@ from keras_mvn.tables import (
     survey,
     write_arrays,
 )
-from keras_mvn_cli import _options
 from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._fit_directory import FitFolder, identity
 from keras_mvn_cli._model import PREPROCESSING
@@ -70,8 +69,8 @@ def prepared_table(options: FitOptions, folder: FitFolder, output: Output) -> Pr
         _require_same(request, read_json(folder.work / REQUEST))
         output.say(f"resuming {folder.partial}")
         return _reopened(folder)._replace(seconds=_seconds_before(folder.work))
-    table = open_table(options.data, _options.reading_of(options.separator, options.encoding))
-    question, cells = _question(options, table), Cells(options.decimal, tuple(options.missing))
+    table = open_table(options.data, options.reading.reading())
+    question, cells = _question(options, table), options.reading.cells(Cells())
     with output.progress(f"reading {table.path.name}") as progress:
         found = survey(table, question, cells, lambda n: progress(n, f"{n} rows"))
     planned = plan(table, question, cells, found)
@@ -79,6 +78,7 @@ def prepared_table(options: FitOptions, folder: FitFolder, output: Output) -> Pr
     _tell(output, table, found.rows, decided, planned.notes)
     _tell_split(output, planned.split, options)
     warned = [
+        *planned.warnings,
         *_starved(planned.split, options),
         *wasteful(options.covariance, len(question.targets)),
     ]
@@ -116,6 +116,7 @@ def _question(options: FitOptions, table: Table) -> Question:
         kinds=dict(entry.rpartition("=")[::2] for entry in options.kinds),
         group=options.group,
         time=options.time,
+        skip_untimed=options.skip_untimed,
         calibrated=options.calibrated,
         seed=options.seed,
     )

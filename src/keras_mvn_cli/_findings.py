@@ -1,0 +1,97 @@
+"""What is unusual in the rows of a table that a model predicts, compared with its training rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+
+from keras_mvn.tables.errors import CellError, TableError, cut
+from keras_mvn_cli._console import Output
+
+__all__ = ["Findings"]
+
+
+@final
+class Findings:
+    """Gaps where training rows had none, and categories that they did not have.
+
+    Args:
+        output: Output, receives the warnings.
+        strict: bool, whether a finding is an error.
+
+    """
+
+    def __init__(self, output: Output, strict: bool) -> None:
+        self.output, self._strict = output, strict
+        self._gaps: Counter[str] = Counter()
+        self._complete: Sequence[str] = ()
+        self._unknown: dict[str, list[str]] = {}
+        self._rows = 0
+
+    def add_gaps(self, gaps: Mapping[str, np.ndarray], complete: Sequence[str]) -> None:
+        """Add the missing cells of further rows; `complete` are columns that had none in training.
+
+        Raises:
+            CellError: `strict`, and a cell is missing in such a column.
+
+        """
+        self._complete = complete
+        for column, missing in gaps.items():
+            self._gaps[column] += int(missing.sum())
+            if self._strict and column in complete and missing.any():
+                raise CellError(
+                    f"column {column!r} has no value",
+                    int(np.argmax(missing)),
+                    ", and no training row was without one; --strict refuses to impute it.",
+                )
+
+    def add_unknown(self, unknown: Mapping[str, Sequence[str]]) -> None:
+        """Add columns with categories that were absent or too rare in training.
+
+        Raises:
+            TableError: `strict`, and there is one.
+
+        """
+        for column, texts in unknown.items():
+            if self._strict:
+                raise TableError(
+                    f"column {column!r} holds {cut(texts[0])}, which was absent or too rare in "
+                    "training; --strict refuses it."
+                )
+            if column not in self._unknown:
+                self.output.warn(
+                    f"{column}: values such as {cut(texts[0])} were absent or too rare in training"
+                )
+                self._unknown[column] = []
+            known = self._unknown[column]
+            known += [text for text in texts if text not in known][: MOST - len(known)]
+
+    @property
+    def imputed(self) -> dict[str, int]:
+        """Column → number of missing cells, if there were none in training or now all are."""
+        return {
+            column: count
+            for column, count in self._gaps.items()
+            if count and (column in self._complete or count == self._rows)
+        }
+
+    def tell(self, rows: int) -> None:
+        """Warn of imputed cells, once all rows were read."""
+        self._rows = rows
+        for column, count in self.imputed.items():
+            trained = "no training row was" if column in self._complete else "now all rows are"
+            self.output.warn(
+                f"{column}: {count} of {rows} rows have no value, and {trained} without one; it is "
+                "imputed, and these predictions claim to be surer than they are"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the findings as JSON values, with empty ones."""
+        return {"imputed": self.imputed, "unknown_categories": self._unknown}
+
+
+MOST = 20
+"""Maximum number of unknown categories listed for a column."""
