@@ -18,6 +18,7 @@ __all__ = [
     "keep_option",
     "level_option",
     "model_argument",
+    "one_column",
     "out_option",
     "strict_option",
 ]
@@ -52,6 +53,18 @@ def _fit_directory(ctx: click.Context, param: click.Parameter, folder: Path) -> 
     """Return the path if it is a directory written by `keras-mvn fit`."""
     fitted(folder)
     return folder
+
+
+def one_column(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -> str | None:
+    """Return the only name; of two, the first would silently become an input.
+
+    Raises:
+        UsageError: several were given.
+
+    """
+    if len(names) > 1:
+        raise click.UsageError(f"{param.opts[0]} is given {len(names)} times; it takes one column.")
+    return names[0] if names else None
 
 
 data_argument = click.argument("data", type=click.Path(path_type=Path), callback=_existing_file)

@@ -44,10 +44,18 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
     help="Kind of a column: number, boolean, category, date, or 'time of day'. Repeatable.",
 )
 @click.option(
-    "--group", metavar="COLUMN", help="Rows of a group stay together in the split; not an input."
+    "--group",
+    multiple=True,
+    callback=_options.one_column,
+    metavar="COLUMN",
+    help="Rows of a group stay together in the split; not an input.",
 )
 @click.option(
-    "--time", metavar="COLUMN", help="Split in this order: the last rows are the test rows."
+    "--time",
+    multiple=True,
+    callback=_options.one_column,
+    metavar="COLUMN",
+    help="Split in this order: the last rows are the test rows.",
 )
 @click.option(
     "--skip-untimed", is_flag=True, help="Leave out rows that have no --time; otherwise an error."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Self, final
 
@@ -14,6 +15,7 @@ from keras_mvn._core.types import Array
 from keras_mvn.tables.cells import Cells, Values
 from keras_mvn.tables.deciding import Decision
 from keras_mvn.tables.errors import CellError, cut
+from keras_mvn.tables.obstacles import obstacle
 
 __all__ = [
     "ENCODERS",
@@ -90,16 +92,23 @@ class Encoder(abc.ABC):
         """Fit to training rows; return None if they carry no information (always the same)."""
 
     @final
-    def _checked(self, values: Values, column: Any, what: str) -> Array:
+    def _checked(
+        self,
+        values: Values,
+        column: Any,
+        what: str,
+        mend: Callable[[str], str] = lambda text: "",
+    ) -> Array:
         numbers, unreadable = values
         bad = unreadable | np.isinf(numbers)
         if bad.any():
             row = int(np.argmax(bad))
+            way_out = mend(str(column[row].as_py()))
             raise CellError(
                 f"column {self.column!r} must hold {what}, as in training; found "
                 f"{cut(column[row].as_py())}",
                 row,
-                ".",
+                f"; {way_out}" if way_out else ".",
             )
         return numbers
 
@@ -119,7 +128,9 @@ class NumberEncoder(Encoder):
         return [self.column] if self.scale else []
 
     def _encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
-        numbers = self._checked(cells.numbers(column), column, "numbers")
+        numbers = self._checked(
+            cells.numbers(column), column, "numbers", lambda text: obstacle([text], cells.numerals)
+        )
         missing = np.isnan(numbers)
         filled = np.where(missing, self.fill, numbers)
         values = (filled - self.center)[:, None] / self.scale if self.scale else _none(missing)
