@@ -24,7 +24,7 @@ from keras_mvn.callbacks import (
     OverfittingWarning,
     WarnOnOverfitting,
 )
-from keras_mvn.callbacks._diagnosis import examine_data, examine_prediction
+from keras_mvn.callbacks._diagnosis import examine_data, examine_inputs, examine_prediction
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.losses import NegativeLogLikelihood
 
@@ -271,6 +271,27 @@ class TestNonFiniteGuard:
         assert report.cause == "learning_rate"
         assert report.learning_rate == 1e3
         assert "learning_rate=1000" in report.message
+
+    def test_an_input_that_nothing_scales(self, table):
+        x, y = table
+        pascal = x * np.array([1.0, 800.0, 1.0], "float32") + np.float32([0.0, 101_325.0, 0.0])
+        sgd = keras.optimizers.SGD(0.01)
+        _, report = self.fail(pascal, y, NonFiniteGuard(), sgd, y, epochs=5)
+        assert report.cause == "inputs"
+        assert "inputs are not scaled: column 1 of x, with mean 1.01" in report.message
+        assert "keras.layers.Normalization" in report.message
+        assert "also: the steps are too large" in report.message
+
+    @pytest.mark.once
+    def test_inputs_that_a_layer_scales_are_not_blamed(self, table):
+        x, y = table
+        normalization = keras.layers.Normalization()
+        normalization.adapt(x * 1e5)
+        model = keras.Sequential([keras.Input((3,)), normalization, MultivariateNormalHead(D)])
+        assert examine_inputs((x * 1e5, y), model) == []
+        plain = keras.Sequential([keras.Input((3,)), MultivariateNormalHead(D)])
+        assert [found.cause for found in examine_inputs((x * 1e5, y), plain)] == ["inputs"]
+        assert examine_inputs((x, y), plain) == []
 
     def test_halving_until_it_stays_finite(self, table):
         x, y = table

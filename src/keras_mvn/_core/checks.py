@@ -27,6 +27,7 @@ __all__ = [
     "probability",
     "square",
     "symmetric",
+    "unmasked",
     "whole",
 ]
 
@@ -57,10 +58,17 @@ def as_numpy(values: Any) -> Any:
 
 def as_numbers(values: Any) -> Any:
     """Convert values for NumPy, with NaN for masked entries and for pandas' NA."""
-    values = as_numpy(values)
-    if isinstance(values, np.ma.MaskedArray):
-        return np.ma.filled(values.astype(np.float64), np.nan)
+    values = unmasked(as_numpy(values))
     return values.astype("float64") if hasattr(values, "isna") else values
+
+
+def unmasked(values: Any) -> Any:
+    """Return NaN in place of masked entries: what lies under a mask was not observed."""
+    if not isinstance(values, np.ma.MaskedArray):
+        return values
+    if values.dtype.kind != "f":
+        values = values.astype(np.float64)
+    return np.ma.filled(values, np.nan)
 
 
 def group_labels(groups: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -14,6 +14,7 @@ from keras_mvn._core.types import Array
 __all__ = [
     "by_target",
     "checked_missing",
+    "column_labels",
     "in_order",
     "limits",
     "named",
@@ -137,12 +138,27 @@ def in_order(y: Any, names: Sequence[str] | None) -> Any:
         ValueError: the column names differ from the target names.
 
     """
-    columns = getattr(y, "columns", None)
-    if names is None or columns is None or not all(isinstance(c, str) for c in columns):
+    labels = column_labels(y)
+    if names is None or labels is None or labels == list(names):
         return y
-    if sorted(columns) != sorted(names):
-        raise ValueError(f"y has columns {list(columns)}; the targets are {list(names)}.")
-    return y[list(names)]
+    if sorted(labels) != sorted(names):
+        raise ValueError(
+            f"y has columns {labels}; the targets are {list(names)}. Rename the columns, or select "
+            "those of the targets."
+        )
+    order = [labels.index(name) for name in names]
+    # pandas by position, since labels need not be strings; Polars and Arrow by name.
+    return y.iloc[:, order] if hasattr(y, "iloc") else y.select([labels[i] for i in order])
+
+
+def column_labels(y: Any) -> list[str] | None:
+    """Return the names of a table's columns; None for arrays, and if they are just numbered."""
+    columns = getattr(y, "column_names", None)  # Arrow, whose `columns` are the columns themselves
+    columns = getattr(y, "columns", None) if columns is None else columns
+    if columns is None:
+        return None
+    labels = list(columns)
+    return None if labels == list(range(len(labels))) else list(map(str, labels))
 
 
 def checked_missing(missing: str, otherwise: str = "raise") -> str:

@@ -14,7 +14,7 @@ from keras_mvn._core.types import Array
 from keras_mvn.callbacks._running_model import to_numpy
 from keras_mvn.layers import MultivariateNormalHead
 
-__all__ = ["FAR", "Finding", "examine_data", "examine_prediction"]
+__all__ = ["FAR", "Finding", "examine_data", "examine_inputs", "examine_prediction"]
 
 FAR = 1e3
 """Distance from the adapted mean, in standard deviations, beyond which y is out of scale."""
@@ -28,6 +28,17 @@ _SINGULAR = 1e12
 _DENSE = 1000
 """Largest number of targets for which the correlation matrices of a batch are examined."""
 
+UNSCALED = 50.0
+"""Root mean square of an input above which a network that does not normalize it may diverge."""
+
+_NORMALIZING = (
+    keras.layers.Normalization,
+    keras.layers.BatchNormalization,
+    keras.layers.Rescaling,
+    keras.layers.Embedding,
+)
+"""Layers after which the size of an input tells nothing about that of the first units."""
+
 _MOST = 10
 """Maximum number of rows listed in a message; `Finding.rows` has all of them."""
 
@@ -37,7 +48,7 @@ class Finding:
     """One problem found in the data or in the predictions."""
 
     cause: str
-    """"x", "y", "units", "scale", "condition", "prediction" or "learning_rate"."""
+    """"x", "y", "units", "inputs", "scale", "condition", "prediction" or "learning_rate"."""
     text: str
     """A human-readable description."""
     rows: tuple[int, ...] = ()
@@ -66,6 +77,37 @@ def examine_data(
         found += _not_finite("y", values, head, missing_allowed)
         if head is not None:
             found += _out_of_scale(values, head)
+    return found
+
+
+def examine_inputs(data: Any, model: Any) -> list[Finding]:
+    """Find inputs far from zero in a model that does not normalize them, as a pressure in Pa."""
+    layers = model._flatten_layers(include_self=False, recursive=True)
+    if any(isinstance(layer, _NORMALIZING) for layer in layers):
+        return []
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+    found = []
+    for part in keras.tree.flatten(x):
+        values = np.asarray(to_numpy(part))
+        if values.ndim < 2 or values.dtype.kind != "f":
+            continue
+        columns = values.reshape(-1, values.shape[-1]).astype(np.float64)
+        with np.errstate(all="ignore"):
+            size, center, spread = (
+                np.sqrt(np.mean(columns**2, axis=0)),
+                columns.mean(axis=0),
+                columns.std(axis=0),
+            )
+        far = np.flatnonzero(np.isfinite(size) & (size > UNSCALED))
+        if len(far):
+            worst = far[np.argmax(size[far])]
+            text = (
+                f"inputs are not scaled: column {_some(far)} of x, with mean {center[worst]:.4g} "
+                f"and standard deviation {spread[worst]:.3g} in column {worst}. Put a "
+                "keras.layers.Normalization that has seen x_train (its adapt method) before the "
+                "first layer"
+            )
+            found.append(Finding("inputs", text))
     return found
 
 

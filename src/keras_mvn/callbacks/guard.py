@@ -10,7 +10,7 @@ from typing import Any, final
 import keras
 
 from keras_mvn._core.checks import whole
-from keras_mvn.callbacks._diagnosis import Finding, examine_data, examine_prediction
+from keras_mvn.callbacks._diagnosis import Finding, examine_data, examine_inputs, examine_prediction
 from keras_mvn.callbacks._recorder import Recorder, record
 from keras_mvn.callbacks._running_model import Snapshot, find_head, sync
 from keras_mvn.layers import MultivariateNormalHead
@@ -32,7 +32,7 @@ class NonFiniteReport:
     batch: int
     """The batch of the failure within the epoch, counting from 0."""
     cause: str
-    """"x", "y", "units", "scale", "condition", "learning_rate", or "unknown"."""
+    """"x", "y", "units", "inputs", "scale", "condition", "learning_rate", or "unknown"."""
     rows: tuple[int, ...]
     """Rows of that batch that show the cause."""
     targets: tuple[str, ...]
@@ -51,7 +51,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
     order: x or y is not finite; a target is more than 1000 standard deviations from the head's
     origin (`adapt` was not called, or it is an outlier); a scale has collapsed or a correlation
     matrix has become singular; and, if the same rows have a finite loss with the last good
-    weights, the learning rate.
+    weights, inputs that nothing scales (a pressure of 101 325 Pa), or else the learning rate.
 
     The loss is checked after every batch, and the weights whenever they are copied: at the end of
     every epoch, or every `snapshot_every` batches. A copy counts as good if it is finite and its
@@ -272,7 +272,8 @@ class NonFiniteGuard(keras.callbacks.Callback):
             f"loss of {loss:.4g} with the last good weights. Lower the learning rate, or clip "
             "gradients (clipnorm=1.0 in the optimizer)"
         )
-        return number, [Finding("learning_rate", text), *symptoms]
+        unscaled = examine_inputs(recent[0][1], self.model)
+        return number, [*unscaled, Finding("learning_rate", text), *symptoms]
 
     def _examine_weights(self, recent: list[tuple[int, Any]]) -> list[Finding]:
         """Find problems in the predictions of the current weights."""

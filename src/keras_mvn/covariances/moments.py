@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
-from keras_mvn._core.checks import as_numbers
 from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.covariances._streaming import StreamingMoments
+from keras_mvn.covariances._target_batches import target_batches
 
 __all__ = ["Moments", "estimate"]
 
@@ -99,7 +98,7 @@ def estimate(
 
     """
     names = target_names_of(target_names, event_size)
-    batches = _batches(data, event_size)
+    batches = target_batches(data, event_size)
     if rank is None:
         pairs = _PairMoments(event_size)
         for y in batches:
@@ -246,65 +245,3 @@ def _floor_eigenvalues(correlation: Array, names: list[str], rows: int) -> Array
     raised = (vectors * np.maximum(eigenvalues, EIGENVALUE_FLOOR)) @ vectors.T
     root = np.sqrt(np.diagonal(raised))
     return raised / root[:, None] / root[None, :]
-
-
-def _batches(data: Any, event_size: int) -> Iterator[Array]:
-    """Yield the targets of every batch, as float64 arrays (n, d)."""
-    for batch in _elements(data):
-        if isinstance(batch, (tuple, list)) and len(batch) > 1:
-            batch = batch[1]  # (x, y) or (x, y, sample_weight)
-        elif isinstance(batch, (tuple, list)):
-            batch = batch[0]
-        y = _to_numpy(batch)
-        is_row = y.ndim == 1 and event_size > 1 and y.shape[0] == event_size
-        if y.ndim == 1 and (event_size == 1 or (is_row and not _is_array(data))):
-            y = y.reshape(-1, event_size)
-        if y.ndim < 2 or y.shape[-1] != event_size:
-            raise ValueError(
-                f"adapt received targets of shape {y.shape}, but a head with event_size="
-                f"{event_size} expects (rows, {event_size})."
-            )
-        if np.isinf(y).any() or (np.abs(y) > np.finfo(np.float32).max).any():
-            raise ValueError(
-                "adapt received targets that are infinite or beyond float32 (3.4e38). Mark "
-                "missing values as NaN, and rescale targets with larger values."
-            )
-        yield y.reshape(-1, event_size)
-
-
-def _elements(data: Any) -> Iterable[Any]:
-    if isinstance(data, tuple) and any(map(_is_array, data)):
-        raise ValueError(
-            "adapt received a tuple of arrays. Pass only the targets, adapt(y_train), or a list of "
-            "batches."
-        )
-    if isinstance(data, (list, tuple)) and not any(map(_holds_array, data)):
-        return [np.asarray(data)]  # a table given as nested lists
-    if _is_array(data):
-        return [data]
-    if isinstance(data, keras.utils.PyDataset):
-        return (data[i] for i in range(len(data)))
-    if isinstance(data, Iterable):
-        return data
-    raise TypeError(
-        f"adapt received {type(data).__name__}. Expected an array, a tensor, or a dataset or "
-        "iterable of batches."
-    )
-
-
-def _is_array(data: Any) -> bool:
-    return (hasattr(data, "shape") and hasattr(data, "dtype")) or hasattr(data, "to_numpy")
-
-
-def _holds_array(batch: Any) -> bool:
-    """Return whether a list element is an array or (x, y) of arrays, not a row of numbers."""
-    return _is_array(batch) or (isinstance(batch, (list, tuple)) and any(map(_is_array, batch)))
-
-
-def _to_numpy(batch: Any) -> Array:
-    try:
-        return np.asarray(as_numbers(batch), dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"adapt received a {type(batch).__name__} that is not a table of numbers: {error}"
-        ) from None

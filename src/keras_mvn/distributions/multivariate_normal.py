@@ -21,6 +21,7 @@ from keras_mvn._core.checks import (
 from keras_mvn._core.chi_square import chi_square_quantile
 from keras_mvn._core.optional import require
 from keras_mvn._core.targets import (
+    in_order,
     limits,
     names_of_targets,
 )
@@ -230,7 +231,7 @@ class MultivariateNormal(Algebra, Comparison):
             ImportError: SciPy is not installed.
 
         """
-        residual = self.residual(limit(y, "y"))
+        residual = self.residual(limit(in_order(y, self.target_names), "y"))
         return np.asarray(require("scipy.special", "marginal_cdf").ndtr(residual / self.stddev))
 
     def quantile(self, q: Any) -> Array:

@@ -13,7 +13,7 @@ from typing import Any, final
 import numpy as np
 
 from keras_mvn._core.checks import finite, fitting, probability
-from keras_mvn._core.targets import limits, observed_targets, positions, target_names_of
+from keras_mvn._core.targets import in_order, limits, observed_targets, positions, target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.distributions._batch import Batch
 from keras_mvn.distributions._transforms import TargetTransform
@@ -124,7 +124,7 @@ class TransformedNormal(Batch):
 
     def marginal_cdf(self, y: Any) -> Array:
         """The distribution function P(Yⱼ ≤ yⱼ) of each target, 0 below T's domain: (..., d)."""
-        values = fitting(finite(y, "y"), (self.event_size,), "y")
+        values = fitting(finite(in_order(y, self.target_names), "y"), (self.event_size,), "y")
         floor = self.transform.lowest
         inside = np.where(values > floor, values, self.median)
         self.transform.check(inside, target_names_of(self.target_names, self.event_size))
@@ -217,9 +217,10 @@ class TransformedRegion(Batch):
 
     def contains(self, y: Any) -> np.ndarray:
         """Whether y (..., d) is inside: (...), boolean."""
-        values = finite(y, "y")
-        d = self.ellipsoid.normal.event_size
-        names = target_names_of(self.ellipsoid.normal.target_names, d)
+        normal = self.ellipsoid.normal
+        values = finite(in_order(y, normal.target_names), "y")
+        d = normal.event_size
+        names = target_names_of(normal.target_names, d)
         self.transform.check(fitting(values, (d,), "y"), names)
         return self.ellipsoid.contains(self.transform.forward(values))
 

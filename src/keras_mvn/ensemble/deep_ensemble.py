@@ -10,9 +10,10 @@ from typing import Any, Self, final
 import keras
 import numpy as np
 
-from keras_mvn._core.checks import whole
+from keras_mvn._core.checks import unmasked, whole
 from keras_mvn._core.files import read_json, replacing, write_json
 from keras_mvn._core.random_state import random_state
+from keras_mvn._core.targets import in_order
 from keras_mvn._core.version import __version__
 from keras_mvn.distributions import Mixture
 from keras_mvn.ensemble._job import Job
@@ -174,7 +175,8 @@ class DeepEnsemble:
 
         Args:
             x: inputs, as in `keras.Model.fit`.
-            y: (rows, d), targets; None if x is a dataset that contains them.
+            y: (rows, d), targets, by name if it is a table; masked entries are NaN. None if x is
+                a dataset that contains them.
             validation_data: (x, y) or (x, y, sample_weight), or a dataset.
             epochs: maximum number of epochs.
             batch_size: rows per batch; None is Keras' default, 32.
@@ -203,6 +205,7 @@ class DeepEnsemble:
             whole(patience, "patience", "None or a number of epochs", 0)
         patience = patience if validated else None
         epochs = whole(epochs, "epochs", "a number of epochs", 0)
+        y, validation_data = self._ordered(y), self._ordered_validation(validation_data)
         job = Job(x, y, validation_data, epochs, batch_size, patience, fit_kwargs)
         seeds = [self._member_seed(i, stage=1 + self._fits) for i in range(len(self))]
         line = _Progress(len(self), patience is not None, verbose)
@@ -215,6 +218,15 @@ class DeepEnsemble:
             histories = self._fit_in_turn(job, seeds, line, make_callbacks, verbose)
         self._fits += 1
         return histories
+
+    def _ordered(self, y: Any) -> Any:
+        """Return y as the head names its targets, with NaN in place of masked entries."""
+        return in_order(unmasked(y), self.head.target_names)
+
+    def _ordered_validation(self, data: Any) -> Any:
+        if not isinstance(data, tuple | list) or len(data) < 2:
+            return data
+        return (data[0], self._ordered(data[1]), *data[2:])
 
     def _fit_in_one_pass(
         self, job: Job, seeds: list[int], line: _Progress, reason: str | None, required: bool

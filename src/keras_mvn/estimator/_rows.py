@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_mvn._core.checks import unmasked
 from keras_mvn._core.optional import require
-from keras_mvn._core.targets import target_names_of
+from keras_mvn._core.targets import in_order, target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn._training.data import PART, Split, Table, divide
 
@@ -21,6 +22,7 @@ __all__ = [
     "names_of",
     "random_split",
     "require_observed",
+    "require_unmasked",
     "ridge_residuals",
     "targets",
     "too_little_to_calibrate",
@@ -41,21 +43,38 @@ SMALLEST_START = 0.05
 """Smallest initial spread, in standard deviations of a target: below it, y starts far outside."""
 
 
+def require_unmasked(x: Any) -> None:
+    """Check that inputs have no masked entries, since networks take every input.
+
+    Raises:
+        ValueError: they have some.
+
+    """
+    if np.ma.is_masked(x):
+        count = int(np.ma.getmaskarray(x).sum())
+        raise ValueError(
+            f"X is a masked array with {count} masked entries, but networks need every input. "
+            "Impute them, e.g. by SimpleImputer().fit_transform(X.filled(np.nan)) from "
+            "sklearn.impute."
+        )
+
+
 def names_of(y: Any) -> tuple[str, ...] | None:
     """Return the column names of a data frame or the name of a series; None for arrays."""
     if hasattr(y, "columns"):
-        return tuple(map(str, y.columns))
+        return tuple(map(str, getattr(y, "column_names", y.columns)))
     name = getattr(y, "name", None)
     return (str(name),) if name is not None and np.ndim(y) == 1 else None
 
 
-def targets(y: Any, event_size: int, what: str) -> Array:
-    """Return y as float64 of shape (n, d), NaN allowed.
+def targets(y: Any, event_size: int, what: str, names: Sequence[str] | None = None) -> Array:
+    """Return y as float64 of shape (n, d), NaN allowed; named columns in the order of `names`.
 
     Raises:
-        ValueError: y is infinite or not numeric, or has the wrong number of targets.
+        ValueError: y is infinite or not numeric, or has the wrong number of targets or other names.
 
     """
+    y = in_order(unmasked(y), names)
     check_array = require("sklearn.utils", "MultivariateNormalRegressor").check_array
     values = check_array(
         y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"

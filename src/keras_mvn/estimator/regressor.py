@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from keras_mvn._core.checks import unmasked
 from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.interrupts import deferred_interrupts
 from keras_mvn._core.optional import require
@@ -316,7 +317,9 @@ class MultivariateNormalRegressor(
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> _Data:  # noqa: N803
         of_x = {"dtype": _FLOATS, "ensure_min_samples": rows_of.SMALLEST_TABLE}
         of_y = {"dtype": _FLOATS, "ensure_2d": False, "ensure_all_finite": "allow-nan"}
+        rows_of.require_unmasked(X)
         names = rows_of.names_of(y)
+        y = unmasked(y)
         x, values = _validation.validate_data(self, X, y, validate_separately=(of_x, of_y))
         _validation.check_consistent_length(x, values)
         one_dimensional = values.ndim == 1
@@ -331,6 +334,7 @@ class MultivariateNormalRegressor(
         return _Data(x, values, weight, one_dimensional, names)
 
     def _inputs(self, X: Any) -> Any:  # noqa: N803
+        rows_of.require_unmasked(X)
         return _validation.validate_data(self, X, reset=False, dtype=_FLOATS)
 
     def _split(
@@ -364,7 +368,7 @@ class MultivariateNormalRegressor(
         if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
             raise ValueError("validation_data must be a pair (X, y).")
         x = self._inputs(validation_data[0])
-        y = rows_of.targets(validation_data[1], data.y.shape[1], "y of validation_data")
+        y = rows_of.targets(validation_data[1], data.y.shape[1], "y of validation_data", data.names)
         _validation.check_consistent_length(x, y)
         given = _Data(x, y, None, False, data.names).in_units_of(transform)
         rows = np.flatnonzero(rows_of.usable_rows(given.y, None))
@@ -528,7 +532,7 @@ class MultivariateNormalRegressor(
 
         """
         distribution = self.predict_distribution(X)
-        values = rows_of.targets(y, distribution.event_size, "y")
+        values = rows_of.targets(y, distribution.event_size, "y", distribution.target_names)
         _validation.check_consistent_length(X, values)
         log_prob = distribution.log_prob(values, self.missing)
         weight = None if sample_weight is None else _checked_weight(sample_weight, values)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from keras_mvn._core.checks import unmasked
 from keras_mvn._core.keras_internals import get_keras_mask
 from keras_mvn._core.numeric import count_rows
 from keras_mvn._core.types import Tensor
@@ -82,8 +83,11 @@ def product(*factors: Tensor | None) -> Tensor | None:
 
 
 def as_tensor(x: Tensor) -> Tensor:
-    """Convert x to a tensor; an existing tensor is returned as is, with its mask and tag."""
-    return x if ops.is_tensor(x) else ops.convert_to_tensor(x)
+    """Convert x to a tensor; an existing tensor is returned as is, with its mask and tag.
+
+    Masked entries of a NumPy array become NaN, as what lies under the mask was not observed.
+    """
+    return x if ops.is_tensor(x) else ops.convert_to_tensor(unmasked(x))
 
 
 def as_events(y_true: Tensor, mean: Tensor) -> Tensor:
