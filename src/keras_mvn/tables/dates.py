@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Any, final
@@ -15,8 +16,10 @@ from keras_mvn.tables.errors import TableError
 __all__ = [
     "ISO",
     "DateReading",
+    "has_shape",
     "is_temporal",
     "seconds_of",
+    "shape_of",
     "typed_instants",
     "typed_times_of_day",
 ]
@@ -90,6 +93,27 @@ def _has_a_day(form: str) -> bool:
     return re.search(r"%[-#]?[YymdjbBcxsUWGuDF]", form) is not None
 
 
+def shape_of(text: str) -> str:
+    """Return the text with 9 for numbers and A for words, in which formats may be told apart.
+
+    >>> shape_of("13/02/2024 10:00 UTC"), shape_of("5 May 2024 1:05pm")
+    ('9/9/9 9:9', '9 A 9 9:9 A')
+    """
+    return re.sub(r"[^\W\d_]+", "A", re.sub(r"\d+", "9", _plain(text, "")[0]))
+
+
+@functools.cache
+def _shape_of_form(form: str) -> str:
+    return re.sub(r"%[bBpa]", "A", re.sub(r"%[-#]?[^bBpa]", "9", form))
+
+
+def has_shape(form: str, shapes: set[str]) -> bool:
+    """Whether cells of these shapes may be dates or times in this format."""
+    if form == ISO:
+        return any(shape.startswith("9") for shape in shapes)
+    return _shape_of_form(form) in shapes
+
+
 def is_temporal(kind: Any) -> bool:
     """Whether cells of this `pyarrow` type are dates or times of day."""
     types = require("pyarrow", "reading a table").types
@@ -102,13 +126,20 @@ def seconds_of(texts: list[str], form: str) -> Array:
     Beside what the format says, a cell may end in a time zone (UTC, Z, +02:00), write midnight at
     the end of a day as 24:00, join AM to the time, or, where the format has a time, have none.
     """
+    seconds = _parsed(texts, form)
+    others = np.flatnonzero(np.isnan(seconds))
+    if len(others):
+        seconds[others] = _leniently_parsed([texts[i] for i in others], form)
+    return seconds
+
+
+def _leniently_parsed(texts: list[str], form: str) -> Array:
     plain = [_plain(text, form) for text in texts]
     seconds = _parsed([text for text, _ in plain], form)
     day = re.split(r"[ T,]*%[HI]", form)[0]
-    bare = np.isnan(seconds)
-    if form != ISO and day and day != form and bare.any():
-        untimed = [plain[i][0] for i in np.flatnonzero(bare)]
-        seconds[bare] = _parsed(untimed, day)
+    bare = np.flatnonzero(np.isnan(seconds))
+    if form != ISO and day and day != form and len(bare):
+        seconds[bare] = _parsed([plain[i][0] for i in bare], day)
     return seconds + np.array([later for _, later in plain])
 
 

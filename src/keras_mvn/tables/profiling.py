@@ -19,7 +19,7 @@ from keras_mvn.tables.cells import (
     is_number,
     is_text,
 )
-from keras_mvn.tables.dates import is_temporal
+from keras_mvn.tables.dates import has_shape, is_temporal, shape_of
 from keras_mvn.tables.errors import cut
 from keras_mvn.tables.obstacles import EITHER, obstacle
 
@@ -33,6 +33,9 @@ FEW_STRAYS = 5
 
 MOST_STRAYS = 100
 """Number of different unreadable cells that are counted."""
+
+SHAPED = 1000
+"""Number of cells whose shapes decide which formats may be those of dates at all."""
 
 PROBED = 50
 """Number of cells that decide which date formats are worth trying on all cells."""
@@ -216,10 +219,11 @@ class Profile:
     def _read_forms(self, column: Any, rows: np.ndarray, present: np.ndarray) -> None:
         if self.forms is None and present.any():
             arrow = require("pyarrow", "reading a table")
-            probe = column.take(arrow.array(np.flatnonzero(present)[:PROBED]))
+            some = column.take(arrow.array(np.flatnonzero(present)[:SHAPED]))
+            probe = some[:PROBED]
             self.forms = {
                 key: Candidate(read)
-                for key, read in _date_readers(self.cells, column.type)
+                for key, read in _date_readers(self.cells, some)
                 if read(probe).unreadable.sum() <= 0.5 * len(probe)
             }
         for candidate in (self.forms or {}).values():
@@ -269,17 +273,22 @@ class Profile:
         return min(found, key=lambda entry: entry[2].unreadable, default=None)
 
 
-def _date_readers(cells: Cells, kind: Any) -> Iterable[tuple[tuple[str, str], Reader]]:
-    arrow = require("pyarrow", "reading a table")
+def _date_readers(cells: Cells, some: Any) -> Iterable[tuple[tuple[str, str], Reader]]:
+    """Yield the ways in which some cells may be dates or times."""
+    arrow, kind = require("pyarrow", "reading a table"), some.type
     if arrow.types.is_date(kind) or arrow.types.is_timestamp(kind):
         yield ("date", ""), lambda column: cells.instants(column, None)
         return
     if arrow.types.is_time(kind):
         yield ("time of day", ""), lambda column: cells.times_of_day(column, None)
         return
+    seen = {shape_of(str(text)) for text in some.unique().to_pylist()}
     for form in cells.dates.of_times:
-        yield ("time of day", form), _with_form(cells.times_of_day, form)
+        if cells.dates.formats or has_shape(form, seen):
+            yield ("time of day", form), _with_form(cells.times_of_day, form)
     for form in cells.dates.of_dates:
+        if not (cells.dates.formats or has_shape(form, seen)):
+            continue
         yield ("date", form), _with_form(cells.instants, form)
 
 
