@@ -184,6 +184,15 @@ class TestThousands:
         assert any("x: its commas" in text and "--thousands ," in text for text in found.warnings)
         assert not any(text.startswith("y:") for text in found.warnings)  # 0,123 settles it
 
+    def test_points_among_whole_numbers_are_doubted(self, tmp_path):
+        texts = [f"{n:,}".replace(",", ".") for n in np.random.default_rng(5).integers(1, 9000, 60)]
+        path = write(tmp_path / "t.csv", csv_of(x=texts))
+        found = planned(path)
+        assert [text for text in found.warnings if "--thousands . --decimal ," in text]
+        assert len(found.warnings) == 1
+        fixed = write(tmp_path / "f.csv", csv_of(x=[f"{v:.3f}" for v in 100 + numbers()]))
+        assert planned(fixed).warnings == ()
+
     @pytest.mark.parametrize(
         ("form", "option"),
         [("{:.1f}%", "--strip %"), ("${:.2f}", "--strip"), ("{:.1f} °C", '--strip "°C"')],
@@ -385,6 +394,12 @@ class TestPreambles:
         text = refusal(planned, path)
         assert f"line {lines + 1}: use --skip-rows {lines}" in text
         assert ("or --comment '#'" in text) == ("comment" in options)
+
+    def test_names_with_commas_below_a_title(self, tmp_path):
+        rows = csv_of(x=numbers(seed=3)).replace("y,z,", '"NOx, ppb","CO, ppm",', 1)
+        path = write(tmp_path / "t.csv", "Report\n\n" + rows)
+        wanted = columns_named(["NOx, ppb", "CO, ppm"], open_table(path).columns)
+        assert "use --skip-rows 2" in refusal(planned, path, targets=wanted)
 
     def test_another_separator_after_a_title(self, tmp_path):
         text = "Report of station 7\n\n" + csv_of(x=numbers(seed=3)).replace(",", ";")

@@ -10,16 +10,13 @@ from collections.abc import Iterator, Sequence
 from keras_mvn.tables.errors import cut
 from keras_mvn.tables.numerals import LIMIT, THOUSANDS, Numerals
 
-__all__ = ["EITHER", "obstacle"]
+__all__ = ["either", "obstacle"]
 
 NEARLY_ALL = 0.9
 """Share of the texts that another way to write numbers must read to be worth mentioning."""
 
 MOST = 1000
 """Number of texts that are looked at."""
-
-EITHER = r"^[+-]?[1-9]\d{0,2},\d{3}$"
-"""A number in which the comma could be a decimal mark as well as one of thousands: 1,234."""
 
 _BESIDE = re.compile(r"[+-]?\s*(?P<before>[^\d\s+\-.,()]*)\s*[+-]?[\d.,'\s]*\d\s*(?P<after>\D*)")
 
@@ -52,6 +49,11 @@ def obstacle(texts: Sequence[str], numerals: Numerals) -> str:
     text = next(text for text in bad if best[0].number(text) is not None)
     readings = [f"{other.number(text):.10g} with {_options(numerals, other)}" for other in best[:2]]
     return f"{cut(text)} is {' or '.join(readings)}; say which"
+
+
+def either(mark: str) -> str:
+    """Return the pattern of numbers in which the mark could separate thousands as well: 1,234."""
+    return rf"^[+-]?[1-9]\d{{0,2}}{re.escape(mark)}\d{{3}}$"
 
 
 def _others(bad: Sequence[str], numerals: Numerals) -> Iterator[Numerals]:

@@ -21,7 +21,7 @@ from keras_mvn.tables.cells import (
 )
 from keras_mvn.tables.dates import has_shape, is_temporal, shape_of
 from keras_mvn.tables.errors import cut
-from keras_mvn.tables.obstacles import EITHER, obstacle
+from keras_mvn.tables.obstacles import either, obstacle
 
 __all__ = ["FEW_STRAYS", "MANY", "TEMPORAL", "Candidate", "Profile", "profiles_of"]
 
@@ -132,9 +132,11 @@ class Profile:
     counting: bool = True
     """Whether the column has equaled the row number so far."""
     marked: int = 0
-    """Number of cells with the decimal mark in text, if that is a comma."""
+    """Number of cells with the decimal mark in text, while it may separate thousands in all."""
     either: int = 0
     """Number of those in which it could separate thousands just as well."""
+    short: int = 0
+    """Number of cells without a mark that hold whole numbers below 1000."""
     affixed: Counter[str] = field(default_factory=Counter)
     """Counts of the texts beside numbers that are ignored."""
 
@@ -192,12 +194,12 @@ class Profile:
                 self.words[entry["values"]] += entry["counts"]
 
     def _read_marks(self, values: Any) -> None:
-        """Count decimal commas, and those of them that could separate thousands."""
-        if self.cells.decimal != "," or self.cells.thousands:
+        """Count decimal marks in text that could separate thousands, until one could not."""
+        if self.cells.thousands or self.marked > self.either:
             return
-        compute = require("pyarrow.compute", "reading a table")
-        self.marked += compute.sum(compute.match_substring(values, ",")).as_py() or 0
-        self.either += compute.sum(compute.match_substring_regex(values, EITHER)).as_py() or 0
+        self.marked += _count(values, re.escape(self.cells.decimal))
+        self.either += _count(values, either(self.cells.decimal))
+        self.short += _count(values, r"^[+-]?\d{1,3}$")
 
     def _read_affixes(self, values: Any) -> None:
         """Count what stands beside the numbers, among the texts that are ignored there."""
@@ -241,12 +243,18 @@ class Profile:
         return obstacle(texts, self.cells.numerals)
 
     @property
+    def _may_be_thousands(self) -> bool:
+        """Whether a comma is the mark, or all numbers look like 1.234 or 987."""
+        return self.cells.decimal == "," or 0 < self.short == self.present - self.marked
+
+    @property
     def doubt(self) -> str:
         """What may be wrong with the numbers as they are read; "" if nothing."""
-        if self.marked and self.marked == self.either:
+        if self.marked and self.marked == self.either and self._may_be_thousands:
+            name, other = {",": ("commas", "."), ".": ("points", ",")}[self.cells.decimal]
             return (
-                "its commas are read as decimal marks, and could separate thousands in every cell; "
-                "if they do, use --thousands , without --decimal ,"
+                f"its {name} are read as decimal marks, and could separate thousands in every "
+                f"cell; if they do, use --thousands {self.cells.decimal} --decimal {other}"
             )
         return _mixed(self.affixed, self.present)
 
@@ -290,6 +298,12 @@ def _date_readers(cells: Cells, some: Any) -> Iterable[tuple[tuple[str, str], Re
         if not (cells.dates.formats or has_shape(form, seen)):
             continue
         yield ("date", form), _with_form(cells.instants, form)
+
+
+def _count(texts: Any, pattern: str) -> int:
+    """Return the number of texts with a match of the pattern."""
+    compute = require("pyarrow.compute", "reading a table")
+    return compute.sum(compute.match_substring_regex(texts, pattern)).as_py() or 0
 
 
 def _mixed(affixed: Counter[str], present: int) -> str:

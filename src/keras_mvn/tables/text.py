@@ -17,10 +17,17 @@ from pathlib import Path
 from typing import Any, final
 
 from keras_mvn._core.optional import require
+from keras_mvn.tables.column_names import columns_named
 from keras_mvn.tables.errors import TableError, cut, listed
 from keras_mvn.tables.lines import BLOCK, Lines, Stream
 from keras_mvn.tables.records import QuoteError, Record, quotes_span_lines, records
-from keras_mvn.tables.separators import best_separator, fields_of, header_of, printable
+from keras_mvn.tables.separators import (
+    SEPARATORS,
+    best_separator,
+    fields_of,
+    header_of,
+    printable,
+)
 from keras_mvn.tables.table import Table, explained
 
 __all__ = ["Reading", "TextTable"]
@@ -204,31 +211,36 @@ class TextTable(Table):
         return super().place(row) if found is None else f"line {found.line}"
 
     def hint(self, names: Sequence[str]) -> str:
-        """Return where the table may begin, if a later line has the names or more fields."""
-        rows = [(number, fields_of(text, self._separator)) for number, text in self._numbered]
-        rows = [(number, fields) for number, fields in rows if fields]
-        if names:
-            found = [number for number, fields in rows[1:] if set(names) <= set(fields)]
-            for other in () if found else (best_separator(self._after_first()), ";", "\t", ","):
-                found = found or [
-                    number
-                    for number, text in self._numbered[1:]
-                    if other and set(names) <= set(fields_of(text, other))
-                ]
-        else:
-            usual = Counter(len(fields) for _, fields in rows).most_common(1)
-            found = [n for n, fields in rows if usual and 2 <= usual[0][0] == len(fields)]
-            found = [] if found[:1] == [number for number, _ in rows[:1]] else found
-        if not found:
+        """Return where the table may begin: at a later line with the names, or with more fields."""
+        start = self._line_with(names) if names else None
+        start = start or self._line_of_usual_width()
+        if start is None:
             return ""
-        where = f"The table seems to begin in line {found[0]}"
         first = self._numbered[0][1].lstrip("\ufeff \t")
         mark = next((mark for mark in COMMENTS if first.startswith(mark)), None)
         comment = f" or --comment {printable(mark)}" if mark else ""
-        return f" {where}: use --skip-rows {found[0] - 1}{comment}"
+        return f" The table seems to begin in line {start}: use --skip-rows {start - 1}{comment}"
 
-    def _after_first(self) -> str:
-        return "".join(text for _, text in self._numbered[1:])
+    def _line_with(self, names: Sequence[str]) -> int | None:
+        """The first line, after the header as read, that has these names as fields."""
+        later = self._numbered[1:]
+        best = best_separator("".join(text for _, text in later))
+        for separator in dict.fromkeys((self._separator, best, *SEPARATORS)):
+            for number, text in later:
+                fields = [_squeezed(field) for field in fields_of(text, separator or ",")]
+                wanted = columns_named(_squeezed(",".join(names)), fields)
+                if set(wanted) <= set(fields):
+                    return number
+        return None
+
+    def _line_of_usual_width(self) -> int | None:
+        """The first line with as many fields as most lines have, if the header has others."""
+        rows = [(number, len(fields_of(text, self._separator))) for number, text in self._numbered]
+        rows = [(number, width) for number, width in rows if width]
+        usual = Counter(width for _, width in rows).most_common(1)
+        if not usual or usual[0][0] < 2 or rows[0][1] == usual[0][0]:
+            return None
+        return next(number for number, width in rows if width == usual[0][0])
 
     def _ragged(self, row: Any) -> TableError:
         """Say which line has too few or too many fields, and what that may mean."""
@@ -289,6 +301,11 @@ def _encoding_of(data: bytes) -> str:
     except UnicodeDecodeError:
         return "cp1252"  # what Windows programs write in Western Europe and America
     return "utf-8"
+
+
+def _squeezed(name: str) -> str:
+    """Return a name as it is when a list of names is split at its commas and joined again."""
+    return re.sub(r"\s*,\s*", ",", name)
 
 
 def _is_number(text: str) -> bool:
