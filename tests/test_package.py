@@ -299,6 +299,7 @@ class TestCommand:
         model = keras.models.load_model(folder / "model.keras")
         assert model.layers[-1].distribution(model.predict(x, verbose=0)).event_size == 6
 
+    @pytest.mark.elsewhere(False)  # CI runs the demo with JAX from the wheel
     def test_the_full_covariance_is_ahead_of_the_diagonal(self):
         from keras_mvn_cli import _demonstration as demo
 
@@ -312,6 +313,7 @@ class TestCommand:
         assert f"{keras.backend.backend()} " in info.stdout
         assert "demo" in self.run("--help", cwd=tmp_path).stdout
 
+    @pytest.mark.once
     def test_a_folder_that_cannot_be_made(self, tmp_path):
         (tmp_path / "file").write_text("")
         result = self.run("demo", "--out", "file/folder", cwd=tmp_path)

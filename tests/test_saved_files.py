@@ -46,6 +46,7 @@ def test_there_is_a_file_for_every_structure():
 
 
 @pytest.mark.parametrize("name", sorted(SCORES))
+@pytest.mark.elsewhere(name=["cholesky", "low_rank", "kronecker"])
 def test_a_model_with_its_loss_and_metrics(name, expected):
     model = load(name)
     close(model.predict(expected["x"], verbose=0), expected[name])
@@ -87,6 +88,7 @@ def test_an_ensemble(expected):
 
 
 @pytest.mark.parametrize("name", sorted(SCORES))
+@pytest.mark.elsewhere(name=["cholesky", "low_rank", "kronecker"])
 def test_loading_to_predict_alone(name, expected):
     """Zeros in place of random initial weights, no optimizer: the same numbers."""
     model = load_to_predict(FILES / f"{name}.keras")

@@ -531,7 +531,37 @@ class TestDates:
         assert "--missing-value" not in text
         assert "--date-format" in text
         both = Cells(dates=DateReading(("%d/%m/%Y %H:%M", "%Y-%m-%d %H:%M")))
-        assert "'2024-03-01 10:00' in line 2" in refusal(planned, path, both)
+        found = next(d for d in planned(path, both).decisions if d.column == "x")
+        assert (found.kind, found.why[:24]) == ("date", "2024-02-01 to 2024-03-09")
+
+    def test_a_later_file_may_have_another_order(self):
+        texts = pyarrow.array(["03/04/2024", "05/06/2024 24:00"])
+        for given, wanted in (
+            ({"day_first": False}, [(2024, 3, 4), (2024, 5, 7)]),
+            ({"day_first": True}, [(2024, 4, 3), (2024, 6, 6)]),
+            ({}, [(2024, 4, 3), (2024, 6, 6)]),
+        ):
+            cells = Cells(dates=DateReading(**given))
+            found = cells.instants(texts, "%d/%m/%Y %H:%M").numbers
+            np.testing.assert_array_equal(found, [seconds(*parts) for parts in wanted])
+        other = Cells(dates=DateReading(("%Y|%j",))).instants(
+            pyarrow.array(["2024|060", "01/03/2024"]), "%d/%m/%Y"
+        )
+        np.testing.assert_array_equal(other.numbers, [seconds(2024, 2, 29), seconds(2024, 3, 1)])
+
+    def test_other_columns_keep_their_forms(self, tmp_path):
+        days = {"a": [f"2024|{i + 1:03d}" for i in range(60)],
+                "b": [f"2024-01-{i % 28 + 1:02d}" for i in range(60)]}  # fmt: skip
+        path = write(tmp_path / "t.csv", csv_of(**days))
+        found = planned(path, Cells(dates=DateReading(("%Y|%j",))))
+        assert [d.kind for d in found.decisions] == ["date", "date"]
+
+    def test_a_header_that_is_repeated(self, tmp_path):
+        lines = csv_of(x=numbers(seed=3)).splitlines()
+        lines.insert(30, lines[0])
+        text = refusal(planned, write(tmp_path / "t.csv", "\n".join(lines)))
+        assert "'y' in line 31" in text
+        assert "f the header is repeated there" in text
 
     def test_rows_without_a_time(self, tmp_path):
         days = [f"2024-02-{i % 28 + 1:02d}" for i in range(200)]

@@ -156,7 +156,7 @@ class Cells:
             return Values(typed_instants(column), np.zeros(len(column), dtype=bool))
         if form is None or not (is_text(kind) or arrow.types.is_integer(kind)):
             return _unreadable(column)
-        return _all(self.values(column), lambda texts: seconds_of(texts, form))
+        return self._timed(column, form)
 
     def times_of_day(self, column: Any, form: str | None) -> Values:
         """Return times of day as seconds since midnight; `form` is the format of times in text."""
@@ -165,8 +165,22 @@ class Cells:
             return Values(typed_times_of_day(column), np.zeros(len(column), dtype=bool))
         if form is None or not is_text(column.type):
             return _unreadable(column)
-        values = _all(self.values(column), lambda texts: seconds_of(texts, form))
+        values = self._timed(column, form)
         return Values(values.numbers % 86400.0, values.unreadable)
+
+    def _timed(self, column: Any, form: str) -> Values:
+        """Read dates or times with the formats for a column of this format."""
+        forms = self.dates.tried(form)
+
+        def seconds(texts: list[str]) -> Array:
+            found = seconds_of(texts, forms[0])
+            for other in forms[1:]:
+                left = np.flatnonzero(np.isnan(found))
+                if len(left):
+                    found[left] = seconds_of([texts[i] for i in left], other)
+            return found
+
+        return _all(self.values(column), seconds)
 
 
 def _arrow() -> tuple[Any, Any]:

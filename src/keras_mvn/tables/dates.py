@@ -53,7 +53,8 @@ class DateReading:
     """How dates in text are read.
 
     Args:
-        formats: formats in the syntax of `strptime`, instead of the usual ones.
+        formats: formats in the syntax of `strptime`, tried before the usual ones; a column may mix
+            them.
         day_first: bool, whether 3/4 is the third of April; None: what fits all cells of a column,
             and the third of April if both do.
 
@@ -72,25 +73,43 @@ class DateReading:
     @property
     def of_dates(self) -> tuple[str, ...]:
         """Formats of dates, in the order in which they are preferred."""
-        if self.formats:
-            return tuple(form for form in self.formats if _has_a_day(form))
         numbered = {
             None: (*_DAY_FIRST, *_MONTH_FIRST),
             True: _DAY_FIRST,
             False: _MONTH_FIRST,
         }[self.day_first]
-        return (ISO, *(d + t for d in (*numbered, *_YEAR_FIRST, *_NAMED) for t in _TIMES))
+        usual = (ISO, *(d + t for d in (*numbered, *_YEAR_FIRST, *_NAMED) for t in _TIMES))
+        return (*(form for form in self.formats if _has_a_day(form)), *usual)
 
     @property
     def of_times(self) -> tuple[str, ...]:
         """Formats of times of day without a date."""
-        if self.formats:
-            return tuple(form for form in self.formats if not _has_a_day(form))
-        return _TIMES_OF_DAY
+        return (*(form for form in self.formats if not _has_a_day(form)), *_TIMES_OF_DAY)
+
+    def tried(self, form: str) -> tuple[str, ...]:
+        """Return the formats with which cells are read one after the other, given the column's.
+
+        Those that the user gave belong together: a cell is read by the first that fits. A column
+        whose format was inferred earlier, perhaps from another file, keeps it, except for the order
+        of day and month if that is given now.
+        """
+        of_a_kind = [f for f in self.formats if _has_a_day(f) == _has_a_day(form)]
+        if form in self.formats:
+            return tuple(of_a_kind)
+        if self.day_first is not None:
+            for day_first, month_first in _EXCHANGED:
+                mine, other = (
+                    (month_first, day_first) if self.day_first else (day_first, month_first)
+                )
+                form = form.replace(mine, other)
+        return (form, *of_a_kind)
+
+
+_EXCHANGED = (("%d/%m", "%m/%d"), ("%d-%m", "%m-%d"))
 
 
 def _has_a_day(form: str) -> bool:
-    return re.search(r"%[-#]?[YymdjbBcxsUWGuDF]", form) is not None
+    return form == ISO or re.search(r"%[-#]?[YymdjbBcxsUWGuDF]", form) is not None
 
 
 def shape_of(text: str) -> str:

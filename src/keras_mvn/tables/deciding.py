@@ -200,7 +200,7 @@ def _day(seconds: float) -> str:
 
 def _other_readings(profile: Profile, form: str) -> str:
     """Return a warning if day and month could be swapped, unless it was said which is first."""
-    if profile.cells.dates.day_first is not None or profile.cells.dates.formats:
+    if profile.cells.dates.day_first is not None or form in profile.cells.dates.formats:
         return ""
     others = [form for (_, form), c in (profile.forms or {}).items() if c.unreadable == 0]
     exchanged = {"%d/%m": "%m/%d", "%d-%m": "%m-%d"}
@@ -290,6 +290,8 @@ def mend_of(profile: Profile, candidate: Candidate, text: str, row: int) -> str:
     if found:
         return f"{found[0].upper()}{found[1:]}"
     hints = []
+    if text == profile.name:
+        hints.append("if the header is repeated there, remove that line")
     if candidate.unreadable == 1 and row == 0:
         hints.append("if the first row holds units, use --units-row")
     if candidate.unreadable == 1 and row == profile.rows - 1:

@@ -292,10 +292,10 @@ def _date_readers(cells: Cells, some: Any) -> Iterable[tuple[tuple[str, str], Re
         return
     seen = {shape_of(str(text)) for text in some.unique().to_pylist()}
     for form in cells.dates.of_times:
-        if cells.dates.formats or has_shape(form, seen):
+        if form in cells.dates.formats or has_shape(form, seen):
             yield ("time of day", form), _with_form(cells.times_of_day, form)
     for form in cells.dates.of_dates:
-        if not (cells.dates.formats or has_shape(form, seen)):
+        if not (form in cells.dates.formats or has_shape(form, seen)):
             continue
         yield ("date", form), _with_form(cells.instants, form)
 
