@@ -11,6 +11,7 @@ import keras_mvn as kmvn
 from differentiation import numpy, precision, tensor
 from keras_mvn import metrics
 from predictions import oracle_nll, packed
+from processes import run_script
 
 D = 3
 ALL = [
@@ -45,6 +46,7 @@ class TestEvery:
         return [(2 * rng.normal(size=(n, D)), packed("cholesky", n, rng)) for n in (5, 1, 8)]
 
     @pytest.mark.parametrize("weighted", [False, True])
+    @pytest.mark.elsewhere(weighted=[True])
     def test_streaming(self, cls, weighted, rng):
         metric = cls()
         batches = self.batches(rng)
@@ -131,6 +133,23 @@ class TestRootMeanSquaredError:
             metric.update_state(y[rows] * unit, tensor(y_pred[rows]))
         assert float(metric.result()) / unit == pytest.approx(value, rel=1e-4)
 
+    @pytest.mark.parametrize(
+        ("dtype", "tiny", "huge"), [("float32", 1e-30, 1e30), ("float64", 1e-200, 1e200)]
+    )
+    @pytest.mark.parametrize("sizes", [("tiny",), ("tiny", 1.0), (1.0, "huge"), ("huge", "tiny")])
+    def test_errors_of_very_different_sizes(self, sizes, dtype, tiny, huge, rng):
+        if dtype == "float64" and keras.backend.backend() == "torch":
+            pytest.skip("Keras' divide_no_nan turns float64 into float32")
+        sizes = [{"tiny": tiny, "huge": huge}.get(size, size) for size in sizes]
+        error = rng.normal(size=(len(sizes), 6, 1)) * np.reshape(sizes, (-1, 1, 1))
+        expected = float(np.sqrt(np.mean(error.astype(np.longdouble) ** 2)))
+        for batches in (error, error[::-1]):
+            with precision(dtype):
+                metric = metrics.RootMeanSquaredError("diagonal", dtype=dtype)
+                for batch in batches:
+                    metric.update_state(tensor(batch, dtype), tensor([[0.0, 1.0]] * 6, dtype))
+                assert float(metric.result()) / expected == pytest.approx(1.0, rel=1e-5)
+
     def test_a_perfect_prediction_is_zero(self):
         metric = metrics.RootMeanSquaredError()
         metric.update_state(np.ones((2, 1)), np.array([[1.0, 1.0], [1.0, 1.0]]))
@@ -154,3 +173,60 @@ class TestCoverage:
         metric = metrics.Coverage()
         metric.update_state(y, tensor(packed("cholesky", 4, rng)))
         assert np.isnan(numpy(metric.result()))
+
+
+REPLICAS = """
+import json, sys
+import tensorflow as tf
+devices = [tf.config.LogicalDeviceConfiguration()] * 4
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+import keras, numpy as np
+import keras_mvn as kmvn
+
+data = np.load(sys.argv[1])
+x, y = data["x"], data["y"]
+found = []
+for replicas in (1, 2, 4):
+    strategy = tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(replicas)],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),  # of one size per process otherwise
+    )
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        head = kmvn.layers.MultivariateNormalHead(3, shrinkage=1.0)
+        head.adapt(y)
+        model = keras.Sequential([keras.Input((2,)), head])
+        names = [n for n in kmvn.metrics.__all__ if n != "CovarianceMetric"]
+        metrics = [getattr(kmvn.metrics, n)(name=n) for n in names]
+        loss = kmvn.losses.NegativeLogLikelihood()
+        model.compile(keras.optimizers.SGD(0.05), loss=loss, metrics=metrics)
+    y_pred = model.predict(x, batch_size=8, verbose=0)
+    values = model.evaluate(x, y, batch_size=8, verbose=0, return_dict=True)
+    history = {}
+    if replicas < 4:
+        monitor = kmvn.callbacks.CovarianceMonitor(x, y)
+        history = model.fit(
+            x[:16], y[:16], batch_size=8, epochs=2, verbose=0, shuffle=False, callbacks=[monitor]
+        ).history
+    found.append([values, y_pred.tolist(), history])
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a strategy of TensorFlow")
+def test_replicas_change_nothing(rng, tmp_path):
+    """22 rows in batches of 8: replicas get different numbers of rows, and one gets none."""
+    x = rng.normal(size=(22, 2)).astype("float32")
+    y = (rng.normal(size=(22, D)) * np.exp(rng.normal(size=(22, 1)))).astype("float32")
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    runs = json.loads(run_script(REPLICAS, str(tmp_path / "data.npz")).splitlines()[-1])
+    for values, y_pred, _ in runs:
+        assert set(values) == {"loss", *(cls.__name__ for cls in ALL)}
+        for cls in ALL:
+            true = expected(cls, y, np.array(y_pred), np.ones(len(y)))
+            assert values[cls.__name__] == pytest.approx(true, rel=1e-4), cls
+    (_, _, one), (_, _, two), _ = runs
+    assert one.keys() == two.keys() > {"loss", "cov_squared_z"}
+    for name, curve in one.items():
+        assert two[name] == pytest.approx(curve, rel=1e-4), name

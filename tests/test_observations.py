@@ -107,7 +107,9 @@ def test_tables_of_arrow_and_numbered_columns():
     expected = NORMAL.log_prob(Y)
     np.testing.assert_allclose(NORMAL.log_prob(pyarrow.Table.from_pandas(shuffled)), expected)
     np.testing.assert_allclose(NORMAL.log_prob(pandas.DataFrame(Y)), expected)  # just numbered
-    numbered = MultivariateNormal(NORMAL.mean, scale_tril=NORMAL.scale_tril, target_names=("2", "1", "0"))
+    numbered = MultivariateNormal(
+        NORMAL.mean, scale_tril=NORMAL.scale_tril, target_names=("2", "1", "0")
+    )
     swapped = pandas.DataFrame(Y, columns=[2, 1, 0])[[1, 2, 0]]
     np.testing.assert_allclose(numbered.log_prob(swapped), expected)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import keras
 import numpy as np
@@ -159,9 +159,9 @@ class RootMeanSquaredError(CovarianceMetric):
     _direction = "down"
 
     def add_totals(self) -> None:
-        """Create the sums, which are in units of the largest row so far, and that unit."""
-        super().add_totals()
-        self.unit = self.add_variable((), "zeros", name="unit", dtype=self.dtype)
+        """Create the sums: one of small errors, one of ordinary and one of large ones."""
+        self.total = self.add_variable((3,), "zeros", name="total", dtype=self.dtype)
+        self.weight = self.add_variable((), "zeros", name="weight", dtype=self.dtype)
 
     def row_weight(self, targets: Targets, weight: Tensor) -> Tensor:
         """Return the weight of each row, in proportion to its number of observed targets (...)."""
@@ -178,18 +178,45 @@ class RootMeanSquaredError(CovarianceMetric):
         )
 
     def accumulate(self, values: Tensor, weights: Tensor) -> None:
-        """Add squares in units of the largest row so far, which avoids 1e30² and 1e-30²."""
-        row_unit = ops.max(values, initial=0.0)  # 0 for an empty batch
-        unit = ops.where(row_unit > self.unit, row_unit, ops.convert_to_tensor(self.unit))
-        shrink = self.unit / _positive(unit)
-        relative = values / _positive(unit)
-        self.total.assign(self.total * shrink * shrink + ops.sum(relative * relative * weights))
+        """Add squares, of which 1e30² and 1e-30² would be infinite and 0, in three units.
+
+        The units are constants, so that sums of several replicas add up.
+        """
+        ends = _ENDS[keras.backend.standardize_dtype(values.dtype)]
+        small, large = values < ends.small, values > ends.large
+        ordinary = ops.logical_not(ops.logical_or(small, large))  # NaN too
+        groups = zip((small, ordinary, large), ends.units, strict=True)
+        squares = [
+            ops.where(group, values / unit, ops.zeros_like(values)) ** 2 for group, unit in groups
+        ]
+        self.total.assign_add(ops.stack([ops.sum(square * weights) for square in squares]))
         self.weight.assign_add(ops.sum(weights))
-        self.unit.assign(unit)
 
     def result(self) -> Tensor:
         """Return the root mean squared error so far; 0 before the first row."""
-        return self.unit * ops.sqrt(ops.divide_no_nan(self.total, self.weight))
+        total = ops.convert_to_tensor(self.total)
+        units = _ENDS[keras.backend.standardize_dtype(total.dtype)].units
+        roots = ops.sqrt(ops.divide_no_nan(total, self.weight))
+        roots = roots * ops.convert_to_tensor(units, dtype=total.dtype)
+        largest = _positive(ops.max(roots))
+        return largest * ops.sqrt(ops.sum((roots / largest) ** 2))
+
+
+class _Ends(NamedTuple):
+    """Where squares begin to underflow and overflow, and units for numbers beyond."""
+
+    small: float
+    large: float
+    units: tuple[float, float, float]
+    """For numbers below `small`, between the two, and above `large`."""
+
+
+_ENDS = {
+    "float32": _Ends(2.0**-63, 2.0**52, (2.0**-75, 1.0, 2.0**76)),
+    "float64": _Ends(2.0**-511, 2.0**486, (2.0**-537, 1.0, 2.0**538)),
+}
+"""Source: Blue, "A portable Fortran program to find the Euclidean norm of a vector", ACM
+Transactions on Mathematical Software 4 (1978), with the constants of LAPACK's nrm2."""
 
 
 def _positive(x: Tensor) -> Tensor:

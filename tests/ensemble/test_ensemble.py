@@ -381,6 +381,7 @@ class TestDeepEnsemble:
         assert len(ensemble.fit(x, y, patience=1, **options)[0]["loss"]) == 12
         assert len(ensemble.fit(x, y, validation, patience=None, **options)[0]["loss"]) == 12
 
+    @pytest.mark.elsewhere(False)
     def test_seeds(self, data):
         (_, y), _ = data
         first, again, next_seed = (DeepEnsemble(builder_for(y), 3, seed) for seed in (0, 0, 1))
@@ -394,6 +395,7 @@ class TestDeepEnsemble:
         alone = DeepEnsemble(builder_for(y), n_members=1)
         np.testing.assert_array_equal(weights_of(alone.members[0])[0], one[0])
 
+    @pytest.mark.elsewhere(False)
     def test_the_same_seed_trains_the_same(self, data):
         (x, y), _ = data
         trained = []
@@ -403,6 +405,7 @@ class TestDeepEnsemble:
             trained.append(weights_of(ensemble.members[0])[0])
         np.testing.assert_array_equal(*trained)
 
+    @pytest.mark.elsewhere(False)
     def test_the_users_random_state_is_left_alone(self, data):
         (x, y), _ = data
 
@@ -420,6 +423,7 @@ class TestDeepEnsemble:
         DeepEnsemble(builder_for(y), n_members=1).fit(x, y, verbose=0)
         assert state() == expected
 
+    @pytest.mark.elsewhere(False)
     def test_callbacks_are_made_for_each_member(self, data):
         (x, y), _ = data
         made = []
@@ -488,6 +492,7 @@ class TestDeepEnsemble:
         with pytest.raises(ValueError, match=r"several outputs.*DeepEnsemble.predict\(.*output="):
             ensemble.predict(x)
 
+    @pytest.mark.elsewhere(False)
     def test_arguments_of_the_wrong_kind(self, data):
         (x, y), _ = data
         model = builder_for(y)()
@@ -501,6 +506,7 @@ class TestDeepEnsemble:
         with pytest.raises(ValueError, match="patience"):
             ensemble.fit(x, y, patience=-1)
 
+    @pytest.mark.elsewhere(False)
     def test_what_builders_get_wrong(self, data):
         (_, y), _ = data
         options = {"n_members": 2}
@@ -557,6 +563,7 @@ class TestDeepEnsemble:
 
     @pytest.mark.once
     @pytest.mark.slow
+    @pytest.mark.elsewhere(False)
     def test_members_disagree_far_from_the_data(self, rng):
         x, y = table(rng, 600)
         train, validation = (x[:400], y[:400]), (x[400:], y[400:])
@@ -582,6 +589,7 @@ class TestSaving:
             member.optimizer.build(member.trainable_variables)
         return ensemble
 
+    @pytest.mark.elsewhere(False)
     def test_an_earlier_save_is_replaced(self, ensemble, tmp_path):
         ensemble.save(tmp_path / "e")
         (tmp_path / "e" / "member_7.keras").write_bytes(b"of an ensemble of eight")
@@ -590,6 +598,7 @@ class TestSaving:
         assert names == ["ensemble.json", "member_0.keras", "member_1.keras"]
         assert [path.name for path in tmp_path.iterdir()] == ["e"]
 
+    @pytest.mark.elsewhere(False)
     def test_what_is_not_a_save_is_not_replaced(self, ensemble, tmp_path):
         (tmp_path / "thesis.txt").write_text("three years of work")
         with pytest.raises(FileExistsError, match="not an earlier save"):
@@ -599,6 +608,7 @@ class TestSaving:
         ensemble.save(tmp_path / "empty")
 
     @pytest.mark.parametrize("there_was_one", [True, False])
+    @pytest.mark.elsewhere(False)
     def test_an_interrupted_save_leaves_the_earlier_one(
         self, ensemble, tmp_path, monkeypatch, there_was_one
     ):
@@ -616,6 +626,7 @@ class TestSaving:
             got = DeepEnsemble.load(tmp_path / "e").predict(x).mean
             np.testing.assert_allclose(got, expected, atol=1e-6)
 
+    @pytest.mark.elsewhere(False)
     def test_folders_that_cannot_be_loaded(self, ensemble, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"contains no ensemble.json"):
             DeepEnsemble.load(tmp_path)

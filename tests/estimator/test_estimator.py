@@ -196,6 +196,7 @@ def test_finds_mean_and_covariance_of_a_linear_problem(fitted):
     assert abs(inside - 0.9) < 0.05
 
 
+@pytest.mark.elsewhere(False)
 def test_same_state_same_predictions_and_global_generators_untouched():
     x, y, _ = draw(100)
     python, state = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
@@ -378,6 +379,7 @@ def test_batches_follow_from_seed_and_epoch_alone():
     np.testing.assert_array_equal(np.concatenate([whole[i][1] for i in range(4)]), x[3:])
 
 
+@pytest.mark.elsewhere(False)
 def test_a_table_larger_than_memory_is_not_copied(tmp_path):
     n, features = 150_000, 40
     x = np.memmap(tmp_path / "x", dtype="float32", mode="w+", shape=(n, features))
@@ -774,6 +776,7 @@ def test_control_c_in_the_middle_of_a_step(times, python_handles_sigint):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.elsewhere(False)
 def test_control_c_in_a_later_network_keeps_those_before(python_handles_sigint):
     x, y, _ = draw(150)
     made = []
@@ -792,6 +795,7 @@ def test_control_c_in_a_later_network_keeps_those_before(python_handles_sigint):
         assert estimator.interrupted_
 
 
+@pytest.mark.elsewhere(False)
 def test_control_c_while_calibrating_loses_nothing(python_handles_sigint):
     class Own(kmvn.calibration.Temperature):
         @classmethod
@@ -1087,6 +1091,7 @@ def test_transforms_that_cannot_be(identifier, y, message):
         ({"target_transform": "log"}, "takes positive targets"),
     ],
 )
+@pytest.mark.elsewhere(False)
 def test_wrong_parameters(settings, message):
     x, y, _ = draw(30)
     with pytest.raises(ValueError, match=message):
@@ -1117,6 +1122,7 @@ def test_wrong_parameters(settings, message):
         (lambda x, y: (x, y, {"validation_data": (x, np.nan * y)}), "no row in which a target"),
     ],
 )
+@pytest.mark.elsewhere(False)
 def test_wrong_data(change, message):
     x, y, arguments = change(*draw(30)[:2])
     with pytest.raises(ValueError, match=message), np.errstate(all="ignore"):
@@ -1146,6 +1152,7 @@ def test_without_scikit_learn_importing_says_what_to_install(monkeypatch):
         __import__("keras_mvn.estimator")
 
 
+@pytest.mark.elsewhere(False)
 def test_the_core_of_training_knows_nothing_of_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     x, y, _ = draw(40)

@@ -2,10 +2,7 @@
 
 import ctypes
 import json
-import os
 import shutil
-import subprocess
-import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +29,7 @@ from keras_mvn.kernels import _native
 from keras_mvn.layouts import PackedParameters
 from keras_mvn.layouts._y_true import Targets
 from paths import ROOT
+from processes import run, run_script
 from structures import STRUCTURES, named
 
 pytestmark = pytest.mark.widths
@@ -246,7 +244,7 @@ def check(loss, name, y, y_pred, rng, dtype, rows=None):
 class TestValuesAndGradients:
     @pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
     @pytest.mark.parametrize("d", SIZES)
-    @pytest.mark.elsewhere(d=[9])
+    @pytest.mark.elsewhere(d=[9], gaps=[True])
     def test_sizes(self, name, d, gaps, dtype, rng):
         y, y_pred = batch(5, d, rng, dtype, name)
         y = with_gaps(y, rng) if gaps else y
@@ -255,7 +253,7 @@ class TestValuesAndGradients:
     @pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
     @pytest.mark.parametrize("rows", ROWS)
     @pytest.mark.parametrize("loss", LOSSES)
-    @pytest.mark.elsewhere(dtype=["float32"])
+    @pytest.mark.elsewhere(dtype=["float32"], gaps=[True])
     def test_losses(self, name, loss, rows, gaps, dtype, rng):
         y, y_pred = batch(rows, 5, rng, dtype, name)
         y = with_gaps(y, rng) if gaps else y
@@ -688,6 +686,7 @@ class TestFit:
         )
 
     @each(NARROW)
+    @pytest.mark.elsewhere(name=["cholesky"])
     def test_the_same_weights_by_either_path(self, name):
         results = [self.fit(np.random.default_rng(0), fused, name) for fused in (True, False)]
         (weights, history, ran), (expected, expected_history, ran_reference) = results
@@ -712,6 +711,7 @@ def rows_of(name, **options):
 @on_jax
 @each(NARROW)
 @pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
+@pytest.mark.elsewhere(gaps=[True])
 class TestJax:
     @pytest.fixture
     def case(self, name, gaps, rng):
@@ -863,7 +863,7 @@ for one, other in zip(fit(None), expected, strict=True):
     ("name", "missing"),
     [("cholesky", "propagate"), ("precision_cholesky", "marginalize"), ("low_rank", "propagate")],
 )
-@pytest.mark.elsewhere(name=["cholesky", "precision_cholesky"])
+@pytest.mark.elsewhere(name=["precision_cholesky"])
 def test_rows_on_four_devices(name, missing):
     run_script(SHARDED, name, missing, XLA_FLAGS="--xla_force_host_platform_device_count=4")
 
@@ -901,7 +901,7 @@ def test_xla_declares_what_we_declare():
 
     source = ROOT / "native"
     include = ["-I", source / "jax", "-isystem", jax.ffi.include_dir()]
-    _run([CXX, "-std=c++17", "-fsyntax-only", *include, source / "tests/check_xla_ffi.cpp"])
+    run([CXX, "-std=c++17", "-fsyntax-only", *include, source / "tests/check_xla_ffi.cpp"])
 
 
 @native
@@ -1215,6 +1215,7 @@ class TestLibrary:
 
     @native
     @each(NARROW)
+    @pytest.mark.elsewhere(False)
     def test_every_set_of_instructions(self, name, rng):
         y, y_pred = batch(37, 9, rng, "float32", name)
         y[::3] = with_gaps(y[::3], rng)
@@ -1264,34 +1265,14 @@ def test_native_tests_under_sanitizers(sanitizer, tmp_path):
     source = ROOT / "native"
     build = tmp_path / "build"
     options = [f"-DKMVN_SANITIZE={sanitizer}", "-DCMAKE_BUILD_TYPE=Release"]
-    _run(["cmake", "-S", source, "-B", build, *options])
+    run(["cmake", "-S", source, "-B", build, *options])
     programs = ["test_elliptical", "test_parameters"]
-    _run(["cmake", "--build", build, "--target", *programs])
+    run(["cmake", "--build", build, "--target", *programs])
     part = "threads" if sanitizer == "thread" else "few"
     for program in programs:
-        result = _run([build / program, part])
+        result = run([build / program, part])
         assert "0 failures" in result.stdout
         assert "runtime error" not in result.stderr
-
-
-def _run(command, **environment):
-    result = subprocess.run(
-        [str(part) for part in command],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result
-
-
-def run_script(script, *arguments, **environment):
-    """Python in a process of its own, with this backend; what it printed."""
-    here = ROOT / "tests"
-    path = os.pathsep.join([str(here), str(here.parent / "src")])
-    environment = {"KERAS_BACKEND": BACKEND, "PYTHONPATH": path, **environment}
-    return _run([sys.executable, "-c", script, *arguments], **environment).stdout
 
 
 class Threads:

@@ -298,6 +298,7 @@ class TestModels:
     @pytest.mark.parametrize(
         ("name", "mode"), [*((name, "compiled") for name in PLAIN), ("cholesky", "eager")]
     )
+    @pytest.mark.elsewhere(name=["cholesky"])
     def test_fit_improves_on_the_start(self, name, mode, rng):
         x, y = table(128, rng)
         head = MultivariateNormalHead(D, name)
@@ -420,6 +421,7 @@ class TestModels:
         assert head.compute_dtype == "float32"
 
     @pytest.mark.parametrize("name", PLAIN)
+    @pytest.mark.elsewhere(name=["cholesky", "symmetric"])
     def test_float64_stays_float64(self, name, rng):
         with precision("float64"):
             x, y = table(16, rng)

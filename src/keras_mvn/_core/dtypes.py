@@ -20,6 +20,7 @@ def at_least_float32(dtype: Any) -> str:
 
 
 def at_least_float32_policy(dtype: Any) -> Any:
-    """Return the requested dtype policy, or float32 if it would compute in half precision."""
+    """Return the requested policy; float32 or float64 instead of half precision or quantization."""
     policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-    return policy if policy.compute_dtype in ("float32", "float64") else "float32"
+    full = policy.compute_dtype in ("float32", "float64") and policy.quantization_mode is None
+    return policy if full else at_least_float32(policy.compute_dtype)

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mvn._core.tensorflow_loops import custom_gradients_fail, differentiable_by_operations
 from keras_mvn._core.types import Tensor
 
 __all__ = [
@@ -53,6 +54,8 @@ def differentiable(
     """
     if namespace(*inputs) is np:
         return forward(*inputs)
+    if custom_gradients_fail():
+        return differentiable_by_operations(forward, vjp, *inputs)
 
     @keras.ops.custom_gradient
     def with_gradient(*inputs: Tensor) -> tuple[Tensor, Callable[..., Any]]:

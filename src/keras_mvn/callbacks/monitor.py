@@ -114,9 +114,10 @@ class CovarianceMonitor(keras.callbacks.Callback):
             self._board.close()
 
     def _measure(self, epoch: int) -> dict[str, float]:
-        y_pred = output_of(
-            self.model.predict_on_batch(self.x_probe), self.output, "CovarianceMonitor"
-        )
+        outputs = self.model.predict_on_batch(self.x_probe)
+        # A strategy with several replicas lets each of them predict the whole batch.
+        rows = len(keras.tree.flatten(self.x_probe)[0])
+        y_pred = output_of(outputs, self.output, "CovarianceMonitor")[:rows]
         normal = _valid(y_pred, self._head)
         found = _NOTHING if normal is None else _properties(normal, _scale(y_pred, normal), self)
         if self.y_probe is not None:

@@ -20,6 +20,7 @@ import numpy as np
 
 from keras_mvn._core.names import to_snake_case
 from keras_mvn._core.numeric import constant_like, differentiable, namespace
+from keras_mvn._core.tensorflow_loops import inside_vectorized_map
 from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances import links
 from keras_mvn.covariances._bound import into_ball, out_of_ball
@@ -361,6 +362,8 @@ class Covariance(abc.ABC):
 
         if xp is np:
             return without_gaps() if (observed > 0).all() else with_gaps()
+        if inside_vectorized_map():  # each element would take both branches
+            return with_gaps()
         return xp.cond(xp.all(observed > 0), without_gaps, with_gaps)
 
     @final

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util  # has no public name
 
+from keras_mvn._core.tensorflow_loops import inside_vectorized_map
 from keras_mvn.kernels import _native
 
 __all__ = ["operations", "threads", "unsupported"]
@@ -22,6 +23,8 @@ def unsupported(tensor: tf.Tensor) -> str | None:
         return "the tensors have an unknown number of axes."
     if _inside_xla():
         return "XLA compiles this function (jit_compile=True), which excludes custom operations."
+    if inside_vectorized_map():
+        return "tf.vectorized_map would run the operation row by row, and lose its gradient."
     if _accelerators():
         return "there is a GPU, but the operation only runs on the CPU."
     return _native.library().reason

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import keras
+
 from keras_mvn.layers import MultivariateNormalHead
 
 __all__ = ["heads", "output_of"]
 
 
 def heads(model: Any) -> list[MultivariateNormalHead]:
-    """Return the heads in a model and in the models nested in it, each once."""
+    """Return the heads in a model, in the models nested in it and in wrappers, each once."""
 
     def walk(layer: Any) -> Iterator[MultivariateNormalHead]:
         if isinstance(layer, MultivariateNormalHead):
             yield layer
+        if isinstance(layer, keras.layers.Wrapper):
+            yield from walk(layer.layer)
         for child in getattr(layer, "layers", ()):
             yield from walk(child)
 

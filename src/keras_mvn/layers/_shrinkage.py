@@ -1,14 +1,10 @@
-"""The strength of the head's shrinkage, and the mean of its penalty over rows."""
+"""The strength of the head's shrinkage."""
 
 from __future__ import annotations
 
 import numpy as np
-from keras import ops
 
-from keras_mvn._core.numeric import count_rows
-from keras_mvn._core.types import Tensor
-
-__all__ = ["auto_strength", "checked_shrinkage", "mean_of_rows"]
+__all__ = ["auto_strength", "checked_shrinkage"]
 
 ROWS = 16.0
 """c of `shrinkage="auto"`: λ = c/n for scales, c k/n for k other numbers (docs/choosing.md)."""
@@ -34,16 +30,3 @@ def checked_shrinkage(shrinkage: float | str | None) -> float | str | None:
 def auto_strength(numbers: int, rows: int) -> float:
     """Return λ of "auto", given how many numbers are shrunk and how many rows they learn from."""
     return min(LARGEST, ROWS * numbers / rows)
-
-
-def mean_of_rows(penalty: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the mean of a penalty per row (...) over the unmasked rows; 0 if there are none."""
-    if mask is None:
-        count = count_rows(penalty[..., None])
-    else:
-        kept = ops.cast(mask, penalty.dtype)
-        penalty, count = penalty * kept, ops.sum(kept)
-    if isinstance(count, float):
-        return ops.sum(penalty) / max(count, 1.0)
-    # Keras' divide_no_nan turns float64 into float32 on PyTorch.
-    return ops.sum(penalty) / (count + ops.cast(ops.equal(count, 0), penalty.dtype))

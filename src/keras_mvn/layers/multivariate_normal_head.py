@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self, final
+from typing import Any, Never, Self, final
 
 import keras
 import numpy as np
@@ -12,12 +12,15 @@ from keras import ops
 from keras_mvn import covariances
 from keras_mvn._core.checks import whole
 from keras_mvn._core.dtypes import at_least_float32_policy
-from keras_mvn._core.targets import names_of_targets
+from keras_mvn._core.targets import column_labels, names_of_targets
 from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike, moments
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.kernels import Origin, parameters
-from keras_mvn.layers._shrinkage import auto_strength, checked_shrinkage, mean_of_rows
+from keras_mvn.layers._full_precision_dense import FullPrecisionDense, refuse_to_quantize
+from keras_mvn.layers._mean_penalty import MeanPenalty
+from keras_mvn.layers._shrinkage import auto_strength, checked_shrinkage
+from keras_mvn.layers._time_distributed import outermost_time_distributed
 from keras_mvn.layouts import _tag, degrees_of_freedom_from
 
 __all__ = ["MultivariateNormalHead"]
@@ -39,8 +42,8 @@ class MultivariateNormalHead(keras.layers.Layer):
 
     It applies Dense → link → units of y. Its output is the flat tensor
     `[mean (d) | scale (d) | shape_params (k)]` of the covariance Σ = S R S, S = diag(scale), in the
-    units of y, in at least float32 under any dtype policy. It works wherever Keras accepts a
-    tensor.
+    units of y, in at least float32 under any dtype policy; `Model.quantize` leaves it out. It works
+    wherever Keras accepts a tensor.
 
     Call `adapt(y_train)` before training: the first prediction is then the mean and covariance
     of the data, and training does not depend on the units of y. Without it, the head starts at
@@ -72,7 +75,8 @@ class MultivariateNormalHead(keras.layers.Layer):
             of a multivariate Student's t, one trained number for all rows, for
             `losses.StudentT("learned")`.
 
-    Input shape: (..., features). Output shape: (..., 2 d + k), with one more column for
+    Input shape: (..., features); sequences are (batch, time, features), without
+    `keras.layers.TimeDistributed`. Output shape: (..., 2 d + k), with one more column for
     `learn_degrees_of_freedom`. Masks pass through.
 
     Raises:
@@ -123,6 +127,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         self.stop_trunk = bool(stop_trunk)
         self.shrinkage = checked_shrinkage(shrinkage)
         self._adapted_rows = 0
+        self._mean_penalty = MeanPenalty(self.shrinkage)
         self.learn_degrees_of_freedom = bool(learn_degrees_of_freedom)
         self.supports_masking = True
         self._add_origin()
@@ -165,8 +170,8 @@ class MultivariateNormalHead(keras.layers.Layer):
             )
         return scales
 
-    def _dense(self, units: int, initializer: Any, name: str) -> keras.layers.Dense:
-        return keras.layers.Dense(
+    def _dense(self, units: int, initializer: Any, name: str) -> FullPrecisionDense:
+        return FullPrecisionDense(
             units,
             use_bias=self.use_bias,
             kernel_initializer=initializer,
@@ -198,7 +203,8 @@ class MultivariateNormalHead(keras.layers.Layer):
 
         Args:
             y: (rows, d) array, tensor or data frame; or a dataset or iterable of batches of y, or
-                of (x, y) as passed to `fit`.
+                of (x, y) as passed to `fit`. If its length is unknown, as that of a generator, at
+                most about four million rows are read.
             residuals: errors of a simpler model on rows that were not used to fit it, in the units
                 of y and in any form accepted for y. The covariance then starts at theirs instead of
                 that of y, most of which x may explain. For tables of a few hundred rows, where
@@ -206,7 +212,8 @@ class MultivariateNormalHead(keras.layers.Layer):
                 `y - cross_val_predict(RidgeCV(), x, y)`.
 
         Raises:
-            ValueError: the number of targets is wrong, values are infinite, or there are fewer
+            ValueError: the number of targets is wrong, columns have other names or another order
+                than `target_names`, values are infinite, a dataset is infinite, or there are fewer
                 than two rows.
 
         Warns:
@@ -215,15 +222,16 @@ class MultivariateNormalHead(keras.layers.Layer):
                 of 1e-6.
 
         """
-        columns = [str(column) for column in getattr(y, "columns", ())]
-        if self.target_names is not None and columns != list(self.target_names):
-            if set(columns) == set(self.target_names):
-                raise ValueError(
-                    f"adapt received columns {columns}; the head's target_names are the same in "
-                    f"another order, {list(self.target_names)}. Reorder the columns of y."
-                )
-            columns = []
-        names = self.target_names or columns
+        columns = column_labels(y)
+        if None not in (columns, self.target_names) and columns != list(self.target_names or ()):
+            same = set(columns or ()) == set(self.target_names or ())
+            raise ValueError(
+                f"adapt received columns {columns}; the head's target_names are "
+                f"{'the same in another order' if same else 'others'}, "
+                f"{list(self.target_names or ())}. Select or reorder the columns of y, for adapt "
+                "and for fit."
+            )
+        names = list(self.target_names or columns or ())
         rank = self.covariance.moments_rank(self.event_size)
         found = moments.estimate(y, self.event_size, names, rank)
         start = found
@@ -274,7 +282,14 @@ class MultivariateNormalHead(keras.layers.Layer):
             self.covariance_dense.build(input_shape)
 
     def call(self, inputs: Tensor, training: bool = False, mask: Tensor | None = None) -> Tensor:
-        """Return y_pred: (..., features) → (..., 2 d + k)."""
+        """Return y_pred: (..., features) → (..., 2 d + k).
+
+        Raises:
+            ValueError: on TensorFlow, `TimeDistributed` doesn't know the number of steps, or the
+                head is called in a `tf.vectorized_map` with shrinkage.
+
+        """
+        steps = outermost_time_distributed()
         raw, bias = self._raw_and_bias(inputs) if training else (self._raw(inputs), None)
         y_pred, penalty = parameters(
             self.covariance,
@@ -285,7 +300,7 @@ class MultivariateNormalHead(keras.layers.Layer):
             strengths=self._strengths() if training else None,
         )
         if penalty is not None:
-            self.add_loss(mean_of_rows(penalty, mask))
+            self.add_loss(self._mean_penalty.of_call(penalty, mask, steps))
         if self.raw_degrees_of_freedom is not None:
             nu = degrees_of_freedom_from(ops.ones_like(raw[..., :1]) * self.raw_degrees_of_freedom)
             y_pred = ops.concatenate([y_pred, nu], axis=-1)
@@ -307,10 +322,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         )
 
     def _raw(self, inputs: Tensor) -> Tensor:
-        """Return raw means, then input of `Covariance.constrain`: (..., features) → (..., d + m).
-
-        This calls the layers themselves, which may be quantized.
-        """
+        """Return raw means, then inputs of `constrain`: (..., features) → (..., d + m)."""
         # Keras' matmul turns float64 into float32 on PyTorch.
         parts = [ops.cast(layer(x), self.compute_dtype) for layer, x in self._fed(inputs)]
         if self.constant_raw is not None:
@@ -334,7 +346,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         raw = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
         return raw, self._joined(biases)
 
-    def _fed(self, inputs: Tensor) -> list[tuple[keras.layers.Dense, Tensor]]:
+    def _fed(self, inputs: Tensor) -> list[tuple[FullPrecisionDense, Tensor]]:
         """Return the layers that x goes through, each with its input."""
         if self.covariance_dense is None:
             return [(self.mean_dense, inputs)]
@@ -363,6 +375,15 @@ class MultivariateNormalHead(keras.layers.Layer):
         strengths = np.zeros(self.covariance.raw_size(self.event_size))
         strengths[:scales], strengths[scales : dense.units] = of_scales, of_others
         return ops.convert_to_tensor(strengths, self.compute_dtype)
+
+    def quantize(self, *arguments: Any, **options: Any) -> Never:
+        """Refuse: a head keeps its precision, in a quantized model too.
+
+        Raises:
+            NotImplementedError: always. `Model.quantize` quantizes the other layers, and warns.
+
+        """
+        refuse_to_quantize(f"MultivariateNormalHead {self.name!r}")
 
     def save_own_variables(self, store: Any) -> None:
         """Save the weights, and the row count of `adapt`, so that loaded weights shrink alike."""
