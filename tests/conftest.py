@@ -40,6 +40,15 @@ def pytest_ignore_collect(collection_path):
     return None if here and backend == keras.backend.backend() else True
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _quick_start():
+    """New processes start without TensorFlow, unless it is their backend."""
+    folder, before = str(Path(__file__).parent / "quick_start"), os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, before]))
+    yield
+    os.environ["PYTHONPATH"] = before or ""
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     keras.utils.set_random_seed(0)

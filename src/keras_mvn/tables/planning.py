@@ -29,6 +29,7 @@ __all__ = [
     "Plan",
     "Question",
     "Survey",
+    "index_left_out",
     "inputs_of",
     "plan",
     "survey",

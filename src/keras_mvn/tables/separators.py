@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from keras_mvn.tables.errors import TableError
 
-__all__ = ["SEPARATORS", "best_separator", "fields_of", "header_of", "printable"]
+__all__ = ["SEPARATORS", "Header", "best_separator", "fields_of", "header_of", "printable"]
 
 SEPARATORS = (",", ";", "\t", "|")
 
