@@ -5,7 +5,14 @@ needs to start. `conftest.py` puts this folder on their path.
 """
 
 import os
-import sys
+from importlib.machinery import PathFinder
+
+_find_spec = PathFinder.find_spec
+
+
+def _without_tensorflow(name, path=None, target=None):
+    return None if name == "tensorflow" else _find_spec(name, path, target)
+
 
 if os.environ.get("KERAS_BACKEND") in ("jax", "torch"):
-    sys.modules["tensorflow"] = None
+    PathFinder.find_spec = _without_tensorflow
