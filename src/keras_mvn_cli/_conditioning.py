@@ -66,9 +66,11 @@ def parsed(given: Sequence[str], targets: Sequence[str], table: Table) -> Known:
         try:
             numbers[target] = float(value)
         except ValueError:
-            raise RefusalError(
-                f"--given {entry}: {value!r} is not a number; write @{value} for a column."
-            ) from None
+            point = value.replace(",", ".")
+            hint = f"write @{value} for a column"
+            if re.fullmatch(r"[+-]?\d*,\d+", value):
+                hint = f"its decimal mark is a point: {target}={point}"
+            raise RefusalError(f"--given {entry}: {value!r} is not a number; {hint}.") from None
         if not np.isfinite(numbers[target]):
             raise RefusalError(f"--given {entry}: the value must be finite.")
     if len(numbers) + len(sources) == len(targets):

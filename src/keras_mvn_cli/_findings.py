@@ -30,6 +30,11 @@ class Findings:
         self._complete: Sequence[str] = ()
         self._unknown: dict[str, list[str]] = {}
         self._rows = 0
+        self._notes: list[str] = []
+
+    def remember(self, note: str) -> None:
+        """Tell this at the end, too."""
+        self._notes.append(note)
 
     def add_gaps(self, gaps: Mapping[str, np.ndarray], complete: Sequence[str]) -> None:
         """Add the missing cells of further rows; `complete` are columns that had none in training.
@@ -81,6 +86,8 @@ class Findings:
     def tell(self, rows: int) -> None:
         """Warn of imputed cells, once all rows were read."""
         self._rows = rows
+        for note in self._notes:
+            self.output.note(note)
         for column, count in self.imputed.items():
             trained = "no training row was" if column in self._complete else "now all rows are"
             self.output.warn(

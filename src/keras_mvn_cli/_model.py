@@ -152,7 +152,9 @@ class FittedModel:
         return Rows(table.no_rows(columns), self.predict(any_row)[:0])
 
 
-def table_and_model(data: Path, model_dir: Path, given: TableOptions) -> tuple[Table, FittedModel]:
+def table_and_model(
+    data: Path, model_dir: Path, given: TableOptions, findings: Findings
+) -> tuple[Table, FittedModel]:
     """Open a table and load the model for it; the options given go before those of the fit.
 
     Raises:
@@ -162,6 +164,9 @@ def table_and_model(data: Path, model_dir: Path, given: TableOptions) -> tuple[T
     """
     options = given.over(TableOptions.kept(fitted(model_dir)))
     table = open_table(data, options.reading())
+    left_out = options.left_out(given)
+    if left_out and table.is_text:
+        findings.remember(f"lines of {data.name} are left out as in the fit: {left_out}")
     model = FittedModel.load(model_dir)
     cells = given.cells(model.preprocessing.cells)
     return table, replace(model, preprocessing=replace(model.preprocessing, cells=cells))

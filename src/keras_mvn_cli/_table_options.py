@@ -64,6 +64,12 @@ class TableOptions:
         }
         return cls(**options)
 
+    def left_out(self, given: Self) -> str:
+        """Return the options by which lines are left out, if they were not given now but kept."""
+        names = ("skip_rows", "skip_footer", "comment", "units_row")
+        kept = [name for name in names if getattr(self, name) and getattr(given, name) is None]
+        return ", ".join(f"--{name.replace('_', '-')}={getattr(self, name)}" for name in kept)
+
     def over(self, others: Self) -> Self:
         """Return these options, and the others where these were not given."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
@@ -113,6 +119,8 @@ class TableOptions:
         }
         dates = {"formats": self.date_format, "day_first": self.day_first}
         found = {name: value for name, value in dates.items() if value is not None}
+        if self.thousands is None and base.thousands == self.decimal:
+            given["thousands"] = ""  # of an earlier table, with other marks
         cells = replace(
             base,
             **{name: value for name, value in given.items() if value is not None},
@@ -179,7 +187,9 @@ _OPTIONS = (
         help="Text beside numbers to ignore, such as % or $ or °C. Repeatable.",
     ),
     click.option(
-        "--accounting/--no-accounting", default=None, help="(1.23) is the negative number -1.23."
+        "--accounting/--no-accounting",
+        default=None,
+        help="(1.23) and 1.23- are the negative number -1.23.",
     ),
     click.option(
         "--limits-as-missing/--no-limits-as-missing",

@@ -59,9 +59,9 @@ def condition(
     from keras_mvn_cli._tables_out import frame_writer
 
     output = Output(as_json, quiet=out is None)
-    table, model = table_and_model(data, model_dir, reading)
-    known = parsed(given, model.targets, table)
     findings = Findings(output, strict)
+    table, model = table_and_model(data, model_dir, reading, findings)
+    known = parsed(given, model.targets, table)
     rows = 0
     with frame_writer(out) as write, output.progress(f"predicting {data.name}") as progress:
         for batch, normal in model.stream(table, findings, known.columns):

@@ -42,8 +42,8 @@ def evaluate(
     from keras_mvn_cli._model import table_and_model
 
     output = Output(as_json)
-    table, model = table_and_model(data, model_dir, reading)
     findings = Findings(output, strict)
+    table, model = table_and_model(data, model_dir, reading, findings)
     normals, observed = [], []
     rows = 0
     with output.progress(f"predicting {data.name}") as progress:

@@ -52,9 +52,9 @@ def predict(
     from keras_mvn_cli._tables_out import frame_writer
 
     output = Output(as_json, quiet=out is None)
-    table, model = table_and_model(data, model_dir, reading)
-    kept = tuple(dict.fromkeys(columns_named(keep, table.columns)))
     findings = Findings(output, strict)
+    table, model = table_and_model(data, model_dir, reading, findings)
+    kept = tuple(dict.fromkeys(columns_named(keep, table.columns)))
     rows = 0
     with frame_writer(out) as write, output.progress(f"predicting {data.name}") as progress:
         for batch, normal in model.stream(table, findings, kept):

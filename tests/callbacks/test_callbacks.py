@@ -760,7 +760,9 @@ np.savez(result, *[keras.ops.convert_to_numpy(v) for v in model.weights])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill_at", [13, 29])  # in the warm-up's second epoch, and after it
+@pytest.mark.parametrize(  # in the warm-up's second epoch, and after it
+    "kill_at", [13, pytest.param(29, marks=pytest.mark.full)]
+)
 @pytest.mark.elsewhere(False)
 def test_backup_and_restore_after_a_kill_is_exact(tmp_path, kill_at):
     """Backups by epoch; rows and dropout that depend on the epoch's number alone; any seed."""

@@ -93,7 +93,9 @@ class TestOptions:
 
     def test_they_are_kept_and_may_be_overridden(self, fitted, tmp_path):
         folder, table, _ = fitted
-        same = run("predict", folder / "fit", folder / "t.csv").stdout
+        found = run("predict", folder / "fit", folder / "t.csv")
+        same = found.stdout
+        assert "lines of t.csv are left out as in the fit: --skip-rows=2" in found.stderr
         plain = table.assign(sun=[t.replace(",", ".").rstrip(" °C") for t in table["sun"]])
         plain.to_csv(tmp_path / "plain.csv", index=False)
         text = refused("predict", folder / "fit", tmp_path / "plain.csv")
@@ -104,6 +106,8 @@ class TestOptions:
         assert "--decimal . reads '0.126' as 0.126" in text
         options = ["--skip-rows", 0, "--separator", ",", "--decimal", "."]
         assert run("predict", folder / "fit", tmp_path / "plain.csv", *options).stdout == same
+        comma = refused("condition", folder / "fit", folder / "t.csv", "--given", "CO, ppm=0,5")
+        assert "a point: CO, ppm=0.5" in comma
         plain.astype({"sun": float}).to_parquet(tmp_path / "plain.parquet")
         assert run("predict", folder / "fit", tmp_path / "plain.parquet").stdout == same
 
@@ -119,6 +123,22 @@ class TestOptions:
         arguments = ["fit", folder / "t.csv", *TARGETS, "--out", tmp_path / "f"]
         assert "--decimal , as well" in refused(*arguments, "--thousands", ".")
         assert "expected one of" in refused(*arguments, "--thousands", "x")
+
+    def test_names_of_predictions_are_checked_before_training(self, tmp_path):
+        table = frame().rename(columns={"wind": "a", "sun": "a_b"})
+        table.columns = ["a", "a_b", "c", "b_c"]
+        table.assign(x=1.0 * np.arange(90)).to_csv(tmp_path / "t.csv", index=False)
+        text = refused(
+            "fit", tmp_path / "t.csv", "--targets", "a,a_b,c,b_c", "--out", tmp_path / "f"
+        )
+        assert "a_b_c_correlation" in text
+
+    def test_inputs_that_are_all_text_name_the_option(self, tmp_path):
+        table = frame()[["NOx, ppb [µg/m³]"]].set_axis(["y"], axis=1)
+        table.assign(x=[f"{v}%" for v in frame()["wind"]]).to_csv(tmp_path / "t.csv", index=False)
+        text = refused("fit", tmp_path / "t.csv", "--targets", "y", "--out", tmp_path / "f")
+        assert "no input is left" in text
+        assert "--strip % reads" in text
 
     def test_they_are_in_the_help_of_each_command(self):
         for name in ("fit", "predict", "evaluate", "condition"):

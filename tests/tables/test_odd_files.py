@@ -119,6 +119,10 @@ class TestNumerals:
             ("1_000", {}, None),
             ("nan", {}, None),
             ("5 %%", {"strip": ("%",)}, None),
+            ("510.00-", {"accounting": True}, -510.0),
+            ("510.00-", {}, None),
+            ("$(1,296.92)", {"accounting": True, "strip": ("$",), "thousands": ","}, -1296.92),
+            ("(0.51)%", {"accounting": True, "strip": ("%",)}, -0.51),
         ],
     )
     def test_a_number_is_read_or_it_is_none(self, text, options, number):
@@ -139,13 +143,17 @@ class TestNumerals:
             (["1'234", "5"], '--thousands "\'" reads'),
             (["1 234", "5"], '--thousands " " reads'),
             (["54.2%", "3%"], "--strip % reads '54.2%' as 54.2"),
-            (["$12.50", "$3"], '--strip "$" reads'),
-            (["20.1 °C", "3.0 °C"], '--strip "°C" reads'),
+            (["$12.50", "$3"], "--strip '$' reads"),
+            (["20.1 °C", "3.0 °C"], "--strip '°C' reads"),
             (["12 km", "7 km"], "--strip km reads"),
-            (["\u20ac 1.234,50", "\u20ac 2,5"], '--decimal , --thousands . --strip "\u20ac" reads'),
+            (["\u20ac 1.234,50", "\u20ac 2,5"], "--decimal , --thousands . --strip '\u20ac' reads"),
             (["<0.05", "< 0.1", "0.3"], "is a limit, not a number"),
             (["\u2264 5", "7"], "is a limit, not a number"),
             (["(1.23)", "4"], "--accounting reads '(1.23)' as -1.23"),
+            (["510.00-", "300.00"], "--accounting reads '510.00-' as -510"),
+            (["12 CR", "7 DR"], "'CR', 'DR' stand beside the numbers, which may differ in sign"),
+            (["1297K", "0.3M", "5K"], "'K', 'M' stand beside the numbers"),
+            (["$(1,296.92)", "$12"], "--accounting"),
             (["row 17", "row 18"], ""),
             (["ID-3", "ID-4"], ""),
             (["red", "green"], ""),
@@ -195,7 +203,7 @@ class TestThousands:
 
     @pytest.mark.parametrize(
         ("form", "option"),
-        [("{:.1f}%", "--strip %"), ("${:.2f}", "--strip"), ("{:.1f} °C", '--strip "°C"')],
+        [("{:.1f}%", "--strip %"), ("${:.2f}", "--strip"), ("{:.1f} °C", "--strip '°C'")],
     )
     def test_inputs_are_not_lost_without_a_hint(self, tmp_path, form, option):
         texts = [form.format(value) for value in np.abs(numbers())]
@@ -243,6 +251,23 @@ class TestMissing:
 
         for text in STR_NA_VALUES:
             assert Cells().missing_among_numbers(text), text
+
+    def test_signs_are_categories(self):
+        assert decide(profiled(["+", "-", "+", "-"])).why == "2 different texts"
+        assert Cells().texts(pyarrow.array(["-", "--", "?", "."])).null_count == 0
+
+    @pytest.mark.parametrize(("code", "count"), [(-999.0, 10), (-9999.0, 1), (1e20, 2)])
+    def test_numbers_that_often_mean_missing_are_doubted(self, tmp_path, code, count):
+        values = numbers(seed=3)
+        values[:count] = code
+        path = write(tmp_path / "t.csv", csv_of(x=values, w=numbers(seed=4) * 400))
+        found = planned(path).warnings
+        assert len(found) == 1
+        assert f"x: {code:g} in {count} cells is far from all others" in found[0]
+        assert f"--missing-value {code:g}" in found[0]
+        assert planned(path, Cells(missing=(f"{code:g}",))).warnings == ()
+        as_target = planned(path, targets=("x",)).warnings
+        assert any(text.startswith("x: ") for text in as_target)
 
     def test_categories_keep_none_and_na(self):
         texts = ["None", "NA", "brick", "brick", "NA", "None", ""]
@@ -351,6 +376,22 @@ class TestIndex:
         assert planned(tmp_path / "n.parquet", targets=("y",)).preprocessing.columns == ["x"]
         assert "id" in planned(tmp_path / "r.parquet", targets=("y",)).preprocessing.columns
 
+    def test_saved_again_and_again_and_out_of_order(self, tmp_path):
+        shuffled = self.frame().sample(frac=1.0, random_state=0)
+        shuffled.to_csv(tmp_path / "1.csv")
+        pandas.read_csv(tmp_path / "1.csv").to_csv(tmp_path / "2.csv")
+        twice = pandas.read_csv(tmp_path / "2.csv")
+        twice.to_csv(tmp_path / "3.csv", index=False)
+        twice.to_parquet(tmp_path / "3.parquet", index=False)
+        for name in ("3.csv", "3.parquet"):
+            assert open_table(tmp_path / name).index == ("Unnamed: 0.1", "Unnamed: 0")
+            assert planned(tmp_path / name, targets=("y",)).preprocessing.columns == ["x"]
+        shuffled.reset_index().to_csv(tmp_path / "r.csv", index=False)
+        assert planned(tmp_path / "r.csv", targets=("y",)).preprocessing.columns == ["x"]
+        moved = twice[["x", "y", "Unnamed: 0"]]
+        moved.to_csv(tmp_path / "m.csv", index=False)
+        assert planned(tmp_path / "m.csv", targets=("y",)).preprocessing.columns == ["x"]
+
     @pytest.mark.parametrize("name", ["", "Unnamed: 0"])
     def test_of_text(self, tmp_path, name):
         shuffled = self.frame().sample(frac=1.0, random_state=0)
@@ -447,6 +488,32 @@ class TestPreambles:
         reading = Reading(comment="#")
         np.testing.assert_array_equal(column_of(path, "x", reading), numbers(seed=3))
         assert open_table(path, reading).place(29) == "line 32"
+
+    @pytest.mark.parametrize(
+        ("header", "row"), [("y,z", "1,2.5,3"), ("y,z,w", "1,2.5,3,"), ("y,z,w,", "1,2.5,3")]
+    )
+    def test_a_header_is_never_called_a_preamble(self, tmp_path, header, row):
+        path = write(tmp_path / "t.csv", "\n".join([header, *[row] * 40]))
+        text = refusal(lambda: list(open_table(path).batches()))
+        assert "--skip-rows" not in text
+        assert "name each column in the header" in text
+
+    @pytest.mark.parametrize("header", ['"y,z,w', 'y,"z,w', 'y,z,"w'])
+    def test_a_quote_that_opens_in_the_header(self, tmp_path, header):
+        rows = [f"{i},2,3" for i in range(40)]
+        path = write(tmp_path / "t.csv", "\n".join([header, *rows]))
+        assert "line 1: a quote opens here and is never closed" in refusal(open_table, path)
+
+    def test_a_line_of_blanks_is_no_row(self, tmp_path):
+        lines = csv_of(x=numbers(seed=3)).splitlines()
+        lines.insert(30, "   ")
+        path = write(tmp_path / "t.csv", "\n".join(lines))
+        np.testing.assert_array_equal(column_of(path), numbers(seed=3))
+        assert open_table(path).place(29) == "line 32"
+
+    def test_a_first_row_is_no_row_of_units(self, tmp_path):
+        path = write(tmp_path / "t.csv", csv_of(x=numbers(seed=3)))
+        assert "--no-units-row" in refusal(open_table, path, Reading(units_row=1))
 
     def test_a_header_of_years(self, tmp_path):
         path = write(tmp_path / "t.csv", "2019,2020,2021\n1,2,3\n4,5,6\n")
@@ -562,6 +629,44 @@ class TestDates:
         text = refusal(planned, write(tmp_path / "t.csv", "\n".join(lines)))
         assert "'y' in line 31" in text
         assert "f the header is repeated there" in text
+
+    def test_years_of_two_digits(self):
+        first = profiled([f"23-01-{i:02d}" for i in range(1, 31)])
+        assert decide(first).form == "%y-%m-%d"
+        assert "the year could be elsewhere" in decide(first).why
+        assert decide(profiled(["31-12-23", "01-01-24", "15-06-23"])).form == "%d-%m-%y"
+        wide = decide(profiled([f"21-01-{i}" for i in range(60, 80)]))
+        assert "read as 1969 to 2068" in wide.advice
+
+    @pytest.mark.parametrize(
+        ("form", "texts", "wanted"),
+        [
+            ("%H%M", ["102", "2359", "0"], [3720.0, 86340.0, 0.0]),
+            ("%d%m%Y", ["1112023", "11112023"], [seconds(2023, 11, 1), seconds(2023, 11, 11)]),
+        ],
+    )
+    def test_leading_zeros_that_were_lost(self, form, texts, wanted):
+        cells = Cells(dates=DateReading((form,)))
+        read = cells.instants if "%d" in form else cells.times_of_day
+        np.testing.assert_array_equal(read(pyarrow.array(texts), form).numbers, wanted)
+
+    def test_formats_that_are_none_and_days_that_are_none(self, tmp_path):
+        days = [f"2023-02-{i % 28 + 1:02d}" for i in range(300)]
+        days[7] = "2023-02-30"
+        path = write(tmp_path / "t.csv", csv_of(300, x=days, w=numbers(300)))
+        text = refusal(planned, path)
+        assert "'2023-02-30' in line 9" in text
+        assert "--missing-value 2023-02-30" in text
+        for form in ("%Q", "%s"):
+            assert f"--date-format {form}" in refusal(
+                planned, path, Cells(dates=DateReading((form,)))
+            )
+
+    def test_an_order_that_does_not_fit_is_named(self, tmp_path):
+        days = [f"{i % 28 + 1:02d}/02/2023" for i in range(ROWS)]
+        path = write(tmp_path / "t.csv", csv_of(x=days, w=numbers(seed=3)))
+        found = planned(path, Cells(dates=DateReading(day_first=False)))
+        assert any("would be dates with --day-first" in text for text in found.warnings)
 
     def test_rows_without_a_time(self, tmp_path):
         days = [f"2024-02-{i % 28 + 1:02d}" for i in range(200)]

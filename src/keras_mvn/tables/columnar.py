@@ -9,7 +9,7 @@ from typing import Any, final
 
 from keras_mvn._core.optional import require
 from keras_mvn.tables.errors import TableError
-from keras_mvn.tables.table import COMPRESSED, Table, explained
+from keras_mvn.tables.table import COMPRESSED, Table, explained, leading_unnamed
 
 __all__ = ["ColumnarTable"]
 
@@ -78,4 +78,5 @@ def _index(schema: Any) -> list[str]:
     except (ValueError, AttributeError):  # not what pandas writes
         declared = []
     unnamed = [name for name in schema.names if name.startswith("__index_level_")]
-    return [name for name in schema.names if name in {*declared, *unnamed}]
+    found = {*declared, *unnamed, *leading_unnamed(schema.names)}
+    return [name for name in schema.names if name in found]

@@ -28,7 +28,7 @@ ISO = "ISO8601"
 
 DAY = 86400.0
 
-_YEAR_FIRST = ("%Y/%m/%d", "%Y.%m.%d")
+_YEAR_FIRST = ("%Y/%m/%d", "%Y.%m.%d", "%y-%m-%d", "%y/%m/%d", "%y.%m.%d")
 
 _DAY_FIRST = ("%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y")
 
@@ -190,11 +190,25 @@ def _is_zone(text: str, zone: re.Match[str]) -> bool:
     return zone["sign"] is None or _HAS_TIME.search(text[: zone.start()]) is not None
 
 
+@functools.cache
+def _width(form: str) -> int:
+    """The number of digits of a format without separators, such as %Y%m%d; 0 for any other."""
+    if not re.fullmatch(r"(%[YmdHMSyj])+", form):
+        return 0
+    return sum({"Y": 4, "j": 3}.get(letter, 2) for letter in form[1::2])
+
+
 def _parsed(texts: list[str], form: str) -> Array:
     pandas = require("pandas", "reading dates")
-    stamps = pandas.to_datetime(
-        pandas.Series(texts, dtype=object), format=form, errors="coerce", utc=True
-    )
+    width = _width(form)
+    if width:  # a number, which may have lost its leading zeros
+        texts = [text.zfill(width) if text.isdigit() else text for text in texts]
+    try:
+        stamps = pandas.to_datetime(
+            pandas.Series(texts, dtype=object), format=form, errors="coerce", utc=True
+        )
+    except ValueError as error:
+        raise TableError(f"--date-format {form}: {error}.") from error
     microseconds = stamps.astype("datetime64[us, UTC]").astype("int64").to_numpy()
     missing = stamps.isna().to_numpy()
     return np.array(np.where(missing, np.nan, microseconds * 1e-6), dtype=np.float64)

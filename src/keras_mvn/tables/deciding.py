@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from typing import final
@@ -9,6 +10,7 @@ from typing import final
 import numpy as np
 
 from keras_mvn.tables.cells import BOOLEANS
+from keras_mvn.tables.dates import has_shape, shape_of
 from keras_mvn.tables.errors import LONGEST, CellError, TableError, cut, listed
 from keras_mvn.tables.profiling import FEW_STRAYS, MANY, TEMPORAL, Candidate, Profile
 
@@ -31,8 +33,14 @@ CATEGORY_SHARE = 0.05
 
 MOST_CATEGORIES = 1000
 
-IDENTIFIERS = ("id", "index", "row", "nr", "no", "number", "key")
+IDENTIFIERS = ("id", "index", "row", "nr", "no", "number", "key", "rownames", "...1", "#")
 """Names of columns that may hold the row number."""
+
+OF_INDICES = re.compile(r"index|level_\d+|Unnamed: \d+(\.\d+)*")
+"""Names that pandas gives to an index, whose numbers may be in any order."""
+
+CENTURY = 60 * 365.25 * 86400.0
+"""Seconds above which dates with years of two digits may be in the wrong century."""
 
 
 @final
@@ -145,7 +153,9 @@ def _if_number(profile: Profile) -> Decision | None:
         )
     if number.low == number.high and profile.present == profile.rows:
         return Decision(name, "dropped", f"always {number.low:g}")
-    if profile.counting and _named_as_identifier(name) and profile.rows > 1:
+    counting = profile.counting and _named_as_identifier(name)
+    shuffled = OF_INDICES.fullmatch(name) and number.is_permutation(profile.rows)
+    if (counting or shuffled) and profile.rows > 1:
         return Decision(name, "dropped", "the row number")
     why = f"from {number.low:g} to {number.high:g}"
     return Decision(name, "number", why, advice=profile.doubt)
@@ -191,7 +201,17 @@ def _if_date(profile: Profile) -> Decision | None:
     if kind == "date":
         why = f"{_day(candidate.low)} to {_day(candidate.high)}, {why}"
         why += _other_readings(profile, form)
-    return Decision(profile.name, kind, why, form or None)
+    return Decision(profile.name, kind, why, form or None, advice=_century(candidate, form))
+
+
+def _century(candidate: Candidate, form: str) -> str:
+    """Return a warning if years of two digits may be in the wrong century."""
+    if "%y" not in form or candidate.high - candidate.low <= CENTURY:
+        return ""
+    return (
+        f"years of two digits are read as {_day(candidate.low)[:4]} to {_day(candidate.high)[:4]}; "
+        "write them with four digits if that is wrong"
+    )
 
 
 def _day(seconds: float) -> str:
@@ -200,9 +220,14 @@ def _day(seconds: float) -> str:
 
 def _other_readings(profile: Profile, form: str) -> str:
     """Return a warning if day and month could be swapped, unless it was said which is first."""
-    if profile.cells.dates.day_first is not None or form in profile.cells.dates.formats:
+    if form in profile.cells.dates.formats:
         return ""
     others = [form for (_, form), c in (profile.forms or {}).items() if c.unreadable == 0]
+    if "%y" in form and any("%y" in other for other in others if other != form):
+        ways = " or ".join(shlex.quote(one) for one in others if "%y" in one)
+        return f" (the year could be elsewhere: say --date-format {ways})"
+    if profile.cells.dates.day_first is not None:
+        return ""
     exchanged = {"%d/%m": "%m/%d", "%d-%m": "%m-%d"}
     for mine, other in exchanged.items():
         if mine in form and form.replace(mine, other) in others:
@@ -252,6 +277,8 @@ def _advice(profile: Profile) -> str:
             f"{number.readable} of its cells are numbers, others are not, such as {text}; if that "
             f"means missing, use --missing-value {text}"
         )
+    if profile.other_order:
+        return profile.other_order
     best = profile.best_form()
     if best is not None and best[2].readable >= HALF * profile.present and best[2].example:
         return (
@@ -279,6 +306,9 @@ def _way_out(profile: Profile, candidate: Candidate, text: str, row: int, what: 
     others = f"otherwise, --as {shlex.quote(f'{name}=category')} or --drop {shlex.quote(name)}"
     if what == "numbers":
         return f"{mend_of(profile, candidate, text, row)}; {others}"
+    best = profile.best_form()
+    if best is not None and has_shape(best[1], {shape_of(text)}):
+        return f"There is no such time. If it means missing, use {missing}; {others}"
     if any(character.isdigit() for character in text):
         return f"Give a --date-format for each way in which they are written; {others}"
     return f"If that means missing, use {missing}; {others}"
@@ -292,8 +322,8 @@ def mend_of(profile: Profile, candidate: Candidate, text: str, row: int) -> str:
     hints = []
     if text == profile.name:
         hints.append("if the header is repeated there, remove that line")
-    if candidate.unreadable == 1 and row == 0:
-        hints.append("if the first row holds units, use --units-row")
+    if candidate.unreadable <= 2 and row == 0:
+        hints.append("if the first row holds units, use --units-row, once for each such row")
     if candidate.unreadable == 1 and row == profile.rows - 1:
         hints.append("if the last row is no data, use --skip-footer 1")
     hints.append(f"if that means missing, use --missing-value {shlex.quote(text[:LONGEST])}")

@@ -38,7 +38,7 @@ class Numerals:
         decimal: str, the decimal mark: "." or ",".
         thousands: str, the separator of thousands, a key of `THOUSANDS`; "" for none.
         strip: texts beside a number that are ignored, such as "%" or "°C".
-        accounting: bool, whether numbers in parentheses are negative.
+        accounting: bool, whether numbers in parentheses, or before a minus sign, are negative.
 
     """
 
@@ -63,11 +63,11 @@ class Numerals:
         -12.5
         """
         text = text.translate(_SIGNS).strip()
-        negative = False
-        if self.accounting and text.startswith("(") and text.endswith(")"):
-            text, negative = text[1:-1].strip(), True
         if self.strip:
             text = self._without_affixes(text)
+        negative = self.accounting and re.fullmatch(r"\(.*\)|[^-].*-", text) is not None
+        if negative:
+            text = self._without_affixes(text.strip("()-").strip())
         if self.decimal != "." or self.thousands:
             found = _pattern(self.decimal, self.thousands).fullmatch(text)
             if found is None:

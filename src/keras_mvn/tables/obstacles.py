@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from keras_mvn.tables.errors import cut
+from keras_mvn.tables.errors import cut, listed
 from keras_mvn.tables.numerals import LIMIT, THOUSANDS, Numerals
 
 __all__ = ["either", "obstacle"]
 
 NEARLY_ALL = 0.9
 """Share of the texts that another way to write numbers must read to be worth mentioning."""
+
+MOST_AFFIXES = 6
+"""Number of different texts behind numbers up to which they are units or signs."""
 
 MOST = 1000
 """Number of texts that are looked at."""
@@ -33,6 +37,12 @@ def obstacle(texts: Sequence[str], numerals: Numerals) -> str:
     bad = [text for text in texts if numerals.number(text) is None]
     if not bad:
         return ""
+    signs = sorted({_beside(text)[1] for text in bad} - {"", *numerals.strip})
+    if 2 <= len(signs) <= MOST_AFFIXES and _all_are_beside(bad, signs):
+        return (
+            f"{listed(signs)} stand beside the numbers, which may differ in sign or unit by that: "
+            "convert them, so that all are in one unit"
+        )
     limits = [text for text in bad if LIMIT.match(text)]
     if limits and len(limits) >= 0.5 * len(bad):
         return (
@@ -69,19 +79,28 @@ def _strips(bad: Sequence[str], numerals: Numerals) -> list[tuple[str, ...]]:
     """What may have to be ignored: nothing more, or what stands beside the numbers."""
     beside: Counter[str] = Counter()
     for text in bad:
-        found = _BESIDE.fullmatch(text.strip("()"))
-        if found is None:
-            continue
+        before, after = _beside(text)
         # Letters before a whole number are names (row 17, ID-3), not currencies.
-        before = found["before"]
         if before and not (before.isalpha() and re.search(r"\d[.,]\d", text) is None):
             beside[before] += 1
-        if found["after"].strip():
-            beside[found["after"].strip()] += 1
+        if after:
+            beside[after] += 1
     usual = [affix for affix, count in beside.items() if count >= 0.02 * len(bad)]
     if not usual or len(usual) > 3:
         return [numerals.strip]
     return [numerals.strip, (*numerals.strip, *sorted(usual))]
+
+
+def _beside(text: str) -> tuple[str, str]:
+    """The texts before and after a number; "" for none, and for signs and parentheses."""
+    found = _BESIDE.fullmatch(text.strip("()"))
+    if found is None:
+        return "", ""
+    return found["before"], found["after"].strip(" ()-+\u2212\u2013")
+
+
+def _all_are_beside(bad: Sequence[str], affixes: Sequence[str]) -> bool:
+    return sum(_beside(text)[1] in affixes for text in bad) >= NEARLY_ALL * len(bad)
 
 
 def _reads(other: Numerals, texts: Sequence[str], bad: Sequence[str]) -> bool:
@@ -114,7 +133,7 @@ def _options(now: Numerals, other: Numerals) -> str:
 
 
 def _quoted(text: str) -> str:
-    return text if text in (",", ".", "%") or text.isalpha() else f'"{text}"'
+    return f'"{text}"' if text in (" ", "'") else shlex.quote(text)
 
 
 def _advice(bad: Sequence[str], now: Numerals, other: Numerals) -> str:
@@ -129,7 +148,7 @@ def _advice(bad: Sequence[str], now: Numerals, other: Numerals) -> str:
     if added:
         reasons.append(f"{', '.join(map(repr, added))} stands beside the numbers")
     if other.accounting != now.accounting:
-        reasons.append("negative numbers are in parentheses")
+        reasons.append("negative numbers are in parentheses, or have their sign behind")
     text = next(text for text in bad if other.number(text) is not None)
     return (
         f"{', '.join(reasons)}: {_options(now, other)} reads {cut(text)} as "

@@ -16,6 +16,7 @@ from keras_mvn.tables.dates import DateReading
 from keras_mvn.tables.deciding import Decision
 from keras_mvn.tables.encoders import ENCODERS, Encoder, encoder_of
 from keras_mvn.tables.errors import LONGEST, CellError, TableError, cut, listed
+from keras_mvn.tables.obstacles import obstacle
 from keras_mvn.tables.profiling import Profile
 from keras_mvn.tables.table import Table
 
@@ -169,8 +170,8 @@ def _config_of(cells: Cells) -> dict[str, Any]:
 
 
 def _cells_of(config: Mapping[str, Any]) -> Cells:
-    # In files of format 1, "NA" and "None" were missing among categories, too.
-    earlier = ("NA", "None", "none") if config["format"] < 2 else ()
+    # In files of format 1, these were missing among categories, too.
+    earlier = ("NA", "None", "none", "?", "-", ".") if config["format"] < 2 else ()
     return Cells(
         config["decimal"],
         (*config["missing_values"], *earlier),
@@ -215,7 +216,11 @@ def fit_preprocessing(
         encoders.append(encoder)
         final_decisions.append(_told(decision, encoder, gaps, profile.rows))
     if not encoders:
-        raise TableError("no input is left: every column is a target or was dropped.")
+        reasons = [f"{d.column}: {d.advice or d.why}" for d in final_decisions]
+        raise TableError(
+            "no input is left: every column is a target or was dropped"
+            f"{f' ({reasons[0]})' if reasons else ''}."
+        )
     return Preprocessing(tuple(encoders), tuple(targets), cells), final_decisions
 
 
@@ -251,7 +256,11 @@ def _numbers(batch: Any, name: str, cells: Cells) -> Array:
     numbers, unreadable = cells.numbers(column)
     if unreadable.any() or np.isinf(numbers).any():
         row = int(np.argmax(unreadable | np.isinf(numbers)))
+        text = str(column[row].as_py())
+        way_out = obstacle([text], cells.numerals)
         raise CellError(
-            f"column {name!r} must hold finite numbers; found {cut(column[row].as_py())}", row, "."
+            f"column {name!r} must hold finite numbers; found {cut(text)}",
+            row,
+            f"; {way_out}" if way_out else ".",
         )
     return numbers

@@ -19,7 +19,7 @@ from keras_mvn.tables.cells import (
     is_number,
     is_text,
 )
-from keras_mvn.tables.dates import has_shape, is_temporal, shape_of
+from keras_mvn.tables.dates import DateReading, has_shape, is_temporal, seconds_of, shape_of
 from keras_mvn.tables.errors import cut
 from keras_mvn.tables.obstacles import either, obstacle
 
@@ -33,6 +33,12 @@ FEW_STRAYS = 5
 
 MOST_STRAYS = 100
 """Number of different unreadable cells that are counted."""
+
+SENTINELS = (
+    *(-999.0, -9999.0, -99999.0, -999999.0, 999.0, 9999.0, 99999.0, 999999.0, -99.0, 99.0),
+    *(-999.9, -99.9, 1e20, 9.96921e36, -3.4e38, -3.40282e38, -3.4028234663852886e38, 1e30, -1e30),
+)
+"""Numbers that data loggers and formats write for missing values."""
 
 SHAPED = 1000
 """Number of cells whose shapes decide which formats may be those of dates at all."""
@@ -64,6 +70,13 @@ class Candidate:
     high: float = -np.inf
     whole: bool = True
     """Whether all numbers so far were whole."""
+    total: float = 0.0
+    """The sum of the numbers."""
+    sentinels: Counter[float] = field(default_factory=Counter)
+    """Counts of numbers that often mean "missing"."""
+    inner_low: float = np.inf
+    inner_high: float = -np.inf
+    """The range of all other numbers."""
     infinite: int | None = None
     """The first row with an infinite number."""
 
@@ -89,7 +102,35 @@ class Candidate:
             self.whole = self.whole and bool((numbers[finite] % 1 == 0).all())
             self.low = min(self.low, float(numbers[finite].min()))
             self.high = max(self.high, float(numbers[finite].max()))
+            with np.errstate(over="ignore"):
+                self.total += float(numbers[finite].sum())
+            self._watch(numbers[finite])
         return numbers
+
+    def _watch(self, numbers: Array) -> None:
+        """Count numbers that often mean "missing", and note the range of the others."""
+        often = np.isin(numbers, SENTINELS)
+        for number, count in zip(*np.unique(numbers[often], return_counts=True), strict=True):
+            self.sentinels[float(number)] += int(count)
+        if not often.all():
+            self.inner_low = min(self.inner_low, float(numbers[~often].min()))
+            self.inner_high = max(self.inner_high, float(numbers[~often].max()))
+
+    @property
+    def suspicious(self) -> float | None:
+        """A number such as -999, far from all others, that may mean "missing", or None."""
+        span = self.inner_high - self.inner_low
+        for number in self.sentinels:
+            distance = max(number - self.inner_high, self.inner_low - number)
+            if span > 0 and distance > 3.0 * max(span, abs(self.inner_high), abs(self.inner_low)):
+                return number
+        return None
+
+    def is_permutation(self, rows: int) -> bool:
+        """Whether the numbers are those of the rows, from 0 or 1, in any order."""
+        if not self.whole or self.readable != rows or self.low not in (0.0, 1.0):
+            return False
+        return self.high - self.low + 1 == rows and self.total == (self.low + self.high) * rows / 2
 
     @property
     def hopeless(self) -> bool:
@@ -256,6 +297,13 @@ class Profile:
                 f"its {name} are read as decimal marks, and could separate thousands in every "
                 f"cell; if they do, use --thousands {self.cells.decimal} --decimal {other}"
             )
+        missing = None if self.number is None else self.number.suspicious
+        if missing is not None and self.number is not None:
+            return (
+                f"{missing:g} in {self.number.sentinels[missing]} cells is far from all others "
+                f"({self.number.inner_low:g} to {self.number.inner_high:g}); if it means missing, "
+                f"use --missing-value {missing:g}"
+            )
         return _mixed(self.affixed, self.present)
 
     @property
@@ -278,7 +326,26 @@ class Profile:
     def best_form(self) -> tuple[str, str, Candidate] | None:
         """Return the kind and format of dates or times that reads most cells, and its candidate."""
         found = [(*key, candidate) for key, candidate in (self.forms or {}).items()]
-        return min(found, key=lambda entry: entry[2].unreadable, default=None)
+        best = min(found, key=lambda entry: entry[2].unreadable, default=None)
+        if best is None or "%y" not in best[1]:
+            return best
+        # 23-01-05: the year is first if the dates then span a shorter time.
+        as_good = [e for e in found if e[1].startswith("%y") and not e[2].unreadable]
+        return min([best, *as_good], key=lambda entry: entry[2].high - entry[2].low)
+
+    @property
+    def other_order(self) -> str:
+        """What to say if the cells would be dates with day and month exchanged; "" if not."""
+        first = self.cells.dates.day_first
+        if first is None or not self.seen:
+            return ""
+        texts = list(self.seen)[:PROBED]
+        shapes = {shape_of(text) for text in texts}
+        for form in DateReading(day_first=not first).of_dates:
+            if has_shape(form, shapes) and np.isfinite(seconds_of(texts, form)).all():
+                option = "--month-first" if first else "--day-first"
+                return f"its cells would be dates with {option}"
+        return ""
 
 
 def _date_readers(cells: Cells, some: Any) -> Iterable[tuple[tuple[str, str], Reader]]:

@@ -69,7 +69,7 @@ def records(
     numbered = ((number, text.rstrip(b"\r\n")) for number, text in lines)
     mark = separator.encode()
     for number, text in numbered:
-        if not text:
+        if not text.strip():
             continue
         if not quotes or b'"' not in text:
             yield Record(number, text.count(mark) + 1)

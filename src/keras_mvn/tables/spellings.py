@@ -5,12 +5,11 @@ from __future__ import annotations
 __all__ = ["MISSING_NUMBERS", "MISSING_TEXTS"]
 
 MISSING_TEXTS = frozenset(
-    {"", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "-nan", "NaT", "?", "-", "."}
-    | {"null", "NULL", "Null"}
+    {"", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "-nan", "NaT", "null", "NULL", "Null"}
 )
 """What counts as missing among categories.
 
-Not "None", nor "NA": a house without a garage, and Namibia, are categories.
+Not "None", "NA" nor "-": a house without a garage, Namibia and Rhesus negative are categories.
 """
 
 _OF_PANDAS = (

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,13 +17,16 @@ from typing import Any, final
 from keras_mvn._core.optional import require
 from keras_mvn.tables.errors import CellError, TableError, listed, unknown_columns
 
-__all__ = ["COMPRESSED", "Table", "explained"]
+__all__ = ["COMPRESSED", "Table", "explained", "leading_unnamed"]
 
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 
 
 class Table(abc.ABC):
     """Named columns of a file, which can be read any number of times."""
+
+    is_text: bool = False
+    """Whether it has lines, some of which may be no part of the table."""
 
     def __init__(
         self,
@@ -101,6 +106,11 @@ class Table(abc.ABC):
     def _types(self) -> dict[str, Any]:
         """Column → `pyarrow` type, for the columns that are not read as text."""
         return {}
+
+
+def leading_unnamed(cells: Sequence[str]) -> list[str]:
+    """Return the first names that pandas gives to an index that was saved, each time once more."""
+    return list(itertools.takewhile(re.compile(r"Unnamed: \d+(\.\d+)*").fullmatch, cells))
 
 
 @contextlib.contextmanager

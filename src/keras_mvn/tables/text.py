@@ -7,6 +7,7 @@ first block.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import re
 from collections import Counter
@@ -28,7 +29,7 @@ from keras_mvn.tables.separators import (
     header_of,
     printable,
 )
-from keras_mvn.tables.table import Table, explained
+from keras_mvn.tables.table import Table, explained, leading_unnamed
 
 __all__ = ["Reading", "TextTable"]
 
@@ -80,6 +81,8 @@ class TextTable(Table):
 
     """
 
+    is_text = True
+
     def __init__(self, path: Path, reading: Reading, usual: str | None = None) -> None:
         self.path, self._reading, self._checked = path, reading, False
         whole, encoding = _head(path, reading.encoding)
@@ -97,6 +100,7 @@ class TextTable(Table):
         if separator != usual:
             notes.append(f"separator {printable(separator)}")
         self._separator = separator
+        self._check_header_quotes()
         header = header_of(head, separator, reading.units_row, reading.quotes)
         self._header_lines = header.lines
         names = header.names
@@ -114,10 +118,15 @@ class TextTable(Table):
                 "column names. If the numbers are the names, use --numeric-header"
                 f"{self.hint(())}"
             )
+        if header.units and all(map(_is_number, header.units)):
+            raise TableError(
+                f"{path}: the line below the header holds numbers, {listed(header.units)}, and no "
+                "units. If it is the first row, leave out --units-row; after a fit with that "
+                "option, use --no-units-row"
+            )
         if header.units:
             notes.append(f"units {listed(header.units)}")
-        first = header.cells[0]
-        index = names[:1] if first in ("", "Unnamed: 0") else []
+        index = names[: 0 if header.cells[0] else 1] + leading_unnamed(header.cells)
         super().__init__(path, names, notes, index)
 
     def _head_lines(self, head: str) -> list[tuple[int, str]]:
@@ -147,6 +156,8 @@ class TextTable(Table):
         ragged: list[Any] = []
 
         def refuse(row: Any) -> str:
+            if not row.text.strip():  # a line of blanks
+                return "skip"
             ragged.append(row)
             return "error"
 
@@ -190,20 +201,30 @@ class TextTable(Table):
         if self._checked or not self._reading.quotes:
             return
         if quotes_span_lines(self._lines.table(self._header_lines)):
-            try:
+            with self._explained_quotes():
                 for _ in self._records():
                     pass
-            except QuoteError as error:
-                where = f"{self.path}, line {error.line}: a quote opens here and "
-                where += (
-                    "is never closed"
-                    if error.closes is None
-                    else f"closes in line {error.closes}, after what look like rows of the table"
-                )
-                raise TableError(
-                    f"{where}. Close it or, if quotes are ordinary characters, use --no-quotes"
-                ) from error
         self._checked = True
+
+    def _check_header_quotes(self) -> None:
+        lines = ((number, text.encode()) for number, text in self._numbered)
+        with self._explained_quotes():
+            next(records(lines, self._separator, self._reading.quotes, 0), None)
+
+    @contextlib.contextmanager
+    def _explained_quotes(self) -> Iterator[None]:
+        try:
+            yield
+        except QuoteError as error:
+            where = f"{self.path}, line {error.line}: a quote opens here and "
+            where += (
+                "is never closed"
+                if error.closes is None
+                else f"closes in line {error.closes}, after what look like rows of the table"
+            )
+            raise TableError(
+                f"{where}. Close it or, if quotes are ordinary characters, use --no-quotes"
+            ) from error
 
     def place(self, row: int) -> str:
         """Return the line of a row."""
@@ -240,7 +261,10 @@ class TextTable(Table):
         usual = Counter(width for _, width in rows).most_common(1)
         if not usual or usual[0][0] < 2 or rows[0][1] == usual[0][0]:
             return None
-        return next(number for number, width in rows if width == usual[0][0])
+        start = next(number for number, width in rows if width == usual[0][0])
+        text = next(text for number, text in self._numbered if number == start)
+        holds_data = any(map(_is_number, fields_of(text, self._separator)))
+        return None if holds_data else start  # the header itself has other fields than the rows
 
     def _ragged(self, row: Any) -> TableError:
         """Say which line has too few or too many fields, and what that may mean."""
@@ -268,6 +292,11 @@ class TextTable(Table):
             return f" If it is a comment, use --comment {printable(mark)}"
         if last and len(last) <= LAST and all(r.fields == last[0].fields for r in last):
             return f" If the table ends before this line, use --skip-footer {len(last)}"
+        if last and all(r.fields == last[0].fields for r in last) and len(last) > LAST:
+            return (
+                f" All rows have {last[0].fields}: name each column in the header, and end neither "
+                "the header nor the rows with a separator."
+            )
         return f" Does an unquoted field contain the separator {printable(self._separator)}?"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.optional import require
+from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.tables import (
     Cells,
     Preprocessing,
@@ -34,6 +35,9 @@ __all__ = ["Prepared", "prepared_table", "request_of"]
 
 MOST_TEST_ROWS = 20_000
 """Maximum number of test rows kept and scored; coverage then has standard errors of 0.2 %."""
+
+MOST_NAMES = 200
+"""Number of targets up to which the names of the predictions' columns are checked."""
 
 NO_MATTER = ("out", "resume", "overwrite", "as_json")
 """Options that may differ when a fit is resumed."""
@@ -74,6 +78,7 @@ def prepared_table(options: FitOptions, folder: FitFolder, output: Output) -> Pr
     with output.progress(f"reading {table.path.name}") as progress:
         found = survey(table, question, cells, lambda n: progress(n, f"{n} rows"))
     planned = plan(table, question, cells, found)
+    _check_names(question.targets)
     decided = [_words(d.column, d.kind, d.why) for d in planned.decisions]
     _tell(output, table, found.rows, decided, planned.notes)
     _tell_split(output, planned.split, options)
@@ -103,6 +108,18 @@ def prepared_table(options: FitOptions, folder: FitFolder, output: Output) -> Pr
         folder.discard()
         raise
     return _reopened(folder)
+
+
+def _check_names(targets: Sequence[str]) -> None:
+    """Check that the predictions can be written: their columns are named after the targets."""
+    d = len(targets)
+    if d > MOST_NAMES:
+        return
+    one = MultivariateNormal(np.zeros((1, d)), covariance=np.eye(d)[None], target_names=targets)
+    try:
+        one.to_frame()
+    except ValueError as error:
+        raise RefusalError(f"--targets: {error} Rename one of the targets.") from error
 
 
 def _question(options: FitOptions, table: Table) -> Question:
