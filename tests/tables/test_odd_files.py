@@ -487,7 +487,10 @@ class TestPreambles:
         assert "--comment '#'" in refusal(planned, path)
         reading = Reading(comment="#")
         np.testing.assert_array_equal(column_of(path, "x", reading), numbers(seed=3))
-        assert open_table(path, reading).place(29) == "line 32"
+        table = open_table(path, reading)
+        assert table.place(29) == "line 32"
+        list(table.batches())
+        assert table.notes == ("1 line left out as comments",)
 
     @pytest.mark.parametrize(
         ("header", "row"), [("y,z", "1,2.5,3"), ("y,z,w", "1,2.5,3,"), ("y,z,w,", "1,2.5,3")]
@@ -637,6 +640,16 @@ class TestDates:
         assert decide(profiled(["31-12-23", "01-01-24", "15-06-23"])).form == "%d-%m-%y"
         wide = decide(profiled([f"21-01-{i}" for i in range(60, 80)]))
         assert "read as 1969 to 2068" in wide.advice
+
+    @pytest.mark.parametrize(
+        ("form", "number"), [("unix", "1706745600"), ("excel", "45323"), ("excel", "45323.0")]
+    )
+    def test_serial_numbers(self, form, number):
+        cells = Cells(dates=DateReading((form,)))
+        for column in (pyarrow.array([number]), pyarrow.array([float(number)])):
+            found = cells.instants(column, form).numbers
+            np.testing.assert_array_equal(found, [seconds(2024, 2, 1)])
+        assert "unix (seconds" in refusal(DateReading, ("tomorrow",))
 
     @pytest.mark.parametrize(
         ("form", "texts", "wanted"),

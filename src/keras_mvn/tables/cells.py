@@ -154,7 +154,7 @@ class Cells:
         kind = column.type
         if arrow.types.is_date(kind) or arrow.types.is_timestamp(kind):
             return Values(typed_instants(column), np.zeros(len(column), dtype=bool))
-        if form is None or not (is_text(kind) or arrow.types.is_integer(kind)):
+        if form is None or not (is_text(kind) or is_number(kind)):
             return _unreadable(column)
         return self._timed(column, form)
 

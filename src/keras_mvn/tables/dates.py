@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -12,6 +13,7 @@ import numpy as np
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn.tables.errors import TableError
+from keras_mvn.tables.numerals import float_of
 
 __all__ = [
     "ISO",
@@ -27,6 +29,12 @@ __all__ = [
 ISO = "ISO8601"
 
 DAY = 86400.0
+
+SERIALS: dict[str, Callable[[Array], Array]] = {
+    "unix": lambda numbers: numbers,
+    "excel": lambda numbers: (numbers - 25569.0) * DAY,  # 25569 is the first of January 1970
+}
+"""Numbers that count time: name → their seconds since 1970."""
 
 _YEAR_FIRST = ("%Y/%m/%d", "%Y.%m.%d", "%y-%m-%d", "%y/%m/%d", "%y.%m.%d")
 
@@ -53,8 +61,8 @@ class DateReading:
     """How dates in text are read.
 
     Args:
-        formats: formats in the syntax of `strptime`, tried before the usual ones; a column may mix
-            them.
+        formats: formats in the syntax of `strptime`, or "unix" for seconds since 1970 and "excel"
+            for days since 1900, tried before the usual ones; a column may mix them.
         day_first: bool, whether 3/4 is the third of April; None: what fits all cells of a column,
             and the third of April if both do.
 
@@ -65,9 +73,10 @@ class DateReading:
 
     def __post_init__(self) -> None:
         for form in self.formats:
-            if "%" not in form:
+            if "%" not in form and form not in SERIALS:
                 raise TableError(
-                    f"--date-format {form}: expected a format such as %d.%m.%Y or '%Y%m%d %H:%M'."
+                    f"--date-format {form}: expected a format such as %d.%m.%Y or '%Y%m%d %H:%M', "
+                    "or unix (seconds since 1970) or excel (days since 1900)."
                 )
 
     @property
@@ -109,7 +118,7 @@ _EXCHANGED = (("%d/%m", "%m/%d"), ("%d-%m", "%m-%d"))
 
 
 def _has_a_day(form: str) -> bool:
-    return form == ISO or re.search(r"%[-#]?[YymdjbBcxsUWGuDF]", form) is not None
+    return form in (ISO, *SERIALS) or re.search(r"%[-#]?[YymdjbBcxsUWGuDF]", form) is not None
 
 
 def shape_of(text: str) -> str:
@@ -145,11 +154,18 @@ def seconds_of(texts: list[str], form: str) -> Array:
     Beside what the format says, a cell may end in a time zone (UTC, Z, +02:00), write midnight at
     the end of a day as 24:00, join AM to the time, or, where the format has a time, have none.
     """
+    if form in SERIALS:
+        return SERIALS[form](np.array([_number_or_nan(text) for text in texts]))
     seconds = _parsed(texts, form)
     others = np.flatnonzero(np.isnan(seconds))
     if len(others):
         seconds[others] = _leniently_parsed([texts[i] for i in others], form)
     return seconds
+
+
+def _number_or_nan(text: str) -> float:
+    number = float_of(text)
+    return np.nan if number is None else number
 
 
 def _leniently_parsed(texts: list[str], form: str) -> Array:

@@ -118,7 +118,7 @@ def _not_as_asked(profile: Profile, kind: str) -> TableError:
     if example is not None:
         return CellError(f"{start}{cut(example[0])}", example[1], f" is no {kind}.")
     if number is not None and number.readable:
-        hint = " Give their --date-format." if kind in TEMPORAL else ""
+        hint = " Give their --date-format, such as %Y%m%d, unix or excel." if kind == "date" else ""
         return TableError(
             f"{start}its cells are numbers from {number.low:g} to {number.high:g}.{hint}"
         )

@@ -7,7 +7,7 @@ import io
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -38,6 +38,8 @@ class Lines:
     skip: int = 0
     footer: int = 0
     comment: str | None = None
+    comments: list[int] = field(default_factory=list, compare=False)
+    """The number of lines left out as comments, once all were read."""
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the whole file in UTF-8, a block at a time."""
@@ -71,9 +73,12 @@ class Lines:
     def numbered(self) -> Iterator[tuple[int, bytes]]:
         """Yield the lines of the table with their numbers in the file, from 1."""
         held: deque[tuple[int, bytes]] = deque()
-        waiting = 0
+        waiting = comments = 0
         for number, line in enumerate(_lines(self.blocks()), 1):
-            if number <= self.skip or self.is_comment(line):
+            if number <= self.skip:
+                continue
+            if self.is_comment(line):
+                comments += 1
                 continue
             held.append((number, line))
             waiting += bool(line.strip())
@@ -83,6 +88,7 @@ class Lines:
                 yield first
         if not self.footer:
             yield from held
+        self.comments[:] = [comments]
 
     def is_comment(self, line: bytes) -> bool:
         """Whether a line in UTF-8 begins with the text that marks comments."""

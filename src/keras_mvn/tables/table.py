@@ -37,8 +37,7 @@ class Table(abc.ABC):
     ) -> None:
         self.path = path
         self.columns = tuple(columns)
-        self.notes = tuple(notes)
-        """Properties of the file that were detected, as text for display."""
+        self._notes = tuple(notes)
         self.index = tuple(index)
         """Columns that only number or name the rows, such as the index of a data frame."""
         repeated = [name for name, count in Counter(self.columns).items() if count > 1]
@@ -47,6 +46,11 @@ class Table(abc.ABC):
                 f"{path}: several columns are called {listed(repeated)}; names must be unique."
                 f"{self.hint(())}"
             )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was detected in the file, and what was left out of it so far, for display."""
+        return self._notes
 
     @final
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[Any]:

@@ -129,6 +129,13 @@ class TextTable(Table):
         index = names[: 0 if header.cells[0] else 1] + leading_unnamed(header.cells)
         super().__init__(path, names, notes, index)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was detected in the file, and how many lines were left out as comments."""
+        counts = [count for count in self._lines.comments if count]
+        told = [f"{n} line{'s' if n > 1 else ''} left out as comments" for n in counts]
+        return (*self._notes, *told)
+
     def _head_lines(self, head: str) -> list[tuple[int, str]]:
         """Return the first lines of the table with their numbers."""
         lines = enumerate(io.StringIO(head, newline=""), 1)

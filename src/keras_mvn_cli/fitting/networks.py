@@ -168,6 +168,14 @@ class _Progress(EpochProgress):
         self._progress(epoch + 1, f"epoch {epoch + 1}, validation loss {loss:.3f}")
 
 
+_OPTIONS = {
+    "calibration=": "--calibration ",
+    "Pass more rows, a larger calibration_fraction, or another": "More rows mend it, or another",
+    "calibration (None for no calibration)": "--calibration (none trains on these rows instead)",
+}
+"""Words of the estimator's warnings → words of the command."""
+
+
 @contextmanager
 def warnings_said(output: Output) -> Iterator[None]:
     """Print warnings as notes among the other messages."""
@@ -179,4 +187,6 @@ def warnings_said(output: Output) -> Iterator[None]:
         finally:
             texts = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
             for text in texts:
+                for of_python, of_command in _OPTIONS.items():
+                    text = text.replace(of_python, of_command)
                 output.note(text)
