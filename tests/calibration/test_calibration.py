@@ -242,6 +242,7 @@ class TestTemperatureByCoverage:
         calibrated = fitted.apply(normal).rescale(1 + 1e-9)
         assert np.nansum(inside(calibrated, y, 0.9)) == np.ceil(0.9 * (used + 1))
 
+    @pytest.mark.slow
     def test_new_rows_are_held_as_promised_whatever_the_errors_are(self, rng):
         """On average over calibration sets rank/(n + 1): heavy tails, gaps, a wrong correlation."""
         n, level, sets = 30, 0.8, 800
@@ -447,6 +448,7 @@ class TestModels:
     @pytest.mark.parametrize("structure", STRUCTURES, ids=named)
     @pytest.mark.parametrize("recalibration", examples(), ids=lambda r: type(r).__name__)
     @pytest.mark.elsewhere(structure=["cholesky", "low_rank"])
+    @pytest.mark.slow
     def test_a_model_predicts_calibrated_also_from_its_file(
         self, structure, recalibration, tmp_path
     ):

@@ -42,6 +42,7 @@ def p_values_of(z):
 
 class TestHypotheses:
     @pytest.mark.parametrize(("n", "d"), [(150, 1), (100, 3), (20, 6)])
+    @pytest.mark.slow
     def test_p_values_are_uniform_for_a_calibrated_model(self, n, d, rng):
         """1000 tables; the Kolmogorov–Smirnov distance of their p-values from uniform ones."""
         found = [p_values_of(rng.normal(size=(n, d))) for _ in range(1000)]
@@ -59,6 +60,7 @@ class TestHypotheses:
             assert scipy.stats.kstest(p_values, "uniform").statistic < 1.95 / np.sqrt(1000)
 
     @pytest.mark.parametrize("d", [1, 2])
+    @pytest.mark.slow
     def test_tails_where_the_size_takes_part_of_the_scatter(self, d, rng):
         """More tables, of few targets, where dividing out the size matters most."""
         found = [_hypotheses.tails(rng.chisquare(d, 300), np.full(300, d)) for _ in range(4000)]

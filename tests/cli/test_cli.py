@@ -233,6 +233,7 @@ class TestFit:
 
     @pytest.mark.once
     @pytest.mark.parametrize("members", [1, 2])
+    @pytest.mark.slow
     def test_one_target_by_default(self, members, tmp_path):
         make_table().drop(columns=["b", "c"]).to_csv(tmp_path / "t.csv", index=False)
         out = tmp_path / "fit"
@@ -252,6 +253,7 @@ class TestFit:
         run("report", out)
 
     @pytest.mark.once
+    @pytest.mark.slow
     def test_a_network_that_was_compared_is_not_trained_again(self, table, tmp_path, monkeypatch):
         kept, reuse = [], _fit_training.reuse
         monkeypatch.setattr(
@@ -262,6 +264,7 @@ class TestFit:
         assert kept == [True, True]
 
     @pytest.mark.once
+    @pytest.mark.slow
     def test_what_is_compared_is_per_target(self, table, tmp_path):
         out = tmp_path / "fit"
         result = run("fit", table, "--targets", "a,b,c", "--out", out, "--epochs", 1, "--members",
@@ -275,6 +278,7 @@ class TestFit:
         assert "sd: standard deviation of the target in the training rows" in result.stdout
 
     @pytest.mark.once
+    @pytest.mark.slow
     def test_notes_name_the_targets_and_come_once(self, table, tmp_path):
         make_table().assign(b=lambda t: 2 * t["a"]).to_csv(tmp_path / "t.csv", index=False)
         few = ["--group", "g", "--calibration", "matrix"]
@@ -288,6 +292,7 @@ class TestFit:
         assert result.output.count("was skipped") == 1
 
     @pytest.mark.once
+    @pytest.mark.slow
     def test_too_few_groups_and_too_many_numbers_are_warned_of(self, tmp_path):
         frame = make_table().assign(site=np.repeat(["n", "s", "e", "w"], [70, 70, 70, 30]))
         frame.to_csv(tmp_path / "t.csv", index=False)
@@ -330,6 +335,7 @@ def test_by_default_the_90_percent_regions_cover_90_percent_of_the_calibration_r
 
 @pytest.mark.once
 @pytest.mark.parametrize("calibration", ["coverage", "temperature"])
+@pytest.mark.slow
 def test_a_target_that_only_training_rows_have(fitted, tmp_path, calibration):
     frame = make_table()
     train = split_of(fitted[0])["train"]
@@ -516,6 +522,7 @@ class TestPredict:
         ],
     )
     @pytest.mark.once
+    @pytest.mark.slow
     def test_a_reader_that_ends_is_no_error(self, name, rows, fitted, tmp_path):
         pandas.concat([make_table()] * (rows // 240 + 1))[:rows].to_csv(tmp_path / "t.csv")
         reader, writer = os.pipe()

@@ -402,6 +402,7 @@ class TestProbability:
         with pytest.raises(ValueError, match="no target 'wind'"):
             normal.probability(lower={"wind": 1.0})
 
+    @pytest.mark.slow
     def test_boxes(self, normal):
         lower, upper = normal.mean - 1.2 * normal.stddev, normal.mean + 0.7 * normal.stddev
         lower[0, 1], upper[1, 2] = -np.inf, np.inf
@@ -445,6 +446,7 @@ class TestProbability:
 
     @pytest.mark.parametrize("load", [0.5, 3.0, 30.0])
     @pytest.mark.parametrize(("low", "high"), [(-np.inf, 2.0), (-np.inf, -1.0), (-1.0, 1.0)])
+    @pytest.mark.slow
     def test_wherever_the_mass_is(self, load, low, high, rng):
         """30 targets of one factor: by the trapezoidal rule, whose nodes miss nothing."""
         loads = load * rng.normal(size=30)
@@ -460,6 +462,7 @@ class TestProbability:
         assert error <= 0.02 * expected
 
     @pytest.mark.parametrize("limits", ["two-sided", "above", "below"])
+    @pytest.mark.slow
     def test_targets_that_pull_against_each_other(self, limits, rng):
         """Correlations up to 0.999 of either sign, boxes far out and narrow: down to 1e-250."""
         f = np.linspace(-45.0, 45.0, 200_001)

@@ -103,6 +103,7 @@ def test_clone_keeps_every_parameter_as_given():
 
 
 @pytest.mark.once
+@pytest.mark.slow
 def test_grid_search_and_cross_validation():
     x, y, _ = draw(200)
     estimator = MultivariateNormalRegressor(**LINEAR)

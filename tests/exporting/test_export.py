@@ -81,6 +81,7 @@ def exported(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", [1, 2, 64])
+@pytest.mark.slow
 def test_the_file_gives_what_the_model_predicts(exported, number):
     path, model, head = exported
     x = rows(number)
@@ -275,6 +276,7 @@ def on_standardized(outputs_of):
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.slow
 def test_constants_of_a_layer_are_in_the_file(loaded, format, tmp_path):
     # tf2onnx takes tensors that are neither weights nor NumPy arrays for inputs.
     head = layers.MultivariateNormalHead(2, covariance_kernel_initializer="glorot_uniform")

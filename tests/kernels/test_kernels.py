@@ -504,6 +504,7 @@ def ill_conditioned_parameters(name, rows, d, condition, rng):
 @pytest.mark.parametrize("d", [2, 5, 20] if BACKEND == "torch" else [5])
 @pytest.mark.parametrize("condition", [1e2, 1e4, 1e6, 1e8])
 @pytest.mark.elsewhere(condition=[1e6])
+@pytest.mark.slow
 def test_ill_conditioned_rows(name, gaps, d, condition, rng):
     """What the width can hold; with gaps too, which are worked out in double precision."""
     rows = 3
@@ -953,6 +954,7 @@ class TestTorch:
         self.same(row.grad, written_out.grad.sum(0, keepdim=True))
 
     @pytest.mark.parametrize("variance", [False, True])
+    @pytest.mark.slow
     def test_the_operators_keep_to_their_contract(self, name, gaps, variance, dtype, rng):
         import torch
 
@@ -974,6 +976,7 @@ class TestTorch:
                 (y_pred, y, observed, z, v, *bars, structure, fixed_mean),
             )
 
+    @pytest.mark.slow
     def test_compile(self, name, case):
         import torch
 
@@ -985,6 +988,7 @@ class TestTorch:
         got.sum().backward()
         self.same(y_pred.grad, gradient)
 
+    @pytest.mark.slow
     def test_export(self, name, case):
         import torch
 

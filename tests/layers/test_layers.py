@@ -281,6 +281,7 @@ class TestUnits:
         "factor", [1e-6, 1e3, np.array([1e-6, 1.0, 1e5])], ids=["tiny", "large", "mixed"]
     )
     @pytest.mark.elsewhere(name=["cholesky"])
+    @pytest.mark.slow
     def test_the_learning_curve_shifts_by_the_jacobian(self, name, factor, rng):
         x, y = table(64, rng)
         curves = []
@@ -299,6 +300,7 @@ class TestModels:
         ("name", "mode"), [*((name, "compiled") for name in PLAIN), ("cholesky", "eager")]
     )
     @pytest.mark.elsewhere(name=["cholesky"])
+    @pytest.mark.slow
     def test_fit_improves_on_the_start(self, name, mode, rng):
         x, y = table(128, rng)
         head = MultivariateNormalHead(D, name)

@@ -29,6 +29,7 @@ def quantized(model, mode):
 
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
 @pytest.mark.elsewhere(mode=["int8"])
+@pytest.mark.slow
 def test_a_quantized_model_is_saved_and_loaded(mode, model, tmp_path):
     model, x = model
     trunk, head = model.layers

@@ -171,6 +171,7 @@ def test_every_loss_on_every_structure(cls, structure, rng):
 @pytest.mark.parametrize("cls", [*SCORES, losses.StudentT], ids=lambda c: c.__name__)
 @pytest.mark.parametrize("with_gaps", [False, True])
 @pytest.mark.elsewhere(structure=["cholesky"], with_gaps=[True])
+@pytest.mark.slow
 def test_gradient_is_that_of_the_value(cls, structure, with_gaps, rng):
     y, y_pred, _, _ = problem(structure, 3, rng)
     if with_gaps:
@@ -233,6 +234,7 @@ class TestUnits:
         return history.history["loss"], predicted.mean / unit, predicted.stddev / unit
 
     @pytest.mark.elsewhere(cls=["BalancedNegativeLogLikelihood", "CRPS", "StudentT"])
+    @pytest.mark.slow
     def test_the_learning_curve_does_not_depend_on_them(self, cls):
         unit = np.array([1e3, 1e-3, 40.0])
         plain, scaled = self.fit(cls, np.ones(3)), self.fit(cls, unit)

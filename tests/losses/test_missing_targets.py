@@ -50,6 +50,7 @@ def covariance_errors(sigma, n):
 class TestRecovery:
     @pytest.mark.once
     @pytest.mark.parametrize("covariance", EVERY)
+    @pytest.mark.slow
     def test_values_missing_at_random_cost_precision_only(self, covariance, rng):
         x, y = linear_gaussian(rng, 1000)
         y[rng.random(y.shape) < 0.4] = NAN
@@ -64,6 +65,7 @@ class TestRecovery:
 
     @pytest.mark.once
     @pytest.mark.parametrize("covariance", FULL)
+    @pytest.mark.slow
     def test_informative_gaps_bias_complete_rows_and_not_the_marginal(self, covariance, rng):
         """Target 1 is missing where target 0 lies above its mean: known from what is observed."""
         n, rho = 1000, 0.8
