@@ -26,6 +26,8 @@ import pytest
 
 import differentiation
 
+collect_ignore = ["quick_start"]  # a doctest would import it here, and hide TensorFlow
+
 # What the modules of `kernels` with these names import beside the backend of their own name.
 _PART_OF = {"triton": "torch", "pallas": "jax"}
 
