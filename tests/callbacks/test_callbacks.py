@@ -367,6 +367,7 @@ class TestNonFiniteGuard:
         for got, want in zip(weights(model), weights(good), strict=True):
             np.testing.assert_array_equal(got, want)
 
+    @pytest.mark.elsewhere(False)
     def test_going_on_after_a_bad_step(self, table):
         """With SGD, halving is known: the clean batches before and after, in two runs."""
         x, y = table

@@ -362,6 +362,7 @@ class TestDeepEnsemble:
         assert repr(loaded) == "DeepEnsemble(n_members=2, event_size=2, covariance='cholesky')"
         assert len(loaded.fit(x, y, epochs=1, verbose=0, vectorized=False)) == 2  # still compiled
 
+    @pytest.mark.elsewhere(False)
     def test_members_stop_by_themselves_with_their_best_weights(self, data):
         (x, y), validation = data
         ensemble = DeepEnsemble(builder_for(y, rate=0.2), n_members=3)
@@ -535,6 +536,7 @@ class TestDeepEnsemble:
         with pytest.raises(ValueError, match=r"heads differ: Cholesky.*Precision.*member 1"):
             DeepEnsemble(lambda: with_head(fresh(2, next(names))), **options)
 
+    @pytest.mark.elsewhere(False)
     def test_from_members(self, data):
         """Models that exist already: as they are, and trained as if a builder had made them."""
         (x, y), (x_val, y_val) = data

@@ -560,6 +560,7 @@ def test_too_few_rows_to_calibrate_warn():
 # --- several networks ----------------------------------------------------------------------------
 
 
+@pytest.mark.elsewhere(False)
 def test_an_ensemble_predicts_the_moments_of_its_mixture():
     x, y, _ = draw(100)
     estimator = MultivariateNormalRegressor(n_members=3, calibration=None, **SMALL).fit(x, y)
@@ -611,6 +612,7 @@ def test_auto_keeps_to_its_time():
     "settings",
     [{}, {"n_members": 2}, {"calibration": "conformal", "target_transform": "yeo-johnson"}],
 )
+@pytest.mark.elsewhere(False)
 def test_pickled_and_copied_estimators_predict_the_same(settings):
     x, y, _ = draw(150)
     estimator = MultivariateNormalRegressor(**{**SMALL, **settings}).fit(x, y)
@@ -637,6 +639,7 @@ class At(keras.callbacks.Callback):
         self.now = epoch
 
 
+@pytest.mark.elsewhere(False)
 def test_training_goes_on_after_a_crash_as_if_there_had_been_none(tmp_path):
     x, y, _ = draw(250)
     settings = {"hidden": (8,), "dropout": 0.3, "epochs": 12, "patience": 5, "batch_size": 64}
@@ -709,6 +712,7 @@ def test_a_random_state_of_none_is_kept_for_the_next_process(tmp_path):
     np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.elsewhere(False)
 def test_an_interrupted_fit_is_usable():
     x, y, _ = draw(250)
     settings = {"hidden": (8,), "batch_size": 32, "random_state": 0, "dropout": 0.1}

@@ -1074,6 +1074,7 @@ def test_a_forked_process_has_threads_of_its_own():
 @on_tensorflow
 @each(NARROW)
 @pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
+@pytest.mark.elsewhere(gaps=[True])
 class TestTensorFlow:
     @pytest.fixture
     def case(self, name, gaps, rng):
@@ -1119,6 +1120,7 @@ class TestTensorFlow:
             self.same(got, rows[:count])
             self.same(bar, gradient[:count])
 
+    @pytest.mark.elsewhere(name=["cholesky"])
     def test_xla_takes_the_reference(self, name, case):
         import tensorflow as tf
 
@@ -1156,6 +1158,7 @@ class TestTensorFlow:
         with pytest.raises(LookupError):
             outer.gradient(gradient, y_pred)
 
+    @pytest.mark.elsewhere(name=["cholesky"])
     def test_saved_model_of_a_compiled_model(self, name, gaps, tmp_path, rng):
         import tensorflow as tf
 

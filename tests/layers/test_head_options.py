@@ -53,6 +53,7 @@ class TestConstant:
         assert spread(y_pred[:, D : 2 * D]) > 1e-3
         assert loss[-1] < loss[0]
 
+    @pytest.mark.elsewhere(False)
     def test_a_constant_covariance_ends_at_that_of_the_residuals(self, rng):
         x, y = table(rng, 400)
         head = MultivariateNormalHead(D, constant="covariance")

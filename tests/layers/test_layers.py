@@ -683,6 +683,7 @@ class TestShrinkage:
             again(tensor(x), training=True)
         assert numpy(loaded.losses[0]) == pytest.approx(numpy(model.losses[0]), rel=1e-6)
 
+    @pytest.mark.elsewhere(False)
     def test_the_stronger_the_less_covariances_vary(self, rng):
         x = rng.normal(size=(64, 2))
         y = rng.normal(size=(64, D)) * np.exp(x[:, :1])

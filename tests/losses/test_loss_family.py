@@ -233,7 +233,7 @@ class TestUnits:
         predicted = head.distribution(model.predict(x, verbose=0))
         return history.history["loss"], predicted.mean / unit, predicted.stddev / unit
 
-    @pytest.mark.elsewhere(cls=["BalancedNegativeLogLikelihood", "CRPS", "StudentT"])
+    @pytest.mark.elsewhere(cls=["BalancedNegativeLogLikelihood"])
     @pytest.mark.slow
     def test_the_learning_curve_does_not_depend_on_them(self, cls):
         unit = np.array([1e3, 1e-3, 40.0])

@@ -254,6 +254,7 @@ class TestFit:
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("covariance", EVERY)
+    @pytest.mark.elsewhere(False)
     def test_without_gaps_training_is_what_it_is_without_the_argument(self, covariance, rng):
         x, y = linear_gaussian(rng, 64)
         losses = []
