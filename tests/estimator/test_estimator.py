@@ -83,6 +83,7 @@ _checks = parametrize_with_checks(
 @pytest.mark.filterwarnings("ignore::UserWarning")  # few rows to calibrate with
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.parametrize(_checks.args[0], list(_checks.args[1]), **_checks.kwargs)  # a generator
+@pytest.mark.elsewhere(False)
 def test_scikit_learn_checks(estimator, check):
     if keras.backend.backend() != "torch" and not _touches_the_backend(check):
         pytest.skip("arguments and attributes: checked with PyTorch")

@@ -299,7 +299,7 @@ class TestModels:
     @pytest.mark.parametrize(
         ("name", "mode"), [*((name, "compiled") for name in PLAIN), ("cholesky", "eager")]
     )
-    @pytest.mark.elsewhere(name=["cholesky"])
+    @pytest.mark.elsewhere(name=["cholesky"], mode=["compiled"])
     @pytest.mark.slow
     def test_fit_improves_on_the_start(self, name, mode, rng):
         x, y = table(128, rng)
