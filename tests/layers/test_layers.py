@@ -81,8 +81,7 @@ class TestAdapt:
         return [numpy(w) for w in head.weights]
 
     def test_every_container_gives_the_same(self, rng):
-        import tensorflow as tf
-
+        tf = pytest.importorskip("tensorflow")
         x, y = table(50, rng)
         x, y = x.astype("float32"), y.astype("float32")
 
