@@ -10,7 +10,8 @@ from importlib.machinery import PathFinder
 _find_spec = PathFinder.find_spec
 
 
-def _without_tensorflow(name, path=None, target=None):
+@classmethod
+def _without_tensorflow(cls, name, path=None, target=None):
     return None if name == "tensorflow" else _find_spec(name, path, target)
 
 
