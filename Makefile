@@ -61,9 +61,8 @@ test-full: $(STAMPS)/test  ## also what `make test` leaves to PyTorch, on every 
 	  KERAS_BACKEND=$$backend $(PYTEST) || exit 1; \
 	done
 
-# Keras imports TensorFlow wherever it is installed, for seconds in each worker: it is hidden here.
 test-fast: $(STAMPS)/test  ## the fast part of the suite, on PyTorch (FAST=jax: another backend)
-	PYTHONPATH=tests/quick_start KERAS_BACKEND=$(FAST) $(PYTEST) -m 'not slow and not full and not native'
+	KERAS_BACKEND=$(FAST) $(PYTEST) -m 'not slow and not full and not native'
 
 test-native: $(STAMPS)/test  ## the C++ tests, built with sanitizers
 	KERAS_BACKEND=torch $(BIN)/python -m pytest -q -m native tests/kernels/test_kernels.py
