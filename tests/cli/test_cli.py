@@ -13,40 +13,21 @@ import pandas
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
-from click.testing import CliRunner
 from scipy import stats
 
+from commands import refused, run
 from keras_mvn import MultivariateNormal
 from keras_mvn.tables import columnar, open_table, text
 from keras_mvn_cli import _model, backends
 from keras_mvn_cli._conditioning import parsed
 from keras_mvn_cli._console import Output
 from keras_mvn_cli._findings import Findings
-from keras_mvn_cli._group import command
 from keras_mvn_cli.fitting import networks as _networks
 from keras_mvn_cli.fitting import results as _fit_results
 from keras_mvn_cli.fitting import training as _fit_training
 
 QUICK = ["--epochs", "3", "--hidden", "8", "--covariance", "cholesky", "--members", 1]
 TARGETS = ["a", "b", "c"]
-
-
-def run(*arguments, code=0):
-    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
-
-
-def refused(*arguments):
-    """The one line on stderr of a command that exits with 2."""
-    result = run(*arguments, code=2)
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
-    return lines[0]
 
 
 def make_table(n=240, seed=0):

@@ -5,30 +5,13 @@ import json
 import numpy as np
 import pandas
 import pytest
-from click.testing import CliRunner
 
-from keras_mvn_cli._group import command
+from commands import refused, run
 
 pytestmark = pytest.mark.once
 
 QUICK = ["--epochs", "1", "--hidden", "4", "--covariance", "diagonal", "--members", 1]
 QUICK += ["--no-baselines"]
-
-
-def run(*arguments, code=0):
-    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
-
-
-def refused(*arguments):
-    result = run(*arguments, code=2)
-    assert result.stdout == ""
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
-    return lines[0]
 
 
 def frame(n=90, seed=0):

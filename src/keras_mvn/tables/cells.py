@@ -79,11 +79,6 @@ class Cells:
             gap = compute.or_(gap, compute.match_substring_regex(trimmed, f"^{LIMIT.pattern}"))
         return compute.if_else(gap, None, trimmed)
 
-    def missing_among_numbers(self, text: str) -> bool:
-        """Whether a cell with this text counts as missing in a column of numbers or dates."""
-        limit = self.limits_as_missing and LIMIT.match(text) is not None
-        return text.lower() in MISSING_NUMBERS or text in self.missing or limit
-
     def _trimmed(self, column: Any) -> Any:
         arrow, compute = _arrow()
         kind = column.type

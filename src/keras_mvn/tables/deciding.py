@@ -262,8 +262,8 @@ def _why_text(profile: Profile) -> str:
 
 def _advice(profile: Profile) -> str:
     """Return what may keep the cells from being numbers or dates, with the way out, or ""."""
-    if profile.obstacle:
-        return profile.obstacle
+    if found := profile.obstacle:
+        return found
     name, number = profile.name, profile.number
     codes = list(number.strays) if number is not None and number.readable else []
     if codes and len(codes) <= FEW_STRAYS:
@@ -277,8 +277,8 @@ def _advice(profile: Profile) -> str:
             f"{number.readable} of its cells are numbers, others are not, such as {text}; if that "
             f"means missing, use --missing-value {text}"
         )
-    if profile.other_order:
-        return profile.other_order
+    if found := profile.other_order:
+        return found
     best = profile.best_form()
     if best is not None and best[2].readable >= HALF * profile.present and best[2].example:
         return (

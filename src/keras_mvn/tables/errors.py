@@ -11,7 +11,6 @@ __all__ = ["CellError", "TableError", "cut", "listed", "unknown_columns"]
 LISTED = 8
 """Maximum number of names that a message lists."""
 
-
 LONGEST = 40
 """Maximum number of characters of a cell or a name that a message shows."""
 

@@ -362,9 +362,8 @@ def _date_readers(cells: Cells, some: Any) -> Iterable[tuple[tuple[str, str], Re
         if form in cells.dates.formats or has_shape(form, seen):
             yield ("time of day", form), _with_form(cells.times_of_day, form)
     for form in cells.dates.of_dates:
-        if not (form in cells.dates.formats or has_shape(form, seen)):
-            continue
-        yield ("date", form), _with_form(cells.instants, form)
+        if form in cells.dates.formats or has_shape(form, seen):
+            yield ("date", form), _with_form(cells.instants, form)
 
 
 def _count(texts: Any, pattern: str) -> int:

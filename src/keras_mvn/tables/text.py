@@ -263,14 +263,13 @@ class TextTable(Table):
 
     def _line_of_usual_width(self) -> int | None:
         """The first line with as many fields as most lines have, if the header has others."""
-        rows = [(number, len(fields_of(text, self._separator))) for number, text in self._numbered]
-        rows = [(number, width) for number, width in rows if width]
-        usual = Counter(width for _, width in rows).most_common(1)
-        if not usual or usual[0][0] < 2 or rows[0][1] == usual[0][0]:
+        rows = [(number, fields_of(text, self._separator)) for number, text in self._numbered]
+        rows = [(number, fields) for number, fields in rows if fields]
+        usual = Counter(len(fields) for _, fields in rows).most_common(1)
+        if not usual or usual[0][0] < 2 or len(rows[0][1]) == usual[0][0]:
             return None
-        start = next(number for number, width in rows if width == usual[0][0])
-        text = next(text for number, text in self._numbered if number == start)
-        holds_data = any(map(_is_number, fields_of(text, self._separator)))
+        start, fields = next(row for row in rows if len(row[1]) == usual[0][0])
+        holds_data = any(map(_is_number, fields))
         return None if holds_data else start  # the header itself has other fields than the rows
 
     def _ragged(self, row: Any) -> TableError:
@@ -297,9 +296,9 @@ class TextTable(Table):
         mark = next((mark for mark in COMMENTS if text.lstrip().startswith(mark)), None)
         if mark:
             return f" If it is a comment, use --comment {printable(mark)}"
-        if last and len(last) <= LAST and all(r.fields == last[0].fields for r in last):
-            return f" If the table ends before this line, use --skip-footer {len(last)}"
-        if last and all(r.fields == last[0].fields for r in last) and len(last) > LAST:
+        if len({record.fields for record in last}) == 1:
+            if len(last) <= LAST:
+                return f" If the table ends before this line, use --skip-footer {len(last)}"
             return (
                 f" All rows have {last[0].fields}: name each column in the header, and end neither "
                 "the header nor the rows with a separator."
