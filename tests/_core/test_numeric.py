@@ -84,9 +84,10 @@ class TestPositive:
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
-def test_solve_lower(transposed, batch, dtype, rng):
-    factor = np.tril(rng.normal(size=(*batch, 4, 4)), -1) + 2 * np.eye(4)
-    b = rng.normal(size=(*batch, 4, 2))
+@pytest.mark.parametrize("d", [4, 11])
+def test_solve_lower(d, transposed, batch, dtype, rng):
+    factor = np.tril(rng.normal(size=(*batch, d, d)), -1) / 2 + 2 * np.eye(d)
+    b = rng.normal(size=(*batch, d, 2))
     expected = np.empty_like(b)
     for index in np.ndindex(batch):
         expected[index] = scipy.linalg.solve_triangular(

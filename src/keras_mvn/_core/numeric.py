@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mvn._core import jax_substitution
 from keras_mvn._core.tensorflow_loops import custom_gradients_fail, differentiable_by_operations
 from keras_mvn._core.types import Tensor
 
@@ -113,6 +114,8 @@ def solve_lower(factor: Tensor, b: Tensor, *, transposed: bool = False) -> Tenso
     substitution runs over the d rows for all matrices at once.
     """
     if namespace(factor, b) is not np:
+        if keras.backend.backend() == "jax":
+            return jax_substitution.solve_lower(factor, b, transposed=transposed)
         if not transposed:
             return keras.ops.solve_triangular(factor, b, lower=True)
         return keras.ops.solve_triangular(keras.ops.swapaxes(factor, -1, -2), b, lower=False)
