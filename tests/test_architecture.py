@@ -28,7 +28,7 @@ ORDER = [
 FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
 
 MAY_BE_LONGER = {
-    "distributions/multivariate_normal.py",
+    "distributions/base.py",
     "estimator/regressor.py",
     "covariances/base.py",
     "layers/multivariate_normal_head.py",
@@ -58,7 +58,8 @@ PUBLIC = {
         "Isotropic", "Kronecker", "LowRank", "PrecisionCholesky", "Symmetric", "get",
     ),
     "keras_mvn.distributions": (
-        "Mixture", "MultivariateNormal", "TransformedNormal", "TransformedRegion",
+        "Distribution", "Mixture", "MultivariateNormal", "MultivariateStudentT",
+        "TransformedDistribution", "TransformedRegion",
     ),
     "keras_mvn.ensemble": ("DeepEnsemble",),
     "keras_mvn.estimator": ("MultivariateNormalRegressor",),

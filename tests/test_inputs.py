@@ -141,7 +141,7 @@ class TestNothing:
             assert one
         with pytest.raises(TypeError, match="a single Ellipsoid has no length"):
             len(normal[0].ellipsoid())
-        assert [region.normal.batch_shape for region in normal.ellipsoid()] == [(), ()]
+        assert [region.distribution.batch_shape for region in normal.ellipsoid()] == [(), ()]
 
 
 class TestMessages:
@@ -156,7 +156,7 @@ class TestMessages:
             (lambda n: n.kl_divergence(3), TypeError, "received int"),
             (lambda n: n.ellipsoid().contains([np.nan, 1.0]), ValueError, "y contains NaN"),
             (lambda n: n.combine(_mixture(n)), TypeError, r"received Mixture. Its `moments\(\)`"),
-            (lambda n: kmvn.evaluate(_mixture(n), Y), TypeError, r"closest normal is `.moments"),
+            (lambda n: calibration.diagnose(_mixture(n), Y), TypeError, "closest normal is `.mom"),
             (
                 lambda n: calibration.Temperature(2.0).apply(_mixture(n)),
                 TypeError,

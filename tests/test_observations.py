@@ -7,9 +7,8 @@ import pyarrow
 import pytest
 
 from keras_mvn import MultivariateNormal, calibration, ops, plots, scores
-from keras_mvn.distributions import Mixture
+from keras_mvn.distributions import Mixture, TransformedDistribution
 from keras_mvn.distributions._transforms import Log
-from keras_mvn.distributions.transformed_normal import TransformedNormal
 from keras_mvn.ensemble import DeepEnsemble
 from keras_mvn.estimator import MultivariateNormalRegressor
 from keras_mvn.layers import MultivariateNormalHead
@@ -39,7 +38,7 @@ TWO = Mixture(
         target_names=NAMES,
     )
 )
-LOG = TransformedNormal(
+LOG = TransformedDistribution(
     MultivariateNormal(np.log(Y + 0.1), scale_tril=0.2 * np.eye(3), target_names=NAMES), Log(3)
 )
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._core.checks import probability, whole
-from keras_mvn._core.chi_square import chi_square_cdf, chi_square_quantile
+from keras_mvn._core.checks import whole
+from keras_mvn._core.chi_square import chi_square_quantile
 from keras_mvn._core.targets import (
     observations,
     observed_targets,
@@ -22,8 +22,8 @@ from keras_mvn._core.targets import (
     target_names_of,
 )
 from keras_mvn._core.types import Array
-from keras_mvn.calibration._rows import calibration_rows
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.calibration._rows import calibration_rows, matched_rows
+from keras_mvn.distributions import Distribution, MultivariateNormal
 
 __all__ = [
     "COLORS",
@@ -49,7 +49,7 @@ _LETTERS = 40
 
 def ellipses(
     ax: Any,
-    normal: MultivariateNormal,
+    normal: Distribution,
     pair: tuple[Any, Any],
     *,
     y: Any = None,
@@ -85,7 +85,7 @@ def ellipses(
     margins = normal.marginal(index)
     for row in range(min(rows, len(normal))):
         color = COLORS[row % len(COLORS)]
-        _ellipse(ax, margins[row], level, color=color, linewidth=1.2)
+        _region(ax, margins[row], level, color=color, linewidth=1.2)
         if observed is not None:
             center, point = margins[row].mean, observed[row]
             ax.plot(*zip(center, point, strict=True), color=color, linewidth=0.8, alpha=0.6)
@@ -95,7 +95,7 @@ def ellipses(
 
 def conditioning(
     ax: Any,
-    normal: MultivariateNormal,
+    normal: Distribution,
     values: Mapping[Any, Any],
     pair: tuple[Any, Any],
     *,
@@ -128,14 +128,14 @@ def conditioning(
     named = normal.with_names(names)  # indices change with conditioning
     chosen = [names[i] for i in index]
     before, after = named.marginal(chosen), named.condition(values, variance).marginal(chosen)
-    _ellipse(ax, before, level, color="0.4", linestyle="--", label="before")
+    _region(ax, before, level, color="0.4", linestyle="--", label="before")
     told = ", ".join(
         f"{names[position(target, names, len(names))]} = {float(value):.4g}"
         for target, value in values.items()
     )
-    _ellipse(ax, after, level, color=COLORS[0], fill=True, label=f"given {told}")
-    ax.plot(*before.mean, "+", color="0.4", markersize=9)
-    ax.plot(*after.mean, "+", color=COLORS[0], markersize=9)
+    _region(ax, after, level, color=COLORS[0], fill=True, label=f"given {told}")
+    ax.plot(*before.center, "+", color="0.4", markersize=9)
+    ax.plot(*after.center, "+", color=COLORS[0], markersize=9)
     if y is not None:
         ax.plot(*_observed(y, normal)[index], "o", color=COLORS[1], label="observed")
     _name_axes(ax, normal, index)
@@ -145,7 +145,7 @@ def conditioning(
 
 def intervals(
     ax: Any,
-    normal: MultivariateNormal,
+    normal: Distribution,
     target: Any,
     *,
     index: Any = None,
@@ -204,7 +204,7 @@ def intervals(
 
 
 def standardized_residuals(
-    ax: Any, normal: MultivariateNormal, y: Any, pair: tuple[Any, Any], *, level: float = 0.9
+    ax: Any, normal: Distribution, y: Any, pair: tuple[Any, Any], *, level: float = 0.9
 ) -> None:
     """Draw standardized errors of two targets, with the predicted and the observed ellipse.
 
@@ -237,8 +237,8 @@ def standardized_residuals(
     correlation = _mean_correlation(normal)[np.ix_(index, index)]
     predicted = MultivariateNormal([0.0, 0.0], covariance=correlation)
     found = MultivariateNormal(points.mean(axis=0), covariance=np.cov(points.T))
-    _ellipse(ax, predicted, level, color="black", label="predicted")
-    _ellipse(ax, found, level, color=COLORS[1], linestyle="--", label="observed")
+    _region(ax, predicted, level, color="black", label="predicted")
+    _region(ax, found, level, color=COLORS[1], linestyle="--", label="observed")
     _name_axes(ax, normal, index, "error of {} (predicted sd)")
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.axvline(0, color="0.8", linewidth=0.8, zorder=0)
@@ -246,48 +246,38 @@ def standardized_residuals(
     ax.legend(frameon=False, fontsize=8)
 
 
-def _observed(y: Any, normal: MultivariateNormal) -> Array:
+def _observed(y: Any, normal: Distribution) -> Array:
     """Return observed values with the shape of the means, NaN where missing."""
     values, seen = observed_targets(y, "marginalize", normal.target_names)
-    values = observations(values, normal.mean)
+    values = observations(values, normal.center)
     return values if seen is None else np.where(seen > 0, values, np.nan)
 
 
-def _two_targets(normal: MultivariateNormal, pair: tuple[Any, Any]) -> np.ndarray:
+def _two_targets(normal: Distribution, pair: tuple[Any, Any]) -> np.ndarray:
     index = positions(pair, normal.target_names, normal.event_size)
     if len(index) != 2:
         raise ValueError(f"pair={pair!r} must be two different targets.")
     return index
 
 
-def _ellipse(
-    ax: Any,
-    normal: MultivariateNormal,
-    level: float,
-    *,
-    fill: bool = False,
-    color: Any,
-    **style: Any,
+def _region(
+    ax: Any, pair: Distribution, level: float, *, fill: bool = False, color: Any, **style: Any
 ) -> None:
-    """Draw the ellipse of a distribution of two targets."""
-    angle = np.linspace(0.0, 2.0 * np.pi, 181)
-    radius = np.sqrt(chi_square_quantile(probability(level, "level"), 2))
-    circle = radius * np.stack([np.cos(angle), np.sin(angle)])
-    outline = normal.mean[:, None] + normal.scale_tril @ circle
-    if fill:
-        ax.fill(*outline, color=color, alpha=0.18, linewidth=0)
-    ax.plot(*outline, color=color, **style)
+    """Draw the region of a distribution of two targets, which may have several pieces."""
+    for outline in pair.region(level).outline():
+        if fill:
+            ax.fill(*outline, color=color, alpha=0.18, linewidth=0)
+        ax.plot(*outline, color=color, **style)
+        style.pop("label", None)  # once in the legend
 
 
-def _name_axes(
-    ax: Any, normal: MultivariateNormal, index: np.ndarray, template: str = "{}"
-) -> None:
+def _name_axes(ax: Any, normal: Distribution, index: np.ndarray, template: str = "{}") -> None:
     names = target_names_of(normal.target_names, normal.event_size)
     ax.set_xlabel(template.format(names[index[0]]))
     ax.set_ylabel(template.format(names[index[1]]))
 
 
-def correlation_heatmap(ax: Any, normal: MultivariateNormal) -> None:
+def correlation_heatmap(ax: Any, normal: Distribution) -> None:
     """Draw the mean predicted correlation matrix, blue (−1) to red (1), with its values."""
     correlation = _mean_correlation(normal)
     names = target_names_of(normal.target_names, normal.event_size)
@@ -302,7 +292,7 @@ def correlation_heatmap(ax: Any, normal: MultivariateNormal) -> None:
 
 
 def joint_calibration(
-    ax: Any, predictions: MultivariateNormal | Mapping[str, MultivariateNormal], y: Any
+    ax: Any, predictions: Distribution | Mapping[str, Distribution], y: Any
 ) -> None:
     """Plot observed against nominal coverage of joint ellipsoids, one curve per prediction.
 
@@ -320,7 +310,7 @@ def joint_calibration(
     _reliability(ax, pits, "nominal coverage", "observed coverage")
 
 
-def marginal_calibration(ax: Any, normal: MultivariateNormal, y: Any) -> None:
+def marginal_calibration(ax: Any, normal: Distribution, y: Any) -> None:
     """Plot observed against nominal coverage of central intervals, one curve per target.
 
     Like `joint_calibration`, but for each target: intervals can be right although the joint regions
@@ -332,17 +322,17 @@ def marginal_calibration(ax: Any, normal: MultivariateNormal, y: Any) -> None:
         y: (rows, d), observed values, NaN where missing.
 
     """
-    rows = calibration_rows(normal, y, "marginalize", "marginal_calibration")
-    squared = rows.standardized() ** 2
+    rows = matched_rows(normal, y, "marginalize", "marginal_calibration")
+    levels = np.abs(2.0 * rows.answer.marginal_cdf(rows.y) - 1.0)
     names = target_names_of(normal.target_names, normal.event_size)
     pits = {
-        name: _chi_square_pit(squared[seen, j], np.ones(seen.sum(), int))
+        name: levels[seen, j]
         for j, (name, seen) in enumerate(zip(names, rows.is_observed.T, strict=True))
     }
     _reliability(ax, pits, "nominal coverage of intervals", "observed coverage")
 
 
-def pit_histogram(ax: Any, normal: MultivariateNormal, y: Any, *, bins: int = 20) -> None:
+def pit_histogram(ax: Any, normal: Distribution, y: Any, *, bins: int = 20) -> None:
     """Plot a histogram of F(q), with q the squared Mahalanobis distance and F the χ²_d CDF.
 
     It is flat if the joint distribution is calibrated, high on the right if it is overconfident,
@@ -366,9 +356,7 @@ def pit_histogram(ax: Any, normal: MultivariateNormal, y: Any, *, bins: int = 20
     ax.set(xlim=(0, 1), xlabel="joint PIT, F(squared distance)", ylabel="density")
 
 
-def chi_square_qq(
-    ax: Any, predictions: MultivariateNormal | Mapping[str, MultivariateNormal], y: Any
-) -> None:
+def chi_square_qq(ax: Any, predictions: Distribution | Mapping[str, Distribution], y: Any) -> None:
     """Plot quantiles of the squared Mahalanobis distances against those of χ²_d.
 
     A prediction is calibrated on the diagonal, and overconfident above it; an upward bend at the
@@ -383,7 +371,7 @@ def chi_square_qq(
     top, named = 0.0, _by_name(predictions)
     for color, (name, normal) in zip(itertools.cycle(COLORS), named.items(), strict=False):
         complete = calibration_rows(normal, y, "marginalize", "chi_square_qq").complete()
-        squared = np.sort(complete.squared_distances)
+        squared = np.sort(complete.chi_squares)
         levels = (np.arange(len(squared)) + 0.5) / len(squared)
         expected = [chi_square_quantile(float(p), normal.event_size) for p in levels]
         ax.plot(expected, squared, ".", color=color, markersize=3, label=name)
@@ -393,25 +381,20 @@ def chi_square_qq(
     ax.legend(loc="upper left", frameon=False, fontsize=8)
 
 
-def _by_name(predictions: Any) -> Mapping[str, MultivariateNormal]:
-    if isinstance(predictions, MultivariateNormal):
+def _by_name(predictions: Any) -> Mapping[str, Distribution]:
+    if isinstance(predictions, Distribution):
         return {"predicted": predictions}
     if not isinstance(predictions, Mapping) or not predictions:
         raise ValueError(
-            "predictions must be a MultivariateNormal or a mapping from names to them; received "
+            "predictions must be distributions or a mapping from names to them; received "
             f"{type(predictions).__name__} {predictions!r}."
         )
     return predictions
 
 
-def _joint_pit(normal: MultivariateNormal, y: Any) -> Array:
-    rows = calibration_rows(normal, y, "marginalize", "the joint PIT", every_target=False)
-    dof = rows.is_observed.sum(axis=-1)
-    return _chi_square_pit(rows.squared_distances[dof > 0], dof[dof > 0])
-
-
-def _chi_square_pit(squared: Array, dof: np.ndarray) -> Array:
-    return np.array([chi_square_cdf(float(q), int(m)) for q, m in zip(squared, dof, strict=True)])
+def _joint_pit(normal: Distribution, y: Any) -> Array:
+    rows = matched_rows(normal, y, "marginalize", "the joint PIT", every_target=False)
+    return rows.answer.region_level(rows.with_gaps, "marginalize")[rows.count > 0]
 
 
 def _reliability(ax: Any, pits: Mapping[str, Array], xlabel: str, ylabel: str) -> None:
@@ -429,7 +412,7 @@ def _reliability(ax: Any, pits: Mapping[str, Array], xlabel: str, ylabel: str) -
     ax.legend(loc="upper left", frameon=False, fontsize=8)
 
 
-def pairs_by_correlation(normal: MultivariateNormal) -> list[tuple[int, int]]:
+def pairs_by_correlation(normal: Distribution) -> list[tuple[int, int]]:
     """Return all pairs of targets, the most strongly correlated (on average) first."""
     correlation = _mean_correlation(normal)
     rows, columns = np.triu_indices(normal.event_size, 1)
@@ -437,7 +420,7 @@ def pairs_by_correlation(normal: MultivariateNormal) -> list[tuple[int, int]]:
     return [(int(rows[i]), int(columns[i])) for i in order]
 
 
-def _mean_correlation(normal: MultivariateNormal) -> Array:
+def _mean_correlation(normal: Distribution) -> Array:
     """Return the mean correlation matrix over all batch axes, (d, d)."""
     d = normal.event_size
     return normal.correlation.reshape(-1, d, d).mean(axis=0)

@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from keras_mvn._core.types import Array
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions import Distribution
 from keras_mvn.tables import Preprocessing, Table
 from keras_mvn_cli._console import RefusalError
 
@@ -86,7 +86,7 @@ def _entries(text: str, targets: Sequence[str]) -> list[str]:
     return re.findall(rf"(?:{names})=.*?(?=,\s*(?:{names})=|$)", text)
 
 
-def conditioned(normal: MultivariateNormal, values: Mapping[str, Array]) -> MultivariateNormal:
+def conditioned(normal: Distribution, values: Mapping[str, Array]) -> Distribution:
     """Condition the other targets on those in `values`; NaN means not measured in this row."""
     left = [name for name in normal.target_names or () if name not in values]
     variance = {t: np.where(np.isnan(v), np.inf, 0.0) for t, v in values.items()}
@@ -96,18 +96,19 @@ def conditioned(normal: MultivariateNormal, values: Mapping[str, Array]) -> Mult
 
 
 def _by_pattern(
-    normal: MultivariateNormal, values: Mapping[str, Array], left: list[str]
-) -> MultivariateNormal:
+    normal: Distribution, values: Mapping[str, Array], left: list[str]
+) -> Distribution:
     """Condition together all rows in which the same targets were measured."""
     names = list(values)
     measured = ~np.isnan(np.stack([values[name] for name in names], axis=1))
     patterns, which = np.unique(measured, axis=0, return_inverse=True)
-    mean = np.empty((len(normal), len(left)))
-    covariance = np.empty((len(normal), len(left), len(left)))
+    parts: list[Any] = []
+    order: list[np.ndarray] = []
     for i, pattern in enumerate(patterns):
         rows = np.flatnonzero(which.ravel() == i)
         part = normal[rows]
         known = {n: values[n][rows] for n, there in zip(names, pattern, strict=True) if there}
-        found = (part.condition(known) if known else part).marginal(left)
-        mean[rows], covariance[rows] = found.mean, found.covariance
-    return MultivariateNormal(mean, covariance=covariance, target_names=left)
+        parts.append((part.condition(known) if known else part).marginal(left))
+        order.append(rows)
+    joined = type(parts[0]).concatenate(parts)
+    return joined[np.argsort(np.concatenate(order))]

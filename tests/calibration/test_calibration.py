@@ -596,7 +596,7 @@ class TestModels:
             for other in (heads, none):
                 with pytest.raises(ValueError, match="one MultivariateNormalHead"):
                     recalibration.apply(other)
-            with pytest.raises(TypeError, match="Expected a MultivariateNormal, .*head.distrib"):
+            with pytest.raises(TypeError, match="Expected predicted distributions, .*head.distrib"):
                 recalibration.apply(model.predict(inputs(), verbose=0))
             with pytest.raises(ValueError, match="no weights yet"):
                 recalibration.apply(keras.Sequential([MultivariateNormalHead(D)]))

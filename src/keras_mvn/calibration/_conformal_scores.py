@@ -11,7 +11,7 @@ from keras_mvn._core.checks import probability
 from keras_mvn._core.types import Array
 from keras_mvn.calibration._quantile import conformal_quantile, warn_if_unbounded
 from keras_mvn.calibration._rows import complete_rows
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions.base import Distribution
 from keras_mvn.distributions.regions import Ellipsoid
 
 __all__ = ["ConformalScores"]
@@ -30,27 +30,31 @@ class ConformalScores:
     squared_distances: Array
     """Squared Mahalanobis distances of the calibration rows: (n,)."""
     absolute_errors: Array
-    """`|y − μ|/σ`: (n, d)."""
+    """`|y − μ|/s` with s² = diag Σ: (n, d)."""
 
     @classmethod
-    def fit(cls, normal: MultivariateNormal, y: Any) -> Self:
+    def fit(cls, normal: Distribution, y: Any) -> Self:
         """Compute the scores from predictions for rows that were not used for training."""
         rows = complete_rows(normal, y, 'calibration="conformal"')
-        return cls(rows.squared_distances, np.abs(rows.standardized()))
+        return cls(rows.squared_distances, np.abs(rows.in_scales()))
 
-    def region(self, normal: MultivariateNormal, level: float) -> Ellipsoid:
+    def region(self, normal: Distribution, level: float) -> Ellipsoid:
         """Return ellipsoids around these predictions that have coverage `level`."""
-        return Ellipsoid(normal, self._quantile(self.squared_distances, level))
+        return Ellipsoid(
+            normal.require_elliptical("predict_region"),
+            self._quantile(self.squared_distances, level),
+        )
 
     def interval(
-        self, normal: MultivariateNormal, level: float, simultaneous: str | None
+        self, normal: Distribution, level: float, simultaneous: str | None
     ) -> tuple[Array, Array]:
         """Return intervals for each target alone; with `simultaneous`, for all targets jointly."""
         errors = self.absolute_errors
         if simultaneous is not None:
             errors = np.repeat(errors.max(axis=1, keepdims=True), errors.shape[1], axis=1)
-        reach = np.array([self._quantile(column, level) for column in errors.T]) * normal.stddev
-        return normal.mean - reach, normal.mean + reach
+        reach = np.array([self._quantile(column, level) for column in errors.T])
+        reach = reach * normal.require_elliptical("interval").scale_stddev
+        return normal.center - reach, normal.center + reach
 
     def _quantile(self, scores: Array, level: float) -> float:
         found = conformal_quantile(scores, probability(level, "level"))

@@ -8,20 +8,19 @@ import numpy as np
 
 from keras_mvn._core.checks import as_numbers
 from keras_mvn._core.targets import checked_missing, in_order, observed_targets, target_names_of
-from keras_mvn.distributions import MultivariateNormal
-from keras_mvn.distributions._require import require_normal
+from keras_mvn.distributions.base import Distribution, require_distribution
 from keras_mvn.scores._observations import Observations
 
-__all__ = ["calibration_rows", "complete_rows"]
+__all__ = ["calibration_rows", "complete_rows", "matched_rows"]
 
 
 def calibration_rows(
-    normal: MultivariateNormal, y: Any, missing: str, who: str, every_target: bool = True
+    answer: Distribution, y: Any, missing: str, who: str, every_target: bool = True
 ) -> Observations:
     """Return predictions and observations with any batch axes as rows.
 
     Args:
-        normal: `MultivariateNormal`, predictions.
+        answer: predicted distributions, elliptical ones.
         y: (..., d), observed values.
         missing: as in `Recalibration.fit`.
         who: str, name of the caller, for error messages.
@@ -29,23 +28,37 @@ def calibration_rows(
             observed target is enough.
 
     Raises:
+        TypeError: the predictions are not elliptical.
         ValueError: there are no rows, shapes do not match, values are not finite, or a target is
             never observed.
 
     """
-    require_normal(normal)
-    values, observed = observed_targets(y, missing, normal.target_names)
-    if values.shape != normal.mean.shape:
+    require_distribution(answer).require_elliptical(who)
+    return matched_rows(answer, y, missing, who, every_target)
+
+
+def matched_rows(
+    answer: Distribution, y: Any, missing: str, who: str, every_target: bool = True
+) -> Observations:
+    """Like `calibration_rows`, for distributions of any kind.
+
+    Raises:
+        ValueError: as for `calibration_rows`.
+
+    """
+    require_distribution(answer)
+    values, observed = observed_targets(y, missing, answer.target_names)
+    if values.shape != answer.center.shape:
         raise ValueError(
             f"y has shape {values.shape}; it must have the shape of the predictions, "
-            f"{normal.mean.shape}."
+            f"{answer.center.shape}."
         )
     if values.size == 0:
         raise ValueError(f"{who} needs at least one calibration row; received none.")
-    rows = Observations.of(normal, values, observed)
+    rows = Observations.of(answer, values, observed)
     unseen = np.flatnonzero(~rows.is_observed.any(axis=0))
-    if len(unseen) and (every_target or len(unseen) == normal.event_size):
-        names = target_names_of(normal.target_names, normal.event_size)
+    if len(unseen) and (every_target or len(unseen) == answer.event_size):
+        names = target_names_of(answer.target_names, answer.event_size)
         raise ValueError(
             f"{who}: no row of y has a value of {[names[i] for i in unseen]}. Drop these targets "
             "with normal.marginal(...)."
@@ -53,9 +66,7 @@ def calibration_rows(
     return rows
 
 
-def complete_rows(
-    normal: MultivariateNormal, y: Any, who: str, missing: str = "raise"
-) -> Observations:
+def complete_rows(answer: Distribution, y: Any, who: str, missing: str = "raise") -> Observations:
     """Like `calibration_rows`, for fits that cannot use rows with missing values.
 
     Raises:
@@ -63,12 +74,12 @@ def complete_rows(
 
     """
     checked_missing(missing)
-    require_normal(normal)
-    values = np.asarray(as_numbers(in_order(y, normal.target_names)), dtype=np.float64)
+    require_distribution(answer)
+    values = np.asarray(as_numbers(in_order(y, answer.target_names)), dtype=np.float64)
     if np.isnan(values).any():
         raise ValueError(
             f"{who} needs complete rows; y contains NaN. Pass only complete rows, if whether a "
             "value is missing does not depend on the value; Temperature and PerTarget accept "
             "missing values (missing='marginalize')."
         )
-    return calibration_rows(normal, values, "raise", who)
+    return calibration_rows(answer, values, "raise", who)

@@ -11,7 +11,7 @@ from keras_mvn._core.checks import finite, probability, whole
 from keras_mvn.calibration._quantile import conformal_quantile
 from keras_mvn.calibration._rows import complete_rows
 from keras_mvn.calibration.base import register
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions.base import Distribution
 from keras_mvn.distributions.regions import Ellipsoid
 
 __all__ = ["AdaptiveConformal"]
@@ -75,7 +75,7 @@ class AdaptiveConformal:
     @classmethod
     def fit(
         cls,
-        normal: MultivariateNormal,
+        normal: Distribution,
         y: Any,
         level: float = 0.9,
         gamma: float = 0.005,
@@ -106,11 +106,11 @@ class AdaptiveConformal:
             return np.inf
         return conformal_quantile(np.array(self._scores), 1.0 - self.alpha)
 
-    def region(self, normal: MultivariateNormal) -> Ellipsoid:
+    def region(self, normal: Distribution) -> Ellipsoid:
         """Return the region of the next row, or of several rows needed before any is observed."""
-        return Ellipsoid(normal, self.squared_radius)
+        return Ellipsoid(normal.require_elliptical("AdaptiveConformal.region"), self.squared_radius)
 
-    def update(self, normal: MultivariateNormal, y: Any) -> np.ndarray:
+    def update(self, normal: Distribution, y: Any) -> np.ndarray:
         """Update the state with new rows, in order, as if they came one by one.
 
         Args:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self, final, overload
+from typing import Any, ClassVar, Self, TypeVar, final, overload
 
 import keras
 import numpy as np
 
-from keras_mvn.distributions import MultivariateNormal
-from keras_mvn.distributions._require import require_normal
+from keras_mvn.distributions.base import Distribution, require_distribution
 
 __all__ = ["Calibration", "Recalibration", "register"]
+
+DistributionT = TypeVar("DistributionT", bound=Distribution)
 
 
 def register(cls: Any) -> Any:
@@ -54,7 +55,7 @@ class Recalibration(Calibration, abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def fit(cls, normal: MultivariateNormal, y: Any, missing: str = "raise") -> Self:
+    def fit(cls, normal: Distribution, y: Any, missing: str = "raise") -> Self:
         """Fit the recalibration to predictions for rows that were not used for training.
 
         Args:
@@ -69,7 +70,7 @@ class Recalibration(Calibration, abc.ABC):
         """
 
     @overload
-    def apply(self, predictions: MultivariateNormal) -> MultivariateNormal: ...
+    def apply(self, predictions: DistributionT) -> DistributionT: ...
 
     @overload
     def apply(self, predictions: keras.Model) -> keras.Model: ...
@@ -79,9 +80,9 @@ class Recalibration(Calibration, abc.ABC):
         """Return calibrated predictions, or a model that makes them.
 
         Args:
-            predictions: a `MultivariateNormal`; or a Keras model with one `MultivariateNormalHead`,
-                which is left unchanged: a new model with the same weights is returned, uncompiled,
-                that can be saved, exported and served like any other.
+            predictions: a `MultivariateNormal` or `MultivariateStudentT`; or a Keras model with one
+                `MultivariateNormalHead`, which is left unchanged: a new model with the same weights
+                is returned, uncompiled, that can be saved, exported and served like any other.
 
         Raises:
             TypeError: predictions is neither of these.
@@ -91,11 +92,11 @@ class Recalibration(Calibration, abc.ABC):
         """
         if isinstance(predictions, keras.Model):
             return self._apply_to_model(predictions)
-        require_normal(predictions)
+        require_distribution(predictions).require_elliptical(f"{type(self).__name__}.apply")
         return self._apply_to_normal(predictions)
 
     @abc.abstractmethod
-    def _apply_to_normal(self, normal: MultivariateNormal) -> MultivariateNormal: ...
+    def _apply_to_normal(self, normal: Any) -> Any: ...
 
     @abc.abstractmethod
     def _apply_to_model(self, model: keras.Model) -> keras.Model: ...

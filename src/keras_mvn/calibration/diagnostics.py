@@ -17,7 +17,7 @@ from keras_mvn.calibration import _hypotheses
 from keras_mvn.calibration._coverage import CoverageCurve
 from keras_mvn.calibration._rows import calibration_rows
 from keras_mvn.calibration._slices import Slice, columns_of, judged, quantile_bins
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions.base import Distribution
 from keras_mvn.scores._estimates import uniformity
 from keras_mvn.scores._observations import Observations
 
@@ -186,7 +186,7 @@ class Diagnosis:
 
 
 def diagnose(
-    normal: MultivariateNormal,
+    normal: Distribution,
     y: Any,
     groups: Any = None,
     levels: Sequence[float] = LEVELS,
@@ -220,11 +220,11 @@ calibrated: 87.2–92.6 %): overconfident.
     chosen = np.array([probability(float(level), "levels") for level in np.atleast_1d(levels)])
     rows = calibration_rows(normal, y, missing, "diagnose")
     group_of = None if groups is None else group_labels(groups, normal.batch_shape).reshape(-1)
-    squares, dof = rows.squared_distances, rows.is_observed.sum(axis=-1)
+    squares, dof = rows.chi_squares, rows.is_observed.sum(axis=-1)
     seen = dof > 0
     pit = np.asarray(require("scipy.special", "diagnose").chdtr(dof[seen], squares[seen]))
-    e, complete = rows.standardized(), rows.complete()
-    z = complete.normal.whiten(complete.y) if len(complete.y) else complete.y
+    e, complete = rows.normal_scores(), rows.complete()
+    z = _standard_normal(complete) if len(complete) else complete.y
     d, n = normal.event_size, len(pit)
     slices: tuple[Slice, ...] = ()
     if group_of is not None:
@@ -255,6 +255,17 @@ calibrated: 87.2–92.6 %): overconfident.
     )
 
 
+def _standard_normal(rows: Observations) -> Array:
+    """Return what would be independent and standard normal if the predictions were right: (n, d).
+
+    The whitened residuals, each row rescaled to the χ² value of its distance; a normal's stay.
+    """
+    z = rows.whitened
+    with np.errstate(invalid="ignore"):
+        ratio = np.sqrt(rows.chi_squares / rows.squared_distances)
+    return z * np.where(rows.squared_distances > 0, ratio, 1.0)[:, None]
+
+
 def _marginal_pit(e: Array) -> Array:
     """Return the level of the smallest central interval that contains y: (n, d)."""
     return np.asarray(require("scipy.special", "diagnose").erf(np.abs(e) / np.sqrt(2.0)))
@@ -271,10 +282,10 @@ def _directions(rows: Observations) -> tuple[Direction, ...]:
     n, d = rows.y.shape
     if n <= d:
         return ()
-    e = rows.standardized()
+    e = rows.normal_scores()
     predicted = np.zeros((d, d))
     for part in rows.parts(2 * d * d):
-        predicted += part.normal.correlation.sum(axis=0)
+        predicted += part.answer.correlation.sum(axis=0)
     eigh = require("scipy.linalg", "diagnose").eigh
     dispersions, vectors = eigh(e.T @ e / n, predicted / n)
     vectors = vectors / np.linalg.norm(vectors, axis=0)

@@ -16,8 +16,8 @@ from keras_mvn.calibration._rows import complete_rows
 from keras_mvn.calibration.base import Recalibration, register
 from keras_mvn.calibration.layer import CovarianceMap
 from keras_mvn.covariances._ledoit_wolf import ledoit_wolf_share
-from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.distributions._gaussian import lower_factor
+from keras_mvn.distributions.base import Distribution
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.scores._observations import Observations
 
@@ -75,7 +75,7 @@ class MatrixScaling(Recalibration):
     @classmethod
     def fit(
         cls,
-        normal: MultivariateNormal,
+        normal: Distribution,
         y: Any,
         missing: str = "raise",
         shrinkage: float | str = "auto",
@@ -98,8 +98,8 @@ class MatrixScaling(Recalibration):
         rows = complete_rows(normal, y, "MatrixScaling.fit", missing)
         z = _whiten(rows)
         if share is None:
-            share = ledoit_wolf_share(z, ddof=1)
-        c = _shrunk_factor(z, share)
+            share = ledoit_wolf_share(_weighted(rows, z, z), ddof=1)
+        c = _most_likely(rows, z, share)
         if not (np.diagonal(c) > _SINGULAR * np.linalg.norm(c, axis=-1)).all():
             raise ValueError(
                 f"MatrixScaling.fit: the errors of {len(z)} rows span fewer than {len(c)} "
@@ -129,7 +129,7 @@ class MatrixScaling(Recalibration):
             **kwargs,
         )
 
-    def _apply_to_normal(self, normal: MultivariateNormal) -> MultivariateNormal:
+    def _apply_to_normal(self, normal: Any) -> Any:
         return normal.transform_errors(self.scale_tril)
 
     def _apply_to_model(self, model: keras.Model) -> keras.Model:
@@ -140,10 +140,30 @@ def _whiten(rows: Observations) -> Array:
     """Return z = L⁻¹ (y − μ), L the Cholesky factor of Σ: (n, d)."""
     d = rows.y.shape[-1]
     parts = [
-        solve_lower(part.gaussian.scale_tril(), part.residual[..., None])[..., 0]
+        solve_lower(part.gaussian.scale_tril(), (part.y - part.gaussian.mean)[..., None])[..., 0]
         for part in rows.parts(2 * d * d)
     ]
     return np.concatenate(parts)
+
+
+def _weighted(rows: Observations, z: Array, now: Array) -> Array:
+    """Return z, each row times the root of its `pull` at its present distance ‖now‖²."""
+    pull = np.asarray(rows.law.pull((now**2).sum(axis=-1), float(z.shape[-1])))
+    return z * np.sqrt(pull).reshape(-1, 1)
+
+
+def _most_likely(rows: Observations, z: Array, share: float) -> Array:
+    """Return the factor C of the (shrunk) most likely matrix, by EM; one step for a normal."""
+    c = _shrunk_factor(_weighted(rows, z, z), share)
+    for _ in range(_MAX_STEPS):
+        before = c
+        if not np.diagonal(c).all():
+            break  # singular: the caller says so
+        now = solve_lower(c, z.T).T
+        c = _shrunk_factor(_weighted(rows, z, now), share)
+        if np.abs(c - before).max() <= 1e-10 * np.abs(c).max():
+            break
+    return c
 
 
 def _shrunk_factor(z: Array, share: float) -> Array:
@@ -153,6 +173,8 @@ def _shrunk_factor(z: Array, share: float) -> Array:
     own = np.sqrt((1.0 - share) / n) * z.T
     return lower_factor(np.concatenate([own, np.sqrt(share) * t * np.eye(d)], axis=-1))
 
+
+_MAX_STEPS = 500
 
 _SINGULAR = 1e-13
 """Ratio of diagonal to row norm of C below which a row depends linearly on earlier rows."""

@@ -11,7 +11,7 @@ from keras_mvn._core.checks import group_labels, probability
 from keras_mvn.calibration._quantile import conformal_quantile, warn_if_unbounded
 from keras_mvn.calibration._rows import complete_rows
 from keras_mvn.calibration.base import Calibration, register
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions.base import Distribution
 from keras_mvn.distributions.regions import Ellipsoid
 
 __all__ = ["MondrianConformal"]
@@ -54,7 +54,7 @@ class MondrianConformal(Calibration):
         object.__setattr__(self, "squared_radii", tuple(self.squared_radii))
 
     @classmethod
-    def fit(cls, normal: MultivariateNormal, y: Any, groups: Any, level: float = 0.9) -> Self:
+    def fit(cls, normal: Distribution, y: Any, groups: Any, level: float = 0.9) -> Self:
         """Fit the radii to predictions for rows that were not used for training.
 
         Args:
@@ -82,7 +82,7 @@ class MondrianConformal(Calibration):
             warn_if_unbounded(radii[-1], len(own), level, f"MondrianConformal.fit, group {name!r}")
         return cls(tuple(names.tolist()), tuple(radii), float(level))
 
-    def region(self, normal: MultivariateNormal, groups: Any) -> Ellipsoid:
+    def region(self, normal: Distribution, groups: Any) -> Ellipsoid:
         """Return the regions for these predictions.
 
         Args:
@@ -103,4 +103,6 @@ class MondrianConformal(Calibration):
                 "SplitConformal on all rows for them, or calibrate on rows of these groups."
             )
         radii = np.array([known[g] for g in labels.reshape(-1).tolist()])
-        return Ellipsoid(normal, radii.reshape(labels.shape))
+        return Ellipsoid(
+            normal.require_elliptical("MondrianConformal.region"), radii.reshape(labels.shape)
+        )

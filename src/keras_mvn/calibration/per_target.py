@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, final
 
@@ -14,7 +15,7 @@ from keras_mvn._core.types import Array
 from keras_mvn.calibration._models import with_scaled_errors
 from keras_mvn.calibration._rows import calibration_rows
 from keras_mvn.calibration.base import Recalibration, register
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions.base import Distribution
 from keras_mvn.scores._observations import Observations
 
 __all__ = ["PerTarget"]
@@ -71,7 +72,7 @@ class PerTarget(Recalibration):
     @classmethod
     def fit(
         cls,
-        normal: MultivariateNormal,
+        normal: Distribution,
         y: Any,
         missing: str = "raise",
         objective: str = "joint",
@@ -95,7 +96,7 @@ class PerTarget(Recalibration):
                 f"objective={objective!r} is not known. Expected one of {sorted(_FACTORS)}."
             )
         rows = calibration_rows(normal, y, missing, "PerTarget.fit")
-        exact = np.flatnonzero(np.nansum(rows.standardized() ** 2, axis=0) == 0)
+        exact = np.flatnonzero(np.nansum(rows.in_scales() ** 2, axis=0) == 0)
         if len(exact):
             names = target_names_of(normal.target_names, normal.event_size)
             raise ValueError(
@@ -104,7 +105,7 @@ class PerTarget(Recalibration):
             )
         return cls(tuple(_FACTORS[objective](rows).tolist()))
 
-    def _apply_to_normal(self, normal: MultivariateNormal) -> MultivariateNormal:
+    def _apply_to_normal(self, normal: Any) -> Any:
         return normal.rescale_targets(self.factors)
 
     def _apply_to_model(self, model: keras.Model) -> keras.Model:
@@ -112,26 +113,53 @@ class PerTarget(Recalibration):
 
 
 def _marginal(rows: Observations) -> Array:
-    return np.sqrt(np.nanmean(rows.standardized() ** 2, axis=0))
+    """Maximize the likelihood of each target alone: mean e², rows weighted by their `pull`."""
+    squares = rows.in_scales() ** 2
+
+    def weighted(factors: Array) -> Array:
+        pull = rows.law.pull((squares / factors**2).T, 1.0)
+        return np.sqrt(np.nanmean(np.transpose(pull) * squares, axis=0))
+
+    return _fixed_point(weighted, np.sqrt(np.nanmean(squares, axis=0)))
 
 
 def _joint(rows: Observations) -> Array:
-    return 1.0 / _minimizer(_quadratic_form(rows), rows.is_observed.mean(axis=0))
+    """Maximize the joint likelihood, rows weighted by their `pull`."""
+    share = rows.is_observed.mean(axis=0)
+
+    def weighted(factors: Array) -> Array:
+        return 1.0 / _minimizer(_quadratic_form(rows, factors), share)
+
+    return _fixed_point(weighted, _marginal(rows))
 
 
-def _quadratic_form(rows: Observations) -> Array:
-    """Return Q with aᵀ Q a = mean squared Mahalanobis distance of residuals a ∘ r: (d, d).
+def _fixed_point(step: Callable[[Array], Array], start: Array) -> Array:
+    """Repeat the steps of an EM algorithm, of which a normal needs one."""
+    before, found = start, step(start)
+    for _ in range(MAX_STEPS):
+        if (np.abs(found - before) <= 1e-10 * found).all():
+            break
+        before, found = found, step(found)
+    return found
 
-    Whitening is linear: with zⱼ the whitened residual of target j alone, Q_jk = mean(zⱼ · z_k).
+
+def _quadratic_form(rows: Observations, factors: Array) -> Array:
+    """Return Q with aᵀ Q a = mean weighted squared Mahalanobis distance of a ∘ r: (d, d).
+
+    Whitening is linear: with zⱼ the whitened residual of target j alone, Q_jk = mean(w zⱼ · z_k),
+    w the pull of a row whose standard deviations are multiplied by the factors.
     """
     n, d = rows.y.shape
     q = np.zeros((d, d))
     index = np.arange(d)
     for part in rows.parts(3 * d * d):
         alone = np.zeros((d, *part.y.shape))
-        alone[index, :, index] = part.residual.T
+        alone[index, :, index] = (part.y - part.gaussian.mean).T
         observed = None if part.observed is None else np.broadcast_to(part.observed, alone.shape)
-        z = part.gaussian.whiten(alone, observed)[0].reshape(d, -1)
+        z = part.gaussian.whiten(alone, observed)[0]
+        now = (np.tensordot(1.0 / factors, z, axes=1) ** 2).sum(axis=-1)
+        z = z * np.sqrt(part.law.pull(now, part.count)).reshape(-1, 1)
+        z = z.reshape(d, -1)
         q += z @ z.T
     return q / n
 

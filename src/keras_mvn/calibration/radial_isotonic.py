@@ -12,7 +12,7 @@ from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn.calibration._rows import complete_rows
 from keras_mvn.calibration.base import Calibration, register
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions.base import Distribution
 from keras_mvn.distributions.regions import Ellipsoid
 
 __all__ = ["RadialIsotonic"]
@@ -70,7 +70,7 @@ class RadialIsotonic(Calibration):
         object.__setattr__(self, "distances", m)
 
     @classmethod
-    def fit(cls, normal: MultivariateNormal, y: Any, missing: str = "raise") -> Self:
+    def fit(cls, normal: Distribution, y: Any, missing: str = "raise") -> Self:
         """Fit the map to predictions for rows that were not used for training.
 
         Args:
@@ -87,7 +87,7 @@ class RadialIsotonic(Calibration):
         rows = complete_rows(normal, y, "RadialIsotonic.fit", missing)
         return cls(np.sqrt(np.sort(rows.squared_distances)), normal.event_size)
 
-    def region(self, normal: MultivariateNormal, level: float = 0.9) -> Ellipsoid:
+    def region(self, normal: Distribution, level: float = 0.9) -> Ellipsoid:
         """Return the region that contains all targets jointly with probability `level`.
 
         Raises:
@@ -97,9 +97,12 @@ class RadialIsotonic(Calibration):
         self._check(normal)
         special = require("scipy.special", "RadialIsotonic.region")
         claimed = np.sqrt(special.chdtri(self.event_size, 1.0 - probability(level, "level")))
-        return Ellipsoid(normal, self._along(claimed, *self._knots()) ** 2)
+        return Ellipsoid(
+            normal.require_elliptical("RadialIsotonic.region"),
+            self._along(claimed, *self._knots()) ** 2,
+        )
 
-    def pit(self, normal: MultivariateNormal, y: Any) -> Array:
+    def pit(self, normal: Distribution, y: Any) -> Array:
         """Return the smallest level whose region contains y, uniform if calibrated: (...).
 
         Raises:
@@ -109,11 +112,13 @@ class RadialIsotonic(Calibration):
         """
         self._check(normal)
         claimed, observed = self._knots()
-        distance = self._along(normal.mahalanobis(y), observed, claimed)
+        distance = self._along(
+            normal.require_elliptical("RadialIsotonic.pit").mahalanobis(y), observed, claimed
+        )
         special = require("scipy.special", "RadialIsotonic.pit")
         return np.asarray(special.chdtr(self.event_size, distance**2))
 
-    def _check(self, normal: MultivariateNormal) -> None:
+    def _check(self, normal: Distribution) -> None:
         if normal.event_size != self.event_size:
             raise ValueError(
                 f"This calibration is for {self.event_size} targets; the distributions have "

@@ -9,7 +9,7 @@ from keras_mvn._core.checks import probability
 from keras_mvn.calibration._quantile import conformal_quantile, warn_if_unbounded
 from keras_mvn.calibration._rows import complete_rows
 from keras_mvn.calibration.base import Calibration, register
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions.base import Distribution
 from keras_mvn.distributions.regions import Ellipsoid
 
 __all__ = ["SplitConformal"]
@@ -46,7 +46,7 @@ class SplitConformal(Calibration):
     level: float
 
     @classmethod
-    def fit(cls, normal: MultivariateNormal, y: Any, level: float = 0.9) -> Self:
+    def fit(cls, normal: Distribution, y: Any, level: float = 0.9) -> Self:
         """Fit the radius to predictions for rows that were not used for training.
 
         Args:
@@ -68,6 +68,6 @@ class SplitConformal(Calibration):
         warn_if_unbounded(squared_radius, len(rows.y), level, "SplitConformal.fit")
         return cls(squared_radius, float(level))
 
-    def region(self, normal: MultivariateNormal) -> Ellipsoid:
+    def region(self, normal: Distribution) -> Ellipsoid:
         """Return the regions for these predictions."""
-        return Ellipsoid(normal, self.squared_radius)
+        return Ellipsoid(normal.require_elliptical("SplitConformal.region"), self.squared_radius)

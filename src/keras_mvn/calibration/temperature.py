@@ -10,12 +10,11 @@ import keras
 import numpy as np
 
 from keras_mvn._core.checks import positive, probability
-from keras_mvn._core.chi_square import chi_square_quantile
 from keras_mvn.calibration._models import with_scaled_errors
 from keras_mvn.calibration._quantile import conformal_quantile, rows_needed
 from keras_mvn.calibration._rows import calibration_rows
 from keras_mvn.calibration.base import Recalibration, register
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions.base import Distribution
 from keras_mvn.scores._observations import Observations
 
 __all__ = ["Temperature"]
@@ -78,7 +77,7 @@ class Temperature(Recalibration):
     @classmethod
     def fit(
         cls,
-        normal: MultivariateNormal,
+        normal: Distribution,
         y: Any,
         missing: str = "raise",
         objective: str = "likelihood",
@@ -115,7 +114,7 @@ class Temperature(Recalibration):
             )
         return cls(math.sqrt(square))
 
-    def _apply_to_normal(self, normal: MultivariateNormal) -> MultivariateNormal:
+    def _apply_to_normal(self, normal: Any) -> Any:
         return normal.rescale(self.temperature)
 
     def _apply_to_model(self, model: keras.Model) -> keras.Model:
@@ -123,15 +122,23 @@ class Temperature(Recalibration):
 
 
 def _most_likely(rows: Observations, _: float) -> float:
-    return float(rows.squared_distances.sum() / rows.is_observed.sum())
+    """Maximize the likelihood: mean q/s, each row weighted by its law's `pull`, is mean count."""
+    squares, count = rows.squared_distances, rows.count
+    found, before = squares.sum() / count.sum(), math.nan
+    while found > 0.0 and not abs(found - before) <= 1e-12 * found:  # EM; one step for a normal
+        before = found
+        found = (rows.law.pull(squares / before, count) * squares).sum() / count.sum()
+    return float(found)
 
 
 def _covering(rows: Observations, level: float) -> float:
-    count = rows.is_observed.sum(axis=-1)
-    used = count > 0
-    counts, index = np.unique(count[used], return_inverse=True)
-    limits = np.array([chi_square_quantile(level, int(m)) for m in counts])
-    square = conformal_quantile(rows.squared_distances[used] / limits[index], level)
+    used = rows.count > 0
+    count, index = rows.count[used], np.flatnonzero(used)
+    limits = np.empty(len(index))
+    for m in np.unique(count):
+        law = rows.law.take(index[count == m])
+        limits[count == m] = law.squared_radius(level, int(m))
+    square = conformal_quantile(rows.squared_distances[used] / limits, level)
     if math.isinf(square):
         raise ValueError(
             f"Temperature.fit: {len(index)} calibration rows are too few for a coverage of "

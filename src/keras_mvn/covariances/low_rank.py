@@ -89,7 +89,8 @@ class LowRank(Covariance):
     def _steps(self, shape_params: Tensor, u: Tensor | None = None) -> tuple[list[_Step], Tensor]:
         """Whiten each factor by those before it, and the rows u (..., m, d) by all factors."""
         xp = namespace(shape_params)
-        rows = xp.swapaxes(split_last_axis(shape_params, -1, self.rank), -1, -2)
+        d = shape_params.shape[-1] // self.rank
+        rows = xp.swapaxes(split_last_axis(shape_params, d, self.rank), -1, -2)
         if u is not None:
             rows = xp.concatenate([rows, u], axis=-2)
         steps = []
@@ -126,7 +127,10 @@ class LowRank(Covariance):
         self, shape_params: Tensor, u: Tensor, observed: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Whiten the observed targets: the rows of V and u of missing targets are set to zero."""
-        v = split_last_axis(shape_params, -1, self.rank) * observed[..., None]
+        v = (
+            split_last_axis(shape_params, shape_params.shape[-1] // self.rank, self.rank)
+            * observed[..., None]
+        )
         return self.whiten_with_vjp(merge_last_axes(v), u * observed)
 
     def color(self, shape_params: Tensor, z: Tensor) -> Tensor:
@@ -144,7 +148,7 @@ class LowRank(Covariance):
 
     def variance(self, scale: Tensor, shape_params: Tensor) -> Tensor:
         """Return scale² (1 + Σ_k V_ik²)."""
-        v = split_last_axis(shape_params, -1, self.rank)
+        v = split_last_axis(shape_params, shape_params.shape[-1] // self.rank, self.rank)
         return scale * scale * (1.0 + namespace(v).sum(v * v, axis=-1))
 
     def loadings(self, shape_params: Tensor, event_size: int) -> Tensor:

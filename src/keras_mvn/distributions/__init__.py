@@ -1,13 +1,21 @@
 """Batches of multivariate distributions that can be conditioned, sampled, scored and saved."""
 
+from keras_mvn.distributions.base import Distribution as Distribution
 from keras_mvn.distributions.mixture import Mixture as Mixture
 from keras_mvn.distributions.multivariate_normal import MultivariateNormal as MultivariateNormal
-from keras_mvn.distributions.transformed_normal import TransformedNormal as TransformedNormal
-from keras_mvn.distributions.transformed_normal import TransformedRegion as TransformedRegion
+from keras_mvn.distributions.multivariate_student_t import (
+    MultivariateStudentT as MultivariateStudentT,
+)
+from keras_mvn.distributions.transformed_distribution import (
+    TransformedDistribution as TransformedDistribution,
+)
+from keras_mvn.distributions.transformed_distribution import TransformedRegion as TransformedRegion
 
 __all__ = [
+    "Distribution",
     "Mixture",
     "MultivariateNormal",
-    "TransformedNormal",
+    "MultivariateStudentT",
+    "TransformedDistribution",
     "TransformedRegion",
 ]

@@ -2,19 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, final
 
 import numpy as np
 
 from keras_mvn._core.checks import explained_shapes, finite
-from keras_mvn._core.targets import by_target, in_order, position
+from keras_mvn._core.targets import by_target, in_order, position, positions
 from keras_mvn._core.types import Array
 
-__all__ = ["labels", "mean_in_order", "ordered_by_labels", "per_row", "variances"]
+__all__ = ["Measurements", "labels", "mean_in_order", "ordered_by_labels"]
 
 
-def per_row(columns: list[Any], name: str, batch_shape: tuple[int, ...]) -> Array:
+@final
+@dataclass(frozen=True)
+class Measurements:
+    """Measured values of some targets, as `condition` takes them."""
+
+    index: np.ndarray
+    """Positions of the measured targets: (m,)."""
+    values: Array
+    """Measured values: (..., m)."""
+    variance: Array
+    """Variances of their errors, ≥ 0, infinite where a row has no measurement: (..., m)."""
+    exact: np.ndarray
+    """Whether each target was measured without an error: (m,), boolean."""
+    left: np.ndarray
+    """Positions of the targets that remain unknown."""
+
+    @classmethod
+    def read(
+        cls,
+        values: Mapping[Any, Any],
+        variance: Mapping[Any, Any] | float | None,
+        names: Sequence[str] | None,
+        event_size: int,
+        batch_shape: tuple[int, ...],
+    ) -> Self:
+        """Read the arguments of `condition`.
+
+        Raises:
+            ValueError: as for `Distribution.condition`.
+
+        """
+        given = by_target(values)
+        if not given:
+            raise ValueError(
+                "condition: values must be a mapping from target to measured value, such as "
+                f"{{0: 1.5}}; received {values!r}."
+            )
+        index = positions(list(given), names, event_size)
+        measured = _per_row(list(given.values()), "values", batch_shape)
+        noise, exact = _variances(variance, index, names, event_size, batch_shape)
+        if exact.all() and len(index) == event_size:
+            raise ValueError(
+                "condition: values contains exact measurements of all targets, so nothing is left "
+                "to predict. If the measurements have errors, pass variance=."
+            )
+        left = np.setdiff1d(np.arange(event_size), index[exact])
+        return cls(index, measured, noise, exact, left)
+
+    def observed(self, shape: tuple[int, ...]) -> Array | None:
+        """The mask of what was measured in each row, (..., m), or None for everything."""
+        seen = np.isfinite(self.variance)
+        return None if seen.all() else np.broadcast_to(seen, shape).astype(np.float64)
+
+    def count(self, shape: tuple[int, ...]) -> Any:
+        """The number of measurements in each row."""
+        mask = self.observed(shape)
+        return len(self.index) if mask is None else mask.sum(axis=-1)
+
+
+def _per_row(columns: list[Any], name: str, batch_shape: tuple[int, ...]) -> Array:
     """Stack numbers or (...) arrays, one for each of m targets, to (..., m)."""
     arrays = [finite(column, name) for column in columns]
     for array in arrays:
@@ -28,7 +88,7 @@ def per_row(columns: list[Any], name: str, batch_shape: tuple[int, ...]) -> Arra
         return np.stack(np.broadcast_arrays(*arrays), axis=-1)
 
 
-def variances(
+def _variances(
     variance: Any,
     index: np.ndarray,
     names: Sequence[str] | None,

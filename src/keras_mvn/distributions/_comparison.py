@@ -1,4 +1,4 @@
-"""Comparison and fusion of two normal distributions."""
+"""Comparison and fusion of normal distributions."""
 
 from __future__ import annotations
 
@@ -10,20 +10,31 @@ from keras_mvn._core.checks import explained_shapes, finite
 from keras_mvn._core.targets import positions
 from keras_mvn._core.types import Array
 from keras_mvn.distributions import _divergences, _fusion
+from keras_mvn.distributions._elliptical import Elliptical
 from keras_mvn.distributions._gaussian import Gaussian
-from keras_mvn.distributions._named_gaussian import NamedGaussian
+from keras_mvn.distributions.base import Distribution
 
-__all__ = ["Comparison", "aligned"]
+__all__ = ["Comparison"]
 
 
-class Comparison(NamedGaussian):
+class Comparison(Elliptical):
     """Divergences between distributions of the same targets, and their fusion."""
 
-    def kl_divergence(self, other: Self) -> Array:
+    def kl_divergence(
+        self, other: Distribution, *, return_error: bool = False, samples: int = 4096, seed: Any = 0
+    ) -> Any:
         """The divergence KL(self ‖ other) = E log(p/q) under self, in nats: (...).
 
-        ½ (tr Σ_q⁻¹ Σ_p + ‖μ_p − μ_q‖²_q − d) + ½ log det Σ_q − ½ log det Σ_p.
-        Costs O(d r²) between low-rank or diagonal distributions.
+        Between two normals, ½ (tr Σ_q⁻¹ Σ_p + ‖μ_p − μ_q‖²_q − d) + ½ log det Σ_q − ½ log det Σ_p,
+        which costs O(d r²) between low-rank or diagonal distributions. For any other `other`, the
+        mean over draws from self.
+
+        Args:
+            other: distributions of the same targets.
+            return_error: whether to return (divergence, error), where the error is about two
+                standard errors of the estimate, and 0 between two normals.
+            samples: number of draws per distribution of an estimate.
+            seed: seed of these draws.
 
         Raises:
             ValueError: targets differ, or batch shapes do not fit.
@@ -34,7 +45,12 @@ class Comparison(NamedGaussian):
         np.float64(0.5)
 
         """
-        return _divergences.kullback_leibler(*aligned(self, other))
+        if not isinstance(other, Comparison):
+            return super().kl_divergence(
+                other, return_error=return_error, samples=samples, seed=seed
+            )
+        found = _divergences.kullback_leibler(*aligned(self, other))
+        return (found, np.zeros_like(found)) if return_error else found
 
     def wasserstein2(self, other: Self) -> Array:
         """The 2-Wasserstein distance, in the units of y: (...).
@@ -109,7 +125,7 @@ class Comparison(NamedGaussian):
         array([1.])
 
         """
-        return self._of(_fusion.product(*aligned(self, other)), self._names_with(other))
+        return self._like(_fusion.product(*aligned(self, other)), self._names_with(other))
 
     def covariance_intersection(self, other: Self, weight: Any = None) -> Self:
         """The safe fusion of two predictions whose errors are correlated in an unknown way.
@@ -134,37 +150,25 @@ class Comparison(NamedGaussian):
         if weights is not None:
             with explained_shapes("weight", weights.shape, pair[0].batch_shape):
                 weights = np.broadcast_to(weights, pair[0].batch_shape)
-        return self._of(_fusion.covariance_intersection(*pair, weights), self._names_with(other))
+        return self._like(_fusion.covariance_intersection(*pair, weights), self._names_with(other))
 
     def _names_with(self, other: Self) -> tuple[str, ...] | None:
         return other.target_names if self.target_names is None else self.target_names
 
 
-def aligned(one: NamedGaussian, other: Any) -> tuple[Gaussian, Gaussian]:
-    """Broadcast two distributions of the same targets to common batch axes.
+def aligned(one: Elliptical, other: Any) -> tuple[Gaussian, Gaussian]:
+    """Broadcast two normals of the same targets to common batch axes.
 
     Raises:
         TypeError: `other` is not a MultivariateNormal.
         ValueError: targets differ, or batch shapes do not fit.
 
     """
-    if not isinstance(other, NamedGaussian):
+    if not isinstance(other, Comparison):
         raise TypeError(
             f"Expected another MultivariateNormal, received {type(other).__name__}."
             + (" Its `moments()` method returns one." if hasattr(other, "moments") else "")
         )
-    if other.event_size != one.event_size:
-        raise ValueError(
-            f"The distributions have {one.event_size} and {other.event_size} targets; they must "
-            "have the same targets."
-        )
-    if None not in (one.target_names, other.target_names) and (
-        one.target_names != other.target_names
-    ):
-        raise ValueError(
-            f"The distributions have targets {one.target_names} and {other.target_names}; these "
-            "must be the same, in the same order. `marginal` puts targets in another order."
-        )
-    with explained_shapes("the other distribution", other.batch_shape, one.batch_shape):
-        batch = np.broadcast_shapes(one.batch_shape, other.batch_shape)
+    one.check_same_targets(other)
+    batch = np.broadcast_shapes(one.batch_shape, other.batch_shape)
     return one._gaussian.on_batch(batch), other._gaussian.on_batch(batch)

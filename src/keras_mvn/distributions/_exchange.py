@@ -10,16 +10,23 @@ from keras_mvn._core.optional import require
 from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.distributions._gaussian import Gaussian
-from keras_mvn.distributions._named_gaussian import NamedGaussian
 
-__all__ = ["to_frame", "to_numpyro", "to_scipy", "to_torch"]
+__all__ = [
+    "student_to_numpyro",
+    "student_to_scipy",
+    "student_to_torch",
+    "to_frame",
+    "to_numpyro",
+    "to_scipy",
+    "to_torch",
+]
 
 
-def to_frame(normal: NamedGaussian, bounds: Sequence[Array], index: Any) -> Any:
+def to_frame(normal: Any, bounds: Sequence[Array], index: Any) -> Any:
     """Return a pandas table with one row per distribution and flat columns.
 
     Args:
-        normal: the distributions.
+        normal: the distributions, with mean, stddev and correlation.
         bounds: lower and upper ends of intervals, (..., d) each, or empty.
         index: index of the table's rows.
 
@@ -53,7 +60,7 @@ def to_frame(normal: NamedGaussian, bounds: Sequence[Array], index: Any) -> Any:
     return pandas.DataFrame(rows, index=index)
 
 
-def to_scipy(normal: NamedGaussian) -> Any:
+def to_scipy(normal: Any) -> Any:
     """Return one frozen SciPy distribution, or a list of them for a batch."""
     stats = require("scipy.stats", "to_scipy")
     if normal.batch_shape:
@@ -83,3 +90,32 @@ def to_numpyro(normal: Gaussian) -> Any:
         return distributions.Normal(normal.mean, normal.scale).to_event(1)
     factor = normal.scale[..., None] * loadings
     return distributions.LowRankMultivariateNormal(normal.mean, factor, normal.scale**2)
+
+
+def student_to_scipy(t: Any) -> Any:
+    """Return one frozen SciPy multivariate t, or a list of them for a batch."""
+    stats = require("scipy.stats", "to_scipy")
+    if t.batch_shape:
+        return [student_to_scipy(one) for one in t]
+    return stats.multivariate_t(t.location, t.scale_matrix, df=float(t.degrees_of_freedom))
+
+
+def student_to_torch(t: Any) -> Any:
+    """Return a PyTorch Student's t of one target."""
+    torch, distributions = require("torch", "to_torch"), require("torch.distributions", "to_torch")
+    if t.event_size > 1:
+        raise ValueError(
+            f"PyTorch has no multivariate Student's t, and this one has {t.event_size} targets. "
+            "Convert a marginal, or `moments()`, the normal with the same covariance."
+        )
+    nu = torch.tensor(t.degrees_of_freedom)[..., None]
+    scale = torch.tensor(t.scale_stddev)
+    return distributions.Independent(
+        distributions.StudentT(nu, torch.tensor(t.location.copy()), scale), 1
+    )
+
+
+def student_to_numpyro(t: Any) -> Any:
+    """Return a NumPyro multivariate t."""
+    distributions = require("numpyro.distributions", "to_numpyro")
+    return distributions.MultivariateStudentT(t.degrees_of_freedom, t.location, t.scale_tril)

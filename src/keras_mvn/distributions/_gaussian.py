@@ -217,6 +217,25 @@ class Gaussian:
             "targets). Leave it out; it follows from the others."
         )
 
+    def with_errors(self, variance: Array) -> Gaussian:
+        """The distribution of y + e, with independent e of these variances, (..., d).
+
+        Infinite variances, of what was not measured, count as 0.
+        """
+        batch = np.broadcast_shapes(self.batch_shape, variance.shape[:-1])
+        clean, d = self.on_batch(batch), self.event_size
+        noise = np.sqrt(np.where(np.isinf(variance), 0.0, variance)) / clean.scale
+        loadings = clean.loadings()
+        if loadings is not None:
+            growth = np.sqrt(1.0 + noise**2)
+            packed = _packed(loadings / growth[..., None])
+            return Gaussian(self.structure, clean.mean, clean.scale * growth, packed)
+        if not noise.any():
+            return clean
+        errors = noise[..., :, None] * np.eye(d)
+        lower = lower_factor(np.concatenate([clean.factor(), errors], axis=-1))
+        return Gaussian.of_lower(clean.mean, clean.scale[..., :, None] * lower)
+
     def condition(
         self, index: np.ndarray, residual: Array, variance: Array, exact: np.ndarray
     ) -> Gaussian:

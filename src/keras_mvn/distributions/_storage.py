@@ -1,8 +1,8 @@
 """Files of distributions: `.npz`, and Parquet for tables and other languages.
 
-Both contain the contents of y_pred (mean, scale and shape parameters) in float64, with the
-structure's configuration and the target names as JSON. Nothing is lost, and nothing of size d × d
-is written for a low-rank structure.
+Both contain float64 arrays and a header as JSON. Those of elliptical distributions are the contents
+of y_pred (mean, scale and shape parameters), the structure's configuration and the target names:
+nothing is lost, and nothing of size d × d is written for a low-rank structure.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, final
 
 import keras
 import numpy as np
@@ -20,95 +21,124 @@ import numpy as np
 from keras_mvn._core.files import replacing
 from keras_mvn._core.optional import require
 from keras_mvn._core.targets import target_names_of
+from keras_mvn._core.types import Array
 from keras_mvn.distributions._gaussian import Gaussian
 
-__all__ = ["load", "save"]
+__all__ = ["State", "load", "save"]
 
-FORMAT = "keras_mvn.MultivariateNormal"
 VERSION = 1
-
-_ARRAYS = ("mean", "scale", "shape_params")
 
 Names = tuple[str, ...] | None
 
 
-def save(normal: Gaussian, target_names: Names, path: Any) -> None:
+@final
+@dataclass(frozen=True)
+class State:
+    """What a file holds of a batch of distributions."""
+
+    header: dict[str, Any]
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def of_gaussian(cls, kind: str, normal: Gaussian, names: Names, **more: Array) -> Self:
+        """The state of an elliptical distribution, with further arrays (...)."""
+        header = {
+            "format": kind,
+            "version": VERSION,
+            "covariance": keras.saving.serialize_keras_object(normal.structure),
+            "target_names": names,
+            "event_size": normal.event_size,
+        }
+        arrays = {"mean": normal.mean, "scale": normal.scale, "shape_params": normal.shape_params}
+        return cls(header, {**arrays, **more})
+
+    def gaussian(self) -> Gaussian:
+        """The location and scale matrix of an elliptical distribution."""
+        structure = keras.saving.deserialize_keras_object(self.header["covariance"])
+        return Gaussian(structure, *(self.arrays[k] for k in ("mean", "scale", "shape_params")))
+
+    @property
+    def names(self) -> Names:
+        """The target names."""
+        names = self.header["target_names"]
+        return None if names is None else tuple(names)
+
+    def member(self, number: int) -> State:
+        """The state of one of several distributions that the file holds."""
+        start = f"{number}."
+        arrays = {k[len(start) :]: v for k, v in self.arrays.items() if k.startswith(start)}
+        return State(self.header["members"][number], arrays)
+
+
+def save(state: State, path: Any) -> None:
     """Write a file; if that fails, an existing file is left as it was."""
     target = Path(path)
     writer = _of_suffix(target)[0]
-    header = json.dumps(
-        {
-            "format": FORMAT,
-            "version": VERSION,
-            "covariance": keras.saving.serialize_keras_object(normal.structure),
-            "target_names": target_names,
-            "event_size": normal.event_size,
-        }
-    )
     with replacing(target) as fresh:
-        writer(normal, target_names, header, fresh)
+        writer(state, json.dumps(state.header), fresh)
 
 
-def load(path: Any) -> tuple[Gaussian, Names]:
-    """Read the distributions and target names from a file written by `save`."""
+def load(path: Any, formats: Mapping[str, str], who: str) -> State:
+    """Read what `save` wrote.
+
+    Args:
+        path: path of the file.
+        formats: names of the known formats, and of the classes that read them.
+        who: name of the class that reads, for error messages.
+
+    """
     source = Path(path)
-    reader = _of_suffix(source)[1]
-    header, mean, scale, shape_params = reader(source)
-    structure = keras.saving.deserialize_keras_object(header["covariance"])
-    names = header["target_names"]
-    return Gaussian(structure, mean, scale, shape_params), None if names is None else tuple(names)
-
-
-def _header(text: str | None, source: Path) -> dict[str, Any]:
-    header = json.loads(text) if text else {}
-    if header.get("format") != FORMAT:
-        raise _foreign(source)
-    if header["version"] > VERSION:
+    foreign = ValueError(f"{source} was not written by {who}.save, or is damaged.")
+    header, arrays = _of_suffix(source)[1](source, foreign)
+    known = json.loads(header) if header else {}
+    if known.get("format") not in formats:
+        raise foreign
+    if known["version"] > VERSION:
         raise ValueError(
-            f"{source} was written by a newer keras-mvn (format version {header['version']}; this "
+            f"{source} was written by a newer keras-mvn (format version {known['version']}; this "
             f"version reads up to {VERSION}). Upgrade keras-mvn."
         )
-    return header
+    state = State(known, arrays)
+    return state if arrays else _from_table(state, source)
 
 
-def _foreign(source: Path) -> ValueError:
-    return ValueError(f"{source} was not written by MultivariateNormal.save, or is damaged.")
+def _write_npz(state: State, header: str, path: Path) -> None:
+    arrays: dict[str, Any] = state.arrays
+    np.savez_compressed(path, header=np.array(header), **arrays)
 
 
-def _write_npz(normal: Gaussian, names: Names, header: str, path: Path) -> None:
-    np.savez_compressed(
-        path,
-        header=np.array(header),
-        mean=normal.mean,
-        scale=normal.scale,
-        shape_params=normal.shape_params,
-    )
-
-
-def _read_npz(path: Path) -> tuple[Any, ...]:
+def _read_npz(path: Path, foreign: ValueError) -> tuple[str | None, dict[str, Array]]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            header = str(file["header"]) if "header" in file else None
-            arrays = [file.get(name) for name in _ARRAYS]
+            arrays = {name: file[name] for name in file.files}
     except (EOFError, ValueError, zipfile.BadZipFile, zlib.error):  # not an archive, or damaged
-        raise _foreign(path) from None
-    return _header(header, path), *arrays
+        raise foreign from None
+    header = arrays.pop("header", None)
+    return None if header is None else str(header), arrays
 
 
-def _write_parquet(normal: Gaussian, names: Names, header: str, path: Path) -> None:
+def _write_parquet(state: State, header: str, path: Path) -> None:
     """Write columns `<target>_mean` and `<target>_scale`, and shape parameters as lists in one."""
     arrow, parquet = require("pyarrow", "save"), require("pyarrow.parquet", "save")
-    if len(normal.batch_shape) != 1:
+    if "members" in state.header:
+        raise ValueError(
+            "A Parquet file has one distribution per row, and here every row has several "
+            "components. Use .npz."
+        )
+    arrays = dict(state.arrays)
+    mean, scale, shape_params = (arrays.pop(k) for k in ("mean", "scale", "shape_params"))
+    if mean.ndim != 2:
         raise ValueError(
             "A Parquet file has one row per distribution, so there must be one batch axis; the "
-            f"batch shape is {normal.batch_shape}. Use .npz."
+            f"batch shape is {mean.shape[:-1]}. Use .npz."
         )
     columns = {
         f"{name}_{kind}": array[:, j]
-        for kind, array in (("mean", normal.mean), ("scale", normal.scale))
-        for j, name in enumerate(target_names_of(names, normal.event_size))
+        for kind, array in (("mean", mean), ("scale", scale))
+        for j, name in enumerate(target_names_of(state.names, mean.shape[-1]))
     }
-    shape_params = np.ascontiguousarray(normal.shape_params)
+    columns |= arrays
+    shape_params = np.ascontiguousarray(shape_params)
     if shape_params.shape[-1]:
         columns["shape_params"] = arrow.FixedSizeListArray.from_arrays(
             arrow.array(shape_params.reshape(-1)), shape_params.shape[-1]
@@ -117,18 +147,25 @@ def _write_parquet(normal: Gaussian, names: Names, header: str, path: Path) -> N
     parquet.write_table(table, path)
 
 
-def _read_parquet(path: Path) -> tuple[Any, ...]:
-    parquet = require("pyarrow.parquet", "load")
-    table = parquet.read_table(path)
-    metadata = (table.schema.metadata or {}).get(b"keras_mvn")
-    header = _header(None if metadata is None else metadata.decode(), path)
-    d, n = header["event_size"], table.num_rows
+def _read_parquet(path: Path, foreign: ValueError) -> tuple[str | None, dict[str, Array]]:
+    metadata = require("pyarrow.parquet", "load").read_schema(path).metadata or {}
+    header = metadata.get(b"keras_mvn")
+    return None if header is None else header.decode(), {}
+
+
+def _from_table(state: State, path: Path) -> State:
+    """Read the arrays of a Parquet file."""
+    table = require("pyarrow.parquet", "load").read_table(path)
+    d, n = state.header["event_size"], table.num_rows
     numbers = np.stack([table.column(j).to_numpy() for j in range(2 * d)], axis=-1)
-    shape_params = np.zeros((n, 0))
-    if table.num_columns > 2 * d:
-        flat = table.column("shape_params").combine_chunks().flatten().to_numpy()
-        shape_params = flat.reshape(n, flat.size // max(n, 1))
-    return header, numbers[:, :d], numbers[:, d:], shape_params
+    arrays = {"mean": numbers[:, :d], "scale": numbers[:, d:], "shape_params": np.zeros((n, 0))}
+    for name in table.column_names[2 * d :]:
+        if name == "shape_params":
+            flat = table.column(name).combine_chunks().flatten().to_numpy()
+            arrays[name] = flat.reshape(n, flat.size // max(n, 1))
+        else:
+            arrays[name] = table.column(name).to_numpy()
+    return State(state.header, arrays)
 
 
 _SUFFIXES: dict[str, tuple[Callable[..., None], Callable[..., tuple[Any, ...]]]] = {

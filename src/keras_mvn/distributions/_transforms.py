@@ -6,7 +6,7 @@ Quantiles can be mapped back by T⁻¹, but means cannot: E T⁻¹(t) ≠ T⁻¹
 from __future__ import annotations
 
 import abc
-from typing import ClassVar, final
+from typing import Any, final
 
 import numpy as np
 
@@ -19,6 +19,7 @@ __all__ = [
     "UNSEEN",
     "BoxCox",
     "Log",
+    "Rescaled",
     "TargetTransform",
     "YeoJohnson",
     "require_positive",
@@ -46,8 +47,11 @@ class TargetTransform(abc.ABC):
     increasing: np.ndarray
     """(d,), boolean: whether the function of each target is increasing."""
 
-    lowest: ClassVar[float] = -np.inf
-    """Lower bound of the targets."""
+    lowest: Any = -np.inf
+    """Lower bound of the targets: one number, or (d,)."""
+
+    growth: float = np.inf
+    """T⁻¹(t) grows at most like this power of t; infinite for an exponential."""
 
     @abc.abstractmethod
     def forward(self, y: Array) -> Array:
@@ -143,7 +147,7 @@ class Log(TargetTransform):
     Mean m = exp(μ + σ²/2), covariance mᵢ mⱼ (exp(Σᵢⱼ) − 1).
     """
 
-    lowest: ClassVar[float] = 0.0
+    lowest = 0.0
 
     def __init__(self, event_size: int) -> None:
         self.increasing = np.ones(event_size, dtype=bool)
@@ -180,11 +184,12 @@ class BoxCox(TargetTransform):
     Source: Box & Cox, "An analysis of transformations", JRSS B 26 (1964).
     """
 
-    lowest: ClassVar[float] = 0.0
+    lowest = 0.0
 
     def __init__(self, power: Array, unit: Array) -> None:
         self.power, self.unit = power, unit
         self.increasing = np.ones(len(power), dtype=bool)
+        self.growth = _growth(power)
 
     def of(self, index: np.ndarray) -> TargetTransform:
         return BoxCox(self.power[index], self.unit[index])
@@ -216,6 +221,7 @@ class YeoJohnson(TargetTransform):
     def __init__(self, power: Array, unit: Array) -> None:
         self.power, self.unit = power, unit
         self.increasing = np.ones(len(power), dtype=bool)
+        self.growth = _growth(np.minimum(power, 2.0 - power))
 
     def of(self, index: np.ndarray) -> TargetTransform:
         return YeoJohnson(self.power[index], self.unit[index])
@@ -232,6 +238,52 @@ class YeoJohnson(TargetTransform):
 
     def _power_at(self, values: Array) -> Array:
         return np.where(values < 0, 2.0 - self.power, self.power)
+
+
+@final
+class Rescaled(TargetTransform):
+    """The transform of c y + b: T((y − b)/c).
+
+    Args:
+        transform: T.
+        factors: c, (d,), not 0.
+        offset: b, (d,).
+
+    """
+
+    def __init__(self, transform: TargetTransform, factors: Array, offset: Array) -> None:
+        self.transform, self.factors, self.offset = transform, factors, offset
+        self.increasing = transform.increasing == (factors > 0)
+        self.growth = transform.growth
+        lowest = factors * transform.lowest + offset
+        self.lowest = np.where(factors > 0, lowest, -np.inf)
+
+    def of(self, index: np.ndarray) -> TargetTransform:
+        return Rescaled(self.transform.of(index), self.factors[index], self.offset[index])
+
+    def forward(self, y: Array) -> Array:
+        return self.transform.forward(self._before(y))
+
+    def inverse(self, t: Array) -> Array:
+        return self.factors * self.transform.inverse(t) + self.offset
+
+    def log_derivative(self, y: Array) -> Array:
+        return self.transform.log_derivative(self._before(y)) - np.log(np.abs(self.factors))
+
+    def check(self, y: Array, names: list[str]) -> None:
+        self.transform.check(self._before(y), names)
+
+    def warn_of_ends(self, normal: MultivariateNormal) -> None:
+        self.transform.warn_of_ends(normal)
+
+    def _before(self, y: Array) -> Array:
+        return (y - self.offset) / self.factors
+
+
+def _growth(power: Array) -> float:
+    """The power of t with which y grows, if T(y) grows like y^λ."""
+    smallest = float(np.min(power, initial=1.0))
+    return 1.0 / smallest if smallest > 0 else np.inf
 
 
 def _power(log_y: Array, power: Array) -> Array:

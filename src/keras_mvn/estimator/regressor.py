@@ -19,11 +19,15 @@ from keras_mvn._training.data import Split, Table
 from keras_mvn._training.members import Fitter, subsample
 from keras_mvn._training.prediction import from_bytes, predict_normal, to_bytes
 from keras_mvn._training.recipe import Recipe
-from keras_mvn.distributions import MultivariateNormal, TransformedNormal, TransformedRegion
+from keras_mvn.distributions import (
+    MultivariateNormal,
+    TransformedDistribution,
+    TransformedRegion,
+)
 from keras_mvn.distributions._fit_transform import fit_target_transform
 from keras_mvn.distributions._transforms import TargetTransform
 from keras_mvn.distributions.regions import Ellipsoid
-from keras_mvn.distributions.transformed_normal import ordered
+from keras_mvn.distributions.transformed_distribution import ordered
 from keras_mvn.ensemble import DeepEnsemble
 from keras_mvn.estimator import _rows as rows_of
 from keras_mvn.estimator._calibration import calibration_kind
@@ -415,7 +419,7 @@ class MultivariateNormalRegressor(
             return normal
         return self.calibration_.apply(normal)
 
-    def predict_distribution(self, X: Any) -> MultivariateNormal | TransformedNormal:  # noqa: N803
+    def predict_distribution(self, X: Any) -> MultivariateNormal | TransformedDistribution:  # noqa: N803
         """Predict the distribution of the targets of each row.
 
         Args:
@@ -423,16 +427,16 @@ class MultivariateNormalRegressor(
 
         Returns:
             A `MultivariateNormal` of batch shape (n,); with a target transform a
-            `TransformedNormal`, which has mean, covariance, log_prob, quantile, interval,
-            ellipsoid and sample in the units of y, and `.normal`, the distribution of T(y).
+            `TransformedDistribution`, which has mean, covariance, log_prob, quantile, interval,
+            ellipsoid and sample in the units of y, and `.base`, the distribution of T(y).
 
         """
         normal = self._normal(X)
         if self.target_transform_ is None:
             return normal
-        return TransformedNormal(normal, self.target_transform_)
+        return TransformedDistribution(normal, self.target_transform_)
 
-    def pred_dist(self, X: Any) -> MultivariateNormal | TransformedNormal:  # noqa: N803
+    def pred_dist(self, X: Any) -> MultivariateNormal | TransformedDistribution:  # noqa: N803
         """Alias of `predict_distribution`, the name that NGBoost uses."""
         return self.predict_distribution(X)
 

@@ -11,8 +11,7 @@ import numpy as np
 from keras_mvn._core.checks import as_numpy, probability
 from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
-from keras_mvn.distributions import MultivariateNormal
-from keras_mvn.distributions._comparison import aligned
+from keras_mvn.distributions.base import Distribution
 from keras_mvn.scores._estimates import Estimate, mean_of, skill_of, standard_error
 from keras_mvn.scores._evaluation import Evaluation, Score
 from keras_mvn.scores._measures import SCALED, Evidence, Measure, measures
@@ -22,11 +21,11 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    normal: MultivariateNormal,
+    answer: Distribution,
     y: Any,
     missing: str = "raise",
     levels: Sequence[float] | float = (0.5, 0.9, 0.95),
-    reference: MultivariateNormal | None = None,
+    reference: Distribution | None = None,
     target_scale: Any = None,
     scores: Sequence[str] | None = None,
 ) -> Evaluation:
@@ -57,7 +56,7 @@ values inside their target's interval |
     of targets, leave it out with `scores`.
 
     Args:
-        normal: `MultivariateNormal`, predictions with batch shape (...).
+        answer: predicted distributions with batch shape (...).
         y: (..., d), observed values in the units of y; batch axes broadcast against those of the
             predictions.
         missing: "marginalize" treats NaN in y as missing: the scores are those of the marginal
@@ -95,11 +94,11 @@ values inside their target's interval |
     wanted = _chosen(
         measures([probability(p, "levels") for p in np.atleast_1d(levels).tolist()]), scores
     )
-    rows = Observations.read(normal, y, missing)
+    rows = Observations.read(answer, y, missing)
     shape = (*rows.batch_shape, rows.event_size)
     others = None
     if reference is not None:
-        aligned(normal, reference)  # raises an error that explains any mismatch
+        answer.check_same_targets(reference)  # raises an error that explains any mismatch
         others = Observations.read(reference, np.broadcast_to(as_numpy(y), shape), missing)
         if others.batch_shape != rows.batch_shape:
             raise ValueError(
@@ -113,7 +112,7 @@ values inside their target's interval |
     units = _default_units(rows) if target_scale is None else target_units(target_scale, shape[-1])
     mine = Evidence(rows, units)
     theirs = None if others is None else Evidence(others[keep], units)
-    names = target_names_of(normal.target_names, rows.event_size)
+    names = target_names_of(answer.target_names, rows.event_size)
     scale_name = _scale_name(target_scale, units)
     return Evaluation(
         {
@@ -143,7 +142,7 @@ def _default_units(rows: Observations) -> Array:
     deviation = np.where(seen > 0, rows.y - mean, 0.0)
     units = np.sqrt(mean_of(deviation**2, seen).value)
     if not (units > 0).all():
-        names = target_names_of(rows.normal.target_names, rows.event_size)
+        names = target_names_of(rows.answer.target_names, rows.event_size)
         constant = [name for name, unit in zip(names, units, strict=True) if not unit > 0]
         raise ValueError(
             f"The values of these targets do not vary in y, so they give no scale: {constant}. "

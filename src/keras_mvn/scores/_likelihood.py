@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 
 from keras_mvn._core.types import Array
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions.base import Distribution, require_distribution
 from keras_mvn.scores._observations import Observations
 
-__all__ = ["dawid_sebastiani", "log_score"]
+__all__ = ["dawid_sebastiani", "dawid_sebastiani_of", "log_score"]
 
 
-def log_score(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Array:
-    """Return the log score −log N(y; μ, Σ), the negative log-likelihood in nats: (...).
+def log_score(answer: Distribution, y: Any, missing: str = "raise") -> Array:
+    """Return the log score −log p(y), the negative log-likelihood in nats: (...).
 
     Strictly proper, and the only such score that depends on nothing but the density at y (Bernardo
     1979). Changing the units of y adds a constant.
 
     Args:
-        normal: `MultivariateNormal`, predictions with batch shape (...).
+        answer: predicted distributions with batch shape (...).
         y: (..., d), observed values in the units of y; batch axes broadcast against those of the
             predictions.
         missing: "marginalize" treats NaN in y as missing: the score is that of the marginal
@@ -38,10 +38,10 @@ def log_score(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Arr
     np.float64(3.4858)
 
     """
-    return -normal.log_prob(y, missing)
+    return -require_distribution(answer).log_prob(y, missing)
 
 
-def dawid_sebastiani(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Array:
+def dawid_sebastiani(answer: Distribution, y: Any, missing: str = "raise") -> Array:
     """Return the Dawid–Sebastiani score log det Σ + (y − μ)ᵀ Σ⁻¹ (y − μ): (...).
 
     Twice the log score minus a constant. It is also proper for predictions that are not normal,
@@ -58,9 +58,11 @@ def dawid_sebastiani(normal: MultivariateNormal, y: Any, missing: str = "raise")
     np.float64(5.5835)
 
     """
-    return Observations.read(normal, y, missing).score(_dawid_sebastiani)
+    return Observations.read(answer, y, missing).score(dawid_sebastiani_of)
 
 
-def _dawid_sebastiani(rows: Observations) -> Array:
-    z, half_log_det = rows.gaussian.whiten(rows.residual, rows.observed)
+def dawid_sebastiani_of(rows: Observations) -> Array:
+    """Return the score of the observed targets of each row: (n,)."""
+    gaussian = rows.answer.moments().parts()[0].gaussian
+    z, half_log_det = gaussian.whiten(rows.residual, rows.observed)
     return np.asarray((z**2).sum(axis=-1) + 2.0 * half_log_det)

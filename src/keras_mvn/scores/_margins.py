@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from statistics import NormalDist
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,27 @@ import numpy as np
 from keras_mvn._core.checks import probability
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions._parts import Part
+from keras_mvn.distributions.base import Distribution
 from keras_mvn.scores._observations import Observations
 
 __all__ = ["crps", "crps_of", "interval_of", "interval_score"]
 
+DRAWS = 1000
+"""Draws from distributions that aren't mixtures of normals."""
 
-def crps(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Array:
+
+def crps(answer: Distribution, y: Any, missing: str = "raise") -> Array:
     """Return the continuous ranked probability score of each target, in units of y: (..., d).
 
-    ∫ (F(x) − 1{y ≤ x})² dx = σ [w (2Φ(w) − 1) + 2φ(w) − 1/√π], w = (y − μ)/σ. Strictly proper for
-    the marginals; it does not depend on how targets vary together. It grows like the absolute
-    error.
+    ∫ (F(x) − 1{y ≤ x})² dx = E |X − y| − ½ E |X − X'|; for a normal, this is
+    σ [w (2Φ(w) − 1) + 2φ(w) − 1/√π], w = (y − μ)/σ. Strictly proper for the marginals; it does not
+    depend on how targets vary together. It grows like the absolute error. A Student's t is averaged
+    over the variable that scales its normal, a mixture over its components and their pairs; targets
+    with a transform are estimated by 1000 draws.
 
     Args:
-        normal: `MultivariateNormal`, predictions with batch shape (...).
+        answer: predicted distributions with batch shape (...).
         y: (..., d), observed values in the units of y; batch axes broadcast against those of the
             predictions.
         missing: "marginalize" treats NaN in y as missing: the result is NaN there. By default NaN
@@ -44,21 +51,64 @@ def crps(normal: MultivariateNormal, y: Any, missing: str = "raise") -> Array:
     array([0.2337, 0.4674])
 
     """
-    return Observations.read(normal, y, missing).score(crps_of)
+    return Observations.read(answer, y, missing).score(crps_of)
 
 
 def crps_of(rows: Observations) -> Array:
     """Return the CRPS, (n, d), NaN where y is missing."""
-    sigma = rows.stddev
-    w = rows.residual / sigma
+    parts = rows.answer.parts()
+    if parts is None:
+        draws = np.sort(rows.answer.sample(DRAWS, 0), axis=0)
+        near = np.abs(draws - rows.y).mean(axis=0)
+        ranks = 2.0 * np.arange(DRAWS) - (DRAWS - 1.0)
+        spread = np.tensordot(ranks, draws, axes=1) * 2.0 / (DRAWS * (DRAWS - 1.0))
+        return rows.of_observed(near - 0.5 * spread, np.nan)
+    near, spread = np.zeros(rows.y.shape), np.zeros(rows.y.shape)
+    for i, part in enumerate(parts):
+        weight, variance = np.exp(part.log_weight)[..., None], part.gaussian.variance()
+        gap = rows.y - part.gaussian.mean
+        near += weight * _averaged(part.law.nodes(), functools.partial(_at_node, gap, variance))
+        own = part.law.spread_factor()[..., None] * np.sqrt(variance * 2.0 / math.pi)
+        spread += weight**2 * own
+        for other in parts[:i]:
+            both = 2.0 * weight * np.exp(other.log_weight)[..., None]
+            spread += both * _between(part, other)
+    return rows.of_observed(near - 0.5 * spread, np.nan)
+
+
+def _at_node(gap: Array, variance: Array, v: Array) -> Array:
+    return _mean(gap, v * variance)
+
+
+def _mean(mean: Array, variance: Array) -> Array:
+    """Return E |X| for X ~ N(mean, variance)."""
+    sigma = np.sqrt(variance)
+    w = mean / sigma
     erf = require("scipy.special", "crps").erf
     density = np.exp(-0.5 * w**2) * math.sqrt(2.0 / math.pi)
-    score = sigma * (w * erf(w / math.sqrt(2.0)) + density - 1.0 / math.sqrt(math.pi))
-    return rows.of_observed(score, np.nan)
+    return np.asarray(sigma * (w * erf(w / math.sqrt(2.0)) + density))
+
+
+def _between(part: Part, other: Part) -> Array:
+    """Return E |X − X'| for independent draws from two parts: (n, d)."""
+    gap = part.gaussian.mean - other.gaussian.mean
+    one, two, inner = part.gaussian.variance(), other.gaussian.variance(), other.law.nodes()
+    return _averaged(
+        part.law.nodes(),
+        lambda v: _averaged(inner, lambda u: _mean(gap, v * one + u * two)),
+    )
+
+
+def _averaged(nodes: tuple[Array, Array], function: Callable[[Array], Array]) -> Array:
+    """Average a function of V, (n, 1) or (1,), over its nodes: (n, d)."""
+    values, weights = nodes
+    return np.asarray(
+        sum(weights[..., k, None] * function(values[..., k, None]) for k in range(values.shape[-1]))
+    )
 
 
 def interval_score(
-    normal: MultivariateNormal, y: Any, level: float = 0.9, missing: str = "raise"
+    answer: Distribution, y: Any, level: float = 0.9, missing: str = "raise"
 ) -> Array:
     """Return the Winkler score of each target's central interval [l, u], in units of y: (..., d).
 
@@ -66,7 +116,7 @@ def interval_score(
     outside. Proper for the two quantiles.
 
     Args:
-        normal: `MultivariateNormal`, predictions with batch shape (...).
+        answer: predicted distributions with batch shape (...).
         y: (..., d), observed values in the units of y; batch axes broadcast against those of the
             predictions.
         level: float, probability of the interval.
@@ -85,11 +135,11 @@ def interval_score(
 
     """
     p = probability(level, "level")
-    return Observations.read(normal, y, missing).score(lambda rows: interval_of(rows, p))
+    return Observations.read(answer, y, missing).score(lambda rows: interval_of(rows, p))
 
 
 def interval_of(rows: Observations, level: float) -> Array:
     """Return the interval score, (n, d), NaN where y is missing."""
-    reach = NormalDist().inv_cdf(0.5 * (1.0 + level)) * rows.stddev
-    outside = np.maximum(np.abs(rows.residual) - reach, 0.0)
-    return rows.of_observed(2.0 * reach + 2.0 / (1.0 - level) * outside, np.nan)
+    lower, upper = rows.answer.interval(level)
+    outside = np.maximum(np.maximum(lower - rows.y, rows.y - upper), 0.0)
+    return rows.of_observed(upper - lower + 2.0 / (1.0 - level) * outside, np.nan)

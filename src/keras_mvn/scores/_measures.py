@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import NamedTuple, final
 
 import numpy as np
 
-from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn.scores._conditional_error import conditional_error_of
 from keras_mvn.scores._energy_score import energy_of
 from keras_mvn.scores._estimates import Estimate, mean_of, root_of, uniformity
+from keras_mvn.scores._likelihood import dawid_sebastiani_of
 from keras_mvn.scores._margins import crps_of, interval_of
 from keras_mvn.scores._observations import Observations
 from keras_mvn.scores._variogram_score import variogram_of
@@ -37,22 +35,19 @@ class Evidence:
     """`target_scale`, (d,)."""
 
     @functools.cached_property
-    def whitened(self) -> tuple[Array, Array]:
-        """Squared distances ‖z‖² and ½ log det Σ of the observed targets: (n,), (n,)."""
-        z, half_log_det = self.rows.gaussian.whiten(self.rows.residual, self.rows.observed)
-        return (z**2).sum(axis=-1), half_log_det
-
-    @functools.cached_property
     def nll(self) -> Array:
         """The negative log-likelihood −log p of each row: (n,)."""
-        squared, half_log_det = self.whitened
-        return 0.5 * squared + half_log_det + 0.5 * math.log(2.0 * math.pi) * self.rows.count
+        return -self.rows.answer.log_prob(self.rows.with_gaps, self.missing)
 
     @functools.cached_property
     def pit(self) -> Array:
-        """The χ² probability integral transform, uniform if the model is correct: (n,)."""
-        gammainc = require("scipy.special", "evaluate").gammainc
-        return np.asarray(gammainc(0.5 * self.rows.count, 0.5 * self.whitened[0]))
+        """The level of the smallest region around each row, uniform if the model is right: (n,)."""
+        return self.rows.answer.region_level(self.rows.with_gaps, self.missing)
+
+    @property
+    def missing(self) -> str:
+        """What distributions are to do with missing values."""
+        return "raise" if self.rows.observed is None else "marginalize"
 
     @functools.cached_property
     def scaled(self) -> Observations:
@@ -89,7 +84,7 @@ def measures(levels: Sequence[float]) -> dict[str, Measure]:
         "nll": Measure(lambda e: _per_row(e.nll), "nats"),
         "nll_per_target": Measure(lambda e: Found(mean_of(e.nll, e.rows.count)), "nats"),
         "marginal_nll": Measure(_marginal_nll, "nats", "nats"),
-        "dss": Measure(lambda e: _per_row(e.whitened[0] + 2.0 * e.whitened[1]), "2 nats"),
+        "dss": Measure(lambda e: _per_row(dawid_sebastiani_of(e.rows)), "2 nats"),
         "energy_score": Measure(lambda e: _per_row(energy_of(e.scaled)), SCALED, zero=True),
         "variogram_score": Measure(lambda e: _per_row(variogram_of(e.scaled)), SCALED, zero=True),
         "crps": margin(lambda e: _per_target(e, crps_of(e.rows))),
@@ -125,8 +120,7 @@ def _per_target(e: Evidence, values: Array, units: Array | float | None = None) 
 
 
 def _marginal_nll(e: Evidence) -> Found:
-    sigma = e.rows.stddev
-    nll = 0.5 * (e.rows.residual / sigma) ** 2 + np.log(sigma) + 0.5 * math.log(2.0 * math.pi)
+    nll = -e.rows.answer.marginal_log_prob(e.rows.y)
     return _per_target(e, nll, 1.0)
 
 
@@ -144,10 +138,10 @@ def _coverage(e: Evidence, level: float) -> Found:
 
 
 def _marginal_coverage(e: Evidence, level: float) -> Found:
-    reach = NormalDist().inv_cdf(0.5 * (1.0 + level)) * e.rows.stddev
-    inside = np.abs(e.rows.residual) <= reach
+    lower, upper = e.rows.answer.interval(level)
+    inside = (lower <= e.rows.y) & (e.rows.y <= upper)
     return _per_target(e, inside.astype(np.float64), 1.0)
 
 
 def _log_volume(e: Evidence, level: float) -> Found:
-    return _per_row(e.rows.normal.ellipsoid(level).log_volume)
+    return _per_row(e.rows.answer.region(level).log_volume)

@@ -9,7 +9,7 @@ import numpy as np
 from keras_mvn._core.checks import finite
 from keras_mvn._core.types import Array
 from keras_mvn.covariances.packing import pack_strict_lower
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions.base import Distribution
 from keras_mvn.ops._pair_differences import (
     checked_power,
     difference_variances,
@@ -20,27 +20,35 @@ from keras_mvn.scores._observations import Observations, target_units
 
 __all__ = ["variogram_of", "variogram_score"]
 
+DRAWS = 1000
+"""Draws from distributions that aren't mixtures of normals."""
+
+PAIRED = 20
+"""Nodes of the average over the variable that scales a Student's t."""
+
 
 def variogram_score(
-    normal: MultivariateNormal,
+    answer: Distribution,
     y: Any,
     p: float = 0.5,
     target_scale: Any = 1.0,
     weights: Any = None,
     missing: str = "raise",
 ) -> Array:
-    """Return `Σ_{i<j} wᵢⱼ (|yᵢ − yⱼ|^p − E |Xᵢ − Xⱼ|^p)²`, with X ~ N(μ, Σ): (...).
+    """Return `Σ_{i<j} wᵢⱼ (|yᵢ − yⱼ|^p − E |Xᵢ − Xⱼ|^p)²`, X a draw: (...).
 
     Proper, and it penalizes wrong correlations more sharply than the energy score. It ignores
     errors that all targets have in common (a mean that is off by the same amount everywhere), so
     it is not strictly proper: report it together with another score.
 
-    With m = μᵢ − μⱼ and s² = Σᵢᵢ + Σⱼⱼ − 2Σᵢⱼ, `E |Xᵢ − Xⱼ|^p` = s^p 2^(p/2) Γ((1 + p)/2)/√π ·
-    ₁F₁(−p/2; ½; −m²/2s²). Per row, it takes one hypergeometric function per pair, and O(d² r) for
-    a structure with r factors, O(d³) otherwise.
+    For X ~ N(μ, Σ), with m = μᵢ − μⱼ and s² = Σᵢᵢ + Σⱼⱼ − 2Σᵢⱼ, `E |Xᵢ − Xⱼ|^p` =
+    s^p 2^(p/2) Γ((1 + p)/2)/√π · ₁F₁(−p/2; ½; −m²/2s²). Per row, it takes one hypergeometric
+    function per pair, and O(d² r) for a structure with r factors, O(d³) otherwise. A Student's t is
+    averaged over the variable that scales its normal, a mixture over its components; targets with a
+    transform are estimated by 1000 draws.
 
     Args:
-        normal: `MultivariateNormal`, predictions with batch shape (...).
+        answer: predicted distributions with batch shape (...).
         y: (..., d), observed values in the units of y; batch axes broadcast against those of the
             predictions.
         p: float, the power, in (0, 2]; 0.5 is the usual choice.
@@ -69,7 +77,7 @@ def variogram_score(
 
     """
     p = checked_power(p)
-    rows = Observations.read(normal, y, missing)
+    rows = Observations.read(answer, y, missing)
     units = target_units(target_scale, rows.event_size)
     return variogram_of(rows.in_units(units), p, _pair_weights(weights, rows.event_size))
 
@@ -92,15 +100,32 @@ def variogram_of(rows: Observations, p: float = 0.5, weights: Array | None = Non
     """Return the score in the units of these observations."""
 
     def score(block: Observations) -> Array:
-        g = block.gaussian
-        variance = difference_variances(g.structure, g.scale, g.shape_params)
-        expected = mean_power(pair_differences(g.mean), variance, p)
-        squares = (np.abs(pair_differences(block.y)) ** p - expected) ** 2
+        squares = (np.abs(pair_differences(block.y)) ** p - _expected(block, p)) ** 2
         if block.observed is not None:
             both = block.observed[:, :, None] * block.observed[:, None, :]
             squares = squares * pack_strict_lower(both)
         return np.asarray((squares if weights is None else squares * weights).sum(axis=-1))
 
-    d = rows.event_size
-    loadings = rows.gaussian.loadings()
+    d, parts = rows.event_size, rows.answer.parts()
+    if parts is None:
+        return rows.score(score, DRAWS * d * d)
+    loadings = parts[0].gaussian.loadings()
     return rows.score(score, d * d * (2 + (d if loadings is None else loadings.shape[-1])))
+
+
+def _expected(rows: Observations, p: float) -> Array:
+    """Return E |Xᵢ − Xⱼ|^p of every pair: (n, d(d − 1)/2)."""
+    parts = rows.answer.parts()
+    if parts is None:
+        return np.asarray(
+            (np.abs(pair_differences(rows.answer.sample(DRAWS, 0))) ** p).mean(axis=0)
+        )
+    total: Any = 0.0
+    for part in parts:
+        g = part.gaussian
+        variance = difference_variances(g.structure, g.scale, g.shape_params)
+        gap, (values, shares) = pair_differences(g.mean), part.law.nodes(power=p, count=PAIRED)
+        for k in range(values.shape[-1]):
+            weight = np.exp(part.log_weight)[..., None] * shares[..., k, None]
+            total = total + weight * mean_power(gap, values[..., k, None] * variance, p)
+    return np.asarray(total)

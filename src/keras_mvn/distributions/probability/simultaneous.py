@@ -1,10 +1,9 @@
-"""Intervals that contain all targets at once, as multiples of standard deviations."""
+"""Intervals that contain all targets at once, as multiples of the targets' scales."""
 
 from __future__ import annotations
 
 import functools
 import math
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from keras_mvn._core.checks import whole
 from keras_mvn._core.types import Array
 from keras_mvn.distributions._gaussian import Gaussian
+from keras_mvn.distributions._radial_law import RadialLaw
 
 __all__ = ["simultaneous_multiple"]
 
@@ -20,10 +20,10 @@ _CHUNK = 4_000_000
 
 
 def simultaneous_multiple(
-    normal: Gaussian, level: float, how: str | None, samples: int, seed: Any
+    gaussian: Gaussian, law: RadialLaw, level: float, how: str | None, samples: int, seed: Any
 ) -> Array | float:
-    """Return c with P(|y_j − μ_j| ≤ c σ_j) = level, for each j (None) or for all j at once."""
-    d = normal.event_size
+    """Return c with P(|y_j − μ_j| ≤ c s_j) = level, for each j (None) or for all j at once."""
+    d = gaussian.event_size
     per_target = {
         None: 1.0 - level,
         "bonferroni": (1.0 - level) / d,
@@ -32,32 +32,37 @@ def simultaneous_multiple(
     if how == "exact" and d == 1:
         how = None
     if how in per_target:
-        # From the probability outside, which keeps digits where the one inside has none left.
-        return -NormalDist().inv_cdf(0.5 * per_target[how])
+        return law.margin_reach(per_target[how])
     if how == "exact":
-        return _simulated(normal, level, whole(samples, "samples", "a number of draws", 100), seed)
+        count = whole(samples, "samples", "a number of draws", 100)
+        return _simulated(gaussian, law, level, count, seed)
     raise ValueError(
         f"simultaneous={how!r} is not known. Expected None, 'bonferroni', 'sidak' or 'exact'."
     )
 
 
-def _simulated(normal: Gaussian, level: float, samples: int, seed: Any) -> Array:
-    """Simulate the `level` quantile of max_j |y_j − μ_j| / σ_j, with one set of z for all rows."""
-    flat = normal.flat()
+def _simulated(gaussian: Gaussian, law: RadialLaw, level: float, samples: int, seed: Any) -> Array:
+    """Simulate the `level` quantile of max_j |y_j − μ_j| / s_j, with one set of z for all rows."""
+    flat, radii = gaussian.flat(), law.flat()
     rows, d = flat.mean.shape
 
     @functools.cache
     def draws(size: int) -> Array:  # the same for every row, so that no row depends on others
         return np.random.default_rng(seed).standard_normal((samples, 1, size))
 
-    def largest_of(part: Gaussian) -> Array:
+    uniform = np.random.default_rng(seed).spawn(1)[0].random(samples)
+
+    def largest_of(part: Gaussian, radius: RadialLaw) -> Array:
         count = len(part.mean)
         errors = part.errors(lambda m: np.broadcast_to(draws(m), (samples, count, m)))
-        return np.asarray(np.abs(errors / np.sqrt(part.variance())).max(axis=-1))
+        farthest = np.abs(errors / np.sqrt(part.variance())).max(axis=-1)
+        return np.asarray(farthest * radius.scale_at(uniform))
 
     step = max(1, _CHUNK // (samples * d))
-    parts = (flat.take(slice(start, start + step)) for start in range(0, rows, step))
-    multiples = [np.quantile(largest_of(part), level, axis=0) for part in parts]
+    parts = (slice(start, start + step) for start in range(0, rows, step))
+    multiples = [
+        np.quantile(largest_of(flat.take(part), radii.take(part)), level, axis=0) for part in parts
+    ]
     if not multiples:  # no distributions
-        return np.zeros(normal.batch_shape)
-    return np.concatenate(multiples).reshape(normal.batch_shape)
+        return np.zeros(gaussian.batch_shape)
+    return np.concatenate(multiples).reshape(gaussian.batch_shape)
