@@ -39,9 +39,9 @@ MAY_BE_LONGER = {
 
 PUBLIC = {
     "keras_mvn": (
-        "Mixture", "MultivariateNormal", "MultivariateNormalRegressor", "calibration", "callbacks",
-        "covariances", "distributions", "ensemble", "estimator", "evaluate", "export", "kernels",
-        "layers",
+        "Mixture", "MultivariateNormal", "MultivariateNormalRegressor", "MultivariateStudentT",
+        "calibration", "callbacks", "covariances", "distributions", "ensemble", "estimator",
+        "evaluate", "export", "kernels", "layers",
         "layouts", "losses", "metrics", "ops", "regions", "regularizers", "scores", "__version__",
     ),
     "keras_mvn.calibration": (

@@ -27,6 +27,7 @@ from keras_mvn import scores as scores
 from keras_mvn._core.version import __version__ as __version__
 from keras_mvn.distributions import Mixture as Mixture
 from keras_mvn.distributions import MultivariateNormal as MultivariateNormal
+from keras_mvn.distributions import MultivariateStudentT as MultivariateStudentT
 from keras_mvn.distributions import regions as regions
 from keras_mvn.exporting import export as export
 from keras_mvn.scores import evaluate as evaluate
@@ -34,6 +35,7 @@ from keras_mvn.scores import evaluate as evaluate
 __all__ = [
     "Mixture",
     "MultivariateNormal",
+    "MultivariateStudentT",
     "calibration",
     "callbacks",
     "covariances",

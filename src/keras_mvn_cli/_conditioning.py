@@ -95,9 +95,7 @@ def conditioned(normal: Distribution, values: Mapping[str, Array]) -> Distributi
     return _by_pattern(normal, values, left)
 
 
-def _by_pattern(
-    normal: Distribution, values: Mapping[str, Array], left: list[str]
-) -> Distribution:
+def _by_pattern(normal: Distribution, values: Mapping[str, Array], left: list[str]) -> Distribution:
     """Condition together all rows in which the same targets were measured."""
     names = list(values)
     measured = ~np.isnan(np.stack([values[name] for name in names], axis=1))

@@ -132,7 +132,7 @@ def _train(
     head.adapt(split.train.y)
     model = _network(split, seed, head)
     _fit(model, split.train, split.validation, losses.BalancedNegativeLogLikelihood(covariance))
-    return model, lambda x: head.distribution(model.predict(x, verbose=0))
+    return model, lambda x: head.distribution(model.predict(x, verbose=0)).moments()
 
 
 def _constant_covariance(split: Split, seed: int) -> MultivariateNormal:

@@ -468,7 +468,7 @@ class TestModels:
     @pytest.mark.parametrize("recalibration", examples(), ids=lambda r: type(r).__name__)
     @pytest.mark.parametrize(
         "options",
-        [{"constant": "covariance"}, {"constant": "shape"}, {"learn_degrees_of_freedom": True}],
+        [{"constant": "covariance"}, {"constant": "shape"}, {"degrees_of_freedom": "constant"}],
         ids=str,
     )
     def test_options_of_the_head(self, options, recalibration):

@@ -177,7 +177,7 @@ def test_what_a_format_cannot_hold_is_an_error_that_says_what_to_do(format, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_covariance_of_students_t(format, tmp_path):
-    model, head = model_of("cholesky", learn_degrees_of_freedom=True)
+    model, head = model_of("cholesky", degrees_of_freedom="constant")
     head.raw_degrees_of_freedom.assign([-1.0])
     path = path_in(tmp_path, format)
     export(model, path, format, ["covariance", "y_pred"])
@@ -338,7 +338,7 @@ def test_an_ensemble_is_one_file(recalibration, format, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("options", [{}, {"learn_degrees_of_freedom": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"degrees_of_freedom": "constant"}], ids=str)
 @pytest.mark.elsewhere(False)
 def test_other_ensembles(options, format, tmp_path):
     models, heads = members_of(covariances.LowRank(rank=2), 2, **options)

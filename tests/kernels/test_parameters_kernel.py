@@ -244,7 +244,7 @@ class TestDispatch:
             {"constant": "covariance"},
             {"constant": "shape", "use_bias": False},
             {"constant": "shape", "stop_trunk": True},
-            {"learn_degrees_of_freedom": True},
+            {"degrees_of_freedom": "constant"},
             {"covariance": "symmetric"},
         ],
         ids=str,

@@ -116,13 +116,13 @@ class TestStopTrunk:
     "kwargs",
     [
         {"constant": "shape", "stop_trunk": True},
-        {"constant": "covariance", "learn_degrees_of_freedom": True},
+        {"constant": "covariance", "degrees_of_freedom": "constant"},
     ],
     ids=str,
 )
 def test_a_saved_model_predicts_the_same(kwargs, rng, tmp_path):
     x, y = table(rng)
-    learned = kwargs.get("learn_degrees_of_freedom", False)
+    learned = kwargs.get("degrees_of_freedom")
     loss = losses.StudentT("learned") if learned else None
     model, _, _, _ = fitted(x, y, loss, **kwargs)
     model.save(tmp_path / "model.keras")

@@ -716,7 +716,7 @@ class TestSaving:
         "constant": "shape",
         "stop_trunk": True,
         "shrinkage": 0.5,
-        "learn_degrees_of_freedom": True,
+        "degrees_of_freedom": "constant",
         "name": "mine",
         "dtype": "float64",
         "trainable": False,

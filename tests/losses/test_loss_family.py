@@ -606,7 +606,7 @@ class TestStudentT:
         x = rng.normal(size=(4000, 1))
         y = scipy.stats.multivariate_t([0, 1], [[4, 1], [1, 1]], df=4, seed=0).rvs(4000)
         head = kmvn.layers.MultivariateNormalHead(
-            2, constant="covariance", learn_degrees_of_freedom=True
+            2, constant="covariance", degrees_of_freedom="constant"
         )
         head.adapt(y)
         model = keras.Sequential([keras.Input((1,)), head])
@@ -619,11 +619,13 @@ class TestStudentT:
         student = covariances.Cholesky().covariance(
             y_pred[:, 2:4].astype(float), y_pred[:, 4:5].astype(float)
         )
-        normal = head.distribution(y_pred)
-        np.testing.assert_allclose(normal.covariance, student * nu / (nu - 2), rtol=1e-5)
+        found = head.distribution(y_pred)
+        assert isinstance(found, kmvn.MultivariateStudentT)
+        np.testing.assert_allclose(found.degrees_of_freedom, y_pred[:, -1])
+        np.testing.assert_allclose(found.covariance, student * nu / (nu - 2), rtol=1e-5)
 
     def test_others_refuse_the_extra_column_unless_told(self, rng):
-        head = kmvn.layers.MultivariateNormalHead(2, learn_degrees_of_freedom=True)
+        head = kmvn.layers.MultivariateNormalHead(2, degrees_of_freedom="constant")
         y_pred = head(tensor(rng.normal(size=(3, 4))))
         y = rng.normal(size=(3, 2))
         for loss in (losses.NegativeLogLikelihood(), losses.EnergyScore(), losses.StudentT(5.0)):

@@ -44,7 +44,7 @@ def predict_normal(members: Sequence[Any], x: Any) -> MultivariateNormal:
     head = heads(members[0])[-1]
     y_pred = [predict(member, x) for member in members]
     if len(y_pred) == 1:
-        return head.distribution(y_pred[0])
+        return head.distribution(y_pred[0]).moments()
     return Mixture(head.distribution(np.stack(y_pred))).moments()
 
 

@@ -68,7 +68,7 @@ def network(
         recipe.covariance,
         target_names=target_names,
         constant=recipe.constant,
-        learn_degrees_of_freedom=loss.reader.layout.has_degrees_of_freedom,
+        degrees_of_freedom="constant" if loss.reader.layout.has_degrees_of_freedom else None,
     )
     head.adapt(training.targets(), residuals=residuals)
     found = moments(training)

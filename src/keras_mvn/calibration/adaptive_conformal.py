@@ -46,6 +46,7 @@ class AdaptiveConformal:
     Source: Gibbs & Candès, "Adaptive conformal inference under distribution shift", NeurIPS 2021.
 
     >>> import numpy as np
+    >>> from keras_mvn import MultivariateNormal
     >>> normal = MultivariateNormal(np.zeros((3000, 2)), covariance=np.stack([np.eye(2)] * 3000))
     >>> y = normal.sample(seed=0) * np.linspace(1.0, 4.0, 3000)[:, None]  # a drift
     >>> calibration = AdaptiveConformal.fit(normal[:200], y[:200], level=0.9, gamma=0.02)

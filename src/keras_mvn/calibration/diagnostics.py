@@ -208,6 +208,7 @@ def diagnose(
         ImportError: SciPy is not installed.
 
     >>> import numpy as np
+    >>> from keras_mvn import MultivariateNormal
     >>> normal = MultivariateNormal(np.zeros((500, 2)), covariance=np.stack([np.eye(2)] * 500))
     >>> print(diagnose(normal, normal.rescale(1.2).sample(seed=0)))
     The 90 % region covers 80.8 % of 500 rows (95 % confidence: 77.1–84.2 %; expected if \

@@ -16,7 +16,7 @@ from keras_mvn._core.targets import names_of_targets
 from keras_mvn._core.types import Tensor
 from keras_mvn.calibration.base import register
 from keras_mvn.covariances import CovarianceLike
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions._predicted import Predicted, predicted
 from keras_mvn.layouts import _tag
 
 __all__ = ["CovarianceMap"]
@@ -91,19 +91,14 @@ class CovarianceMap(keras.layers.Layer):
         more = width - self.input_covariance.packed_size(self.event_size)
         return (*batch, self.covariance.packed_size(self.event_size) + more)
 
-    def distribution(self, y_pred: Any) -> MultivariateNormal:
+    def distribution(self, y_pred: Any) -> Predicted:
         """Convert the output of `model.predict` to a batch of distributions.
 
         Raises:
             ValueError: y_pred has the wrong width.
 
         """
-        return MultivariateNormal.from_prediction(
-            y_pred,
-            covariance=self.covariance,
-            layout=self.layout,
-            target_names=self.target_names,
-        )
+        return predicted(y_pred, self.covariance, self.layout, self.target_names)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -55,6 +55,7 @@ class MatrixScaling(Recalibration):
     matrices", Journal of Multivariate Analysis 88 (2004).
 
     >>> import numpy as np
+    >>> from keras_mvn import MultivariateNormal
     >>> normal = MultivariateNormal(np.zeros((500, 2)), covariance=np.stack([np.eye(2)] * 500))
     >>> truth = MultivariateNormal(np.zeros((500, 2)), scale_tril=[[1.0, 0.0], [1.6, 1.2]])
     >>> calibration = MatrixScaling.fit(normal, truth.sample(seed=0))

@@ -36,6 +36,7 @@ class MondrianConformal(Calibration):
     Source: Vovk, Gammerman & Shafer, "Algorithmic learning in a random world", 2005, section 4.5.
 
     >>> import numpy as np
+    >>> from keras_mvn import MultivariateNormal
     >>> normal = MultivariateNormal(np.zeros((40, 1)), covariance=np.ones((40, 1, 1)))
     >>> y = np.append(np.linspace(-1, 1, 20), np.linspace(-5, 5, 20))[:, None]
     >>> groups = np.repeat(["calm", "storm"], 20)

@@ -54,6 +54,7 @@ class PerTarget(Recalibration):
     (1968).
 
     >>> import numpy as np
+    >>> from keras_mvn import MultivariateNormal
     >>> normal = MultivariateNormal(np.zeros((2, 2)), covariance=np.stack([np.eye(2)] * 2))
     >>> PerTarget.fit(normal, [[2.0, 0.5], [-2.0, -0.5]])
     PerTarget(factors=(2.0, 0.5))

@@ -49,6 +49,7 @@ class RadialIsotonic(Calibration):
     regression", ICML 2018, with the joint distance in place of one target.
 
     >>> import numpy as np
+    >>> from keras_mvn import MultivariateNormal
     >>> normal = MultivariateNormal(np.zeros((500, 2)), covariance=np.stack([np.eye(2)] * 500))
     >>> wider = normal.rescale(2.0)
     >>> calibration = RadialIsotonic.fit(normal, wider.sample(seed=0))

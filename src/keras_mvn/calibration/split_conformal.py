@@ -35,6 +35,7 @@ class SplitConformal(Calibration):
     ellipsoids, Johnstone & Cox, "Conformal uncertainty sets for robust optimization", COPA 2021.
 
     >>> import numpy as np
+    >>> from keras_mvn import MultivariateNormal
     >>> normal = MultivariateNormal(np.zeros((99, 2)), covariance=np.stack([np.eye(2)] * 99))
     >>> calibration = SplitConformal.fit(normal, normal.rescale(3.0).sample(seed=0), level=0.9)
     >>> calibration.region(normal).contains(normal.rescale(3.0).sample(seed=1)).mean().round(2)

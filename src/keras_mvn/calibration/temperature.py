@@ -57,6 +57,7 @@ class Temperature(Recalibration):
     & Cox, "Conformal uncertainty sets for robust optimization", COPA 2021.
 
     >>> import numpy as np
+    >>> from keras_mvn import MultivariateNormal
     >>> normal = MultivariateNormal(np.zeros((4, 1)), covariance=np.ones((4, 1, 1)))
     >>> calibration = Temperature.fit(normal, [[2.0], [-2.0], [2.0], [-2.0]])
     >>> calibration

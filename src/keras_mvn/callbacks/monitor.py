@@ -150,11 +150,11 @@ _NOTHING = dict.fromkeys(
 
 
 def _valid(y_pred: Array, head: MultivariateNormalHead) -> MultivariateNormal | None:
-    """Return the distributions, or None if y_pred is not finite or has invalid scales."""
+    """Return the normals of these moments, or None if y_pred is not finite or scales are not."""
     d = head.event_size
     if not np.isfinite(y_pred).all() or not (y_pred[..., d : 2 * d] > 0).all():
         return None
-    return head.distribution(y_pred)
+    return head.distribution(y_pred).moments()
 
 
 def _scale(y_pred: Array, normal: MultivariateNormal) -> Array:

@@ -49,7 +49,7 @@ class Comparison(Elliptical):
             return super().kl_divergence(
                 other, return_error=return_error, samples=samples, seed=seed
             )
-        found = _divergences.kullback_leibler(*aligned(self, other))
+        found = _divergences.kullback_leibler(*_aligned(self, other))
         return (found, np.zeros_like(found)) if return_error else found
 
     def wasserstein2(self, other: Self) -> Array:
@@ -65,7 +65,7 @@ class Comparison(Elliptical):
         Michigan Mathematical Journal 31 (1984).
 
         """
-        return _divergences.wasserstein2(*aligned(self, other))
+        return _divergences.wasserstein2(*_aligned(self, other))
 
     def bhattacharyya(self, other: Self) -> Array:
         """The Bhattacharyya distance −log ∫ √(p q), symmetric, in nats: (...).
@@ -80,7 +80,7 @@ class Comparison(Elliptical):
         IEEE Transactions on Communication Technology 15 (1967).
 
         """
-        return _divergences.bhattacharyya(*aligned(self, other))
+        return _divergences.bhattacharyya(*_aligned(self, other))
 
     def mutual_information(self, targets: Any, others: Any) -> Array:
         """The mutual information between two groups of targets, in nats: (...).
@@ -125,7 +125,7 @@ class Comparison(Elliptical):
         array([1.])
 
         """
-        return self._like(_fusion.product(*aligned(self, other)), self._names_with(other))
+        return self._like(_fusion.product(*_aligned(self, other)), self._names_with(other))
 
     def covariance_intersection(self, other: Self, weight: Any = None) -> Self:
         """The safe fusion of two predictions whose errors are correlated in an unknown way.
@@ -146,7 +146,7 @@ class Comparison(Elliptical):
         weights = None if weight is None else finite(weight, "weight")
         if weights is not None and not ((weights >= 0) & (weights <= 1)).all():
             raise ValueError(f"weight={weight!r} must be between 0 and 1.")
-        pair = aligned(self, other)
+        pair = _aligned(self, other)
         if weights is not None:
             with explained_shapes("weight", weights.shape, pair[0].batch_shape):
                 weights = np.broadcast_to(weights, pair[0].batch_shape)
@@ -156,7 +156,7 @@ class Comparison(Elliptical):
         return other.target_names if self.target_names is None else self.target_names
 
 
-def aligned(one: Elliptical, other: Any) -> tuple[Gaussian, Gaussian]:
+def _aligned(one: Elliptical, other: Any) -> tuple[Gaussian, Gaussian]:
     """Broadcast two normals of the same targets to common batch axes.
 
     Raises:

@@ -71,7 +71,8 @@ class _NormalLaw(RadialLaw):
 
     def level(self, squared: Array, count: Any) -> Array:
         gammainc = require("scipy.special", "the level of a region").gammainc
-        return np.asarray(gammainc(0.5 * np.asarray(count), 0.5 * squared))
+        dof = np.asarray(count, dtype=np.float64)
+        return np.where(dof > 0, gammainc(np.maximum(0.5 * dof, 0.5), 0.5 * squared), 0.0)[()]
 
     def chi_square(self, squared: Array, count: Any) -> Array:
         return squared

@@ -152,8 +152,9 @@ class StudentLaw(RadialLaw):
         betainc = require("scipy.special", "the level of a region").betainc
         finite = self._finite(nu)
         with np.errstate(invalid="ignore"):
-            found = betainc(0.5 * dof, 0.5 * finite, squared / (squared + finite))
-        return np.where(np.isinf(nu), NORMAL.level(squared, count), found)
+            inside = betainc(np.maximum(0.5 * dof, 0.5), 0.5 * finite, squared / (squared + finite))
+        found = np.where(dof > 0, inside, 0.0)
+        return np.where(np.isinf(nu), NORMAL.level(squared, count), found)[()]
 
     def chi_square(self, squared: Array, count: Any) -> Array:
         special = require("scipy.special", "the level of a region")

@@ -201,7 +201,10 @@ class BoxCox(TargetTransform):
         return self.unit * np.exp(_power_inverse(t, self.power))
 
     def log_derivative(self, y: Array) -> Array:
-        return (self.power - 1.0) * np.log(y / self.unit) - np.log(self.unit)
+        slope = self.power - 1.0
+        with np.errstate(divide="ignore", invalid="ignore"):  # y = 0, and 0 · ∞
+            grown = np.where(slope == 0.0, 0.0 * y, slope * np.log(y / self.unit))
+        return grown - np.log(self.unit)
 
     def check(self, y: Array, names: list[str]) -> None:
         require_positive(y, names, "box-cox")

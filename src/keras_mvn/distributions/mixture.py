@@ -59,6 +59,7 @@ class Mixture(MixtureMoments):
     estimation using deep ensembles", NeurIPS 2017 (one target); the covariance is textbook.
 
     >>> import numpy as np
+    >>> from keras_mvn import MultivariateNormal
     >>> components = MultivariateNormal([[0.0], [4.0]], covariance=np.ones((2, 1, 1)))
     >>> mixture = Mixture(components)
     >>> mixture.mean, mixture.aleatoric_stddev, mixture.epistemic_stddev

@@ -304,6 +304,18 @@ class TransformedDistribution(Distribution):
         values = self._values(y, missing)
         return self.base.region_level(self.transform.forward(values), missing)
 
+    def require_elliptical(self, who: str) -> Any:
+        """Not possible, but for T(y).
+
+        Raises:
+            TypeError: always; it says what to pass.
+
+        """
+        raise TypeError(
+            f"{who} takes elliptical distributions, and transformed targets are not. T(y) may be: "
+            "pass `.base`, the distribution of T(y), and `.transform.forward(y)` in place of y."
+        )
+
     def parts(self) -> None:
         """None: transformed targets are no mixture of elliptical ones."""
 
@@ -403,9 +415,8 @@ class TransformedRegion(Batch):
         """The log-volume, in log units of y, estimated by draws: (...)."""
         base = self.region.distribution
         t = base.sample(_SAMPLES, 0)
-        log_density = base.log_prob(t) + self.transform.log_derivative(
-            self.transform.inverse(t)
-        ).sum(axis=-1)
+        slopes = self.transform.log_derivative(self.transform.inverse(t))
+        log_density = base.log_prob(t) + slopes.sum(axis=-1)
         terms = np.where(self.region.contains(t), -log_density, -np.inf)
         return np.asarray(np.logaddexp.reduce(terms, axis=0) - math.log(_SAMPLES))
 

@@ -15,13 +15,14 @@ from keras_mvn._core.dtypes import at_least_float32_policy
 from keras_mvn._core.targets import column_labels, names_of_targets
 from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike, moments
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions._predicted import Predicted, predicted
 from keras_mvn.kernels import Origin, parameters
+from keras_mvn.layers import _degrees_of_freedom
 from keras_mvn.layers._full_precision_dense import FullPrecisionDense, refuse_to_quantize
 from keras_mvn.layers._mean_penalty import MeanPenalty
 from keras_mvn.layers._shrinkage import auto_strength, checked_shrinkage
 from keras_mvn.layers._time_distributed import outermost_time_distributed
-from keras_mvn.layouts import _tag, degrees_of_freedom_from
+from keras_mvn.layouts import _tag
 
 __all__ = ["MultivariateNormalHead"]
 
@@ -71,17 +72,20 @@ class MultivariateNormalHead(keras.layers.Layer):
             covariance overfits through its many shape parameters. The penalty is added during
             training (`model.losses`), without masked steps, and is not part of `val_loss`.
             docs/choosing.md has the measurements.
-        learn_degrees_of_freedom: bool, whether to output one more column, the degrees of freedom
-            of a multivariate Student's t, one trained number for all rows, for
-            `losses.StudentT("learned")`.
+        degrees_of_freedom: None for a normal; otherwise the predictions are multivariate Student's
+            t, for errors with tails, and the output has one more column, ν: a number above 2 that
+            stays fixed, "constant" (one trained number for all rows, above 2) or "per_row" (a
+            function of x, between 2 and 10⁴). Train with `losses.StudentT("learned")`. The part of
+            x in ν per row is shrunk, as scales are: ½ λ raw² with λ = 16/n for "auto".
 
     Input shape: (..., features); sequences are (batch, time, features), without
     `keras.layers.TimeDistributed`. Output shape: (..., 2 d + k), with one more column for
-    `learn_degrees_of_freedom`. Masks pass through.
+    `degrees_of_freedom`. Masks pass through.
 
     Raises:
-        ValueError: event_size < 1, the structure is unknown, the number of names is wrong, or the
-            structure cannot separate the part that should be constant.
+        ValueError: event_size < 1, the structure is unknown, the number of names is wrong, the
+            structure cannot separate the part that should be constant, or degrees_of_freedom is
+            none of the above.
 
     >>> import keras, numpy as np
     >>> head = MultivariateNormalHead(event_size=2, covariance="cholesky")
@@ -104,7 +108,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         constant: str | None = None,
         stop_trunk: bool = False,
         shrinkage: float | str | None = "auto",
-        learn_degrees_of_freedom: bool = False,
+        degrees_of_freedom: float | str | None = None,
         **kwargs: Any,
     ) -> None:
         version = kwargs.pop("wire_version", WIRE_VERSION)
@@ -128,14 +132,19 @@ class MultivariateNormalHead(keras.layers.Layer):
         self.shrinkage = checked_shrinkage(shrinkage)
         self._adapted_rows = 0
         self._mean_penalty = MeanPenalty(self.shrinkage)
-        self.learn_degrees_of_freedom = bool(learn_degrees_of_freedom)
+        self.degrees_of_freedom = _degrees_of_freedom.checked(degrees_of_freedom)
         self.supports_masking = True
         self._add_origin()
         self.mean_dense = self._dense(self.event_size, self.kernel_initializer, "mean")
         self._add_raw_covariance()
         self.raw_degrees_of_freedom = (
             self.add_weight(name="raw_degrees_of_freedom", shape=(1,), initializer="zeros")
-            if self.learn_degrees_of_freedom
+            if self.degrees_of_freedom == _degrees_of_freedom.CONSTANT
+            else None
+        )
+        self.degrees_of_freedom_dense = (
+            self._dense(1, self.covariance_kernel_initializer, "degrees_of_freedom")
+            if self.degrees_of_freedom == _degrees_of_freedom.PER_ROW
             else None
         )
 
@@ -239,6 +248,8 @@ class MultivariateNormalHead(keras.layers.Layer):
             start = moments.estimate(residuals, self.event_size, names, rank)
         self.target_names = names_of_targets(names or None, self.event_size)
         scale, shape_params = self.covariance.from_moments(start)
+        nu = _degrees_of_freedom.start(self.degrees_of_freedom)
+        scale = scale * np.sqrt(1.0 - 2.0 / nu)  # ν/(ν − 2) Σ is the covariance of a Student's t
         self._set_origin(found.mean, found.stddev, scale, shape_params, found.rows)
 
     @property
@@ -257,8 +268,8 @@ class MultivariateNormalHead(keras.layers.Layer):
 
     @property
     def layout(self) -> str:
-        """The layout of the output: "packed", or "student_t" with `learn_degrees_of_freedom`."""
-        return "student_t" if self.learn_degrees_of_freedom else "packed"
+        """The layout of the output: "packed", or "student_t" with `degrees_of_freedom`."""
+        return "packed" if self.degrees_of_freedom is None else "student_t"
 
     def _set_origin(
         self,
@@ -278,8 +289,9 @@ class MultivariateNormalHead(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the kernels for inputs of this shape."""
         self.mean_dense.build(input_shape)
-        if self.covariance_dense is not None:
-            self.covariance_dense.build(input_shape)
+        for dense in (self.covariance_dense, self.degrees_of_freedom_dense):
+            if dense is not None:
+                dense.build(input_shape)
 
     def call(self, inputs: Tensor, training: bool = False, mask: Tensor | None = None) -> Tensor:
         """Return y_pred: (..., features) → (..., 2 d + k).
@@ -299,13 +311,31 @@ class MultivariateNormalHead(keras.layers.Layer):
             bias=bias,
             strengths=self._strengths() if training else None,
         )
+        if self.degrees_of_freedom is not None:
+            nu, penalty = self._degrees_of_freedom_of(inputs, raw[..., :1], penalty, training)
+            y_pred = ops.concatenate([y_pred, ops.cast(nu, y_pred.dtype)], axis=-1)
         if penalty is not None:
             self.add_loss(self._mean_penalty.of_call(penalty, mask, steps))
-        if self.raw_degrees_of_freedom is not None:
-            nu = degrees_of_freedom_from(ops.ones_like(raw[..., :1]) * self.raw_degrees_of_freedom)
-            y_pred = ops.concatenate([y_pred, nu], axis=-1)
         written = _tag.Written(self.covariance, self.layout, self.origin_stddev)
         return _tag.tag(y_pred, written)
+
+    def _degrees_of_freedom_of(
+        self, inputs: Tensor, like: Tensor, penalty: Tensor | None, training: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return ν (..., 1), and the penalty with that of ν."""
+        if self.raw_degrees_of_freedom is not None:
+            return _degrees_of_freedom.constant(like, self.raw_degrees_of_freedom), penalty
+        dense = self.degrees_of_freedom_dense
+        if dense is None:
+            return _degrees_of_freedom.fixed(like, float(self.degrees_of_freedom or 0)), penalty
+        trunk = ops.stop_gradient(inputs) if self.stop_trunk else inputs
+        raw = ops.cast(dense(trunk), self.compute_dtype)
+        strength = self.shrinkage_strengths[0]
+        if training and strength:
+            of_x = raw - self._tensor(dense.bias) if self.use_bias else raw
+            more = 0.5 * strength * of_x[..., 0] * of_x[..., 0]
+            penalty = more if penalty is None else penalty + more
+        return _degrees_of_freedom.bounded(raw), penalty
 
     def _origin(self) -> Origin:
         """Return the parameters of the prediction at raw zeros, as tensors."""
@@ -399,11 +429,13 @@ class MultivariateNormalHead(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the output shape: (..., features) → (..., 2 d + k)."""
-        width = self.covariance.packed_size(self.event_size) + self.learn_degrees_of_freedom
-        return (*input_shape[:-1], width)
+        more = self.degrees_of_freedom is not None
+        return (*input_shape[:-1], self.covariance.packed_size(self.event_size) + more)
 
-    def distribution(self, y_pred: Any) -> MultivariateNormal:
+    def distribution(self, y_pred: Any) -> Predicted:
         """Return predictions as a batch of distributions with this head's structure and names.
+
+        With `degrees_of_freedom`, they are a `MultivariateStudentT`.
 
         Args:
             y_pred: (..., 2 d + k), output of `model.predict`.
@@ -412,12 +444,7 @@ class MultivariateNormalHead(keras.layers.Layer):
             ValueError: y_pred has a different width.
 
         """
-        return MultivariateNormal.from_prediction(
-            y_pred,
-            covariance=self.covariance,
-            layout=self.layout,
-            target_names=self.target_names,
-        )
+        return predicted(y_pred, self.covariance, self.layout, self.target_names)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, and the results of `adapt`."""
@@ -434,7 +461,7 @@ class MultivariateNormalHead(keras.layers.Layer):
             "constant": self.constant,
             "stop_trunk": self.stop_trunk,
             "shrinkage": self.shrinkage,
-            "learn_degrees_of_freedom": self.learn_degrees_of_freedom,
+            "degrees_of_freedom": self.degrees_of_freedom,
             "wire_version": WIRE_VERSION,
             "origin": self._origin_config(),
         }
@@ -457,6 +484,8 @@ class MultivariateNormalHead(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Create the head from its configuration, adapted as the original was."""
         config = dict(config)
+        if config.pop("learn_degrees_of_freedom", False):  # the name in files of 0.1.0
+            config["degrees_of_freedom"] = _degrees_of_freedom.CONSTANT
         origin = config.pop("origin", None)
         head = cls(**config)
         if origin is not None:

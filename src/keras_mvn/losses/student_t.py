@@ -53,14 +53,14 @@ class StudentT(CovarianceLoss):
     distribution.
 
     With a fixed ν, y_pred is the same as for any other loss, and code that reads it as a normal
-    distribution reads N(μ, Σ): for the same covariance, multiply standard deviations by
-    √(ν/(ν − 2)), `normal.rescale(...)`. With "learned", the head has
-    `learn_degrees_of_freedom=True` and y_pred has one more column; every other reader rejects it
-    unless given `layout="student_t"`, and then uses the normal distribution with the mean and the
-    covariance of the Student's t, as `head.distribution` does.
+    distribution reads N(μ, Σ). With "learned", the head has `degrees_of_freedom` (a fixed number,
+    "constant" or "per_row"), y_pred has one more column, which this loss reads, and
+    `head.distribution` is a `MultivariateStudentT`. Every other reader rejects y_pred unless given
+    `layout="student_t"`, and then uses the normal distribution with the mean and the covariance of
+    the Student's t.
 
     Args:
-        degrees_of_freedom: float, ν > 2; or "learned".
+        degrees_of_freedom: float, ν > 2; or "learned", for the ν that the head writes.
         covariance: as in `NegativeLogLikelihood`.
         **kwargs: the other arguments of `NegativeLogLikelihood`; "learned" implies `layout`.
 
