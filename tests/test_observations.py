@@ -126,7 +126,9 @@ class TestRegressor:
 
     @staticmethod
     def regressor():
-        return MultivariateNormalRegressor(hidden=(8,), epochs=8, random_state=0, calibration=None)
+        return MultivariateNormalRegressor(
+            hidden=(8,), epochs=8, random_state=0, calibration=None, tails="normal"
+        )
 
     @pytest.fixture(scope="class")
     @staticmethod

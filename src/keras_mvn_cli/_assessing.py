@@ -12,7 +12,7 @@ from keras_mvn import scores
 from keras_mvn._core.files import write_json
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions import Distribution
 from keras_mvn.scores import Evaluation
 
 __all__ = [
@@ -43,7 +43,7 @@ MOST_PAIRS_OF = 60
 
 def save_test(
     folder: Path,
-    predictions: Mapping[str, MultivariateNormal],
+    predictions: Mapping[str, Distribution],
     y: Array,
     x: Mapping[str, np.ndarray],
     rows: np.ndarray,
@@ -69,11 +69,11 @@ def save_test(
 
 def load_test(
     folder: Path,
-) -> tuple[dict[str, MultivariateNormal], Array, dict[str, np.ndarray], np.ndarray]:
+) -> tuple[dict[str, Distribution], Array, dict[str, np.ndarray], np.ndarray]:
     """Load predictions, y, raw input columns and row numbers, as written by `save_test`."""
     parquet = require("pyarrow.parquet", "keras-mvn report")
     predictions = {
-        name: MultivariateNormal.load(folder / file)
+        name: Distribution.load(folder / file)
         for name, file in FILES.items()
         if (folder / file).is_file()
     }
@@ -85,7 +85,7 @@ def load_test(
 
 
 def assess(
-    predictions: Mapping[str, MultivariateNormal], y: Array, target_scale: Array
+    predictions: Mapping[str, Distribution], y: Array, target_scale: Array
 ) -> dict[str, Evaluation]:
     """Compute all scores of all predictions; the model is compared with the diagonal."""
     wanted = None

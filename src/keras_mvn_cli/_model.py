@@ -11,9 +11,9 @@ import keras
 import numpy as np
 
 from keras_mvn._core.files import read_json, write_json
-from keras_mvn._training.prediction import load_to_predict, predict_normal
+from keras_mvn._training.prediction import load_to_predict, predict_distribution
 from keras_mvn.calibration import Recalibration
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions import Distribution
 from keras_mvn.tables import Preprocessing, Table, open_table
 from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._findings import Findings
@@ -44,7 +44,7 @@ class Rows(NamedTuple):
 
     batch: Any
     """`pyarrow.RecordBatch`."""
-    normal: MultivariateNormal
+    normal: Distribution
 
 
 @final
@@ -89,11 +89,11 @@ class FittedModel:
         """Names of the targets."""
         return self.preprocessing.targets
 
-    def uncalibrated(self, x: Any) -> MultivariateNormal:
+    def uncalibrated(self, x: Any) -> Distribution:
         """Predict from inputs (n, features), without recalibration."""
-        return predict_normal(self.members, x)
+        return predict_distribution(self.members, x)
 
-    def predict(self, x: Any) -> MultivariateNormal:
+    def predict(self, x: Any) -> Distribution:
         """Predict from inputs (n, features), with recalibration."""
         return recalibrated(self.calibration, self.uncalibrated(x))
 
@@ -172,9 +172,7 @@ def table_and_model(
     return table, replace(model, preprocessing=replace(model.preprocessing, cells=cells))
 
 
-def recalibrated(
-    calibration: Recalibration | None, normal: MultivariateNormal
-) -> MultivariateNormal:
+def recalibrated(calibration: Recalibration | None, normal: Distribution) -> Distribution:
     """Return the recalibrated distributions, or the same ones if there is no calibration."""
     return normal if calibration is None else calibration.apply(normal)
 

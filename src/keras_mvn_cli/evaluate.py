@@ -36,7 +36,7 @@ def evaluate(
     """  # noqa: D301  (click's \b keeps these line breaks)
     import numpy as np
 
-    from keras_mvn import MultivariateNormal, scores
+    from keras_mvn import scores
     from keras_mvn_cli._console import Output, RefusalError
     from keras_mvn_cli._findings import Findings
     from keras_mvn_cli._model import table_and_model
@@ -59,7 +59,7 @@ def evaluate(
         raise RefusalError(f"{data} has no row in which a target is observed.")
     scale = np.array(model.about["target_stddev"])
     found = scores.evaluate(
-        MultivariateNormal.concatenate(normals),
+        type(normals[0]).concatenate(normals),
         np.concatenate(observed),
         missing="marginalize",
         target_scale=scale,

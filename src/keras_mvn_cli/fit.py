@@ -84,6 +84,14 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
     help="Number of networks; an ensemble also knows where it has seen few rows.",
 )
 @click.option("--loss", type=click.Choice(LOSSES), default="balanced", show_default=True)
+@click.option(
+    "--tails",
+    type=click.Choice(["auto", "normal", "t"]),
+    default="auto",
+    show_default=True,
+    help="Errors as of a normal or, with more rows far out, of a Student's t; auto: whichever the "
+    "validation rows say.",
+)
 @click.option("--hidden", default="64,64", show_default=True, help="Widths of the hidden layers.")
 @click.option("--dropout", type=_options.FiniteRange(0, 1, max_open=True), default=0.0)
 @click.option(

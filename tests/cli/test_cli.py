@@ -17,6 +17,7 @@ from scipy import stats
 
 from commands import refused, run
 from keras_mvn import MultivariateNormal
+from keras_mvn.distributions import Distribution
 from keras_mvn.tables import columnar, open_table, text
 from keras_mvn_cli import _model, backends
 from keras_mvn_cli._conditioning import parsed
@@ -27,6 +28,7 @@ from keras_mvn_cli.fitting import results as _fit_results
 from keras_mvn_cli.fitting import training as _fit_training
 
 QUICK = ["--epochs", "3", "--hidden", "8", "--covariance", "cholesky", "--members", 1]
+QUICK += ["--tails", "normal"]
 TARGETS = ["a", "b", "c"]
 
 
@@ -220,7 +222,7 @@ class TestFit:
         out = tmp_path / "fit"
         run("fit", tmp_path / "t.csv", "--targets", "a", "--out", out, "--epochs", 3,
             "--members", members, "--hidden", 8)  # fmt: skip
-        constant = MultivariateNormal.load(out / "test/constant_covariance.npz")
+        constant = Distribution.load(out / "test/constant_covariance.npz")
         if members == 1:  # of the means of an ensemble the spread is added
             np.testing.assert_allclose(constant.variance, np.full((36, 1), constant.variance[0]))
         metrics = json.loads((out / "metrics.json").read_text())["test"]
@@ -241,7 +243,7 @@ class TestFit:
             _fit_training, "reuse", lambda *a: (reuse(*a), kept.append(a[2].exists()))
         )
         run("fit", table, "--targets", "a,b", "--out", tmp_path / "fit", "--epochs", 1,
-            "--members", 1, "--hidden", 4)  # fmt: skip
+            "--members", 1, "--hidden", 4, "--tails", "t")  # fmt: skip
         assert kept == [True, True]
 
     @pytest.mark.once
@@ -254,7 +256,7 @@ class TestFit:
         first = json.loads((out / "fit.json").read_text())["selection"][0]
         y = make_table()[TARGETS].to_numpy()[split_of(out)["validation"]]
         expected = first["validation_nll"] * len(y) / (~np.isnan(y)).sum()
-        assert f": {first['name']} {expected:.3f}" in line
+        assert f": {_networks.label_of(first)} {expected:.3f}" in line
         assert "RMSE/sd" in result.stdout
         assert "sd: standard deviation of the target in the training rows" in result.stdout
 
@@ -337,9 +339,9 @@ def test_a_target_that_only_training_rows_have(fitted, tmp_path, calibration):
 
 @pytest.mark.once
 def test_each_network_predicts_the_test_rows_once(table, tmp_path, monkeypatch):
-    calls, predict = [], _fit_results.predict_normal
+    calls, predict = [], _fit_results.predict_distribution
     monkeypatch.setattr(
-        _fit_results, "predict_normal", lambda *a: calls.append(a[0]) or predict(*a)
+        _fit_results, "predict_distribution", lambda *a: calls.append(a[0]) or predict(*a)
     )
     run("fit", table, "--targets", "a,b", "--out", tmp_path / "fit", *QUICK)
     assert len(calls) == 3
@@ -787,7 +789,7 @@ def in_a_process(signal, epoch, *arguments):
 class TestSignals:
     def arguments(self, table, out):
         return ["fit", table, "--targets", "a,b,c", "--out", out, "--epochs", 8, "--hidden", 8,
-                "--covariance", "cholesky", "--members", 1]  # fmt: skip
+                "--covariance", "cholesky", "--members", 1, "--tails", "normal"]  # fmt: skip
 
     def test_a_killed_fit_goes_on_where_it_was(self, table, tmp_path):
         out = tmp_path / "killed"
@@ -884,7 +886,7 @@ def invoke(*arguments):
 
 small, large, folder = sys.argv[1:]
 options = ["--targets", "a,b", "--epochs", "1", "--hidden", "8", "--covariance", "cholesky"]
-options += ["--members", "1"]
+options += ["--members", "1", "--tails", "normal"]
 invoke("fit", small, *options, "--out", folder + "/small")   # whatever is loaded once
 invoke("predict", folder + "/small", small, "--out", folder + "/p.parquet")
 before, peak, over = private(), 0, False

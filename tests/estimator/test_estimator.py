@@ -30,7 +30,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import keras_mvn as kmvn
 from keras_mvn._training.data import Batches, Table, divide, moments
-from keras_mvn._training.prediction import predict, predict_normal
+from keras_mvn._training.prediction import predict, predict_distribution
 from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.train import train
 from keras_mvn.covariances import Cholesky, Diagonal
@@ -39,7 +39,7 @@ from keras_mvn.distributions._fit_transform import fit_target_transform
 from keras_mvn.estimator import MultivariateNormalRegressor
 
 SIGMA = np.array([[1.0, 0.8], [0.8, 2.0]])
-SMALL = {"hidden": (8,), "epochs": 3, "random_state": 0}
+SMALL = {"hidden": (8,), "epochs": 3, "random_state": 0, "tails": "normal"}
 LINEAR = {  # a linear model and a constant covariance are near: one step an epoch will do
     "hidden": (),
     "epochs": 25,
@@ -47,6 +47,7 @@ LINEAR = {  # a linear model and a constant covariance are near: one step an epo
     "learning_rate": 0.1,
     "calibration": None,
     "random_state": 0,
+    "tails": "normal",
 }
 
 
@@ -65,14 +66,14 @@ def fitted():
     keras.utils.set_random_seed(0)
     x, y, _ = draw(1000)
     settings = {"epochs": 80, "batch_size": 350, "learning_rate": 0.01, "random_state": 0}
-    return MultivariateNormalRegressor(hidden=(16,), **settings).fit(x, y)
+    return MultivariateNormalRegressor(hidden=(16,), tails="normal", **settings).fit(x, y)
 
 
 # --- scikit-learn's conventions ------------------------------------------------------------------
 
 
 _checks = parametrize_with_checks(
-    [MultivariateNormalRegressor(hidden=(8,), epochs=3)],
+    [MultivariateNormalRegressor(hidden=(8,), epochs=3, tails="normal")],
     expected_failed_checks=lambda _: {
         "check_sample_weight_equivalence_on_dense_data": "batches are drawn at random",
     },
@@ -271,8 +272,13 @@ def test_builder_makes_the_hidden_layers():
 def test_losses_by_name_class_and_instance(loss):
     x, y, _ = draw(60, missing=0.1 if loss == "nll" else 0.0)
     covariance = "diagonal" if loss == "crps" else "precision_cholesky"
-    estimator = MultivariateNormalRegressor(covariance, loss=loss, calibration=None, **SMALL)
+    tails = "normal" if loss in ("nll", "crps", kmvn.losses.EnergyScore) else "t"
+    settings = {**SMALL, "calibration": None, "tails": tails}
+    estimator = MultivariateNormalRegressor(covariance, loss=loss, **settings)
     assert np.isfinite(estimator.fit(x, y).score(x, y))
+    assert (type(estimator.predict_distribution(x)).__name__ == "MultivariateNormal") == (
+        tails == "normal"
+    )
     assert estimator.model_.loss.reader.covariance.name == covariance
 
 
@@ -389,6 +395,7 @@ def test_a_table_larger_than_memory_is_not_copied(tmp_path):
         x[start : start + 10_000] = np.random.default_rng(start).normal(size=(10_000, features))
     y = np.asarray(x[:, :1])
     settings = {"hidden": (4,), "epochs": 1, "batch_size": 4096, "random_state": 0}
+    settings["tails"] = "normal"
     estimator = MultivariateNormalRegressor(calibration=None, **settings)
     estimator.fit(draw(50)[0], draw(50)[1], split={"train": range(50)})  # what imports allocate
     tracemalloc.start()
@@ -455,7 +462,7 @@ def test_coverage_is_that_of_the_calibration_rows(n_members, tmp_path):
         calibrated = estimator.calibration_.apply(estimator.model_)
         calibrated.save(tmp_path / "calibrated.keras")
         loaded = keras.models.load_model(tmp_path / "calibrated.keras")
-        predicted = predict_normal([loaded], x[rows])
+        predicted = predict_distribution([loaded], x[rows])
         np.testing.assert_allclose(
             predicted.stddev, estimator.predict(x[rows], return_std=True)[1], rtol=1e-4
         )
@@ -644,6 +651,7 @@ class At(keras.callbacks.Callback):
 def test_training_goes_on_after_a_crash_as_if_there_had_been_none(tmp_path):
     x, y, _ = draw(250)
     settings = {"hidden": (8,), "dropout": 0.3, "epochs": 12, "patience": 5, "batch_size": 64}
+    settings["tails"] = "normal"
 
     def fit(**arguments):
         return MultivariateNormalRegressor(random_state=0, **settings).fit(x, y, **arguments)
@@ -676,7 +684,7 @@ y = x[:, :2] + rng.normal(size=(200, 2))
 class Slow(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         time.sleep(float(sys.argv[2]))
-settings = {"hidden": (8,), "epochs": 8, "random_state": 0, "n_members": 2}
+settings = {"hidden": (8,), "epochs": 8, "random_state": 0, "n_members": 2, "tails": "normal"}
 estimator = MultivariateNormalRegressor(**settings)
 np.save(sys.argv[3], estimator.fit(x, y, backup_dir=sys.argv[1], callbacks=Slow).predict(x))
 """
@@ -706,7 +714,7 @@ def test_a_killed_process_is_followed_by_one_that_goes_on(tmp_path):
 @pytest.mark.elsewhere(False)
 def test_a_random_state_of_none_is_kept_for_the_next_process(tmp_path):
     x, y, _ = draw(100)
-    estimator = MultivariateNormalRegressor(hidden=(4,), epochs=3, calibration=None)
+    estimator = MultivariateNormalRegressor(hidden=(4,), epochs=3, calibration=None, tails="normal")
     with pytest.raises(Stop):
         clone(estimator).fit(x, y, backup_dir=tmp_path, callbacks=lambda: At(2, Stop()))
     one, two = (clone(estimator).fit(x, y, backup_dir=tmp_path).predict(x) for _ in range(2))
@@ -717,6 +725,7 @@ def test_a_random_state_of_none_is_kept_for_the_next_process(tmp_path):
 def test_an_interrupted_fit_is_usable():
     x, y, _ = draw(250)
     settings = {"hidden": (8,), "batch_size": 32, "random_state": 0, "dropout": 0.1}
+    settings["tails"] = "normal"
     estimator = MultivariateNormalRegressor(epochs=20, n_members=2, **settings)
     with pytest.raises(KeyboardInterrupt):
         estimator.fit(x, y, callbacks=lambda: At(4, KeyboardInterrupt()))
@@ -765,6 +774,7 @@ class InterruptedStep(keras.callbacks.Callback):
 def test_control_c_in_the_middle_of_a_step(times, python_handles_sigint):
     x, y, _ = draw(250)
     settings = {"hidden": (8,), "batch_size": 32, "random_state": 0, "dropout": 0.1}
+    settings["tails"] = "normal"
     estimator = MultivariateNormalRegressor(epochs=20, n_members=2, **settings)
     with pytest.raises(KeyboardInterrupt):
         estimator.fit(x, y, callbacks=lambda: InterruptedStep(4, times))
@@ -1080,6 +1090,9 @@ def test_transforms_that_cannot_be(identifier, y, message):
         ({"missing": "drop"}, "missing='drop'"),
         ({"hidden": 64}, "hidden=64 must be a sequence"),
         ({"hidden": (0,)}, "hidden=0"),
+        ({"tails": "heavy"}, "tails='heavy' is not known"),
+        ({"tails": "t", "loss": "crps"}, "tails='t' trains by the likelihood"),
+        ({"tails": "normal", "loss": "student_t"}, "contradict each other"),
         ({"activation": "gelo"}, "activation='gelo'"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"builder": 3}, "builder=3"),

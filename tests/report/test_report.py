@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 from markdown_it import MarkdownIt
 
-from keras_mvn import MultivariateNormal, calibration, report
+from keras_mvn import MultivariateNormal, MultivariateStudentT, calibration, report
 from keras_mvn.calibration import diagnose
 from keras_mvn.estimator import MultivariateNormalRegressor
 from keras_mvn.estimator._calibration import calibration_kind
@@ -37,6 +37,14 @@ def normals(rng, n, d, names=None):
     lower = np.tril(0.5 * rng.normal(size=(n, d, d)), -1)
     lower += np.exp(0.3 * rng.normal(size=(n, d)))[..., None] * np.eye(d)
     return MultivariateNormal(10 * rng.normal(size=(n, d)), scale_tril=lower, target_names=names)
+
+
+def with_tails(normal):
+    """Student's t with the same means and scale matrices, and ν from 3.5 to 8."""
+    nu = np.linspace(3.5, 8.0, len(normal)).round(1)
+    return MultivariateStudentT(
+        normal.mean, nu, scale_tril=normal.scale_tril, target_names=normal.target_names
+    )
 
 
 def report_data(rng, n=400, d=3, model=None, y=None, others=None, **changes):
@@ -838,9 +846,10 @@ def overflow(page):
 
 @pytest.mark.slow
 class TestBrowser:
-    @pytest.mark.parametrize("width", [400, 1600])
-    def test_conditioning_is_that_of_python(self, width, open_page, rng):
-        data = report_data(rng, n=50, d=4)
+    @pytest.mark.parametrize(("width", "tails"), [(400, "normal"), (1600, "normal"), (1600, "t")])
+    def test_conditioning_is_that_of_python(self, width, tails, open_page, rng):
+        model = normals(rng, 50, 4)
+        data = report_data(rng, model=model if tails == "normal" else with_tails(model))
         page = open_page(data, width)
         page.select_option("#row", label="row-0017")
         normal = data.model[17]
@@ -857,6 +866,8 @@ class TestBrowser:
             assert sd == pytest.approx(given.stddev[k], rel=1e-6)
             text = page.locator("#rows tr").nth(target).inner_text().replace("−", "-")
             assert f"{given.mean[k]:.4g}" in text
+            lower, upper = given.interval(0.9)
+            assert f"{lower[k]:.3g} to {upper[k]:.3g}" in text
         assert shown(page, 2) == (1.25, 0.0)
         assert "Given" in page.locator("#said").inner_text()
         assert overflow(page) <= 0
@@ -877,12 +888,14 @@ class TestBrowser:
         assert shown(page, 1)[0] == pytest.approx(given.mean[0], rel=1e-6)
         assert shown(page, 1)[1] == pytest.approx(given.stddev[0], rel=1e-3)
 
-    def test_ellipse(self, open_page, rng):
+    @pytest.mark.parametrize("tails", ["normal", "t"])
+    def test_ellipse(self, tails, open_page, rng):
         """Every point of the drawn outlines is at the distance of 90 %, read off the axes."""
         model = normals(rng, 20, 3).transform_errors([[1, 0, 0], [0.5, 1, 0], [2, -0.5, 1]])
         model = MultivariateNormal(
             model.mean, covariance=model.covariance, target_names=["t0", "t1", "t2"]
         )
+        model = model if tails == "normal" else with_tails(model)
         page = open_page(report_data(rng, model=model))
         page.select_option("#across", label="t2")
         page.select_option("#up", label="t0")
@@ -894,8 +907,11 @@ class TestBrowser:
             path = page.locator(f"#drawing .ellipse.{css}").get_attribute("d")
             points = to_data([list(map(float, p.split())) for p in path.strip("MZ").split("L")])
             r = points - pair.mean
-            squared = np.einsum("ki,ij,kj->k", r, np.linalg.inv(pair.covariance), r)
-            np.testing.assert_allclose(squared, scipy.stats.chi2.ppf(0.9, 2), rtol=1e-4)
+            squared = np.einsum("ki,ij,kj->k", r, np.linalg.inv(pair.scale_matrix), r)
+            expected = scipy.stats.chi2.ppf(0.9, 2)
+            if tails == "t":
+                expected = 2.0 * scipy.stats.f(2, pair.degrees_of_freedom).ppf(0.9)
+            np.testing.assert_allclose(squared, expected, rtol=1e-4)
             assert np.ptp(np.arctan2(*(r / pair.stddev).T)) > 6
 
     def test_a_fixed_target_leaves_an_interval(self, open_page, rng):

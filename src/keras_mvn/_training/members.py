@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -42,16 +42,23 @@ NUMBERS_AT_ONCE = 20_000_000
 
 
 class Candidate(NamedTuple):
-    """A covariance structure, and which part of it does not depend on x."""
+    """A covariance structure, which part of it does not depend on x, and its tails."""
 
     name: str
     covariance: Covariance
     constant: str | None
+    tails: str = "normal"
+
+    @property
+    def label(self) -> str:
+        """Its name, with its tails unless they are normal."""
+        return self.name if self.tails == "normal" else f"{self.name}, {self.tails}"
 
     @property
     def folder(self) -> str:
         """Folder name for its network when structures are compared."""
-        return f"{self.name.replace(' ', '_')}-member_0"
+        tails = "" if self.tails == "normal" else f"-{self.tails}"
+        return f"{self.name.replace(' ', '_')}{tails}-member_0"
 
 
 def independent() -> Candidate:
@@ -207,12 +214,30 @@ class Fitter:
             self._say(f"network {i + 1} of {members.stop}: {one.summary()}")
         return trained
 
-    def select(self, recipe: Recipe, others: int) -> list[Tried]:
+    @property
+    def event_size(self) -> int:
+        """The number of targets."""
+        return int(self._training.y.shape[1])
+
+    @property
+    def can_select(self) -> bool:
+        """Whether there are validation rows, on which candidates are compared."""
+        return self._validation is not None
+
+    def select(
+        self,
+        recipe: Recipe,
+        choices: Sequence[Candidate],
+        others: int,
+        earlier: Sequence[Tried] = (),
+    ) -> list[Tried]:
         """Train a network for each candidate; return the best on the validation rows first.
 
         Args:
-            recipe: recipe whose structure is replaced.
+            recipe: recipe whose structure and tails are replaced.
+            choices: the candidates, the most promising first.
             others: number of networks to be trained afterwards, in the same time budget.
+            earlier: candidates that were trained before, which are compared, too.
 
         Raises:
             ValueError: there are no validation rows.
@@ -223,21 +248,22 @@ class Fitter:
                 "covariance='auto' selects a structure on validation rows, but there are none. Use "
                 "validation_fraction > 0, or choose a structure."
             )
-        tried: list[Tried] = []
-        choices = candidates(self._training.y.shape[1])
+        tried = list(earlier)
         for i, choice in enumerate(choices):
             late = self._ends is not None and time.monotonic() > self._ends
             if tried and (self.interrupted or late):
                 break
-            own = replace(recipe, covariance=choice.covariance, constant=choice.constant)
+            own = replace(
+                recipe, covariance=choice.covariance, constant=choice.constant, tails=choice.tails
+            )
             left = len(choices) - i + others
             trained = self._train_unless_interrupted(own, 0, choice.folder, left, bool(tried))
             if trained is None:
                 break
             nll = _mean_nll(trained, self._validation)
             tried.append(Tried(choice, nll, own, trained))
-            self._say(f"{choice.name}: validation NLL {nll:.4f}, {trained.summary()}")
-        return sorted(tried, key=lambda one: np.inf if np.isnan(one[1]) else one[1])
+            self._say(f"{choice.label}: validation NLL {nll:.4f}, {trained.summary()}")
+        return _best_first(tried)
 
     def _train_unless_interrupted(
         self, recipe: Recipe, member: int, folder: str, left: int, expendable: bool
@@ -276,6 +302,13 @@ class Fitter:
     def _say(self, line: str) -> None:
         if self._verbose:
             print(line, flush=True)
+
+
+def _best_first(tried: Iterable[Tried]) -> list[Tried]:
+    """Sort candidates by their NLL on the validation rows."""
+    return sorted(
+        tried, key=lambda one: np.inf if np.isnan(one.validation_nll) else one.validation_nll
+    )
 
 
 def _mean_nll(trained: Trained, table: Table) -> float:

@@ -14,10 +14,11 @@ import keras
 import numpy as np
 
 from keras_mvn._core.types import Array
-from keras_mvn.distributions import Mixture, MultivariateNormal
+from keras_mvn.distributions import Mixture
+from keras_mvn.distributions._predicted import Predicted
 from keras_mvn.layers._find_heads import heads
 
-__all__ = ["from_bytes", "load_to_predict", "predict", "predict_normal", "to_bytes"]
+__all__ = ["from_bytes", "load_to_predict", "predict", "predict_distribution", "to_bytes"]
 
 
 EVALUATED_AT_ONCE = 4096
@@ -36,16 +37,16 @@ def predict(model: Any, x: Any) -> Array:
     return np.concatenate(parts)
 
 
-def predict_normal(members: Sequence[Any], x: Any) -> MultivariateNormal:
-    """Return one normal per row, with the mean and covariance of the members' mixture.
+def predict_distribution(members: Sequence[Any], x: Any) -> Predicted:
+    """Return one distribution per row, with the mean and covariance of the members' mixture.
 
     Source: Lakshminarayanan, Pritzel & Blundell, NeurIPS 2017, who do so for one target.
     """
     head = heads(members[0])[-1]
     y_pred = [predict(member, x) for member in members]
     if len(y_pred) == 1:
-        return head.distribution(y_pred[0]).moments()
-    return Mixture(head.distribution(np.stack(y_pred))).moments()
+        return head.distribution(y_pred[0])
+    return Mixture(head.distribution(np.stack(y_pred))).matched()
 
 
 def to_bytes(model: Any) -> bytes:

@@ -15,7 +15,16 @@ from keras_mvn.covariances import Covariance
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.losses import CovarianceLoss
 
-__all__ = ["LOSSES", "Recipe", "batch_size_for", "loss_for", "network", "optimizer"]
+__all__ = [
+    "LOSSES",
+    "Recipe",
+    "batch_size_for",
+    "likelihood_of",
+    "loss_for",
+    "network",
+    "optimizer",
+    "predicts_tails",
+]
 
 AVERAGED_STEPS = 100
 AVERAGED_EPOCHS = 2.5
@@ -43,6 +52,8 @@ class Recipe:
     loss: Any
     """A name from `LOSSES`, a loss class or a loss instance."""
     constant: str | None = None
+    tails: str = "normal"
+    """"normal", or "t" for a Student's t with one trained number of degrees of freedom."""
     hidden: tuple[int, ...] = (64, 64)
     activation: Any = "gelu"
     dropout: float = 0.0
@@ -68,7 +79,7 @@ def network(
         recipe.covariance,
         target_names=target_names,
         constant=recipe.constant,
-        degrees_of_freedom="constant" if loss.reader.layout.has_degrees_of_freedom else None,
+        degrees_of_freedom=_degrees_of_freedom(recipe, loss),
     )
     head.adapt(training.targets(), residuals=residuals)
     found = moments(training)
@@ -76,6 +87,14 @@ def network(
     x = keras.layers.Normalization(mean=found.mean, variance=found.variance)(inputs)
     x = _hidden(x, recipe) if recipe.builder is None else _built(recipe.builder, x)
     return keras.Model(inputs, head(x))
+
+
+def _degrees_of_freedom(recipe: Recipe, loss: CovarianceLoss) -> float | str | None:
+    """Return what the head writes for this loss: a fixed number, if the user's loss has one."""
+    if not loss.reader.layout.has_degrees_of_freedom:
+        return None
+    given = getattr(recipe.loss, "degrees_of_freedom", None)
+    return given if isinstance(given, float) else "constant"
 
 
 def _hidden(x: Tensor, recipe: Recipe) -> Tensor:
@@ -108,14 +127,34 @@ def batch_size_for(rows: int) -> int:
     return max(min(max(rows // 8, 32), 128), min(rows // 200, 1024))
 
 
-def loss_for(loss: Any, covariance: Covariance, missing: str) -> CovarianceLoss:
+def likelihood_of(loss: Any) -> bool:
+    """Whether a loss is a likelihood that has a counterpart with tails."""
+    return loss in ("balanced", "nll") or predicts_tails(loss)
+
+
+def predicts_tails(loss: Any) -> bool:
+    """Whether a loss is that of Student's t, given by its name, its class or an instance."""
+    kind = LOSSES.get(loss) if isinstance(loss, str) else loss
+    return (kind if isinstance(kind, type) else type(kind)) is losses.StudentT
+
+
+def loss_for(
+    loss: Any, covariance: Covariance, missing: str, tails: str = "normal"
+) -> CovarianceLoss:
     """Return the loss for this structure, given by a name, a class or an instance.
+
+    That of Student's t always reads ν from y_pred, where the head writes it.
 
     Raises:
         ValueError: the name is unknown, or `loss` is something else.
 
     """
     agreed: dict[str, Any] = {"covariance": covariance, "missing": missing}
+    if predicts_tails(loss):
+        given = loss.get_config() if isinstance(loss, CovarianceLoss) else {}
+        return losses.StudentT.from_config({**given, **agreed, "degrees_of_freedom": "learned"})
+    if tails == "t" and likelihood_of(loss):
+        return losses.StudentT("learned", **agreed)
     if isinstance(loss, str) and loss in LOSSES:
         return LOSSES[loss](**agreed)
     if isinstance(loss, type) and issubclass(loss, CovarianceLoss):

@@ -140,7 +140,8 @@ def prepared(
 
     """
     gaps = training.has_gaps or (validation is not None and validation.has_gaps)
-    loss = loss_for(recipe.loss, recipe.covariance, "marginalize" if gaps else "propagate")
+    missing = "marginalize" if gaps else "propagate"
+    loss = loss_for(recipe.loss, recipe.covariance, missing, recipe.tails)
     model = network(recipe, loss, training, residuals, target_names)
     size = min(recipe.batch_size or batch_size_for(len(training)), len(training))
     model.compile(optimizer(recipe.learning_rate, len(training) // size), loss=loss)

@@ -184,6 +184,17 @@ class Elliptical(Distribution):
         """These distributions, to which the formulas of elliptical distributions apply."""
         return self
 
+    def with_moments_of(self, other: Elliptical, law: RadialLaw) -> Self:
+        """Distributions of this family and a law, with the mean and covariance of others.
+
+        Raises:
+            ValueError: the law has no covariance.
+
+        """
+        ratio = np.sqrt(other.law.variance_factor() / law.variance_factor())
+        factor = np.broadcast_to(ratio, other.batch_shape)[..., None]
+        return self._of(other._gaussian.rescale(factor), law, other.target_names)
+
     @property
     def law(self) -> RadialLaw:
         """The law of the radius, which distinguishes elliptical distributions of equal Σ."""

@@ -115,3 +115,22 @@ class MixtureMoments(Distribution):
         sign = np.where(np.diagonal(root, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
         factor = np.swapaxes(sign[..., None] * root, -1, -2)
         return MultivariateNormal(self.mean, scale_tril=factor, target_names=self.target_names)
+
+    def matched(self) -> Any:
+        """One distribution of the components' family, with the mean and covariance of the mixture.
+
+        That of normals is `moments()`. That of Student's t with equal weights has the harmonic mean
+        of their degrees of freedom. Where components differ in family, it is `moments()`, too.
+
+        Raises:
+            ValueError: there is no covariance.
+
+        """
+        first, kinds = self._components[0], {type(one) for one in self._components}
+        found = self.moments()
+        if len(kinds) > 1 or first.parts() is None:
+            return found
+        laws = [one.require_elliptical("matched").law for one in self._components]
+        return first.require_elliptical("matched").with_moments_of(
+            found, laws[0].averaged(laws[1:])
+        )

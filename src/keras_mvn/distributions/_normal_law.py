@@ -22,6 +22,10 @@ _LOG_2PI = float(np.log(2.0 * np.pi))
 class _NormalLaw(RadialLaw):
     """V = 1 for every distribution of the batch."""
 
+    @property
+    def degrees_of_freedom(self) -> Array:
+        return np.full((), np.inf)
+
     def take(self, index: Any) -> Self:
         return self
 
@@ -88,6 +92,9 @@ class _NormalLaw(RadialLaw):
 
     def given(self, squared: Array, count: int) -> tuple[Self, float]:
         return self, 1.0
+
+    def averaged(self, others: Sequence[Self]) -> Self:
+        return self
 
     @property
     def closed_under_noise(self) -> bool:

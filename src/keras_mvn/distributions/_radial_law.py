@@ -24,6 +24,11 @@ NODES = 32
 class RadialLaw(abc.ABC):
     """The distribution of V for a batch of distributions; (...) are its batch axes."""
 
+    @property
+    @abc.abstractmethod
+    def degrees_of_freedom(self) -> Array:
+        """ν of a Student's t: () or (...); infinite for a normal."""
+
     # --- batch axes ------------------------------------------------------------------------------
 
     @abc.abstractmethod
@@ -148,6 +153,10 @@ class RadialLaw(abc.ABC):
             The law of the other targets, and the factor of their scales: (...), or 1.
 
         """
+
+    @abc.abstractmethod
+    def averaged(self, others: Sequence[Self]) -> Self:
+        """One law in place of several with equal weights."""
 
     @property
     @abc.abstractmethod

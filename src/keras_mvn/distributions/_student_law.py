@@ -37,7 +37,11 @@ class StudentLaw(RadialLaw):
     """Student's t with ν degrees of freedom, (...): positive, ∞ for normal distributions."""
 
     def __init__(self, degrees_of_freedom: Array) -> None:
-        self.degrees_of_freedom = np.asarray(degrees_of_freedom, dtype=np.float64)
+        self._degrees_of_freedom = np.asarray(degrees_of_freedom, dtype=np.float64)
+
+    @property
+    def degrees_of_freedom(self) -> Array:
+        return self._degrees_of_freedom
 
     # --- batch axes ------------------------------------------------------------------------------
 
@@ -191,6 +195,12 @@ class StudentLaw(RadialLaw):
         with np.errstate(invalid="ignore"):
             factor = np.where(np.isinf(nu), 1.0, np.sqrt((nu + squared) / (nu + count)))
         return type(self)(np.broadcast_to(nu + count, factor.shape)), factor
+
+    def averaged(self, others: Sequence[Self]) -> Self:
+        """The mean of 1/ν, to which tails are proportional where they are light."""
+        nu = [self.degrees_of_freedom, *(one.degrees_of_freedom for one in others)]
+        with np.errstate(divide="ignore"):
+            return type(self)(1.0 / np.mean(1.0 / np.array(nu), axis=0))
 
     @property
     def closed_under_noise(self) -> bool:

@@ -15,7 +15,7 @@ from keras_mvn.calibration import (
     Temperature,
 )
 from keras_mvn.calibration._conformal_scores import ConformalScores
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions import Distribution
 
 __all__ = ["CalibrationKind", "calibration_kind"]
 
@@ -27,7 +27,7 @@ class CalibrationKind(NamedTuple):
     """Whether regions and intervals change instead of covariances."""
     takes_gaps: bool
     needs_every_target: bool
-    fit: Callable[[MultivariateNormal, Array], Any]
+    fit: Callable[[Distribution, Array], Any]
 
 
 def calibration_kind(calibration: Any) -> CalibrationKind | None:

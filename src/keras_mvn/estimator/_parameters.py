@@ -12,10 +12,10 @@ import numpy as np
 from keras_mvn import covariances
 from keras_mvn._core.checks import whole
 from keras_mvn._core.targets import checked_missing
-from keras_mvn._training.recipe import Recipe, loss_for
+from keras_mvn._training.recipe import Recipe, likelihood_of, loss_for, predicts_tails
 from keras_mvn.estimator._calibration import calibration_kind
 
-__all__ = ["is_auto", "recipe_of"]
+__all__ = ["chooses_tails", "is_auto", "recipe_of"]
 
 
 def is_auto(covariance: Any) -> bool:
@@ -42,6 +42,7 @@ def recipe_of(estimator: Any) -> Recipe:
         covariance=structure,
         loss=estimator.loss,
         constant=estimator.constant,
+        tails="t" if estimator.tails == "t" or predicts_tails(estimator.loss) else "normal",
         hidden=_widths(estimator.hidden),
         activation=_activation(estimator.activation),
         dropout=_share(estimator.dropout, "dropout"),
@@ -53,7 +54,29 @@ def recipe_of(estimator: Any) -> Recipe:
     )
 
 
+def chooses_tails(estimator: Any) -> bool:
+    """Whether `fit` chooses between a normal and a Student's t."""
+    loss = estimator.loss
+    return bool(estimator.tails == "auto" and likelihood_of(loss) and not predicts_tails(loss))
+
+
+def _check_tails(tails: Any, loss: Any) -> None:
+    if not isinstance(tails, str) or tails not in ("auto", "normal", "t"):
+        raise ValueError(f"tails={tails!r} is not known. Expected 'auto', 'normal' or 't'.")
+    if tails == "t" and not likelihood_of(loss):
+        raise ValueError(
+            f"tails='t' trains by the likelihood of a Student's t, and loss={loss!r} is another "
+            "score. Use loss='balanced' or 'nll', or tails='normal'."
+        )
+    if tails == "normal" and predicts_tails(loss):
+        raise ValueError(
+            f"tails='normal' and loss={loss!r} contradict each other: this loss is the likelihood "
+            "of a Student's t. Use tails='t', or another loss."
+        )
+
+
 def _check_what_is_no_recipe(estimator: Any) -> None:
+    _check_tails(estimator.tails, estimator.loss)
     calibration_kind(estimator.calibration)
     checked_missing(estimator.missing)
     whole(estimator.n_members, "n_members", "the number of networks", 1)

@@ -17,21 +17,19 @@ from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn._training.data import Split, Table
 from keras_mvn._training.members import Fitter, subsample
-from keras_mvn._training.prediction import from_bytes, predict_normal, to_bytes
+from keras_mvn._training.prediction import from_bytes, predict_distribution, to_bytes
 from keras_mvn._training.recipe import Recipe
-from keras_mvn.distributions import (
-    MultivariateNormal,
-    TransformedDistribution,
-    TransformedRegion,
-)
+from keras_mvn.distributions import TransformedDistribution, TransformedRegion
 from keras_mvn.distributions._fit_transform import fit_target_transform
+from keras_mvn.distributions._predicted import Predicted
 from keras_mvn.distributions._transforms import TargetTransform
 from keras_mvn.distributions.regions import Ellipsoid
 from keras_mvn.distributions.transformed_distribution import ordered
 from keras_mvn.ensemble import DeepEnsemble
 from keras_mvn.estimator import _rows as rows_of
 from keras_mvn.estimator._calibration import calibration_kind
-from keras_mvn.estimator._parameters import is_auto, recipe_of
+from keras_mvn.estimator._parameters import chooses_tails, is_auto, recipe_of
+from keras_mvn.estimator._selection import selected
 from keras_mvn.layers._find_heads import heads
 
 _base: Any = require("sklearn.base", "keras_mvn.estimator")
@@ -91,6 +89,10 @@ class MultivariateNormalRegressor(
             best of several on the validation rows, listed in `selection_`.
         loss: "balanced", "nll", "faithful", "beta", "natural_gradient", "student_t",
             "energy_score", "crps"; or a class or an instance from `keras_mvn.losses`.
+        tails: "normal"; "t": predictions are a `MultivariateStudentT` with one trained number of
+            degrees of freedom; or "auto": whichever has the better log-likelihood on the validation
+            rows (twice the training; a normal without them). Losses other than "balanced" and "nll"
+            are for normals; "student_t" is "t".
         hidden: sequence of int, widths of the hidden layers.
         activation: activation of the hidden layers; smooth ones do better.
         dropout: float in [0, 1), dropout rate after each hidden layer.
@@ -135,7 +137,7 @@ class MultivariateNormalRegressor(
         calibration_: the fitted calibration, or None. `model_` does not include it;
             `calibration_.apply(model_)` returns a model that does.
         history_: losses by epoch, as in `keras.callbacks.History.history`; a list for ensembles.
-        selection_: with "auto", a dictionary for each structure tried, best first.
+        selection_: with "auto", a dictionary for each structure and tails tried, best first.
         split_: row numbers in X: "train", "validation", "calibration".
         target_transform_: the fitted transform, or None.
         target_names_: names of the columns of y, or None.
@@ -162,6 +164,7 @@ class MultivariateNormalRegressor(
         covariance: Any = "cholesky",
         *,
         loss: Any = "balanced",
+        tails: str = "auto",
         hidden: Sequence[int] = (64, 64),
         activation: Any = "gelu",
         dropout: float = 0.0,
@@ -183,6 +186,7 @@ class MultivariateNormalRegressor(
     ) -> None:
         self.covariance = covariance
         self.loss = loss
+        self.tails = tails
         self.hidden = hidden
         self.activation = activation
         self.dropout = dropout
@@ -290,8 +294,9 @@ class MultivariateNormalRegressor(
             if hasattr(self, name):
                 delattr(self, name)
         n = int(self.n_members)
-        if is_auto(self.covariance):
-            tried = fitter.select(recipe, others=n - 1)
+        choices = {"structure": is_auto(self.covariance), "tails": chooses_tails(self)}
+        tried = selected(fitter, recipe, n - 1, **choices)
+        if tried:
             self.selection_ = [one.summary() for one in tried]
             members = fitter.members(tried[0].recipe, n, first=tried[0].trained)
         else:
@@ -407,11 +412,11 @@ class MultivariateNormalRegressor(
 
     # --- prediction ------------------------------------------------------------------------------
 
-    def _raw(self, x: Any) -> MultivariateNormal:
+    def _raw(self, x: Any) -> Predicted:
         """Predict the distribution of T(y), not calibrated."""
-        return predict_normal(_models(vars(self)), x)
+        return predict_distribution(_models(vars(self)), x)
 
-    def _normal(self, X: Any) -> MultivariateNormal:  # noqa: N803
+    def _predicted(self, X: Any) -> Predicted:  # noqa: N803
         """Predict the distribution of T(y), recalibrated."""
         _validation.check_is_fitted(self)
         normal = self._raw(self._inputs(X))
@@ -419,24 +424,23 @@ class MultivariateNormalRegressor(
             return normal
         return self.calibration_.apply(normal)
 
-    def predict_distribution(self, X: Any) -> MultivariateNormal | TransformedDistribution:  # noqa: N803
+    def predict_distribution(self, X: Any) -> Predicted | TransformedDistribution:  # noqa: N803
         """Predict the distribution of the targets of each row.
 
         Args:
             X: (n, features).
 
         Returns:
-            A `MultivariateNormal` of batch shape (n,); with a target transform a
-            `TransformedDistribution`, which has mean, covariance, log_prob, quantile, interval,
-            ellipsoid and sample in the units of y, and `.base`, the distribution of T(y).
+            A `MultivariateNormal` or `MultivariateStudentT` of batch shape (n,), depending on
+            `tails`; with a target transform a `TransformedDistribution` of `.base`, that of T(y).
 
         """
-        normal = self._normal(X)
+        normal = self._predicted(X)
         if self.target_transform_ is None:
             return normal
         return TransformedDistribution(normal, self.target_transform_)
 
-    def pred_dist(self, X: Any) -> MultivariateNormal | TransformedDistribution:  # noqa: N803
+    def pred_dist(self, X: Any) -> Predicted | TransformedDistribution:  # noqa: N803
         """Alias of `predict_distribution`, the name that NGBoost uses."""
         return self.predict_distribution(X)
 
@@ -488,7 +492,7 @@ class MultivariateNormalRegressor(
                 standardized error of each row.
 
         """
-        normal = self._normal(X)
+        normal = self._predicted(X)
         if self._conformal:
             lower, upper = self.calibration_.interval(normal, level, simultaneous)
         else:
@@ -514,7 +518,7 @@ class MultivariateNormalRegressor(
         It is an ellipsoid, whose coverage is guaranteed with calibration="conformal"; with a target
         transform, it is the image of an ellipsoid, with `contains` and `bounds`.
         """
-        normal = self._normal(X)
+        normal = self._predicted(X)
         region = (
             self.calibration_.region(normal, level) if self._conformal else normal.ellipsoid(level)
         )

@@ -248,10 +248,11 @@ def _tails(e: Evidence) -> Iterator[Advice]:
         return
     yield Advice(
         "act",
-        "Tails are heavier than those of a normal distribution: with the size of the regions "
+        "Tails are heavier than predicted: with the size of the regions "
         f"corrected, {percent(outside, 1)} of the rows are outside the 99 % region "
         f"({percent(1 - OUTER, 1)} expected).",
-        f"Check the rows that are furthest off, below. {_regions_all_the_same(e)} If targets are "
+        "Check the rows that are furthest off, below. Where tails were normal, try --tails t "
+        f'({PYTHON}(tails="t")). {_regions_all_the_same(e)} If targets are '
         "skewed, take the logarithm of their columns, or transform them "
         f'({PYTHON}(target_transform="yeo-johnson")).',
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_mvn._core.types import Array
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions import Distribution
 
 __all__ = ["copies", "smallest_eigenvalue"]
 
@@ -34,7 +34,7 @@ def copies(y: Array) -> tuple[int, int] | None:
     return found if correlation[i, j] > 1.0 - COPY else None
 
 
-def smallest_eigenvalue(normal: MultivariateNormal) -> float:
+def smallest_eigenvalue(normal: Distribution) -> float:
     """Smallest eigenvalue of the first row's correlation matrix; 1 if it is not computed."""
     if normal.event_size > MANY_TARGETS:
         return 1.0

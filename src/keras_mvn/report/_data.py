@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_mvn._core.targets import names_of_targets
 from keras_mvn._core.types import Array
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions import Distribution
 
 __all__ = ["CONSTANT", "DIAGONAL", "MODEL", "Assessed", "ReportData"]
 
@@ -29,14 +29,14 @@ CONSTANT_STRUCTURE = "the same for all rows"
 class Assessed:
     """Predictions and observations of the targets that are observed in at least one test row."""
 
-    predictions: dict[str, MultivariateNormal]
+    predictions: dict[str, Distribution]
     y: Array
     never_observed: tuple[str, ...]
     itself: frozenset[str] = frozenset()
     """Names of the predictions left out because the model is of the same kind."""
 
     @property
-    def model(self) -> MultivariateNormal:
+    def model(self) -> Distribution:
         """The model's predictions."""
         return self.predictions[MODEL]
 
@@ -67,6 +67,7 @@ class ReportData:
         seconds: duration of the fit, in seconds.
         calibrated_for_coverage: whether regions of one level were calibrated to their coverage.
         chosen_from: structures that were compared on the validation rows; empty for none.
+        tails: description of the tails and of how they were chosen; "" for nothing to say.
 
     Raises:
         ValueError: "model" is not the first prediction, shapes do not match, or y holds infinite
@@ -83,7 +84,7 @@ class ReportData:
     command: str
     versions: Mapping[str, str]
     created: str
-    predictions: Mapping[str, MultivariateNormal]
+    predictions: Mapping[str, Distribution]
     y: Array
     x: Mapping[str, np.ndarray]
     row_labels: np.ndarray
@@ -93,6 +94,7 @@ class ReportData:
     seconds: float
     calibrated_for_coverage: bool = False
     chosen_from: tuple[str, ...] = ()
+    tails: str = ""
 
     def __post_init__(self) -> None:
         d = len(self.targets)
@@ -108,7 +110,7 @@ class ReportData:
         )
 
     @property
-    def model(self) -> MultivariateNormal:
+    def model(self) -> Distribution:
         """The final predictions."""
         return self.predictions[MODEL]
 
@@ -136,7 +138,7 @@ class ReportData:
         return kind or _same(self.model, other, self.y)
 
 
-def _same(a: MultivariateNormal, b: MultivariateNormal, y: Array) -> bool:
+def _same(a: Distribution, b: Distribution, y: Array) -> bool:
     """Whether two predictions have equal variances and likelihoods, up to rounding."""
     if not np.allclose(a.variance, b.variance, rtol=1e-6, atol=0.0):
         return False

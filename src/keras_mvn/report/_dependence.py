@@ -11,7 +11,7 @@ import numpy as np
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn.calibration._slices import quantile_bins
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions import Distribution
 from keras_mvn.report._format import signed
 
 __all__ = ["SHOWN", "Bin", "Dependence", "Pair", "dependence_of", "few_values"]
@@ -107,7 +107,7 @@ class Dependence:
     pairs: tuple[Pair, ...]
 
 
-def dependence_of(normal: MultivariateNormal, y: Array, x: Mapping[str, np.ndarray]) -> Dependence:
+def dependence_of(normal: Distribution, y: Array, x: Mapping[str, np.ndarray]) -> Dependence:
     """Find the most correlated targets, their pairs, and the inputs that change them."""
     targets = _most_correlated(normal)
     chosen = normal.marginal(targets)
@@ -137,7 +137,7 @@ def _step(rows: int, d: int) -> int:
     return max(1, -(-rows * d * d // NUMBERS))
 
 
-def _most_correlated(normal: MultivariateNormal) -> np.ndarray:
+def _most_correlated(normal: Distribution) -> np.ndarray:
     """Positions of `SHOWN` targets, from the most strongly correlated pairs."""
     d = normal.event_size
     if d <= SHOWN:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_mvn._core.chi_square import chi_square_quantile
 from keras_mvn._core.types import Array
+from keras_mvn.distributions._student_law import StudentLaw
 from keras_mvn.report._comparison import LEVEL
 from keras_mvn.report._data import ReportData
 from keras_mvn.report._svg import shortened
@@ -36,24 +36,38 @@ def rows_of(n: int, also: tuple[int, ...]) -> np.ndarray:
 
 
 def explorer_of(data: ReportData, targets: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
-    """Return labels, means, packed Cholesky factors, observations and inputs of these rows.
+    """Return labels, locations, packed Cholesky factors, observations and inputs of these rows.
 
-    Factors rather than covariances, because rounded factors still yield valid covariances.
+    Factors rather than covariances, because rounded factors still yield valid covariances. `radii`
+    has, for each different ν, the half-width of an interval and the radius of an ellipse with 0, 1,
+    … targets fixed, of which a Student's t learns how large the errors of its row are.
     """
-    normal = data.model[rows].marginal(targets)
+    normal = data.model[rows].marginal(targets).require_elliptical("the report")
+    nu = np.broadcast_to(normal.law.degrees_of_freedom, len(rows))
+    different, which = np.unique([float(f"{v:.3g}") for v in nu], return_inverse=True)
     i, j = np.tril_indices(len(targets))
     inputs = list(data.x)[:INPUTS]
     return {
         "targets": [data.targets[k] for k in targets],
         "labels": [shortened(str(label), 60) for label in data.row_labels[rows]],
-        "mean": _rounded(normal.mean),
+        "mean": _rounded(normal.center),
         "factor": _rounded(normal.scale_tril[:, i, j]),
         "observed": _rounded(data.y[np.ix_(rows, targets)]),
         "inputs": inputs,
         "values": [[_text(data.x[name][k]) for name in inputs] for k in rows],
         "level": LEVEL,
-        "radius": {m: float(np.sqrt(chi_square_quantile(LEVEL, m))) for m in (1, 2)},
+        "freedom": [None if np.isinf(v) else float(v) for v in nu],
+        "radii": [_radii(StudentLaw(v), len(targets)) for v in different],
+        "radius": which.tolist(),
     }
+
+
+def _radii(law: StudentLaw, event_size: int) -> list[list[float]]:
+    found = []
+    for fixed in range(event_size + 1):
+        given = law.given(np.zeros(()), fixed)[0]
+        found.append([float(np.sqrt(given.squared_radius(LEVEL, m))) for m in (1, 2)])
+    return found
 
 
 def _rounded(values: Array) -> list[Any]:

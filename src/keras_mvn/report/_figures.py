@@ -8,10 +8,9 @@ from typing import final
 import numpy as np
 from markupsafe import Markup
 
-from keras_mvn._core.chi_square import chi_square_quantile
 from keras_mvn._core.types import Array
 from keras_mvn.calibration import Diagnosis
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions import Distribution
 from keras_mvn.report._calibration import Calibration, furthest_first
 from keras_mvn.report._comparison import LEVEL
 from keras_mvn.report._dependence import SHOWN, Dependence, Pair
@@ -239,7 +238,7 @@ def pair_figure(pair: Pair) -> Figure | None:
 
 
 def ellipse_figure(
-    normal: MultivariateNormal, y: Array, labels: np.ndarray, found: Dependence
+    normal: Distribution, y: Array, labels: np.ndarray, found: Dependence
 ) -> Figure | None:
     """Draw 90 % ellipses of some rows for the most correlated pair, and the observed values."""
     if not found.pairs:
@@ -249,21 +248,22 @@ def ellipse_figure(
     margins = normal[rows].marginal(list(names))
     observed = y[rows][:, [(normal.target_names or ()).index(name) for name in names]]
     angle = np.linspace(0.0, 2.0 * np.pi, 73)[:-1]
-    radius = np.sqrt(chi_square_quantile(LEVEL, 2))
-    curves = margins.mean[:, :, None] + margins.scale_tril @ (
-        radius * np.stack([np.cos(angle), np.sin(angle)])
+    region = margins.region(LEVEL)
+    circle = np.sqrt(region.squared_radius)[:, None, None] * np.stack(
+        [np.cos(angle), np.sin(angle)]
     )
+    curves = region.center[:, :, None] + region.distribution.scale_tril @ circle
     chart = Chart(*_ends(curves, observed), *names, (400, 340))
-    for k, (curve, mean, point) in enumerate(zip(curves, margins.mean, observed, strict=True)):
+    for k, (curve, mean, point) in enumerate(zip(curves, region.center, observed, strict=True)):
         chart.outline(curve[0], curve[1], f"ellipse c{k}")
         if np.isfinite(point).all():
             chart.line([mean[0], point[0]], [mean[1], point[1]], f"thin c{k}")
             chart.dot(point[0], point[1], f"c{k}")
-    distances = margins.mahalanobis(np.nan_to_num(observed))
     there = np.isfinite(observed).all(axis=1)
+    inside = region.contains(np.nan_to_num(observed)) & there
     caption = (
         f"90 % ellipses of {plural(len(rows), 'test row')}; dots: observed, "
-        f"{int((there & (distances <= radius)).sum())} of {int(there.sum())} inside."
+        f"{int(inside.sum())} of {int(there.sum())} inside."
     )
     legend = tuple((f"c{k}", f"row {labels[i]}") for k, i in enumerate(rows))
     title = f"{names[0]} and {names[1]} in individual rows"

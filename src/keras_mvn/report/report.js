@@ -14,13 +14,20 @@
   const data = JSON.parse(document.getElementById("explorer-data").textContent);
   const d = data.targets.length;
   const byId = (id) => document.getElementById(id);
-  const Z = data.radius[1]; // half-width of a 90 % interval
-  const RADIUS = data.radius[2]; // radius of a 90 % ellipse
   const state = { row: 0, across: 0, up: Math.min(1, d - 1), fixed: new Map() };
 
   // --- distributions ---------------------------------------------------------------------------
 
-  /** Covariance Σ = L Lᵀ of a row, from the packed lower triangle of L. */
+  /** Half-width of a 90 % interval (m = 1) or radius of a 90 % ellipse (2), in scales. */
+  const radius = (m, fixed) => data.radii[data.radius[state.row]][fixed][m - 1];
+
+  /** Standard deviations divided by scales: a Student's t has heavier tails than a normal. */
+  function spread(fixed) {
+    const nu = data.freedom[state.row];
+    return nu === null ? 1 : Math.sqrt((nu + fixed) / (nu + fixed - 2));
+  }
+
+  /** Scale matrix Σ = L Lᵀ of a row, from the packed lower triangle of L. */
   function covariance(row) {
     const packed = data.factor[row];
     const at = (i, k) => packed[(i * (i + 1)) / 2 + k];
@@ -63,8 +70,9 @@
 
   /**
    * The distribution of a row given the fixed targets: with Σ_aa = L Lᵀ and W = L⁻¹ Σ_ab,
-   * mean μ_b + Wᵀ L⁻¹ (y_a − μ_a) and covariance Σ_bb − Wᵀ W. A fixed target has its value and
-   * variance 0. Null if the fixed targets depend on each other.
+   * location μ_b + Wᵀ L⁻¹ (y_a − μ_a) and scale matrix f (Σ_bb − Wᵀ W), where f = 1 for a normal,
+   * and (ν + q)/(ν + k) for a Student's t, q the squared distance of the k fixed values. A fixed
+   * target has its value and scale 0. Null if the fixed targets depend on each other.
    */
   function condition(mean, sigma, fixed) {
     const known = [...fixed.keys()];
@@ -72,10 +80,13 @@
     if (l === null) return null;
     const shift = substitute(l, known.map((i) => fixed.get(i) - mean[i]));
     const w = mean.map((_, j) => substitute(l, known.map((i) => sigma[i][j])));
+    const nu = data.freedom[state.row];
+    const f = nu === null ? 1 : (nu + dot(shift, shift)) / (nu + known.length);
     return {
+      fixed: known.length,
       mean: mean.map((m, j) => (fixed.has(j) ? fixed.get(j) : m + dot(w[j], shift))),
       sigma: grid(d, d, (i, j) =>
-        fixed.has(i) || fixed.has(j) ? 0 : sigma[i][j] - dot(w[i], w[j])
+        fixed.has(i) || fixed.has(j) ? 0 : f * (sigma[i][j] - dot(w[i], w[j]))
       ),
     };
   }
@@ -83,12 +94,13 @@
   const dot = (a, b) => a.reduce((sum, value, k) => sum + value * b[k], 0);
   const grid = (n, m, f) =>
     Array.from({ length: n }, (_, i) => Array.from({ length: m }, (_, j) => f(i, j)));
+  /** The scale of a target: its standard deviation, for a normal. */
   const stddev = (sigma, i) => Math.sqrt(Math.max(sigma[i][i], 0));
 
   function current() {
     const mean = data.mean[state.row];
     const sigma = covariance(state.row);
-    const now = state.fixed.size ? condition(mean, sigma, state.fixed) : { mean, sigma };
+    const now = state.fixed.size ? condition(mean, sigma, state.fixed) : { mean, sigma, fixed: 0 };
     return { mean, sigma, now };
   }
 
@@ -113,10 +125,11 @@
   const shortened = (text) => (text.length > 44 ? text.slice(0, 43) + "…" : text);
 
   /** A mean, and its 90 % interval below; numbers in full for programs that read the page. */
-  function estimate(mean, sd) {
+  function estimate(mean, scale, fixed) {
+    const sd = scale * spread(fixed), reach = scale * radius(1, fixed);
     const value = element("data", { value: String(mean), "data-stddev": String(sd) }, format(mean));
-    const ends = `${format(mean - Z * sd, 3)} to ${format(mean + Z * sd, 3)}`;
-    return [value, element("small", {}, sd > 0 ? ends : "fixed")];
+    const ends = `${format(mean - reach, 3)} to ${format(mean + reach, 3)}`;
+    return [value, element("small", {}, scale > 0 ? ends : "fixed")];
   }
 
   // --- the plane of two targets ----------------------------------------------------------------
@@ -143,8 +156,8 @@
   function range(i, { mean, sigma, now }) {
     const seen = data.observed[state.row][i];
     const points = [];
-    for (const one of now === null ? [{ mean, sigma }] : [{ mean, sigma }, now]) {
-      const reach = 3.1 * stddev(one.sigma, i);
+    for (const one of now === null ? [{ mean, sigma, fixed: 0 }] : [{ mean, sigma, fixed: 0 }, now]) {
+      const reach = Math.max(3.1, 1.2 * radius(2, one.fixed)) * stddev(one.sigma, i);
       points.push(one.mean[i] - reach, one.mean[i] + reach);
     }
     if (seen !== null) points.push(seen);
@@ -153,15 +166,15 @@
     return [low - 0.04 * (high - low), high + 0.04 * (high - low)];
   }
 
-  /** The outline of a bivariate normal; a line or a point if targets are fixed. */
-  function outline(mean, sigma, i, j) {
+  /** The outline of the region of two targets; a line or a point if targets are fixed. */
+  function outline({ mean, sigma, fixed }, i, j) {
     const a = stddev(sigma, i);
     const slope = a > 0 ? sigma[i][j] / a : 0;
     const rest = Math.sqrt(Math.max(sigma[j][j] - slope * slope, 0));
-    const radius = a > 0 && rest > 0 ? RADIUS : Z; // one target left: its interval
+    const reach = radius(a > 0 && rest > 0 ? 2 : 1, fixed); // one target left: its interval
     return Array.from({ length: 121 }, (_, k) => {
       const angle = (2 * Math.PI * k) / 120;
-      const u = radius * Math.cos(angle), v = radius * Math.sin(angle);
+      const u = reach * Math.cos(angle), v = reach * Math.sin(angle);
       return [mean[i] + a * u, mean[j] + slope * u + rest * v];
     });
   }
@@ -192,10 +205,10 @@
     const cross = (m, css) =>
       draw("path", { class: `cross ${css}`,
         d: `M${px(m[i]) - 5} ${py(m[j])}h10M${px(m[i])} ${py(m[j]) - 5}v10` });
-    svg.append(draw("path", { class: "ellipse prior", d: path(outline(mean, sigma, i, j)) }));
+    svg.append(draw("path", { class: "ellipse prior", d: path(outline({ mean, sigma, fixed: 0 }, i, j)) }));
     svg.append(cross(mean, "prior"));
     if (now !== null) {
-      svg.append(draw("path", { class: "ellipse now", d: path(outline(now.mean, now.sigma, i, j)) }));
+      svg.append(draw("path", { class: "ellipse now", d: path(outline(now, i, j)) }));
       svg.append(cross(now.mean, "c0"));
     }
     const seen = data.observed[state.row];
@@ -320,7 +333,7 @@
       slider.min = mean[i] - 4 * sd;
       slider.max = mean[i] + 4 * sd;
       slider.value = mean[i];
-      before.replaceChildren(...estimate(mean[i], sd));
+      before.replaceChildren(...estimate(mean[i], sd, 0));
       seen.replaceChildren(observed === null ? "not observed" : d === 1 ? format(observed)
         : observedButton(i, observed));
     });
@@ -353,7 +366,7 @@
     controls.forEach(({ row, after }, i) => {
       row.classList.toggle("fixed", state.fixed.has(i));
       after.replaceChildren(...(found.now === null ? ["–"]
-        : estimate(found.now.mean[i], stddev(found.now.sigma, i))));
+        : estimate(found.now.mean[i], stddev(found.now.sigma, i), found.now.fixed)));
     });
     if (d > 1) byId("drawing").replaceChildren(plane(found));
     byId("said").textContent = summary(found.now);

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
+import keras
 import numpy as np
 
 from keras_mvn._core.optional import require
@@ -20,11 +21,12 @@ from keras_mvn.calibration import Recalibration
 from keras_mvn.covariances import Covariance
 from keras_mvn.estimator import MultivariateNormalRegressor
 from keras_mvn.layers._find_heads import heads
+from keras_mvn.layouts import degrees_of_freedom_from
 from keras_mvn.tables import Split
 from keras_mvn_cli._console import Output
 from keras_mvn_cli._structures import structure_of
 
-__all__ = ["Arrays", "Network", "Settings", "reuse", "train", "warnings_said"]
+__all__ = ["Arrays", "Network", "Settings", "label_of", "reuse", "train", "warnings_said"]
 
 
 @final
@@ -81,11 +83,32 @@ class Network(NamedTuple):
     interrupted: bool
 
     @property
+    def tails(self) -> str:
+        """The tails of its predictions: "normal" or "t"."""
+        return "normal" if heads(self.members[0])[-1].degrees_of_freedom is None else "t"
+
+    @property
+    def degrees_of_freedom(self) -> float:
+        """Their degrees of freedom, the harmonic mean of those of its networks."""
+        raw = [heads(member)[-1].raw_degrees_of_freedom for member in self.members]
+        nu = [
+            float(degrees_of_freedom_from(np.asarray(keras.ops.convert_to_numpy(r)))[0])
+            for r in raw
+        ]
+        return 1.0 / float(np.mean(1.0 / np.array(nu)))
+
+    @property
     def structure(self) -> str:
         """The covariance structure, in words."""
         head = heads(self.members[0])[-1]
         constant = {"covariance": ", the same for all rows", "shape": ", constant correlations"}
         return f"{head.covariance.name}{constant.get(head.constant or '', '')}"
+
+
+def label_of(candidate: Mapping[str, Any]) -> str:
+    """Return the name of one entry of the selection, with its tails unless they are normal."""
+    tails = candidate.get("tails", "normal")
+    return str(candidate["name"]) + ("" if tails == "normal" else f", {tails}")
 
 
 def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what: str) -> Network:

@@ -34,6 +34,7 @@ class FitOptions:
     calibration: str
     members: int
     loss: str
+    tails: str
     hidden: str
     dropout: float
     epochs: int

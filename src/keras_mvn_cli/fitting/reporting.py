@@ -42,7 +42,8 @@ def write_report(folder: Path) -> list[Path]:
         seconds=about["seconds"],
         calibrated_for_coverage=about["options"]["calibration"] == "coverage"
         and bool(about["calibration"]),
-        chosen_from=tuple(one["name"] for one in about["selection"]),
+        chosen_from=tuple(dict.fromkeys(one["name"] for one in about["selection"])),
+        tails=about.get("tails", ""),
     )
     report.write(data, folder)
     return [folder / "report.html", folder / "report.md"]

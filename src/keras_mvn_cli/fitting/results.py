@@ -14,10 +14,10 @@ import numpy as np
 from keras_mvn._core.files import write_json
 from keras_mvn._core.types import Array
 from keras_mvn._training import data as training_data
-from keras_mvn._training.prediction import predict_normal
+from keras_mvn._training.prediction import predict_distribution
 from keras_mvn.calibration import Recalibration
 from keras_mvn.covariances._streaming import StreamingMoments
-from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.distributions import Distribution
 from keras_mvn_cli import _assessing
 from keras_mvn_cli._console import Output
 from keras_mvn_cli._fit_directory import FIT, FORMAT, FitFolder
@@ -47,7 +47,7 @@ def assessed(
     y = np.asarray(prepared.arrays.y[test])
     seen = ~np.isnan(y).all(axis=0)
     with output.progress("scoring the test rows"):
-        plain = {name: predict_normal(one.members, x) for name, one in networks.items()}
+        plain = {name: predict_distribution(one.members, x) for name, one in networks.items()}
         found = dict(_compared(networks, plain))
         shown = prepared.preprocessing.shown(prepared.raw)
         _assessing.save_test(folder.partial / "test", found, y, shown, prepared.rows[test])
@@ -65,8 +65,8 @@ def assessed(
 
 
 def _compared(
-    networks: Mapping[str, Network], plain: Mapping[str, MultivariateNormal]
-) -> Iterator[tuple[str, MultivariateNormal]]:
+    networks: Mapping[str, Network], plain: Mapping[str, Distribution]
+) -> Iterator[tuple[str, Distribution]]:
     """Yield (name, predictions) in the report's order; baselines are recalibrated, too."""
     for name in (_assessing.MODEL, _assessing.DIAGONAL, _assessing.CONSTANT):
         if name not in networks:
@@ -77,9 +77,7 @@ def _compared(
             yield _assessing.UNCALIBRATED, plain[name]
 
 
-def _margins(
-    normals: Mapping[str, MultivariateNormal], seen: np.ndarray
-) -> Mapping[str, MultivariateNormal]:
+def _margins(normals: Mapping[str, Distribution], seen: np.ndarray) -> Mapping[str, Distribution]:
     """Return the marginals of the targets observed in at least one test row."""
     if seen.all():
         return normals
@@ -122,6 +120,7 @@ def about_fit(
         "columns": prepared.preprocessing.columns,
         "inputs": prepared.preprocessing.names,
         "covariance": model.structure,
+        "tails": _tails_in_words(model, prepared),
         "calibration": _in_words(model.calibration, options.calibration, rows),
         "members": len(model.members),
         "selection": [_plain(one) for one in model.selection],
@@ -134,11 +133,29 @@ def about_fit(
 
 def _plain(candidate: Mapping[str, Any]) -> dict[str, Any]:
     """Return one entry of the selection as JSON values."""
-    kept = ("name", "validation_nll", "epochs", "seconds")
+    kept = ("name", "tails", "validation_nll", "epochs", "seconds")
     values = {name: candidate[name] for name in kept}
     return {
         k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()
     }
+
+
+def _tails_in_words(model: Network, prepared: Prepared) -> str:
+    """Return what tails the predictions have, and how much better than the others they are."""
+    by_tails: dict[str, float] = {}
+    for one in model.selection:  # the best first
+        by_tails.setdefault(one["tails"], one["validation_nll"])
+    said = "normal"
+    if model.tails == "t":
+        said = f"Student's t, ν = {model.degrees_of_freedom:.3g}"
+    if len(by_tails) < 2:
+        return said
+    other = {"t": "normal", "normal": "t"}[model.tails]
+    gain = (by_tails[other] - by_tails[model.tails]) / prepared.arrays.targets_in_a_row(
+        "validation"
+    )
+    than = {"t": "a normal", "normal": "a Student's t"}[model.tails]
+    return f"{said}, chosen on validation rows: {gain:.2g} nats per target better than {than}"
 
 
 def _in_words(calibration: Recalibration | None, method: str, rows: Mapping[str, int]) -> str:

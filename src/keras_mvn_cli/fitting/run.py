@@ -68,3 +68,12 @@ def _check(options: FitOptions) -> None:
     for entry in options.kinds:
         if "=" not in entry:
             raise RefusalError(f"--as {entry}: expected COLUMN=KIND, such as station=category.")
+    if options.tails == "t" and options.loss not in LIKELIHOODS:
+        raise RefusalError(
+            f"--tails t trains by the likelihood of a Student's t, and --loss {options.loss} is "
+            "another score. Leave out one of the two."
+        )
+
+
+LIKELIHOODS = ("balanced", "nll")
+"""Losses that have a counterpart with tails."""

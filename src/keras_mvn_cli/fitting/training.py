@@ -8,7 +8,7 @@ from keras_mvn._training.members import Candidate, constant_covariance, independ
 from keras_mvn_cli import _assessing
 from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._fit_directory import FitFolder
-from keras_mvn_cli.fitting.networks import Arrays, Network, Settings, reuse, train
+from keras_mvn_cli.fitting.networks import Arrays, Network, Settings, label_of, reuse, train
 from keras_mvn_cli.fitting.options import FitOptions
 from keras_mvn_cli.fitting.table import Prepared
 
@@ -30,7 +30,10 @@ def trained_networks(
     _tell_selection(output, trained["model"], prepared.arrays)
     if not baselines:
         return trained, False
-    for name, settings, candidate in _baselines(options, model, len(prepared.arrays.targets)):
+    tails = trained["model"].tails
+    for name, settings, candidate in _baselines(
+        options, model, len(prepared.arrays.targets), tails
+    ):
         place = folder.work / name.replace(" ", "_")
         reuse(folder.work / "model", candidate, place)
         try:
@@ -53,6 +56,7 @@ def _settings(options: FitOptions, share: float) -> Settings:
         time_budget=None if budget is None else share * budget,
         options={
             "loss": options.loss,
+            "tails": options.tails,
             "hidden": widths_of(options.hidden),
             "dropout": options.dropout,
             "epochs": options.epochs,
@@ -64,9 +68,12 @@ def _settings(options: FitOptions, share: float) -> Settings:
 
 
 def _baselines(
-    options: FitOptions, model: Settings, event_size: int
+    options: FitOptions, model: Settings, event_size: int, tails: str
 ) -> Iterator[tuple[str, Settings, Candidate]]:
-    """Yield name, settings, and the "auto" candidate that is the same network."""
+    """Yield name, settings, and the "auto" candidate that is the same network.
+
+    They have the model's tails, so that they differ from it in their covariance alone.
+    """
     budget = options.time_budget
     share = None if budget is None else 0.5 * (1.0 - SHARE_OF_MODEL) * budget
     structures = {
@@ -83,9 +90,9 @@ def _baselines(
                 candidate.constant,
                 members=model.members,
                 time_budget=share,
-                options=model.options,
+                options={**model.options, "tails": tails},
             ),
-            candidate,
+            candidate._replace(tails=tails),
         )
 
 
@@ -93,9 +100,9 @@ def _tell_selection(output: Output, network: Network, arrays: Arrays) -> None:
     if network.selection:
         d = arrays.targets_in_a_row("validation")
         tried = ", ".join(
-            f"{one['name']} {one['validation_nll'] / d:.3f}" for one in network.selection
+            f"{label_of(one)} {one['validation_nll'] / d:.3f}" for one in network.selection
         )
-        output.say(f"  structures by NLL per target on the validation rows: {tried}")
+        output.say(f"  by NLL per target on the validation rows: {tried}")
 
 
 def widths_of(text: str) -> tuple[int, ...]:
