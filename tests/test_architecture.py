@@ -58,8 +58,8 @@ PUBLIC = {
         "Isotropic", "Kronecker", "LowRank", "PrecisionCholesky", "Symmetric", "get",
     ),
     "keras_mvn.distributions": (
-        "Distribution", "Mixture", "MultivariateNormal", "MultivariateStudentT",
-        "TransformedDistribution", "TransformedRegion",
+        "Distribution", "HighestDensityRegion", "Mixture", "MultivariateNormal",
+        "MultivariateStudentT", "TransformedDistribution", "TransformedRegion",
     ),
     "keras_mvn.ensemble": ("DeepEnsemble",),
     "keras_mvn.estimator": ("MultivariateNormalRegressor",),

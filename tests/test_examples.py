@@ -60,6 +60,13 @@ def test_it_answers_its_question(name, said, folder):
     assert said in run(name, folder, "--data", "air.csv")
 
 
+def test_the_picture_of_distributions(folder):
+    printed = run("which_distribution.py", folder)
+    normal, student = (float(x.split()[-4]) for x in printed.splitlines())
+    assert student > normal + 0.2
+    assert (folder / "which_distribution.png").stat().st_size > 10_000
+
+
 def test_two_measurements_are_worth_something(folder):
     """The targets of this table share one cause, which two of them give away."""
     printed = run("condition_on_measured.py", folder, "--data", "air.csv")

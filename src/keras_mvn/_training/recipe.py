@@ -53,7 +53,8 @@ class Recipe:
     """A name from `LOSSES`, a loss class or a loss instance."""
     constant: str | None = None
     tails: str = "normal"
-    """"normal", or "t" for a Student's t with one trained number of degrees of freedom."""
+    """"normal"; "t" for a Student's t with one trained number of degrees of freedom; "t_per_row"
+    for one whose degrees of freedom depend on x."""
     hidden: tuple[int, ...] = (64, 64)
     activation: Any = "gelu"
     dropout: float = 0.0
@@ -93,6 +94,8 @@ def _degrees_of_freedom(recipe: Recipe, loss: CovarianceLoss) -> float | str | N
     """Return what the head writes for this loss: a fixed number, if the user's loss has one."""
     if not loss.reader.layout.has_degrees_of_freedom:
         return None
+    if recipe.tails == "t_per_row":
+        return "per_row"
     given = getattr(recipe.loss, "degrees_of_freedom", None)
     return given if isinstance(given, float) else "constant"
 
@@ -153,7 +156,7 @@ def loss_for(
     if predicts_tails(loss):
         given = loss.get_config() if isinstance(loss, CovarianceLoss) else {}
         return losses.StudentT.from_config({**given, **agreed, "degrees_of_freedom": "learned"})
-    if tails == "t" and likelihood_of(loss):
+    if tails != "normal" and likelihood_of(loss):
         return losses.StudentT("learned", **agreed)
     if isinstance(loss, str) and loss in LOSSES:
         return LOSSES[loss](**agreed)

@@ -42,7 +42,7 @@ def recipe_of(estimator: Any) -> Recipe:
         covariance=structure,
         loss=estimator.loss,
         constant=estimator.constant,
-        tails="t" if estimator.tails == "t" or predicts_tails(estimator.loss) else "normal",
+        tails=_tails(estimator),
         hidden=_widths(estimator.hidden),
         activation=_activation(estimator.activation),
         dropout=_share(estimator.dropout, "dropout"),
@@ -54,6 +54,13 @@ def recipe_of(estimator: Any) -> Recipe:
     )
 
 
+def _tails(estimator: Any) -> str:
+    """Return the tails to train with; with "auto", those that are compared with a normal's."""
+    if estimator.tails in ("t", "t_per_row"):
+        return str(estimator.tails)
+    return "t" if predicts_tails(estimator.loss) else "normal"
+
+
 def chooses_tails(estimator: Any) -> bool:
     """Whether `fit` chooses between a normal and a Student's t."""
     loss = estimator.loss
@@ -61,12 +68,14 @@ def chooses_tails(estimator: Any) -> bool:
 
 
 def _check_tails(tails: Any, loss: Any) -> None:
-    if not isinstance(tails, str) or tails not in ("auto", "normal", "t"):
-        raise ValueError(f"tails={tails!r} is not known. Expected 'auto', 'normal' or 't'.")
-    if tails == "t" and not likelihood_of(loss):
+    if not isinstance(tails, str) or tails not in ("auto", "normal", "t", "t_per_row"):
         raise ValueError(
-            f"tails='t' trains by the likelihood of a Student's t, and loss={loss!r} is another "
-            "score. Use loss='balanced' or 'nll', or tails='normal'."
+            f"tails={tails!r} is not known. Expected 'auto', 'normal', 't' or 't_per_row'."
+        )
+    if tails in ("t", "t_per_row") and not likelihood_of(loss):
+        raise ValueError(
+            f"tails={tails!r} trains by the likelihood of a Student's t, and loss={loss!r} is "
+            "another score. Use loss='balanced' or 'nll', or tails='normal'."
         )
     if tails == "normal" and predicts_tails(loss):
         raise ValueError(

@@ -90,9 +90,9 @@ class MultivariateNormalRegressor(
         loss: "balanced", "nll", "faithful", "beta", "natural_gradient", "student_t",
             "energy_score", "crps"; or a class or an instance from `keras_mvn.losses`.
         tails: "normal"; "t": predictions are a `MultivariateStudentT` with one trained number of
-            degrees of freedom; or "auto": whichever has the better log-likelihood on the validation
-            rows (twice the training; a normal without them). Losses other than "balanced" and "nll"
-            are for normals; "student_t" is "t".
+            degrees of freedom; "t_per_row": one that depends on x; "auto": of the former two, the
+            better one on the validation rows (twice the training; a normal without them). Losses
+            other than "balanced" and "nll" are for normals; "student_t" is "t".
         hidden: sequence of int, widths of the hidden layers.
         activation: activation of the hidden layers; smooth ones do better.
         dropout: float in [0, 1), dropout rate after each hidden layer.

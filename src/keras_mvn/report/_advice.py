@@ -80,6 +80,8 @@ class Evidence:
     """Positions of two targets, one a linear function of the other; None if there are none."""
     smallest_eigenvalue: float
     """Smallest eigenvalue of the correlation matrix of the constant covariance."""
+    has_tails: bool = False
+    """Whether the model predicts a Student's t."""
 
     @property
     def too_few(self) -> bool:
@@ -251,11 +253,15 @@ def _tails(e: Evidence) -> Iterator[Advice]:
         "Tails are heavier than predicted: with the size of the regions "
         f"corrected, {percent(outside, 1)} of the rows are outside the 99 % region "
         f"({percent(1 - OUTER, 1)} expected).",
-        "Check the rows that are furthest off, below. Where tails were normal, try --tails t "
-        f'({PYTHON}(tails="t")). {_regions_all_the_same(e)} If targets are '
-        "skewed, take the logarithm of their columns, or transform them "
+        f"Check the rows that are furthest off, below. {_other_tails(e)}{_regions_all_the_same(e)} "
+        "If targets are skewed, take the logarithm of their columns, or transform them "
         f'({PYTHON}(target_transform="yeo-johnson")).',
     )
+
+
+def _other_tails(e: Evidence) -> str:
+    """Return advice on tails, unless the model has them."""
+    return "" if e.has_tails else f'Predict a Student\'s t: --tails t ({PYTHON}(tails="t")). '
 
 
 def _regions_all_the_same(e: Evidence) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from keras_mvn._core.files import replacing
 from keras_mvn._core.optional import require
 from keras_mvn._core.version import __version__
+from keras_mvn.distributions import Distribution
 from keras_mvn.report import _format
 from keras_mvn.report._advice import Advice, Evidence, advise
 from keras_mvn.report._calibration import (
@@ -138,9 +139,15 @@ def _find(data: ReportData) -> Findings:
                 assessed.itself,
                 copies(assessed.y),
                 smallest_eigenvalue(assessed.predictions.get(CONSTANT, assessed.model)),
+                _has_tails(assessed.model),
             )
         ),
     )
+
+
+def _has_tails(model: Distribution) -> bool:
+    law = model.require_elliptical("the report").law
+    return bool(np.isfinite(law.degrees_of_freedom).any())
 
 
 # --- HTML ----------------------------------------------------------------------------------------
