@@ -32,6 +32,7 @@ ATOMS = ("scpf", "edm", "wq", "births1")
 METHODS = {
     "normal": {"tails": "normal"},
     "t": {"tails": "t"},
+    "plain t": {"tails": "t", "loss": "nll"},
     "t per row": {"tails": "t_per_row"},
     "four normals": {"tails": "normal", "n_members": 4},
     "auto": {"tails": "auto"},
@@ -42,7 +43,7 @@ def read(data, name, limit, rng):
     """Return standardizable inputs and targets of a table, at most `limit` rows."""
     path = {"air": "air.csv", "energy": "energy_efficiency.csv", "uci": "air_quality_uci.csv"}
     with (data / path.get(name, f"suite/{name}.csv")).open(encoding="utf-8-sig") as file:
-        header, *rows = csv.reader(file, delimiter=";" if name == "uci" else ",")
+        header, *rows = csv.reader(file)
     rows = [row for row in rows if any(row)]
     columns = {h: [row[i] for row in rows] for i, h in enumerate(header) if h}
     targets = _targets(name, list(columns))
@@ -69,7 +70,7 @@ def _targets(name, columns):
 def _numbers(values, name):
     def number(text):
         try:
-            found = float(text.replace(",", ".") if name == "uci" else text)
+            found = float(text)
         except ValueError:
             return np.nan
         return np.nan if name == "uci" and found == -200 else found

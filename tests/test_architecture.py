@@ -68,8 +68,9 @@ PUBLIC = {
     "keras_mvn.layers": ("MultivariateNormalHead",),
     "keras_mvn.layouts": ("get", "Layout", "Reader"),
     "keras_mvn.losses": (
-        "BalancedNegativeLogLikelihood", "BetaNegativeLogLikelihood", "CRPS", "EnergyScore",
-        "FaithfulNegativeLogLikelihood", "NaturalGradientNegativeLogLikelihood",
+        "BalancedNegativeLogLikelihood", "BalancedStudentT", "BetaNegativeLogLikelihood", "CRPS",
+        "EnergyScore", "FaithfulNegativeLogLikelihood",
+        "NaturalGradientNegativeLogLikelihood",
         "NegativeLogLikelihood", "StudentT", "VariogramScore",
     ),
     "keras_mvn.metrics": (

@@ -36,7 +36,8 @@ NLL_VALUED = [
     losses.NaturalGradientNegativeLogLikelihood,
 ]
 SCORES = [losses.EnergyScore, losses.VariogramScore, losses.CRPS]
-EVERY = [*NLL_VALUED, *SCORES, losses.StudentT]
+STUDENTS = [losses.StudentT, losses.BalancedStudentT]
+EVERY = [*NLL_VALUED, *SCORES, *STUDENTS]
 
 
 def make(cls, structure, **kwargs):
@@ -126,7 +127,7 @@ def definition(cls):
     """(y, mean, Σ, unit) → the loss of one row."""
     if cls in NLL_VALUED:
         return lambda y, mean, sigma, unit: normal_nll(y, mean, sigma)
-    if cls is losses.StudentT:
+    if cls in STUDENTS:
         return lambda y, mean, sigma, unit: student_nll(y, mean, sigma)
     return {losses.CRPS: crps, losses.EnergyScore: energy, losses.VariogramScore: variogram}[cls]
 
@@ -238,7 +239,7 @@ class TestUnits:
     def test_the_learning_curve_does_not_depend_on_them(self, cls):
         unit = np.array([1e3, 1e-3, 40.0])
         plain, scaled = self.fit(cls, np.ones(3)), self.fit(cls, unit)
-        is_likelihood = cls in NLL_VALUED or cls is losses.StudentT
+        is_likelihood = cls in NLL_VALUED or cls in STUDENTS
         shift = np.log(unit).sum() if is_likelihood else 0.0
         np.testing.assert_allclose(np.array(scaled[0]) - shift, plain[0], rtol=2e-4, atol=2e-4)
         np.testing.assert_allclose(scaled[1], plain[1], rtol=2e-3, atol=2e-3)
@@ -254,6 +255,7 @@ def test_every_argument_survives_saving(cls):
         losses.EnergyScore: {"samples": 7, "seed": 3},
         losses.VariogramScore: {"p": 1.5, "samples": 9, "seed": 3},
         losses.StudentT: {"degrees_of_freedom": "learned"},
+        losses.BalancedStudentT: {"degrees_of_freedom": "learned"},
     }.get(cls, {})
     loss = make(cls, "diagonal", **changed)
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(loss)))
@@ -601,6 +603,36 @@ class TestStudentT:
         normal, student = losses.NegativeLogLikelihood(), losses.StudentT(4.0)
         assert pull(normal, 1000.0) == pytest.approx(-1000.0)
         assert pull(student, 1000.0) == pytest.approx(-(4 + 1) * 1000 / (4 + 1e6), rel=1e-4)
+
+    @pytest.mark.parametrize("fused", [None, False])
+    def test_balanced_gradients(self, fused, rng):
+        """−3 w r/(s s̄) for the location, with gaps; the likelihood's own for everything else."""
+        rows, structure = 5, covariances.Cholesky()
+        y, packed, mean, sigma = problem(structure, rows, rng)
+        nu = np.array([2.5, 4.0, 9.0, 30.0, 1e3])
+        y_pred = np.concatenate([packed, nu[:, None]], axis=1)
+        observed = rng.random((rows, D)) < 0.7
+        observed[0] = True
+        holes = np.where(observed, y, np.nan)
+
+        def gradient(cls):
+            loss = cls("learned", covariance=structure, missing="marginalize", reduction="sum",
+                       fused=fused)  # fmt: skip
+            return value_and_gradients(lambda p: loss(tensor(holes), p), y_pred)
+
+        value, (found,) = gradient(losses.BalancedStudentT)
+        plain, (expected,) = gradient(losses.StudentT)
+        assert value == pytest.approx(plain, rel=1e-6)
+        np.testing.assert_allclose(found[:, D:], expected[:, D:], rtol=2e-3, atol=2e-4)
+        s = np.sqrt(np.diagonal(sigma, axis1=1, axis2=2))
+        average = (s * observed).sum(axis=0) / observed.sum(axis=0)
+        r = np.where(observed, y - mean, 0.0)
+        for i in range(rows):
+            o = observed[i]
+            q = r[i][o] @ np.linalg.solve(sigma[i][np.ix_(o, o)], r[i][o])
+            w = (nu[i] + o.sum()) / (nu[i] + q)
+            pull = -3.0 * w * r[i] / (s[i] * average)
+            np.testing.assert_allclose(found[i, :D], pull, rtol=1e-3, atol=1e-4)
 
     def test_degrees_of_freedom_are_learned(self, rng):
         x = rng.normal(size=(4000, 1))

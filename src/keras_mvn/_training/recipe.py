@@ -14,6 +14,7 @@ from keras_mvn._training.data import Table, moments
 from keras_mvn.covariances import Covariance
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.losses import CovarianceLoss
+from keras_mvn.losses._student_t import StudentTLoss
 
 __all__ = [
     "LOSSES",
@@ -138,7 +139,7 @@ def likelihood_of(loss: Any) -> bool:
 def predicts_tails(loss: Any) -> bool:
     """Whether a loss is that of Student's t, given by its name, its class or an instance."""
     kind = LOSSES.get(loss) if isinstance(loss, str) else loss
-    return (kind if isinstance(kind, type) else type(kind)) is losses.StudentT
+    return issubclass(kind if isinstance(kind, type) else type(kind), StudentTLoss)
 
 
 def loss_for(
@@ -154,10 +155,16 @@ def loss_for(
     """
     agreed: dict[str, Any] = {"covariance": covariance, "missing": missing}
     if predicts_tails(loss):
+        kind: Any = LOSSES[loss] if isinstance(loss, str) else loss
         given = loss.get_config() if isinstance(loss, CovarianceLoss) else {}
-        return losses.StudentT.from_config({**given, **agreed, "degrees_of_freedom": "learned"})
+        kind = kind if isinstance(kind, type) else type(kind)
+        found: CovarianceLoss = kind.from_config(
+            {**given, **agreed, "degrees_of_freedom": "learned"}
+        )
+        return found
     if tails != "normal" and likelihood_of(loss):
-        return losses.StudentT("learned", **agreed)
+        with_tails = losses.StudentT if loss == "nll" else losses.BalancedStudentT
+        return with_tails("learned", **agreed)
     if isinstance(loss, str) and loss in LOSSES:
         return LOSSES[loss](**agreed)
     if isinstance(loss, type) and issubclass(loss, CovarianceLoss):

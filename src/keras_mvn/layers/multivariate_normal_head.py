@@ -75,8 +75,8 @@ class MultivariateNormalHead(keras.layers.Layer):
         degrees_of_freedom: None for a normal; otherwise the predictions are multivariate Student's
             t, for errors with tails, and the output has one more column, ν: a number above 2 that
             stays fixed, "constant" (one trained number for all rows, above 2) or "per_row" (a
-            function of x, between 2 and 10⁴). Train with `losses.StudentT("learned")`. The part of
-            x in ν per row is shrunk, as scales are: ½ λ raw² with λ = 16/n for "auto".
+            function of x, between 2 and 10⁴). Train with `losses.BalancedStudentT("learned")`. The
+            part of x in ν per row is shrunk, as scales are: ½ λ raw² with λ = 16/n for "auto".
 
     Input shape: (..., features); sequences are (batch, time, features), without
     `keras.layers.TimeDistributed`. Output shape: (..., 2 d + k), with one more column for

@@ -3,6 +3,7 @@
 from keras_mvn.losses.balanced_negative_log_likelihood import (
     BalancedNegativeLogLikelihood as BalancedNegativeLogLikelihood,
 )
+from keras_mvn.losses.balanced_student_t import BalancedStudentT as BalancedStudentT
 from keras_mvn.losses.base import CovarianceLoss as CovarianceLoss
 from keras_mvn.losses.base import UnitFreeLoss as UnitFreeLoss
 from keras_mvn.losses.beta_negative_log_likelihood import (
@@ -23,6 +24,7 @@ from keras_mvn.losses.variogram_score import VariogramScore as VariogramScore
 __all__ = [
     "CRPS",
     "BalancedNegativeLogLikelihood",
+    "BalancedStudentT",
     "BetaNegativeLogLikelihood",
     "CovarianceLoss",
     "EnergyScore",
