@@ -171,6 +171,7 @@ LOSSES = {
 
 WITH_KERNEL = {
     *(case.cls.__name__ for case in LOSSES.values()),
+    "BalancedStudentT",
     "NaturalGradientNegativeLogLikelihood",
 }
 
@@ -579,10 +580,11 @@ class TestPath:
         assert ran.path == "fast"
 
     @native
-    def test_a_column_for_the_degrees_of_freedom(self):
+    @pytest.mark.parametrize("cls", [losses.StudentT, losses.BalancedStudentT])
+    def test_a_column_for_the_degrees_of_freedom(self, cls):
         y_pred = prediction(covariances.get("cholesky"))
         y_pred = np.concatenate([y_pred, np.full((3, 1), 5.0)], axis=-1)
-        (ran,) = paths(losses.StudentT("learned", fused=True), y_pred)
+        (ran,) = paths(cls("learned", fused=True), y_pred)
         assert ran.path == "fast"
 
     @pytest.mark.parametrize("layout", [
