@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 
 import pytest
 
@@ -231,3 +232,14 @@ def test_the_reference_names_public_paths_only():
     named = [line.split(":: ")[1] for line in page.splitlines() if line.startswith(".. auto")]
     assert len(named) == len(set(named)) > 15
     assert not [name for name in named if "._" in name]
+
+
+def test_nobody_asks_for_the_class_of_an_answer():
+    """A mixture flattens mixtures; everybody else asks the base of all answers."""
+    answers = "MultivariateNormal|MultivariateStudentT|Mixture|TransformedDistribution|Gaussian"
+    asked = {
+        path.name
+        for path in [*files(LIBRARY), *files(ROOT / "src/keras_mvn_cli")]
+        if re.search(rf"(isinstance|issubclass)\([^()]*\b({answers})\b", path.read_text())
+    }
+    assert asked == {"mixture.py"}
