@@ -17,6 +17,7 @@ NU = 5.0
 
 LOSSES = {
     "BalancedNegativeLogLikelihood": {},
+    "BalancedStudentT": {"degrees_of_freedom": NU},
     "BetaNegativeLogLikelihood": {"target_scale": 1.3},
     "CRPS": {"target_scale": 1.3},
     "EnergyScore": {"target_scale": 1.3},
