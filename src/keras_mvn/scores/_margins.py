@@ -25,7 +25,7 @@ DRAWS = 1000
 def crps(answer: Distribution, y: Any, missing: str = "raise") -> Array:
     """Return the continuous ranked probability score of each target, in units of y: (..., d).
 
-    ∫ (F(x) − 1{y ≤ x})² dx = E |X − y| − ½ E |X − X'|; for a normal, this is
+    ∫ (F(x) − 1{y ≤ x})² dx = `E |X − y| − ½ E |X − X'|`; for a normal, this is
     σ [w (2Φ(w) − 1) + 2φ(w) − 1/√π], w = (y − μ)/σ. Strictly proper for the marginals; it does not
     depend on how targets vary together. It grows like the absolute error. A Student's t is averaged
     over the variable that scales its normal, a mixture over its components and their pairs; targets
