@@ -3,7 +3,7 @@
 From version 0.10, jaxlib's LAPACK calls hand a batch to XLA's threads in parts and wait for them.
 Where as many systems as there are threads can be solved side by side, all of them wait and nobody
 works: a program of three such calls stopped for good in 3 of 100 runs on two cores (jaxlib 0.10.2).
-Substitution has no call that waits, and is as fast: between 0.4 and 1.6 times the time of LAPACK's
+Substitution has no call that waits, and is as fast: between 0.1 and 1.3 times the time of LAPACK's
 calls for d from 8 to 128 (see the comparison in benchmarks/triangular_solves.py).
 """
 

@@ -97,10 +97,6 @@ class _NormalLaw(RadialLaw):
         return self
 
     @property
-    def closed_under_noise(self) -> bool:
-        return True
-
-    @property
     def label(self) -> str:
         return ""
 

@@ -160,10 +160,5 @@ class RadialLaw(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def closed_under_noise(self) -> bool:
-        """Whether targets with normal errors added to them stay in the family."""
-
-    @property
-    @abc.abstractmethod
     def label(self) -> str:
         """What `repr` says of the law, such as ", degrees_of_freedom=4.0"."""

@@ -203,10 +203,6 @@ class StudentLaw(RadialLaw):
             return type(self)(1.0 / np.mean(1.0 / np.array(nu), axis=0))
 
     @property
-    def closed_under_noise(self) -> bool:
-        return False
-
-    @property
     def label(self) -> str:
         values = np.unique(self.degrees_of_freedom)
         if not values.size:
