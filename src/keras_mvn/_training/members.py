@@ -28,6 +28,7 @@ __all__ = [
     "candidates",
     "constant_covariance",
     "independent",
+    "label_of",
     "subsample",
 ]
 
@@ -52,13 +53,18 @@ class Candidate(NamedTuple):
     @property
     def label(self) -> str:
         """Its name, with its tails unless they are normal."""
-        return self.name if self.tails == "normal" else f"{self.name}, {self.tails}"
+        return label_of(self.name, self.tails)
 
     @property
     def folder(self) -> str:
         """Folder name for its network when structures are compared."""
         tails = "" if self.tails == "normal" else f"-{self.tails}"
         return f"{self.name.replace(' ', '_')}{tails}-member_0"
+
+
+def label_of(name: str, tails: str) -> str:
+    """Return the name of a structure, with its tails unless they are normal."""
+    return name if tails == "normal" else f"{name}, {tails}"
 
 
 def independent() -> Candidate:

@@ -13,7 +13,7 @@ from keras_mvn.covariances import Covariance
 from keras_mvn.distributions._gaussian import Gaussian
 from keras_mvn.distributions._parts import Part
 from keras_mvn.distributions._radial_law import RadialLaw
-from keras_mvn.distributions.base import Distribution
+from keras_mvn.distributions.base import Distribution, correlation_of
 from keras_mvn.layouts import Parameters
 
 __all__ = ["Elliptical"]
@@ -98,12 +98,7 @@ class Elliptical(Distribution):
     @property
     def correlation(self) -> Array:
         """Correlation matrices of Σ, with an exact unit diagonal: (..., d, d)."""
-        r = self._gaussian.shape_matrix()
-        root = np.sqrt(np.diagonal(r, axis1=-2, axis2=-1))
-        correlation = r / root[..., :, None] / root[..., None, :]
-        index = np.arange(self.event_size)
-        correlation[..., index, index] = 1.0
-        return np.asarray(correlation)
+        return correlation_of(self._gaussian.shape_matrix())
 
     @property
     def scale_tril(self) -> Array:

@@ -59,11 +59,6 @@ class Gaussian:
         return cls(Cholesky(), mean, *Cholesky().from_matrix(lower))
 
     @classmethod
-    def of(cls, normal: Any) -> Gaussian:
-        """Create a batch from a distribution with a `structure` and its `parameters`."""
-        return cls(normal.structure, *normal.parameters)
-
-    @classmethod
     def concatenate(cls, parts: Sequence[Gaussian]) -> Gaussian:
         """Join batches along the first axis, by Cholesky factors if their structures differ."""
         structure = parts[0].structure
@@ -338,12 +333,6 @@ class Gaussian:
     def _without(self, index: np.ndarray) -> np.ndarray:
         """Return the positions of all other targets, in order."""
         return np.setdiff1d(np.arange(self.event_size), index)
-
-    def sample(self, count: int, rng: np.random.Generator) -> Array:
-        """Draw random values: (count, ..., d)."""
-        return self.mean + self.errors(
-            lambda size: rng.standard_normal((count, *self.batch_shape, size))
-        )
 
     # --- same means, different errors ------------------------------------------------------------
 

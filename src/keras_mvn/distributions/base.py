@@ -20,7 +20,7 @@ from keras_mvn.distributions._arguments import Measurements
 from keras_mvn.distributions._files import Files
 from keras_mvn.distributions._parts import Part
 
-__all__ = ["Distribution", "require_distribution"]
+__all__ = ["Distribution", "correlation_of", "require_distribution"]
 
 
 class Distribution(Files):
@@ -74,12 +74,7 @@ class Distribution(Files):
     @property
     def correlation(self) -> Array:
         """Correlation matrices, with an exact unit diagonal: (..., d, d)."""
-        covariance = self.covariance
-        root = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
-        correlation = covariance / root[..., :, None] / root[..., None, :]
-        index = np.arange(self.event_size)
-        correlation[..., index, index] = 1.0
-        return np.asarray(correlation)
+        return correlation_of(self.covariance)
 
     @property
     def median(self) -> Array:
@@ -454,6 +449,15 @@ class Distribution(Files):
         """
         bounds = () if level is None else self.interval(level)
         return _exchange.to_frame(self, bounds, index)
+
+
+def correlation_of(matrix: Array) -> Array:
+    """Return the correlations of covariances or scale matrices, with an exact unit diagonal."""
+    root = np.sqrt(np.diagonal(matrix, axis1=-2, axis2=-1))
+    correlation = matrix / root[..., :, None] / root[..., None, :]
+    index = np.arange(matrix.shape[-1])
+    correlation[..., index, index] = 1.0
+    return np.asarray(correlation)
 
 
 def require_distribution(given: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from keras_mvn._core.types import Array
 from keras_mvn.distributions._parts import Part
 from keras_mvn.distributions.base import Distribution
 from keras_mvn.ops._mean_norm import mean_norm, scaled_nodes
+from keras_mvn.scores._expectations import DRAWS, averaged
 from keras_mvn.scores._observations import Observations, target_units
 
 __all__ = ["energy_of", "energy_score"]
@@ -21,9 +21,6 @@ MANY = 10
 
 SCALES = 16
 """Nodes of the variable that scales a part with tails: relative errors below 4e-6 for ν > 2."""
-
-DRAWS = 1000
-"""Draws from distributions that aren't mixtures of normals."""
 
 
 def energy_score(
@@ -111,7 +108,7 @@ def _of_part(rows: Observations, part: Part) -> tuple[Array, Array]:
     """Return E ‖X − y‖ and E ‖X − X'‖, which needs nodes of its own: a distant y spreads them."""
     eigenvalues, vectors = _eigen(rows, part.gaussian.covariance())
     b = _along(rows.of_observed(rows.y - part.gaussian.mean), vectors)
-    near = _averaged(part.law.nodes(count=SCALES), lambda v: mean_norm(v * eigenvalues, b))
+    near = averaged(part.law.nodes(count=SCALES), lambda v: mean_norm(v * eigenvalues, b))
     return near, part.law.spread_factor() * mean_norm(eigenvalues, np.zeros_like(b))
 
 
@@ -125,16 +122,8 @@ def _spread(rows: Observations, part: Part, other: Part) -> Array:
         return mean_norm(eigenvalues, _along(gap, vectors))
 
     inner = other.law.nodes(count=SCALES)
-    return _averaged(
-        part.law.nodes(count=SCALES), lambda v: _averaged(inner, lambda u: distance(v, u))
-    )
-
-
-def _averaged(nodes: tuple[Array, Array], function: Callable[[Array], Array]) -> Array:
-    """Average a function of V, (n, 1) or (1,), over its nodes: (n,)."""
-    values, weights = nodes
-    return np.asarray(
-        sum(weights[..., k] * function(values[..., k, None]) for k in range(values.shape[-1]))
+    return averaged(
+        part.law.nodes(count=SCALES), lambda v: averaged(inner, lambda u: distance(v, u))
     )
 
 
@@ -166,7 +155,7 @@ def _by_factors(rows: Observations) -> Array:
     if values.shape[-1] == 1:
         near, spread = _norms_by_factors(rows, np.ones(1))
     else:
-        near = _averaged((values, weights), lambda v: _norms_by_factors(rows, v)[0])
+        near = averaged((values, weights), lambda v: _norms_by_factors(rows, v)[0])
         spread = _norms_by_factors(rows, np.ones(1))[1]
     return np.asarray(near - 0.5 * law.spread_factor() * spread)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,10 @@ from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn.distributions._parts import Part
 from keras_mvn.distributions.base import Distribution
+from keras_mvn.scores._expectations import DRAWS, averaged
 from keras_mvn.scores._observations import Observations
 
 __all__ = ["crps", "crps_of", "interval_of", "interval_score"]
-
-DRAWS = 1000
-"""Draws from distributions that aren't mixtures of normals."""
 
 
 def crps(answer: Distribution, y: Any, missing: str = "raise") -> Array:
@@ -67,7 +64,7 @@ def crps_of(rows: Observations) -> Array:
     for i, part in enumerate(parts):
         weight, variance = np.exp(part.log_weight)[..., None], part.gaussian.variance()
         gap = rows.y - part.gaussian.mean
-        near += weight * _averaged(part.law.nodes(), functools.partial(_at_node, gap, variance))
+        near += weight * averaged(part.law.nodes(), functools.partial(_at_node, gap, variance))
         own = part.law.spread_factor()[..., None] * np.sqrt(variance * 2.0 / math.pi)
         spread += weight**2 * own
         for other in parts[:i]:
@@ -93,17 +90,9 @@ def _between(part: Part, other: Part) -> Array:
     """Return E |X − X'| for independent draws from two parts: (n, d)."""
     gap = part.gaussian.mean - other.gaussian.mean
     one, two, inner = part.gaussian.variance(), other.gaussian.variance(), other.law.nodes()
-    return _averaged(
+    return averaged(
         part.law.nodes(),
-        lambda v: _averaged(inner, lambda u: _mean(gap, v * one + u * two)),
-    )
-
-
-def _averaged(nodes: tuple[Array, Array], function: Callable[[Array], Array]) -> Array:
-    """Average a function of V, (n, 1) or (1,), over its nodes: (n, d)."""
-    values, weights = nodes
-    return np.asarray(
-        sum(weights[..., k, None] * function(values[..., k, None]) for k in range(values.shape[-1]))
+        lambda v: averaged(inner, lambda u: _mean(gap, v * one + u * two)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,10 @@ from keras_mvn.ops._pair_differences import (
     mean_power,
     pair_differences,
 )
+from keras_mvn.scores._expectations import DRAWS, averaged
 from keras_mvn.scores._observations import Observations, target_units
 
 __all__ = ["variogram_of", "variogram_score"]
-
-DRAWS = 1000
-"""Draws from distributions that aren't mixtures of normals."""
 
 PAIRED = 20
 """Nodes of the average over the variable that scales a Student's t."""
@@ -124,8 +123,11 @@ def _expected(rows: Observations, p: float) -> Array:
     for part in parts:
         g = part.gaussian
         variance = difference_variances(g.structure, g.scale, g.shape_params)
-        gap, (values, shares) = pair_differences(g.mean), part.law.nodes(power=p, count=PAIRED)
-        for k in range(values.shape[-1]):
-            weight = np.exp(part.log_weight)[..., None] * shares[..., k, None]
-            total = total + weight * mean_power(gap, values[..., k, None] * variance, p)
+        gap, nodes = pair_differences(g.mean), part.law.nodes(power=p, count=PAIRED)
+        power = functools.partial(_at_node, gap, variance, p)
+        total = total + np.exp(part.log_weight)[..., None] * averaged(nodes, power)
     return np.asarray(total)
+
+
+def _at_node(gap: Array, variance: Array, p: float, v: Array) -> Array:
+    return np.asarray(mean_power(gap, v * variance, p))

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_mvn._core.optional import require
+from keras_mvn._training import members as _members
 from keras_mvn._training.callbacks import EpochProgress
 from keras_mvn._training.members import Candidate
 from keras_mvn.calibration import Recalibration
@@ -107,8 +108,7 @@ class Network(NamedTuple):
 
 def label_of(candidate: Mapping[str, Any]) -> str:
     """Return the name of one entry of the selection, with its tails unless they are normal."""
-    tails = candidate.get("tails", "normal")
-    return str(candidate["name"]) + ("" if tails == "normal" else f", {tails}")
+    return _members.label_of(candidate["name"], candidate.get("tails", "normal"))
 
 
 def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what: str) -> Network:

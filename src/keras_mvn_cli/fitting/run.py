@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from keras_mvn._core.interrupts import deferred_interrupts
+from keras_mvn._training.recipe import likelihood_of
 from keras_mvn_cli import _assessing
 from keras_mvn_cli._console import INTERRUPTED, Output, RefusalError
 from keras_mvn_cli._fit_directory import FitFolder
@@ -68,12 +69,8 @@ def _check(options: FitOptions) -> None:
     for entry in options.kinds:
         if "=" not in entry:
             raise RefusalError(f"--as {entry}: expected COLUMN=KIND, such as station=category.")
-    if options.tails == "t" and options.loss not in LIKELIHOODS:
+    if options.tails == "t" and not likelihood_of(options.loss):
         raise RefusalError(
             f"--tails t trains by the likelihood of a Student's t, and --loss {options.loss} is "
             "another score. Leave out one of the two."
         )
-
-
-LIKELIHOODS = ("balanced", "nll")
-"""Losses that have a counterpart with tails."""
