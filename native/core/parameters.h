@@ -2,7 +2,7 @@
 //
 //     x     = raw + bias, for mean, scale and shape
 //     mean  = origin_mean  + origin_stddev · x_mean
-//     scale = origin_scale · link(x_scale)
+//     scale = floor + origin_scale · link(x_scale)
 //     shape = origin_shape + x_shape / √(1 + ‖x_shape‖²/radius²)
 //
 // link is exp(x) for |x| ≤ 3, above it e³ (x - 2), and link(-x) = 1/link(x).
@@ -28,6 +28,7 @@ typedef struct {
   const void* origin_stddev;  // (d,)
   const void* origin_scale;   // (d,)
   const void* origin_shape;   // (k,)
+  const void* floor;          // (d,), of the scales
   const void* strengths;      // (d + k,); may be NULL
   void* y_pred;               // (rows, 2 d + k)
   void* penalty;              // (rows,), 0 without strengths; may then be NULL

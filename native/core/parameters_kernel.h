@@ -69,7 +69,8 @@ void parameters_forward_of(const kmvn_parameters_forward& a, int64_t begin, int6
           *const mean = static_cast<const T*>(a.origin_mean),
           *const stddev = static_cast<const T*>(a.origin_stddev),
           *const scale = static_cast<const T*>(a.origin_scale),
-          *const shape = static_cast<const T*>(a.origin_shape);
+          *const shape = static_cast<const T*>(a.origin_shape),
+          *const floor = static_cast<const T*>(a.floor);
   for (int64_t row = begin; row < end; ++row) {
     const T* const raw = static_cast<const T*>(a.raw) + row * (2 * d + k);
     const T* const shrunk = raw + d;
@@ -81,7 +82,8 @@ void parameters_forward_of(const kmvn_parameters_forward& a, int64_t begin, int6
       const Vector<T> x = raw_mean(i, count), t = load_up_to(stddev + i, count);
       store_up_to<T>(to + i, load_up_to(mean + i, count) + t * x, count);
       const Link<T> linked = link<T>(raw_scale(i, count));
-      store_up_to<T>(to + d + i, load_up_to(scale + i, count) * linked.value, count);
+      const Vector<T> above = load_up_to(scale + i, count) * linked.value;
+      store_up_to<T>(to + d + i, load_up_to(floor + i, count) + above, count);
       penalty += shrinkage.twice_penalty(shrunk, i, count);
     });
     const Vector<T> factor = broadcast<T>(ball_factor(raw_shape, k, a.radius));

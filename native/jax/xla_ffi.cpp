@@ -207,15 +207,16 @@ extern "C" KMVN_API xla::Error* kmvn_xla_elliptical_backward(xla::CallFrame* fra
   return call(frame, a, kmvn_elliptical_backward_f32, kmvn_elliptical_backward_f64);
 }
 
-// (raw, bias, origin mean, stddev, scale, shape, strengths) → (y_pred, penalty)
+// (raw, bias, origin mean, stddev, scale, shape, floor, strengths) → (y_pred, penalty)
 extern "C" KMVN_API xla::Error* kmvn_xla_parameters_forward(xla::CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
   kmvn_parameters_forward a{};
   a.radius = attribute<double>(frame, "radius");
-  if (frame->arguments.size != 7 || frame->results.size != 2 || !read_raw(frame, a) ||
+  if (frame->arguments.size != 8 || frame->results.size != 2 || !read_raw(frame, a) ||
       !has(frame, argument(frame, 3), a.d, vector) ||
       !has(frame, argument(frame, 4), a.d, vector) ||
-      !has(frame, argument(frame, 5), a.k, vector) || !read_strengths(argument(frame, 6), a) ||
+      !has(frame, argument(frame, 5), a.k, vector) ||
+      !has(frame, argument(frame, 6), a.d, vector) || !read_strengths(argument(frame, 7), a) ||
       !has(frame, result_buffer(frame, 0), a.rows, 2 * a.d + a.k) ||
       !has(frame, result_buffer(frame, 1), a.rows, vector))
     return fail(frame->api, mismatch);
@@ -223,6 +224,7 @@ extern "C" KMVN_API xla::Error* kmvn_xla_parameters_forward(xla::CallFrame* fram
   a.origin_stddev = argument(frame, 3).data;
   a.origin_scale = argument(frame, 4).data;
   a.origin_shape = argument(frame, 5).data;
+  a.floor = argument(frame, 6).data;
   a.y_pred = result(frame, 0);
   a.penalty = result(frame, 1);
   return call(frame, a, kmvn_parameters_forward_f32, kmvn_parameters_forward_f64);

@@ -331,13 +331,16 @@ void parameters_forward(void* kernel, TF_OpKernelContext* context) {
   const auto& settings = *static_cast<Settings*>(kernel);
   Call call(context);
   kmvn_parameters_forward a{};
-  if (!call.ok() || !call.read_raw(a) || !call.read_strengths(6, a)) return;
-  if (!call.has(3, a.d, vector) || !call.has(4, a.d, vector) || !call.has(5, a.k, vector)) return;
+  if (!call.ok() || !call.read_raw(a) || !call.read_strengths(7, a)) return;
+  if (!call.has(3, a.d, vector) || !call.has(4, a.d, vector) || !call.has(5, a.k, vector) ||
+      !call.has(6, a.d, vector))
+    return;
   a.radius = settings.radius;
   a.origin_mean = call.input(2);
   a.origin_stddev = call.input(3);
   a.origin_scale = call.input(4);
   a.origin_shape = call.input(5);
+  a.floor = call.input(6);
   a.y_pred = call.output(a.rows, 2 * a.d + a.k);
   a.penalty = call.output(a.rows, vector);
   if (!call.ok()) return;
@@ -451,7 +454,7 @@ bool register_all() {
                                                "threads: int"};
   const char* const parameters_inputs[] = {"raw: T", "bias: T", "origin_mean: T",
                                            "origin_stddev: T", "origin_scale: T",
-                                           "origin_shape: T", "strengths: T"};
+                                           "origin_shape: T", "floor: T", "strengths: T"};
   const char* const parameters_outputs[] = {"y_pred: T", "penalty: T"};
   const char* const parameters_backward_inputs[] = {"raw: T", "bias: T", "origin_stddev: T",
                                                     "origin_scale: T", "strengths: T",

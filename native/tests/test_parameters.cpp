@@ -48,6 +48,7 @@ struct Batch {
         stddev(size_t(shape.d), shape.edge),
         scale(size_t(shape.d), shape.edge),
         origin(size_t(shape.k), shape.edge),
+        floor(size_t(shape.d), shape.edge),
         strengths(size_t(shape.d + shape.k), shape.edge),
         y_pred_bar(raw.size(), shape.edge),
         penalty_bar(size_t(shape.rows), shape.edge),
@@ -58,7 +59,7 @@ struct Batch {
     std::normal_distribution<double> normal;
     for (auto* numbers : {&raw, &bias, &mean, &origin, &y_pred_bar, &penalty_bar})
       for (size_t i = 0; i < numbers->size(); ++i) (*numbers)[i] = T(2 * normal(random));
-    for (auto* numbers : {&stddev, &scale, &strengths})
+    for (auto* numbers : {&stddev, &scale, &floor, &strengths})
       for (size_t i = 0; i < numbers->size(); ++i) (*numbers)[i] = T(std::exp(normal(random)));
   }
 
@@ -66,8 +67,8 @@ struct Batch {
     const void* const strong = shape.shrinks ? strengths.data() : nullptr;
     const kmvn_parameters_forward forward{
         shape.rows,    shape.d,      shape.k,       shape.radius, raw.data(),    bias.data(),
-        mean.data(),   stddev.data(), scale.data(), origin.data(), strong,       y_pred.data(),
-        penalty.data()};
+        mean.data(),   stddev.data(), scale.data(), origin.data(), floor.data(), strong,
+        y_pred.data(), penalty.data()};
     check(run(forward, threads, T()) == 0, "forward refused");
     const kmvn_parameters_backward backward{
         shape.rows,    shape.d,      shape.k, shape.radius,      raw.data(), bias.data(),
@@ -77,14 +78,15 @@ struct Batch {
   }
 
   bool untouched_around() const {
-    for (const auto* numbers : {&raw, &bias, &mean, &stddev, &scale, &origin, &strengths,
+    for (const auto* numbers : {&raw, &bias, &mean, &stddev, &scale, &origin, &floor,
+                                &strengths,
                                 &y_pred_bar, &penalty_bar, &y_pred, &penalty, &raw_bar})
       if (!numbers->untouched_around()) return false;
     return true;
   }
 
   Shape shape;
-  Guarded<T> raw, bias, mean, stddev, scale, origin, strengths, y_pred_bar, penalty_bar;
+  Guarded<T> raw, bias, mean, stddev, scale, origin, floor, strengths, y_pred_bar, penalty_bar;
   Guarded<T> y_pred, penalty, raw_bar;
 };
 
@@ -114,7 +116,8 @@ Row formula(const Batch<T>& batch, const std::vector<Complex>& raw) {
   for (int64_t i = 0; i < d; ++i) {
     const size_t at = size_t(i);
     row.y_pred[at] = Real(batch.mean[at]) + Real(batch.stddev[at]) * x[at];
-    row.y_pred[size_t(d) + at] = Real(batch.scale[at]) * link(x[size_t(d) + at]);
+    row.y_pred[size_t(d) + at] =
+        Real(batch.floor[at]) + Real(batch.scale[at]) * link(x[size_t(d) + at]);
   }
   for (int64_t i = 0; i < k; ++i)
     row.y_pred[size_t(2 * d + i)] = Real(batch.origin[size_t(i)]) + factor * x[size_t(2 * d + i)];

@@ -37,6 +37,9 @@ FILES = {
 }
 """Name of a prediction → its file in `test/`."""
 
+CELLS = "cell_nll_per_target"
+"""Score of targets whose values repeat."""
+
 MOST_PAIRS_OF = 60
 """Number of targets above which the variogram score has too many pairs."""
 
@@ -85,12 +88,21 @@ def load_test(
 
 
 def assess(
-    predictions: Mapping[str, Distribution], y: Array, target_scale: Array
+    predictions: Mapping[str, Distribution], y: Array, target_scale: Array, resolution: Array
 ) -> dict[str, Evaluation]:
-    """Compute all scores of all predictions; the model is compared with the diagonal."""
+    """Compute all scores of all predictions; the model is compared with the diagonal.
+
+    Args:
+        predictions: name → (n,) distributions.
+        y: (n, d), the observed targets.
+        target_scale: (d,), units in which targets are compared.
+        resolution: (d,), widths of the cells of targets whose values repeat, 0 for others.
+
+    """
     wanted = None
     if y.shape[1] > MOST_PAIRS_OF:
         wanted = ["nll", "nll_per_target", "energy_score", "crps", "rmse", "coverage_90"]
+        wanted += ["cell_nll_per_target"] if resolution.any() else []
     return {
         name: scores.evaluate(
             normal,
@@ -99,6 +111,7 @@ def assess(
             reference=predictions.get(DIAGONAL) if name == MODEL else None,
             target_scale=target_scale,
             scores=wanted,
+            resolution=resolution,
         )
         for name, normal in predictions.items()
     }
@@ -111,16 +124,22 @@ def comparison(metrics: Mapping[str, Any]) -> Any:
 
     columns = {
         "NLL/target": ("nll_per_target", "{:.3f}", 1.0),
+        "cell NLL": (CELLS, "{:.3f}", 1.0),
         "RMSE/sd": ("rmse", "{:.3f}", 1.0),
         "energy/sd": ("energy_score", "{:.3f}", 1.0),
         "joint 90 %": ("coverage_90", "{:.1f} %", 100.0),
         "marginal 90 %": ("marginal_coverage_90", "{:.1f} %", 100.0),
     }
+    caption = "sd: standard deviation of the target in the training rows (report: test rows)"
+    if all(CELLS in found["scores"] for found in metrics["test"].values()):
+        caption += "; cell NLL: per target, of rounded values, whose density says little"
+    else:
+        del columns["cell NLL"]
     table = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1),
-        caption="sd: standard deviation of the target in the training rows (report: test rows)",
+        caption=caption,
         caption_justify="left",
     )
     table.add_column("test rows", no_wrap=True)

@@ -63,6 +63,7 @@ def evaluate(
         np.concatenate(observed),
         missing="marginalize",
         target_scale=scale,
+        resolution=model.about.get("target_resolution"),  # not in those of 0.1.0
     )
     output.say(str(found))
     output.result({**found.to_dict(), **findings.to_dict()})

@@ -53,6 +53,9 @@ def run(path, inputs):
     return {name: output.numpy() for name, output in loaded.serve(inputs).items()}
 
 
+OF_A_NORMAL = [name for name, one in OUTPUTS.items() if not one.of_student_t]
+
+
 def worst_difference(served, normal):
     """Of every output, in standard deviations of the targets."""
     sd = normal.stddev
@@ -76,7 +79,7 @@ def exported(request, tmp_path_factory):
     keras.utils.set_random_seed(0)
     model, head = model_of("precision_cholesky", target_names=["a", "b", "c", "d"])
     path = path_in(tmp_path_factory.mktemp("exported"), request.param)
-    assert export(model, path, request.param, list(OUTPUTS)) is None
+    assert export(model, path, request.param, OF_A_NORMAL) is None
     return path, model, head
 
 
@@ -87,7 +90,7 @@ def test_the_file_gives_what_the_model_predicts(exported, number):
     x = rows(number)
     y_pred = model.predict(x, verbose=0)
     served = run(path, x)
-    assert set(served) == set(OUTPUTS)
+    assert set(served) == set(OF_A_NORMAL)
     unit = np.concatenate([UNITS, UNITS, np.ones(y_pred.shape[1] - 8)])
     np.testing.assert_allclose(served["y_pred"] / unit, y_pred / unit, rtol=1e-5, atol=1e-5)
     differences = worst_difference(served, head.distribution(y_pred))
@@ -106,14 +109,14 @@ def test_the_file_says_what_it_holds(exported):
         onnx = pytest.importorskip("onnx")
         model = onnx.load(path)
         metadata = {entry.key: entry.value for entry in model.metadata_props}
-        assert [output.name for output in model.graph.output] == list(OUTPUTS)
+        assert [output.name for output in model.graph.output] == OF_A_NORMAL
         assert [taken.name for taken in model.graph.input] == ["x"]
         for tensor in (*model.graph.input, *model.graph.output):
             assert tensor.type.tensor_type.shape.dim[0].dim_param == "batch"
     else:
         metadata = json.loads((path / "assets.extra" / "keras_mvn.json").read_text())
     assert json.loads(metadata["keras_mvn.target_names"]) == ["a", "b", "c", "d"]
-    assert set(json.loads(metadata["keras_mvn.outputs"])) == set(OUTPUTS)
+    assert set(json.loads(metadata["keras_mvn.outputs"])) == set(OF_A_NORMAL)
     assert covariances.get(json.loads(metadata["keras_mvn.covariance"])) == head.covariance
     assert metadata["keras_mvn.layout"] == "packed"
     assert metadata["keras_mvn.version"]
@@ -141,6 +144,24 @@ print([name for name in ("keras", "keras_mvn", "torch", "tensorflow") if name in
     assert done.stdout.strip() == "[]", done.stderr
 
 
+@pytest.mark.parametrize("format", FORMATS[:1])
+def test_a_student_t_is_given_whole(format, tmp_path):
+    model, head = model_of("cholesky", degrees_of_freedom="per_row")
+    path = path_in(tmp_path, format)
+    export(model, path, format, ["mean", "covariance", "scale_matrix", "degrees_of_freedom"])
+    x = rows(7)
+    served, t = run(path, x), head.distribution(model.predict(x, verbose=0))
+    np.testing.assert_allclose(served["degrees_of_freedom"], t.degrees_of_freedom, rtol=1e-5)
+    unit = t.stddev[:, :, None] * t.stddev[:, None, :]
+    np.testing.assert_allclose(served["scale_matrix"] / unit, t.scale_matrix / unit, atol=1e-5)
+    np.testing.assert_allclose(served["covariance"] / unit, t.covariance / unit, atol=1e-5)
+
+
+def test_degrees_of_freedom_of_a_normal_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="predicts normals"):
+        export(model_of("cholesky")[0], tmp_path / "m.onnx", outputs=["degrees_of_freedom"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("structure", STRUCTURES, ids=named)
@@ -153,7 +174,7 @@ def test_every_structure(structure, format, tmp_path):
         pytest.skip("no eigendecomposition: test_what_a_format_cannot_hold_…")
     model, head = model_of(structure)
     path = path_in(tmp_path, format)
-    export(model, path, format, list(OUTPUTS))
+    export(model, path, format, OF_A_NORMAL)
     x = rows(7)
     served = run(path, x)
     differences = worst_difference(served, head.distribution(model.predict(x, verbose=0)))

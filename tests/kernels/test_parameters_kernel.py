@@ -33,6 +33,7 @@ def made(structure, rows, d, rng, size=1.0):
         unit * rng.uniform(0.5, 2.0, size=d),
         unit * rng.uniform(0.5, 2.0, size=d),
         rng.normal(size=k),
+        unit * rng.uniform(0.0, 0.5, size=d),
     )
     return [a.astype("float32").astype(float) for a in arrays]
 
@@ -45,7 +46,7 @@ def link(x):
     return np.where(x.real >= 0, grown, 1.0 / grown)
 
 
-def formula(structure, raw, mean, stddev, scale, shape):
+def formula(structure, raw, mean, stddev, scale, shape, floor):
     """y_pred, in the precision of the arguments; complex ones give derivatives."""
     d = len(mean)
     x = raw[..., 2 * d :]
@@ -56,9 +57,8 @@ def formula(structure, raw, mean, stddev, scale, shape):
     if radius:
         radius = float(np.float32(radius))
         x = x / np.sqrt(1.0 + np.sum((x / radius) ** 2, axis=-1, keepdims=True))
-    return np.concatenate(
-        [mean + stddev * raw[..., :d], scale * link(raw[..., d : 2 * d]), shape + x], axis=-1
-    )
+    scales = floor + scale * link(raw[..., d : 2 * d])
+    return np.concatenate([mean + stddev * raw[..., :d], scales, shape + x], axis=-1)
 
 
 def derivative(structure, arrays, bar):

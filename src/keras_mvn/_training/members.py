@@ -20,6 +20,7 @@ from keras_mvn._training.train import Trained, train
 from keras_mvn._training.train_at_once import train_in_one_pass
 from keras_mvn.covariances import Covariance
 from keras_mvn.layers import MultivariateNormalHead
+from keras_mvn.scores import cell_log_score
 
 __all__ = [
     "Candidate",
@@ -321,9 +322,11 @@ def _mean_nll(trained: Trained, table: Table) -> float:
     rows = subsample(table.rows, trained.head)
     y_pred = predict(trained.model, np.asarray(table.x[rows]))
     y = np.asarray(table.y[rows], np.float64)
-    log_prob = trained.head.distribution(y_pred).log_prob(y, "marginalize")
+    answer = trained.head.distribution(y_pred)
+    # Where values repeat, the cells' probabilities: densities there reward scales that collapse.
+    score = cell_log_score(answer, y, trained.head.resolution, "marginalize")
     weights = None if table.weight is None else table.weight[rows]
-    return float(-np.average(log_prob, weights=weights))
+    return float(np.average(score, weights=weights))
 
 
 def subsample(rows: np.ndarray, head: MultivariateNormalHead) -> np.ndarray:

@@ -40,7 +40,9 @@ def with_scaled_errors(model: keras.Model, factors: Array) -> keras.Model:
             "Apply the recalibration to head.distribution(y_pred), or use Temperature or "
             "MatrixScaling."
         )
-    head.origin_scale.assign(_numpy(head.origin_scale) * factors)
+    for scales in (head.origin_scale, head.scale_floor):
+        if scales is not None:
+            scales.assign(_numpy(scales) * factors)
     return calibrated
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.covariances._streaming import StreamingMoments
 from keras_mvn.covariances._target_batches import target_batches
+from keras_mvn.covariances._thinned_rows import ThinnedRows
 
 __all__ = ["Moments", "estimate"]
 
@@ -48,6 +49,8 @@ class Moments(NamedTuple):
     """The number of observed rows of the target with the fewest missing values."""
     directions: Array | None = None
     """(d, p), F with correlation ≈ F Fᵀ off the diagonal, in place of the covariance."""
+    sample: Array | None = None
+    """(m, d), an even sample of the rows, NaN where missing; all of them if they are few."""
 
     def dense(self) -> Array:
         """Return the covariance (d, d), if necessary from standard deviations and directions."""
@@ -98,7 +101,8 @@ def estimate(
 
     """
     names = target_names_of(target_names, event_size)
-    batches = target_batches(data, event_size)
+    sample = ThinnedRows(event_size)
+    batches = _sampled(target_batches(data, event_size), sample)
     if rank is None:
         pairs = _PairMoments(event_size)
         for y in batches:
@@ -119,7 +123,7 @@ def estimate(
     if rank is not None:
         directions = streamed.directions / stddev[:, None]
         directions[constant] = 0.0
-        return Moments(mean, stddev, None, rows, directions)
+        return Moments(mean, stddev, None, rows, directions, sample.rows)
     correlation = pairs.correlation
     correlation[constant, :] = 0.0
     correlation[:, constant] = 0.0
@@ -128,7 +132,13 @@ def estimate(
         correlation = _made_consistent(correlation)
     correlation = _floor_eigenvalues(correlation, names, rows=int(seen.min()))
     sigma = stddev[:, None] * correlation * stddev[None, :]
-    return Moments(mean, stddev, sigma, rows)
+    return Moments(mean, stddev, sigma, rows, sample=sample.rows)
+
+
+def _sampled(batches: Iterable[Array], sample: ThinnedRows) -> Iterator[Array]:
+    for batch in batches:
+        sample.update(batch)
+        yield batch
 
 
 class _PairMoments:

@@ -78,8 +78,10 @@ def export(
             "scale_tril" (..., d, d), its lower Cholesky factor;
             "stddev" (..., d), the square roots of the diagonal of the covariance;
             "correlation" (..., d, d);
+            "degrees_of_freedom" (...) and "scale_matrix" (..., d, d), covariance · (ν − 2)/ν, of a
+            Student's t, whose location is "mean";
             "y_pred", the output of the Keras model.
-            "scale_tril" and "y_pred" are not available for ensembles.
+            For ensembles, "mean", "covariance", "stddev" and "correlation" are available.
         output: name or index of the model's output to export, if several have a head.
         covariance: the structure, for a model without a head.
         layout: layout of the output of a model without a head, as in its loss.

@@ -7,27 +7,28 @@ from typing import NamedTuple
 
 from keras_mvn._core.numeric import namespace
 from keras_mvn._core.types import Tensor
-from keras_mvn.covariances import Covariance
 from keras_mvn.covariances.packing import diagonal
 from keras_mvn.exporting._moments import Moments
-from keras_mvn.layouts import Parameters
+from keras_mvn.layouts import Parameters, Reader
 
-__all__ = ["OUTPUTS", "Output", "checked_outputs"]
+__all__ = ["OUTPUTS", "Output", "checked_outputs", "require_tails"]
 
 
 class Output(NamedTuple):
     """One named output."""
 
-    of: Callable[[Covariance, Parameters, Tensor], Tensor]
-    """Function of the structure, the parameters read from y_pred, and y_pred itself."""
+    of: Callable[[Reader, Parameters, Tensor], Tensor]
+    """Function of the reader, the mean and covariance read from y_pred, and y_pred itself."""
     meaning: str
     """Description for the file's metadata: quantity, shape, units."""
     of_moments: Callable[[Moments], Tensor] | None = None
     """Function of the moments of an ensemble; None if not available for ensembles."""
+    of_student_t: bool = False
+    """Whether it is that of a Student's t alone."""
 
 
-def _stddev(structure: Covariance, normal: Parameters, y_pred: Tensor) -> Tensor:
-    variance = structure.variance(normal.scale, normal.shape_params)
+def _stddev(reader: Reader, normal: Parameters, y_pred: Tensor) -> Tensor:
+    variance = reader.covariance.variance(normal.scale, normal.shape_params)
     return namespace(variance).sqrt(variance)
 
 
@@ -36,8 +37,8 @@ def _stddev_of_moments(moments: Moments) -> Tensor:
     return namespace(variance).sqrt(variance)
 
 
-def _correlation(structure: Covariance, normal: Parameters, y_pred: Tensor) -> Tensor:
-    r = structure.shape_matrix(normal.shape_params, normal.scale.shape[-1])
+def _correlation(reader: Reader, normal: Parameters, y_pred: Tensor) -> Tensor:
+    r = reader.covariance.shape_matrix(normal.shape_params, normal.scale.shape[-1])
     root = namespace(r).sqrt(diagonal(r))
     return r / root[..., :, None] / root[..., None, :]
 
@@ -48,19 +49,38 @@ def _correlation_of_moments(moments: Moments) -> Tensor:
     return sigma / root[..., :, None] / root[..., None, :]
 
 
+def _covariance(reader: Reader, normal: Parameters, y_pred: Tensor) -> Tensor:
+    return reader.covariance.covariance(normal.scale, normal.shape_params)
+
+
+def _scale_tril(reader: Reader, normal: Parameters, y_pred: Tensor) -> Tensor:
+    return reader.covariance.scale_tril(normal.scale, normal.shape_params)
+
+
+def _scale_matrix(reader: Reader, normal: Parameters, y_pred: Tensor) -> Tensor:
+    t, _ = reader.decode_student_t(y_pred)
+    return reader.covariance.covariance(t.scale, t.shape_params)
+
+
+def _degrees_of_freedom(reader: Reader, normal: Parameters, y_pred: Tensor) -> Tensor:
+    nu = reader.decode_student_t(y_pred)[1]
+    assert nu is not None  # checked before anything is computed
+    return nu
+
+
 OUTPUTS = {
     "mean": Output(
-        lambda structure, normal, y_pred: normal.mean,
+        lambda reader, normal, y_pred: normal.mean,
         "expected targets, (..., d), in the units of the targets",
         lambda moments: moments.mean,
     ),
     "covariance": Output(
-        lambda structure, normal, y_pred: structure.covariance(normal.scale, normal.shape_params),
+        _covariance,
         "covariance matrix of the targets, (..., d, d), in the products of their units",
         lambda moments: moments.covariance(),
     ),
     "scale_tril": Output(
-        lambda structure, normal, y_pred: structure.scale_tril(normal.scale, normal.shape_params),
+        _scale_tril,
         "lower Cholesky factor L of the covariance L L^T, (..., d, d), row i in the unit of "
         "target i",
     ),
@@ -74,8 +94,19 @@ OUTPUTS = {
         "correlation matrix of the targets, (..., d, d), no unit",
         _correlation_of_moments,
     ),
+    "scale_matrix": Output(
+        _scale_matrix,
+        "scale matrix of a Student's t, covariance (nu - 2)/nu, (..., d, d), in the products of "
+        "the units of the targets",
+        of_student_t=True,
+    ),
+    "degrees_of_freedom": Output(
+        _degrees_of_freedom,
+        "degrees of freedom nu of a Student's t, (...), no unit",
+        of_student_t=True,
+    ),
     "y_pred": Output(
-        lambda structure, normal, y_pred: y_pred,
+        lambda reader, normal, y_pred: y_pred,
         "output of the Keras model, in keras-mvn's own layout",
     ),
 }
@@ -101,3 +132,18 @@ def checked_outputs(outputs: str | Sequence[str], of_ensemble: bool = False) -> 
             f"{offered} can be exported. Export a single network for the others."
         )
     return names
+
+
+def require_tails(outputs: Sequence[str], reader: Reader) -> None:
+    """Check that outputs of a Student's t are asked of a model that predicts one.
+
+    Raises:
+        ValueError: the model predicts normals.
+
+    """
+    of_t = [name for name in outputs if OUTPUTS[name].of_student_t]
+    if of_t and not reader.layout.has_degrees_of_freedom:
+        raise ValueError(
+            f"outputs={tuple(outputs)!r}: {of_t} are those of a Student's t, but the model predicts "
+            "normals. Leave them out, or train a head with degrees_of_freedom=…."
+        )

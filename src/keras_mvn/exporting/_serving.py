@@ -13,7 +13,7 @@ from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array, Tensor
 from keras_mvn._core.version import __version__
 from keras_mvn.covariances import DEFAULT, CovarianceLike
-from keras_mvn.exporting._outputs import OUTPUTS
+from keras_mvn.exporting._outputs import OUTPUTS, require_tails
 from keras_mvn.exporting._signature import Signature, signature_of
 from keras_mvn.layers._find_heads import heads, output_of
 from keras_mvn.layouts import Parameters, Reader, _tag
@@ -95,8 +95,8 @@ class ModelServing(Serving):
     def of(self, inputs: Any) -> tuple[Tensor, ...]:
         """Compute only the requested outputs from the structure and its parameters."""
         y_pred, normal = self.read(inputs)
-        structure = self.prediction.reader.covariance
-        return tuple(OUTPUTS[name].of(structure, normal, y_pred) for name in self.outputs)
+        reader = self.prediction.reader
+        return tuple(OUTPUTS[name].of(reader, normal, y_pred) for name in self.outputs)
 
     def read(self, inputs: Any) -> tuple[Tensor, Parameters]:
         """Return y_pred and the parameters read from it."""
@@ -127,6 +127,7 @@ def serving_of(
     position = _position(predictions, flat, output)
     y_pred = flat[position]
     reader = _reader(model, y_pred, covariance, layout, from_raw)
+    require_tails(outputs, reader)
     event_size = reader.decode(y_pred).mean.shape[-1]
     dtype = keras.backend.standardize_dtype(y_pred.dtype)
     return ModelServing(

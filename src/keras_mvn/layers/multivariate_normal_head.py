@@ -17,7 +17,7 @@ from keras_mvn._core.types import Array, Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike, moments
 from keras_mvn.distributions._predicted import Predicted, predicted
 from keras_mvn.kernels import Origin, parameters
-from keras_mvn.layers import _degrees_of_freedom
+from keras_mvn.layers import _degrees_of_freedom, _min_scale
 from keras_mvn.layers._full_precision_dense import FullPrecisionDense, refuse_to_quantize
 from keras_mvn.layers._mean_penalty import MeanPenalty
 from keras_mvn.layers._shrinkage import auto_strength, checked_shrinkage
@@ -29,8 +29,8 @@ __all__ = ["MultivariateNormalHead"]
 WIRE_VERSION = 1
 """Version of the layout [mean | scale | shape_params], so later releases can load older files."""
 
-_ROWS = "adapted_rows"
-"""Name of the number of adapted rows, among the weights in a file."""
+_ROWS, _RESOLUTION = "adapted_rows", "resolution"
+"""Names of the number of adapted rows, and of the resolution, among the weights in a file."""
 
 # Glorot uniform × 0.1: at the start, every predicted covariance is close to the adapted one.
 _SMALL_GLOROT = {"scale": 0.01, "mode": "fan_avg", "distribution": "uniform"}
@@ -77,6 +77,11 @@ class MultivariateNormalHead(keras.layers.Layer):
             stays fixed, "constant" (one trained number for all rows, above 2) or "per_row" (a
             function of x, between 2 and 10⁴). Train with `losses.BalancedStudentT("learned")`. The
             part of x in ν per row is shrunk, as scales are: ½ λ raw² with λ = 16/n for "auto".
+        min_scale: what the scales stay above, as `min_scale + (scale₀ - min_scale) · link(raw)`: a
+            number or d numbers, in units of y; None for no floor; "auto" for what `adapt` finds:
+            δ/√12 where the values of a target repeat on a grid of width δ (rounded values, counts),
+            the standard deviation of a rounding error, and 1e-4 of the spread elsewhere. Without
+            it, a likelihood rewards scales that collapse onto values that many rows share.
 
     Input shape: (..., features); sequences are (batch, time, features), without
     `keras.layers.TimeDistributed`. Output shape: (..., 2 d + k), with one more column for
@@ -84,8 +89,8 @@ class MultivariateNormalHead(keras.layers.Layer):
 
     Raises:
         ValueError: event_size < 1, the structure is unknown, the number of names is wrong, the
-            structure cannot separate the part that should be constant, or degrees_of_freedom is
-            none of the above.
+            structure cannot separate the part that should be constant, or degrees_of_freedom or
+            min_scale is none of the above.
 
     >>> import keras, numpy as np
     >>> head = MultivariateNormalHead(event_size=2, covariance="cholesky")
@@ -109,6 +114,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         stop_trunk: bool = False,
         shrinkage: float | str | None = "auto",
         degrees_of_freedom: float | str | None = None,
+        min_scale: Any = _min_scale.AUTO,
         **kwargs: Any,
     ) -> None:
         version = kwargs.pop("wire_version", WIRE_VERSION)
@@ -130,7 +136,9 @@ class MultivariateNormalHead(keras.layers.Layer):
         self.constant = constant
         self.stop_trunk = bool(stop_trunk)
         self.shrinkage = checked_shrinkage(shrinkage)
+        self.min_scale = _min_scale.checked(min_scale, self.event_size)
         self._adapted_rows = 0
+        self._resolution = np.zeros(self.event_size)
         self._mean_penalty = MeanPenalty(self.shrinkage)
         self.degrees_of_freedom = _degrees_of_freedom.checked(degrees_of_freedom)
         self.supports_masking = True
@@ -202,6 +210,10 @@ class MultivariateNormalHead(keras.layers.Layer):
         self.origin_stddev = constant("origin_stddev", d, "ones")
         self.origin_scale = constant("origin_scale", d, "ones")
         self.origin_shape = constant("origin_shape", k, "zeros") if k else None
+        self.scale_floor = None
+        if self.min_scale is not None:  # files of 0.1.0 have no such weight
+            self.scale_floor = constant("scale_floor", d, "zeros")
+            self._set_floor(_min_scale.given(self.min_scale, d))
 
     def adapt(self, y: Any, residuals: Any = None) -> None:
         """Start the predictions at the mean and covariance of y, and store the units of y.
@@ -250,7 +262,19 @@ class MultivariateNormalHead(keras.layers.Layer):
         scale, shape_params = self.covariance.from_moments(start)
         nu = _degrees_of_freedom.start(self.degrees_of_freedom)
         scale = scale * np.sqrt(1.0 - 2.0 / nu)  # ν/(ν − 2) Σ is the covariance of a Student's t
+        self._resolution, floor = _min_scale.found_in(found)
+        if self.min_scale != _min_scale.AUTO:
+            floor = _min_scale.given(self.min_scale, self.event_size)
+        if (self.covariance.scale_raw_size(self.event_size) or self.event_size) < self.event_size:
+            floor = scale * np.max(floor / scale)  # one number sets all scales
+        scale = np.maximum(scale, _min_scale.START * floor)
         self._set_origin(found.mean, found.stddev, scale, shape_params, found.rows)
+        self._set_floor(floor)
+
+    @property
+    def resolution(self) -> Array:
+        """The width δ of the grid of each target's values: (d,), found by `adapt`; 0 for none."""
+        return self._resolution
 
     @property
     def shrinkage_strengths(self) -> tuple[float, float]:
@@ -285,6 +309,10 @@ class MultivariateNormalHead(keras.layers.Layer):
         self._adapted_rows = int(rows)
         if self.origin_shape is not None:
             self.origin_shape.assign(shape_params)
+
+    def _set_floor(self, floor: Array) -> None:
+        if self.scale_floor is not None:
+            self.scale_floor.assign(floor)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the kernels for inputs of this shape."""
@@ -344,11 +372,17 @@ class MultivariateNormalHead(keras.layers.Layer):
             if self.origin_shape is None
             else self._tensor(self.origin_shape)
         )
+        scale = self._tensor(self.origin_scale)
+        floor = ops.zeros_like(scale)
+        if self.scale_floor is not None:
+            floor = self._tensor(self.scale_floor)
+            scale = scale - floor
         return Origin(
             self._tensor(self.origin_mean),
             self._tensor(self.origin_stddev),
-            self._tensor(self.origin_scale),
+            scale,
             shape_params,
+            floor,
         )
 
     def _raw(self, inputs: Tensor) -> Tensor:
@@ -419,13 +453,19 @@ class MultivariateNormalHead(keras.layers.Layer):
         """Save the weights, and the row count of `adapt`, so that loaded weights shrink alike."""
         super().save_own_variables(store)
         store[_ROWS] = np.asarray(self._adapted_rows)
+        store[_RESOLUTION] = self._resolution
 
     def load_own_variables(self, store: Any) -> None:
         """Load the weights and the row count that were saved by `save_own_variables`."""
         keys = set(store.keys())  # the only method used of Keras' store of a file
-        super().load_own_variables({key: store[key] for key in keys - {_ROWS}})
+        weights = {key: store[key] for key in keys - {_ROWS, _RESOLUTION}}
+        if _RESOLUTION not in keys and self.scale_floor is not None:
+            weights[str(len(weights))] = np.zeros(self.event_size)  # weights of 0.1.0: no floor
+        super().load_own_variables(weights)
         if _ROWS in keys:
             self._adapted_rows = int(np.asarray(store[_ROWS]))
+        if _RESOLUTION in keys:
+            self._resolution = np.asarray(store[_RESOLUTION])
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the output shape: (..., features) → (..., 2 d + k)."""
@@ -462,6 +502,7 @@ class MultivariateNormalHead(keras.layers.Layer):
             "stop_trunk": self.stop_trunk,
             "shrinkage": self.shrinkage,
             "degrees_of_freedom": self.degrees_of_freedom,
+            "min_scale": self.min_scale,
             "wire_version": WIRE_VERSION,
             "origin": self._origin_config(),
         }
@@ -478,7 +519,11 @@ class MultivariateNormalHead(keras.layers.Layer):
             name: [] if weight is None else ops.convert_to_numpy(weight).tolist()
             for name, weight in weights.items()
         }
-        return {**values, "rows": self._adapted_rows}
+        floor = None
+        if self.scale_floor is not None:
+            floor = ops.convert_to_numpy(self.scale_floor).tolist()
+        grid = {"floor": floor, "resolution": self._resolution.tolist()}
+        return {**values, "rows": self._adapted_rows, **grid}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -486,8 +531,14 @@ class MultivariateNormalHead(keras.layers.Layer):
         config = dict(config)
         if config.pop("learn_degrees_of_freedom", False):  # the name in files of 0.1.0
             config["degrees_of_freedom"] = _degrees_of_freedom.CONSTANT
-        origin = config.pop("origin", None)
+        config.setdefault("min_scale", None)  # files of 0.1.0 have no floor
+        origin = dict(config.pop("origin", None) or {})
+        floor, grid = origin.pop("floor", None), origin.pop("resolution", None)
         head = cls(**config)
-        if origin is not None:
+        if origin:
             head._set_origin(**{name: np.asarray(values) for name, values in origin.items()})
+        if floor is not None:
+            head._set_floor(np.asarray(floor))
+        if grid is not None:
+            head._resolution = np.asarray(grid)
         return head

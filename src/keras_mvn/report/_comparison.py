@@ -20,12 +20,16 @@ LEVEL = 0.9
 MANY_TARGETS = 200
 """Targets beyond which the variogram score, with its d(d − 1)/2 pairs, is left out."""
 
+CELLS = "cell_nll_per_target"
+"""The score that decides where values repeat."""
+
 OTHER_SCORES = ["crps", "energy_score"]
 """Other proper scores; if they contradict the likelihood, it must not decide alone."""
 
 _LABELS = {
     "nll": ("NLL", "nats per row"),
     "nll_per_target": ("NLL per target", "nats"),
+    CELLS: ("NLL of cells per target", "nats; some values repeat, their density says little"),
     "rmse": ("RMSE", "sd of y"),
     "crps": ("CRPS", "each target alone; sd of y"),
     "energy_score": ("Energy score", "all targets; sd of y"),
@@ -55,7 +59,7 @@ class Comparison:
     table: tuple[ScoreRow, ...]
     model: scores.Evaluation
     gains: dict[str, tuple[float, float]]
-    """Alternative → the model's gain in NLL per target, and its standard error (paired)."""
+    """Alternative → the gain in NLL per target (of cells, if any), and its standard error."""
     units: Array
     """(d,), units in which targets are compared."""
     other_gains: dict[str, dict[str, tuple[float, float]]]
@@ -66,9 +70,12 @@ def compare(assessed: Assessed) -> Comparison:
     """Compute the scores of all predictions, and the model's gains."""
     y, model = assessed.y, assessed.model
     units = _units(assessed)
-    wanted = [n for n in _LABELS if n != "variogram_score" or 1 < y.shape[1] <= MANY_TARGETS]
+    widths = assessed.resolution
+    likelihood = CELLS if widths.any() else "nll_per_target"
+    possible = {"variogram_score": 1 < y.shape[1] <= MANY_TARGETS, CELLS: bool(widths.any())}
+    wanted = [name for name in _LABELS if possible.get(name, True)]
     found = {
-        name: scores.evaluate(normal, y, "marginalize", LEVEL, None, units, wanted)
+        name: scores.evaluate(normal, y, "marginalize", LEVEL, None, units, wanted, widths)
         for name, normal in assessed.predictions.items()
     }
     gains, other_gains = {}, {}
@@ -78,15 +85,15 @@ def compare(assessed: Assessed) -> Comparison:
         # The energy score is slow; it is only computed where it may contradict.
         others = OTHER_SCORES if name == CONSTANT else []
         paired = scores.evaluate(
-            model, y, "marginalize", LEVEL, normal, units, ["nll_per_target", *others]
+            model, y, "marginalize", LEVEL, normal, units, [likelihood, *others], widths
         )
-        gains[name] = _gain(paired["nll_per_target"])
+        gains[name] = _gain(paired[likelihood])
         other_gains[name] = {score: _gain(paired[score]) for score in others}
     table = [_row(name, found) for name in wanted]
     if gains:
         cells = ("–", *(estimate(*gain) for gain in gains.values()))
         note = "nats per target, row by row"
-        table.insert(2, ScoreRow("The model gains", note, cells))
+        table.insert(1 + wanted.index(likelihood), ScoreRow("The model gains", note, cells))
     return Comparison(tuple(found), tuple(table), found[MODEL], gains, units, other_gains)
 
 

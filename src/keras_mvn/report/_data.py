@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -32,6 +32,8 @@ class Assessed:
     predictions: dict[str, Distribution]
     y: Array
     never_observed: tuple[str, ...]
+    resolution: Array
+    """Widths of the cells of targets whose values repeat, 0 for others: (d,)."""
     itself: frozenset[str] = frozenset()
     """Names of the predictions left out because the model is of the same kind."""
 
@@ -67,6 +69,8 @@ class ReportData:
         seconds: duration of the fit, in seconds.
         calibrated_for_coverage: whether regions of one level were calibrated to their coverage.
         chosen_from: structures that were compared on the validation rows; empty for none.
+        resolution: (d,), widths of the cells of targets whose values repeat (counts, rounded
+            values), 0 for others; () for none.
         tails: description of the tails and of how they were chosen; "" for nothing to say.
 
     Raises:
@@ -95,6 +99,7 @@ class ReportData:
     calibrated_for_coverage: bool = False
     chosen_from: tuple[str, ...] = ()
     tails: str = ""
+    resolution: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         d = len(self.targets)
@@ -120,11 +125,12 @@ class ReportData:
         unseen = tuple(self.targets[j] for j in np.flatnonzero(~seen))
         itself = frozenset(name for name in (DIAGONAL, CONSTANT) if self._is(name))
         compared = {name: p for name, p in self.predictions.items() if name not in itself}
+        widths = np.asarray(self.resolution or np.zeros(len(self.targets)))
         if not unseen:
-            return Assessed(compared, self.y, (), itself)
+            return Assessed(compared, self.y, (), widths, itself)
         index = np.flatnonzero(seen)
         margins = {name: normal.marginal(index) for name, normal in compared.items()}
-        return Assessed(margins, self.y[:, index], unseen, itself)
+        return Assessed(margins, self.y[:, index], unseen, widths[index], itself)
 
     def _is(self, name: str) -> bool:
         """Whether the model is of the same kind as the alternative with this name."""

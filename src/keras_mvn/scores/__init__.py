@@ -4,6 +4,7 @@ A score is a function of a batch of distributions and of y, with one number per 
 better. It is proper if, on average, no other distribution scores better than the true one.
 """
 
+from keras_mvn.scores._cells import cell_log_score as cell_log_score
 from keras_mvn.scores._conditional_error import conditional_error as conditional_error
 from keras_mvn.scores._energy_score import energy_score as energy_score
 from keras_mvn.scores._evaluate import evaluate as evaluate
@@ -22,6 +23,7 @@ __all__ = [
     "Comparison",
     "Evaluation",
     "Score",
+    "cell_log_score",
     "conditional_error",
     "crps",
     "dawid_sebastiani",

@@ -12,6 +12,7 @@ from keras_mvn._core.checks import as_numpy, probability
 from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.distributions.base import Distribution
+from keras_mvn.scores._cells import cell_widths
 from keras_mvn.scores._estimates import Estimate, mean_of, skill_of, standard_error
 from keras_mvn.scores._evaluation import Evaluation, Score
 from keras_mvn.scores._measures import SCALED, Evidence, Measure, measures
@@ -28,12 +29,15 @@ def evaluate(
     reference: Distribution | None = None,
     target_scale: Any = None,
     scores: Sequence[str] | None = None,
+    resolution: Any = None,
 ) -> Evaluation:
     """Return all scores of these predictions, with standard errors, in one table.
 
     | row | meaning |
     | --- | --- |
     | `nll`, `nll_per_target` | log score of a row; the same divided by its number of targets |
+    | `cell_nll`, `cell_nll_per_target` | with `resolution`: log score of the cells of rounded \
+values |
     | `marginal_nll` | log score of each target alone; its excess over `nll_per_target` is the \
 gain from correlations |
     | `dss` | Dawid–Sebastiani score |
@@ -68,6 +72,9 @@ values inside their target's interval |
         target_scale: a number or (d,); None takes the standard deviations of this y. To compare
             data sets, pass those of the training data.
         scores: list of names, the rows to compute; None for all.
+        resolution: width δ of the cells of rounded values, a number or (d,), such as
+            `head.resolution`; adds `cell_nll` as in `cell_log_score`. None, or 0 everywhere, leaves
+            it out.
 
     Raises:
         ValueError: shapes do not fit, values are not finite, levels are not between 0 and 1, a
@@ -91,10 +98,13 @@ values inside their target's interval |
     Target columns are in the units of y; NLL is in nats, coverage is a share.
 
     """
-    wanted = _chosen(
-        measures([probability(p, "levels") for p in np.atleast_1d(levels).tolist()]), scores
-    )
     rows = Observations.read(answer, y, missing)
+    widths = None if resolution is None else cell_widths(resolution, rows.event_size)
+    cells = widths is not None and bool(widths.any())
+    wanted = _chosen(
+        measures([probability(p, "levels") for p in np.atleast_1d(levels).tolist()], cells),
+        scores,
+    )
     shape = (*rows.batch_shape, rows.event_size)
     others = None
     if reference is not None:
@@ -110,8 +120,8 @@ values inside their target's interval |
         raise ValueError("evaluate needs at least one row with an observed value.")
     rows = rows[keep]
     units = _default_units(rows) if target_scale is None else target_units(target_scale, shape[-1])
-    mine = Evidence(rows, units)
-    theirs = None if others is None else Evidence(others[keep], units)
+    mine = Evidence(rows, units, widths)
+    theirs = None if others is None else Evidence(others[keep], units, widths)
     names = target_names_of(answer.target_names, rows.event_size)
     scale_name = _scale_name(target_scale, units)
     return Evaluation(

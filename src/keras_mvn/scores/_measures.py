@@ -10,6 +10,7 @@ from typing import NamedTuple, final
 import numpy as np
 
 from keras_mvn._core.types import Array
+from keras_mvn.scores._cells import POINTS, cell_log_score_of
 from keras_mvn.scores._conditional_error import conditional_error_of
 from keras_mvn.scores._energy_score import energy_of
 from keras_mvn.scores._estimates import Estimate, mean_of, root_of, uniformity
@@ -33,11 +34,22 @@ class Evidence:
     """Predictions and observed values, with batch shape (n,)."""
     units: Array
     """`target_scale`, (d,)."""
+    widths: Array | None = None
+    """Resolution of the targets, (d,); None if it was not given."""
 
     @functools.cached_property
     def nll(self) -> Array:
         """The negative log-likelihood −log p of each row: (n,)."""
         return -self.rows.answer.log_prob(self.rows.with_gaps, self.missing)
+
+    @functools.cached_property
+    def cell_nll(self) -> Array:
+        """The log score −log P of the cell around each row: (n,)."""
+        assert self.widths is not None
+        widths = self.widths
+        numbers = POINTS * self.rows.event_size
+        parts = [cell_log_score_of(part, widths) for part in self.rows.parts(numbers)]
+        return np.concatenate(parts)
 
     @functools.cached_property
     def pit(self) -> Array:
@@ -77,12 +89,19 @@ class Measure:
     """Whether 0 is the best value and far from usual ones, so a ratio to a reference is useful."""
 
 
-def measures(levels: Sequence[float]) -> dict[str, Measure]:
-    """Return the rows of the table by name, in order."""
+def measures(levels: Sequence[float], cells: bool = False) -> dict[str, Measure]:
+    """Return the rows of the table by name, in order; with `cells`, those of rounded values."""
     margin = functools.partial(Measure, unit=SCALED, target_unit="unit of y", zero=True)
     found = {
         "nll": Measure(lambda e: _per_row(e.nll), "nats"),
         "nll_per_target": Measure(lambda e: Found(mean_of(e.nll, e.rows.count)), "nats"),
+    }
+    if cells:
+        found["cell_nll"] = Measure(lambda e: _per_row(e.cell_nll), "nats")
+        found["cell_nll_per_target"] = Measure(
+            lambda e: Found(mean_of(e.cell_nll, e.rows.count)), "nats"
+        )
+    found |= {
         "marginal_nll": Measure(_marginal_nll, "nats", "nats"),
         "dss": Measure(lambda e: _per_row(dawid_sebastiani_of(e.rows)), "2 nats"),
         "energy_score": Measure(lambda e: _per_row(energy_of(e.scaled)), SCALED, zero=True),

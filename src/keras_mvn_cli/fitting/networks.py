@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
 from keras_mvn._training import members as _members
 from keras_mvn._training.callbacks import EpochProgress
 from keras_mvn._training.members import Candidate
@@ -97,6 +98,11 @@ class Network(NamedTuple):
             for r in raw
         ]
         return 1.0 / float(np.mean(1.0 / np.array(nu)))
+
+    @property
+    def resolution(self) -> Array:
+        """The width δ of the cells of each target, 0 where values do not repeat: (d,)."""
+        return heads(self.members[0])[-1].resolution
 
     @property
     def structure(self) -> str:

@@ -44,6 +44,7 @@ def write_report(folder: Path) -> list[Path]:
         and bool(about["calibration"]),
         chosen_from=tuple(dict.fromkeys(one["name"] for one in about["selection"])),
         tails=about.get("tails", ""),
+        resolution=about.get("target_resolution", ()),
     )
     report.write(data, folder)
     return [folder / "report.html", folder / "report.md"]

@@ -57,8 +57,9 @@ def assessed(
             if name != _assessing.MODEL and networks[name].calibration is not None
         }
         scale = _target_stddev(prepared)[seen]
+        resolution = networks[_assessing.MODEL].resolution[seen]
         evaluations, uncalibrated = (
-            _assessing.assess(_margins(normals, seen), y[:, seen], scale)
+            _assessing.assess(_margins(normals, seen), y[:, seen], scale, resolution)
             for normals in (found, baselines)
         )
     return _assessing.write_metrics(folder.partial, evaluations, uncalibrated)
@@ -117,6 +118,7 @@ def about_fit(
         "rows": rows,
         "targets": list(prepared.preprocessing.targets),
         "target_stddev": _target_stddev(prepared).tolist(),
+        "target_resolution": model.resolution.tolist(),
         "columns": prepared.preprocessing.columns,
         "inputs": prepared.preprocessing.names,
         "covariance": model.structure,

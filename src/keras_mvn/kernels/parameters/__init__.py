@@ -2,7 +2,7 @@
 
     x     = raw + bias
     mean  = origin.mean  + origin.stddev · x mean
-    scale = origin.scale · link(x scale)
+    scale = origin.floor + origin.scale · link(x scale)
     shape = origin.shape + x shape, in the ball of `Covariance.shape_bound`
 
 It also computes the shrinkage penalty of each row: ½ Σⱼ strengthsⱼ rawⱼ².

@@ -14,7 +14,8 @@ class _Forward(ctypes.Structure):
         *sizes("rows", "d", "k"),
         ("radius", ctypes.c_double),
         *addresses("raw", "bias"),
-        *addresses("origin_mean", "origin_stddev", "origin_scale", "origin_shape", "strengths"),
+        *addresses("origin_mean", "origin_stddev", "origin_scale", "origin_shape"),
+        *addresses("floor", "strengths"),
         *addresses("y_pred", "penalty"),
     ]
 

@@ -51,7 +51,9 @@ def _differentiable(
     radius: float, raw: jax.Array, bias: jax.Array, origin: Origin, strengths: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Return (y_pred, penalty)."""
-    call = _call("parameters_forward", radius, ("b w", "w", "d", "d", "d", "k", "m"), ("b w", "b"))
+    call = _call(
+        "parameters_forward", radius, ("b w", "w", "d", "d", "d", "k", "d", "m"), ("b w", "b")
+    )
     y_pred, penalty = call(raw, bias, *origin, strengths)
     return y_pred, penalty
 

@@ -26,4 +26,5 @@ def parameters(
     scale, shape_params = covariance.relocate(
         scale, shape_params, origin.scale, origin.shape_params
     )
+    scale = origin.floor + scale
     return Emitted(ops.concatenate([mean, scale, shape_params], axis=-1), penalty)

@@ -32,7 +32,7 @@ def parameters(
 ) -> Emitted:
     """Compute `kernels.parameters.parameters` on the fast path."""
     width = raw.shape[-1]
-    mean, stddev, scale, shape_params = (tf.cast(x, raw.dtype) for x in origin)
+    mean, stddev, scale, shape_params, floor = (tf.cast(x, raw.dtype) for x in origin)
     bias = tf.zeros((width,), raw.dtype) if bias is None else tf.cast(bias, raw.dtype)
     strong = tf.zeros((0,), raw.dtype) if strengths is None else tf.cast(strengths, raw.dtype)
     settings = {"radius": radius, "threads": threads()}
@@ -49,7 +49,7 @@ def parameters(
             return raw_bar, summed
 
         emitted = operations().keras_mvn_parameters(
-            raw, bias, mean, stddev, scale, shape_params, strong, **settings
+            raw, bias, mean, stddev, scale, shape_params, floor, strong, **settings
         )
         return tuple(emitted), gradient
 

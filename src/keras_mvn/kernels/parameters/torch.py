@@ -60,11 +60,13 @@ def _compute_forward(
     origin_stddev: torch.Tensor,
     origin_scale: torch.Tensor,
     origin_shape: torch.Tensor,
+    floor: torch.Tensor,
     strengths: torch.Tensor | None,
     radius: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (y_pred, penalty); the penalty is empty without shrinkage."""
-    given = (raw, bias, origin_mean, origin_stddev, origin_scale, origin_shape, strengths)
+    origin = (origin_mean, origin_stddev, origin_scale, origin_shape, floor)
+    given = (raw, bias, *origin, strengths)
     y_pred, penalty = _outputs(*given, radius)
     _call(_calling.forward, raw, origin_mean, radius, (*given, y_pred, penalty))
     return y_pred, penalty
@@ -83,6 +85,7 @@ def _outputs(
     origin_stddev: torch.Tensor,
     origin_scale: torch.Tensor,
     origin_shape: torch.Tensor,
+    floor: torch.Tensor,
     strengths: torch.Tensor | None,
     radius: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,7 +131,7 @@ def _call(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    raw, bias, _, origin_stddev, origin_scale, _, strengths, ctx.radius = inputs
+    raw, bias, _, origin_stddev, origin_scale, _, _, strengths, ctx.radius = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(raw, bias, origin_stddev, origin_scale, strengths)
 
@@ -148,12 +151,12 @@ def _differentiate(
         bias_bar = raw_bar.sum(dim=0)
         if penalty_bar is not None:
             bias_bar = torch.cat(without_penalty(bias_bar, raw, strengths, penalty_bar))
-    return raw_bar, bias_bar, *[None] * 6
+    return raw_bar, bias_bar, *[None] * 7
 
 
 def _shown(inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
     y_pred, penalty = output
-    return y_pred, None if inputs[6] is None else penalty
+    return y_pred, None if inputs[7] is None else penalty
 
 
 _with_gradient = differentiated(

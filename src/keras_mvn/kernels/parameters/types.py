@@ -17,9 +17,11 @@ class Origin(NamedTuple):
     stddev: Tensor
     """(d,), the unit of raw means."""
     scale: Tensor
-    """(d,)"""
+    """(d,), without the floor."""
     shape_params: Tensor
     """(k,)"""
+    floor: Tensor
+    """(d,), added to the scales, which stay above it."""
 
 
 class Emitted(NamedTuple):
