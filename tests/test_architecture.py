@@ -79,8 +79,8 @@ PUBLIC = {
         "RootMeanSquaredError",
     ),
     "keras_mvn.ops": (
-        "covariance", "entropy", "kl_divergence", "log_prob", "mahalanobis", "mean", "sample",
-        "scale_tril", "stddev", "variance",
+        "covariance", "entropy", "kl_divergence", "log_prob", "mahalanobis", "mean", "region_level",
+        "sample", "scale_tril", "stddev", "variance",
     ),
     "keras_mvn.plots": ("conditioning", "correlation_heatmap", "ellipses", "joint_calibration"),
     "keras_mvn.regularizers": (

@@ -175,6 +175,61 @@ class TestCoverage:
         assert np.isnan(numpy(metric.result()))
 
 
+class TestStudentT:
+    """Per-row ν, gaps and weights, against SciPy."""
+
+    def rows(self, rng, n=300):
+        y_pred = np.concatenate(
+            [packed("cholesky", n, rng), rng.choice([2.1, 3.0, 8.0, 1e3], size=(n, 1))], axis=1
+        )
+        normal = kmvn.MultivariateNormal.from_prediction(y_pred[:, :-1])
+        y = normal.mean + (normal.scale_tril @ rng.standard_t(2, size=(n, D, 1)))[..., 0]
+        observed = rng.random((n, D)) < 0.7
+        return np.where(observed, y, np.nan), y_pred, normal, rng.uniform(0.1, 2.0, n)
+
+    def test_the_density_and_the_region_are_those_of_the_t(self, rng):
+        y, y_pred, normal, weight = self.rows(rng)
+        density, inside, counts = [], [], []
+        for value, mean, sigma, nu in zip(
+            y, normal.mean, normal.covariance, y_pred[:, -1], strict=True
+        ):
+            o = ~np.isnan(value)
+            if not o.any():
+                density, inside, counts = [*density, 0.0], [*inside, 0.0], [*counts, 0.0]
+                continue
+            r, block = (value - mean)[o], sigma[np.ix_(o, o)]
+            q = r @ np.linalg.solve(block, r)
+            density.append(-scipy.stats.multivariate_t(shape=block, df=nu).logpdf(r))
+            inside.append(q <= o.sum() * scipy.stats.f.ppf(0.8, o.sum(), nu))
+            counts.append(1.0)
+        weights = weight * counts
+        coverage = np.average(inside, weights=weights)
+        for cls, arguments, wanted in (
+            (metrics.NegativeLogLikelihood, {}, np.average(density, weights=weights)),
+            (metrics.Coverage, {"level": 0.8}, coverage),
+            (metrics.CoverageError, {"level": 0.8}, abs(coverage - 0.8)),
+        ):
+            metric = cls(**arguments, layout="student_t", missing="marginalize")
+            for rows in (slice(0, 100), slice(100, None)):
+                metric.update_state(y[rows], tensor(y_pred[rows]), weight[rows])
+            assert float(metric.result()) == pytest.approx(wanted, rel=1e-4, abs=1e-5), cls
+
+    def test_the_log_volume_is_that_of_the_covariance(self, rng):
+        y, y_pred, normal, _ = self.rows(rng)
+        metric = metrics.MeanHalfLogDet(layout="student_t")
+        metric.update_state(np.nan_to_num(y), tensor(y_pred))
+        factor = y_pred[:, -1] / (y_pred[:, -1] - 2.0)
+        wanted = 0.5 * (np.linalg.slogdet(normal.covariance)[1] + D * np.log(factor)).mean()
+        assert float(metric.result()) == pytest.approx(wanted, rel=1e-4)
+
+    def test_a_heads_t_is_refused_without_its_layout(self, rng):
+        head = kmvn.layers.MultivariateNormalHead(D, degrees_of_freedom="constant")
+        y_pred = head(tensor(rng.normal(size=(2, 4))))
+        for cls in ALL:
+            with pytest.raises(ValueError, match="layout='student_t'"):
+                cls().update_state(np.zeros((2, D)), y_pred)
+
+
 REPLICAS = """
 import json, sys
 import tensorflow as tf

@@ -6,11 +6,9 @@ import abc
 from typing import Any, NamedTuple, final
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_mvn._core.checks import probability
-from keras_mvn._core.chi_square import chi_square_quantile
 from keras_mvn._core.dtypes import at_least_float32
 from keras_mvn._core.names import to_snake_case
 from keras_mvn._core.targets import checked_missing
@@ -19,7 +17,7 @@ from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters, Reader
 from keras_mvn.layouts._y_true import Targets, as_tensor, product, read_targets, weighted_events
-from keras_mvn.ops._density import row_negative_log_likelihood
+from keras_mvn.ops._laws import law_of
 
 __all__ = [
     "CovarianceMetric",
@@ -69,6 +67,10 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
         self.total = self.add_variable((), "zeros", name="total", dtype=self.dtype)
         self.weight = self.add_variable((), "zeros", name="weight", dtype=self.dtype)
 
+    def decode(self, y_pred: Tensor) -> Parameters:
+        """Return the parameters that are passed to `row_statistic`: normals, for a t also."""
+        return self.reader.decode(y_pred)
+
     @abc.abstractmethod
     def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
         """Return the statistic of each row (...), which is then averaged."""
@@ -85,7 +87,7 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
         """
         y_true, y_pred = as_tensor(y_true), as_tensor(y_pred)
         self.reader.check(y_true, y_pred, type(self).__name__)
-        parameters = self.reader.decode(ops.cast(y_pred, self.dtype))
+        parameters = self.decode(ops.cast(y_pred, self.dtype))
         mean = parameters.mean
         y_true, weight, mask = weighted_events(y_true, y_pred, mean, sample_weight, self.missing)
         rows = product(ops.ones_like(mean[..., 0]), weight, mask)
@@ -120,7 +122,8 @@ class CovarianceMetric(keras.metrics.Metric, abc.ABC):
 class NegativeLogLikelihood(CovarianceMetric):
     """The mean of −log p(y) per row, in nats: the loss without penalties. Lower is better.
 
-    With missing values, it is that of the observed targets of each row.
+    With missing values, it is that of the observed targets of each row. With `layout="student_t"`,
+    p is the density of the Student's t, as in `keras_mvn.losses.StudentT`.
 
     Arguments are those of `keras_mvn.losses.NegativeLogLikelihood`.
 
@@ -133,9 +136,14 @@ class NegativeLogLikelihood(CovarianceMetric):
 
     _direction = "down"
 
+    def decode(self, y_pred: Tensor) -> Parameters:
+        """Return the parameters as stored, with ν for a Student's t."""
+        return self.reader.decode_elliptical(y_pred)
+
     def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
         """Return −log p of each row (...)."""
-        return row_negative_log_likelihood(self.reader.covariance, targets, parameters)
+        found = elliptical(self.reader.covariance, targets, parameters)
+        return law_of(parameters).negative_log_density(found, targets)
 
 
 @final
@@ -224,7 +232,7 @@ def _positive(x: Tensor) -> Tensor:
 
 
 class _EllipsoidMetric(CovarianceMetric):
-    """The share of rows inside the joint ellipsoid (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ χ²_d(level)."""
+    """The share of rows inside the joint ellipsoid of probability `level`."""
 
     def __init__(
         self,
@@ -240,20 +248,15 @@ class _EllipsoidMetric(CovarianceMetric):
         name = name or f"{to_snake_case(type(self).__name__)}_{100 * self.level:g}"
         super().__init__(covariance, from_raw, layout, missing, name, dtype)
 
+    def decode(self, y_pred: Tensor) -> Parameters:
+        """Return the parameters as stored, with ν for a Student's t."""
+        return self.reader.decode_elliptical(y_pred)
+
     def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
         """Return 1 for rows inside, 0 for rows outside, NaN where y is NaN (...)."""
         squared = elliptical(self.reader.covariance, targets, parameters).squared_mahalanobis
-        inside = ops.cast(squared <= self._radius_squared(targets), squared.dtype)
-        return ops.where(ops.isnan(squared), squared, inside)
-
-    def _radius_squared(self, targets: Targets) -> Tensor | float:
-        """Return the χ² quantile for the number of observed targets of each row."""
-        d = targets.values.shape[-1]
-        if targets.observed is None:
-            return chi_square_quantile(self.level, d)
-        quantiles = [0.0, *(chi_square_quantile(self.level, count) for count in range(1, d + 1))]
-        table = ops.cast(np.asarray(quantiles), targets.observed.dtype)
-        return ops.take(table, ops.cast(targets.observed_count(), "int32"))
+        inside = law_of(parameters).inside(squared, targets, self.level)
+        return ops.where(ops.isnan(squared), squared, ops.cast(inside, squared.dtype))
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -265,7 +268,9 @@ class _EllipsoidMetric(CovarianceMetric):
 class Coverage(_EllipsoidMetric):
     """The share of rows inside the joint ellipsoid of probability `level`.
 
-    The ellipsoid is (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ c, where c is the `level` quantile of χ²_d. A calibrated
+    The ellipsoid is (y − μ)ᵀ Σ⁻¹ (y − μ) ≤ c, where c is the `level` quantile of χ²_d; with
+    `layout="student_t"`, Σ is the scale matrix, and c/d is the quantile of F with d and ν degrees
+    of freedom. With missing values, d is the number of observed targets of the row. A calibrated
     model has coverage `level`; with less, it is overconfident. Neither higher nor lower is better,
     so monitor `CoverageError`.
 
@@ -312,6 +317,8 @@ class CoverageError(_EllipsoidMetric):
 @keras.saving.register_keras_serializable("keras_mvn.metrics", "MeanLogScale")  # as in 0.1.0
 class MeanHalfLogDet(CovarianceMetric):
     """The mean of ½ log det Σ: the log-volume of the predicted ellipsoids, up to a constant.
+
+    Σ is the covariance; for a Student's t, that is ν/(ν − 2) times its scale matrix.
 
     A falling value means that the model becomes more certain, which is good only while it stays
     calibrated; neither higher nor lower is better. In log units of y, summed over the targets.

@@ -29,6 +29,7 @@ class Findings:
         self._gaps: Counter[str] = Counter()
         self._complete: Sequence[str] = ()
         self._unknown: dict[str, list[str]] = {}
+        self._far: dict[str, list[str]] = {}
         self._rows = 0
         self._notes: list[str] = []
 
@@ -74,6 +75,17 @@ class Findings:
             known = self._unknown[column]
             known += [text for text in texts if text not in known][: MOST - len(known)]
 
+    def add_far(self, column: str, text: str, row: int) -> None:
+        """Add a number far outside the range of the training rows, described in words.
+
+        Raises:
+            CellError: `strict`.
+
+        """
+        if self._strict:
+            raise CellError(f"column {column!r} holds {text}", row, "; --strict refuses it.")
+        self._far.setdefault(column, []).append(text)
+
     @property
     def imputed(self) -> dict[str, int]:
         """Column → number of missing cells, if there were none in training or now all are."""
@@ -88,6 +100,12 @@ class Findings:
         self._rows = rows
         for note in self._notes:
             self.output.note(note)
+        for column, texts in self._far.items():
+            more = f", and {len(texts) - MOST_FAR} more rows" if len(texts) > MOST_FAR else ""
+            self.output.warn(
+                f"{column}: {'; '.join(texts[:MOST_FAR])}{more}. Such inputs are limited to the "
+                "range that was seen; these predictions may claim to be surer than they are"
+            )
         for column, count in self.imputed.items():
             trained = "no training row was" if column in self._complete else "now all rows are"
             self.output.warn(
@@ -97,8 +115,12 @@ class Findings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the findings as JSON values, with empty ones."""
-        return {"imputed": self.imputed, "unknown_categories": self._unknown}
+        far = {column: texts[:MOST] for column, texts in self._far.items()}
+        return {"imputed": self.imputed, "unknown_categories": self._unknown, "far_out": far}
 
 
 MOST = 20
-"""Maximum number of unknown categories listed for a column."""
+"""Maximum number of unknown categories, or of cells, listed for a column."""
+
+MOST_FAR = 3
+"""Maximum number of cells far out that a warning describes."""

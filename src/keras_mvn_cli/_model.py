@@ -131,11 +131,25 @@ class FittedModel:
                 inputs, gaps = self.preprocessing.inputs_and_gaps(batch)
                 findings.add_unknown(self.preprocessing.unknown_categories(batch))
                 findings.add_gaps(gaps, self.preprocessing.complete)
+                self._find_far(inputs, table, rows, findings)
             yield Rows(batch, self.predict(inputs))
             rows += batch.num_rows
         findings.tell(rows)
         if not rows:
             yield self._no_rows(table, wanted)
+
+    def _find_far(self, inputs: np.ndarray, table: Table, first: int, findings: Findings) -> None:
+        """Report numbers further beyond the range of the training rows than that range is wide."""
+        limits = next((x for x in self.members[0].layers if hasattr(x, "outside")), None)
+        if limits is None:  # in models of 0.1.0
+            return
+        beyond = limits.outside(inputs)
+        for row, column in zip(*np.nonzero(beyond > 1.0), strict=True):
+            values = np.stack([inputs[row], limits.lower, limits.upper])
+            value, low, high = self.preprocessing.in_units(values)[:, column]
+            side = f"reach {high:.6g}" if value > high else f"begin at {low:.6g}"
+            text = f"{value:.6g} in {table.place(first + int(row))}, training rows {side}"
+            findings.add_far(self.preprocessing.names[column], text, int(row))
 
     def _warn_of_training_rows(self, table: Table, output: Output, what: str) -> None:
         if is_same(table.path, self.about.get("file")):

@@ -71,7 +71,7 @@ class TestClosedForms:
         found = scipy.optimize.minimize_scalar(
             lambda log_t: by_observed(normal.rescale(np.exp(log_t)), y), (-1.0, 1.0)
         )
-        fitted = Temperature.fit(normal, y, missing="marginalize")
+        fitted = Temperature.fit(normal, y, missing="marginalize", robust=False)
         assert fitted.temperature == pytest.approx(np.exp(found.x), rel=1e-6)
 
     @pytest.mark.parametrize("gaps", [False, True])
@@ -81,7 +81,7 @@ class TestClosedForms:
         found = scipy.optimize.minimize(
             lambda log_f: by_observed(normal.rescale_targets(np.exp(log_f)), y), np.zeros(3)
         )
-        fitted = PerTarget.fit(normal, y, missing="marginalize")
+        fitted = PerTarget.fit(normal, y, missing="marginalize", robust=False)
         np.testing.assert_allclose(fitted.factors, np.exp(found.x), rtol=1e-4)
 
     def test_matrix(self, rng):
@@ -98,7 +98,7 @@ class TestClosedForms:
             np.zeros(6),
             options={"gtol": 1e-6},
         )
-        fitted = MatrixScaling.fit(normal, y, shrinkage=0.0)
+        fitted = MatrixScaling.fit(normal, y, shrinkage=0.0, robust=False)
         np.testing.assert_allclose(fitted.scale_tril, scale_tril(found.x), rtol=1e-4, atol=1e-4)
 
     def test_matrix_is_the_mean_of_whitened_squares_for_structures_without_a_triangle(self, rng):
@@ -110,7 +110,7 @@ class TestClosedForms:
             np.linalg.solve(np.linalg.cholesky(sigma), row)
             for sigma, row in zip(normal.covariance, y - normal.mean, strict=True)
         ]
-        c = MatrixScaling.fit(normal, y, shrinkage=0.0).scale_tril
+        c = MatrixScaling.fit(normal, y, shrinkage=0.0, robust=False).scale_tril
         np.testing.assert_allclose(c @ c.T, np.cov(z, rowvar=False, bias=True) + np.outer(
             np.mean(z, axis=0), np.mean(z, axis=0)
         ))  # fmt: skip
@@ -120,25 +120,27 @@ class TestClosedForms:
         r = np.full((5, 5), 0.999) + 0.001 * np.eye(5)
         normal = MultivariateNormal(np.zeros((200, 5)), covariance=np.broadcast_to(r, (200, 5, 5)))
         y = rng.normal(size=(200, 5)) * [1e-3, 1.0, 1e3, 1.0, 1.0]
-        factors = np.array(PerTarget.fit(normal, y).factors)
+        factors = np.array(PerTarget.fit(normal, y, robust=False).factors)
         q = np.linalg.inv(r) * (y.T @ y) / 200
         a = 1.0 / factors
         np.testing.assert_allclose(a * (q @ a), np.ones(5), rtol=1e-7)  # the gradient by log a
 
     def test_marginal_factors(self, rng):
         normal, y, _ = miscalibrated(rng, 60)
-        fitted = PerTarget.fit(normal, y, objective="marginal")
+        fitted = PerTarget.fit(normal, y, objective="marginal", robust=False)
         e = (y - normal.mean) / np.sqrt(np.diagonal(normal.covariance, axis1=1, axis2=2))
         np.testing.assert_allclose(fitted.factors, np.sqrt(np.mean(e**2, axis=0)))
-        joint = PerTarget.fit(normal, y)
+        joint = PerTarget.fit(normal, y, robust=False)
         assert joint.apply(normal).log_prob(y).sum() > fitted.apply(normal).log_prob(y).sum()
 
     def test_joint_factors_pay_for_wrong_correlations_with_their_margins(self, rng):
         r = np.array([[1.0, 0.95], [0.95, 1.0]])
         normal = MultivariateNormal(np.zeros((4000, 2)), covariance=np.stack([r] * 4000))
         y = rng.normal(size=(4000, 2))  # independent, of the variances that were predicted
-        np.testing.assert_allclose(PerTarget.fit(normal, y, objective="marginal").factors, 1, 0.05)
-        assert min(PerTarget.fit(normal, y).factors) > 2.0
+        np.testing.assert_allclose(
+            PerTarget.fit(normal, y, objective="marginal", robust=False).factors, 1, 0.05
+        )
+        assert min(PerTarget.fit(normal, y, robust=False).factors) > 2.0
 
     def test_batch_axes_and_a_single_row_are_rows(self, rng):
         normal, y, _ = miscalibrated(rng, 12)
@@ -147,13 +149,13 @@ class TestClosedForms:
         )
         for kind in RECALIBRATIONS:
             a, b = (
-                kind.fit(normal, y).get_config(),
-                kind.fit(table, y.reshape(3, 4, 3)).get_config(),
+                kind.fit(normal, y, robust=False).get_config(),
+                kind.fit(table, y.reshape(3, 4, 3), robust=False).get_config(),
             )
             for name in a:
                 np.testing.assert_allclose(a[name], b[name])
         one = normal[0]
-        assert Temperature.fit(one, y[0]).temperature == pytest.approx(
+        assert Temperature.fit(one, y[0], robust=False).temperature == pytest.approx(
             np.sqrt(one.mahalanobis(y[0]) ** 2 / 3)
         )
 
@@ -162,16 +164,18 @@ class TestShrinkage:
     def test_auto_is_the_estimate_of_ledoit_and_wolf(self, rng):
         normal, y, _ = miscalibrated(rng, 30)
         z = np.linalg.solve(normal.scale_tril, (y - normal.mean)[..., None])[..., 0]
-        fitted = MatrixScaling.fit(normal, y)
+        fitted = MatrixScaling.fit(normal, y, robust=False)
         assert 0.0 < fitted.shrinkage < 1.0
         # Theirs divides the error by n, not by n − 1.
         theirs = _shrink(z)
-        ours = MatrixScaling.fit(normal, y, shrinkage=fitted.shrinkage * 29 / 30).scale_tril
+        ours = MatrixScaling.fit(
+            normal, y, shrinkage=fitted.shrinkage * 29 / 30, robust=False
+        ).scale_tril
         np.testing.assert_allclose(ours @ ours.T, theirs)
-        temperature = Temperature.fit(normal, y).temperature
+        temperature = Temperature.fit(normal, y, robust=False).temperature
         c = fitted.scale_tril
         assert np.trace(c @ c.T) / 3 == pytest.approx(temperature**2)
-        full = MatrixScaling.fit(normal, y, shrinkage=1.0).scale_tril
+        full = MatrixScaling.fit(normal, y, shrinkage=1.0, robust=False).scale_tril
         np.testing.assert_allclose(full, temperature * np.eye(3), atol=1e-12)
 
     @pytest.mark.parametrize("n", [1, 2, 5])
@@ -253,7 +257,9 @@ class TestTemperatureByCoverage:
             y = 3.0 * rng.standard_t(2.5, size=(n + 20, 2))
             y[rng.random(n + 20) < 0.3, 0] = np.nan
             for found, objective in ((held, "coverage"), (likely, "likelihood")):
-                fitted = Temperature.fit(normal, y[:n], "marginalize", objective, level)
+                fitted = Temperature.fit(
+                    normal, y[:n], "marginalize", objective, level, robust=False
+                )
                 distance = normal[0].rescale(fitted.temperature).mahalanobis(y[n:], "marginalize")
                 limit = scipy.stats.chi2((~np.isnan(y[n:])).sum(axis=1)).ppf(level)
                 found.append((distance**2 <= limit).mean())

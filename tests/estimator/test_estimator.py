@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.optimize
 import scipy.stats
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
@@ -362,7 +363,8 @@ def test_moments_of_a_table_in_parts(monkeypatch):
     monkeypatch.setattr("keras_mvn._training.data.PART", 7)
     x = np.random.default_rng(0).normal([1e6, 0.0, 3.0], [1.0, 2.0, 0.0], size=(50, 3))
     rows = np.arange(0, 50, 2)
-    mean, variance = moments(Table(x, x, None, rows))
+    mean, variance, lower, upper = moments(Table(x, x, None, rows))
+    np.testing.assert_array_equal([lower, upper], [x[rows].min(axis=0), x[rows].max(axis=0)])
     np.testing.assert_allclose(mean, x[rows].mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(variance[:2], x[rows].var(axis=0)[:2], rtol=1e-9)
     assert variance[2] == 1.0  # constant
@@ -416,11 +418,21 @@ def held_out(estimator, x, y):
     return estimator.head_.distribution(y_pred), y[rows]
 
 
+def robust_square(squared, count):
+    """The s with mean min(q/s, q₉₉) = E min(Q, q₉₉), Q ~ χ²."""
+    law = scipy.stats.chi2(count)
+    bound = law.ppf(0.99)
+    expected = law.expect(lambda q: np.minimum(q, bound))
+    return scipy.optimize.brentq(
+        lambda s: np.minimum(squared / s, bound).mean() - expected, 1e-6, 1e6
+    )
+
+
 @pytest.mark.elsewhere(False)
 def test_temperature_is_fitted_on_the_calibration_rows(fitted):
     x, y, _ = draw(1000)
     normal, observed = held_out(fitted, x, y)
-    expected = np.sqrt(np.mean(normal.mahalanobis(observed) ** 2) / 2)
+    expected = np.sqrt(robust_square(normal.mahalanobis(observed) ** 2, 2))
     assert fitted.calibration_.temperature == pytest.approx(expected, rel=1e-5)
     raw = fitted.head_.distribution(fitted.model_.predict(x.astype("float32"), verbose=0))
     np.testing.assert_allclose(
@@ -482,7 +494,7 @@ def test_a_factor_is_found_where_a_target_is_never_observed_in_the_calibration_r
     estimator.fit(x, y, split=split)
     raw = estimator.head_.distribution(predict(estimator.model_, x[80:]))
     squared = ((y[80:, 0] - raw.mean[:, 0]) / raw.stddev[:, 0]) ** 2
-    expected = np.mean(squared)  # the likeliest factor of one target
+    expected = robust_square(squared, 1)
     if calibration == "coverage":  # the 37th of 40 distances reaches the 90 % quantile
         expected = np.sort(squared)[36] / scipy.stats.chi2(1).ppf(0.9)
     factor = estimator.calibration_.temperature

@@ -6,8 +6,9 @@ import pytest
 
 from differentiation import numpy, tensor
 from keras_mvn import MultivariateNormal
+from keras_mvn._core.fences import spread
 from keras_mvn.calibration import Temperature
-from keras_mvn.covariances.resolution import resolution, spread
+from keras_mvn.covariances.resolution import resolution
 from keras_mvn.estimator import MultivariateNormalRegressor
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.scores import cell_log_score, log_score

@@ -9,12 +9,25 @@ from typing import Any, NamedTuple, final
 import keras
 import numpy as np
 
+from keras_mvn._core.fences import fences
 from keras_mvn._core.types import Array
 
-__all__ = ["Batches", "Moments", "Split", "Table", "divide", "moments"]
+__all__ = [
+    "Batches",
+    "Moments",
+    "Split",
+    "Table",
+    "divide",
+    "input_range",
+    "moments",
+    "sample",
+]
 
 PART = 1 << 16
 """Rows read at a time when all rows are read."""
+
+SAMPLED = 4_000_000
+"""Numbers from which fences are found."""
 
 LARGEST_HELD_OUT = 50_000
 """Maximum rows: the temperature of one target is then known to 0.3 %; the rest can train."""
@@ -103,14 +116,18 @@ class Batches(keras.utils.PyDataset):
 
 
 class Moments(NamedTuple):
-    """Mean and variance of each column."""
+    """Mean, variance and range of each column, of the values within its fences."""
 
     mean: Array
     variance: Array
+    lower: Array
+    upper: Array
 
 
 def moments(table: Table) -> Moments:
-    """Return mean and variance of each column of x, with variance 1 for constant columns.
+    """Return moments and range of each column of x, with variance 1 for constant columns.
+
+    Single values that are far from all others count as the nearest of the others.
 
     Raises:
         ValueError: x contains numbers that float32 cannot represent.
@@ -119,9 +136,10 @@ def moments(table: Table) -> Moments:
     The American Statistician 37 (1983).
 
     """
+    lower, upper = input_range(table)
     count, mean, square = 0, 0.0, 0.0
     for x, _ in table.parts():
-        _refuse_beyond_float32(x)
+        x = np.clip(x, lower, upper)
         n, m = len(x), x.mean(axis=0)
         delta = m - mean
         square = square + ((x - m) ** 2).sum(axis=0) + delta**2 * (count * n / (count + n))
@@ -129,7 +147,30 @@ def moments(table: Table) -> Moments:
     variance = np.asarray(square) / count
     # Below the second bound, all values are equal in float32.
     constant = (variance == 0) | (variance < (1e-7 * np.asarray(mean)) ** 2)
-    return Moments(np.asarray(mean), np.where(constant, 1.0, variance))
+    return Moments(np.asarray(mean), np.where(constant, 1.0, variance), lower, upper)
+
+
+def input_range(table: Table) -> tuple[Array, Array]:
+    """Return the smallest and the largest of each column of x, within its fences: (k,), (k,).
+
+    Raises:
+        ValueError: x contains numbers that float32 cannot represent.
+
+    """
+    found = fences(sample(table.x, table.rows))
+    lower, upper = np.full(table.x.shape[1], np.inf), np.full(table.x.shape[1], -np.inf)
+    for x, _ in table.parts():
+        _refuse_beyond_float32(x)
+        beyond = found.beyond(x)
+        lower = np.minimum(lower, np.where(beyond, np.inf, x).min(axis=0))
+        upper = np.maximum(upper, np.where(beyond, -np.inf, x).max(axis=0))
+    return lower, upper
+
+
+def sample(values: Any, rows: np.ndarray) -> Array:
+    """Return these rows in float64, or evenly chosen ones if they are too many: (m, k)."""
+    step = max(1, -(-len(rows) * values.shape[1] // SAMPLED))
+    return np.asarray(values[rows[::step]], np.float64)
 
 
 def _refuse_beyond_float32(x: Array) -> None:

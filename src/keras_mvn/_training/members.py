@@ -39,6 +39,12 @@ DENSE_UP_TO = 100
 LOW_RANK_FROM = 20
 """Number of targets below which a low rank saves nothing."""
 
+MOST = 20.0
+"""Interquartile ranges (of at least a nat) above the third quartile to which a row's score counts.
+
+Where errors have tails, a normal still pays for them: 20 nats are an error of six deviations.
+"""
+
 NUMBERS_AT_ONCE = 20_000_000
 """Size of predictions for held-out rows, in numbers: 160 MB."""
 
@@ -326,7 +332,13 @@ def _mean_nll(trained: Trained, table: Table) -> float:
     # Where values repeat, the cells' probabilities: densities there reward scales that collapse.
     score = cell_log_score(answer, y, trained.head.resolution, "marginalize")
     weights = None if table.weight is None else table.weight[rows]
-    return float(np.average(score, weights=weights))
+    return float(np.average(_winsorized(score), weights=weights))
+
+
+def _winsorized(scores: Array) -> Array:
+    """Return scores, none larger than what is far out among them: one row must not choose."""
+    low, high = np.nanquantile(scores, (0.25, 0.75))
+    return np.minimum(scores, high + MOST * max(high - low, 1.0))
 
 
 def subsample(rows: np.ndarray, head: MultivariateNormalHead) -> np.ndarray:

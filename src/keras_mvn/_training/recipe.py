@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import keras
+import numpy as np
 
 from keras_mvn import losses
 from keras_mvn._core.types import Tensor
 from keras_mvn._training.data import Table, moments
 from keras_mvn.covariances import Covariance
-from keras_mvn.layers import MultivariateNormalHead
+from keras_mvn.layers import MultivariateNormalHead, SoftClip
 from keras_mvn.losses import CovarianceLoss
 from keras_mvn.losses._student_t import StudentTLoss
 
@@ -75,7 +76,7 @@ def network(
     residuals: Any,
     target_names: Sequence[str] | None,
 ) -> Any:
-    """Build the model of raw inputs: standardization → hidden layers → head."""
+    """Build the model of raw inputs: limits → standardization → hidden layers → head."""
     head = MultivariateNormalHead(
         training.y.shape[1],
         recipe.covariance,
@@ -86,7 +87,9 @@ def network(
     head.adapt(training.targets(), residuals=residuals)
     found = moments(training)
     inputs = keras.Input((training.x.shape[1],))
-    x = keras.layers.Normalization(mean=found.mean, variance=found.variance)(inputs)
+    spread = np.where(found.upper > found.lower, np.sqrt(found.variance), 0.0)
+    x = SoftClip.around(found.lower, found.upper, spread)(inputs)
+    x = keras.layers.Normalization(mean=found.mean, variance=found.variance)(x)
     x = _hidden(x, recipe) if recipe.builder is None else _built(recipe.builder, x)
     return keras.Model(inputs, head(x))
 

@@ -258,8 +258,9 @@ def _fingerprint(
         (len(training), size, seed),
     )
     found = hashlib.sha256(repr(settings).encode())
-    standardization = model.layers[1]
-    for array in (standardization.input_mean, standardization.input_variance, *model.get_weights()):
+    limit, standardization = model.layers[1:3]
+    moments = (standardization.input_mean, standardization.input_variance)
+    for array in (limit.lower, limit.upper, *moments, *model.get_weights()):
         found.update(np.asarray(array).astype(np.float32).tobytes())
     for part in () if validation is None else validation.parts():
         for array in part:

@@ -13,11 +13,12 @@ from keras_mvn._core.checks import positive, probability
 from keras_mvn.calibration._models import with_scaled_errors
 from keras_mvn.calibration._quantile import conformal_quantile, rows_needed
 from keras_mvn.calibration._rows import calibration_rows
+from keras_mvn.calibration._weights import row_weights
 from keras_mvn.calibration.base import Recalibration, register
 from keras_mvn.distributions.base import Distribution
 from keras_mvn.scores._observations import Observations
 
-__all__ = ["Temperature"]
+__all__ = ["Temperature", "most_likely_square"]
 
 
 @final
@@ -31,8 +32,13 @@ class Temperature(Recalibration):
     missing values), there are two ways to fit the factor, which agree in the limit of many rows if
     errors are normal and Σ is right up to a factor:
 
-    * `objective="likelihood"` is the maximum-likelihood factor, temperature² = Σ q / Σ m, which is
-      mean(q)/d without missing values.
+    * `objective="likelihood"`: with `robust=False`, the maximum-likelihood factor, temperature² =
+      Σ q / Σ m, which is mean(q)/d without missing values; one row can make it as large as one
+      likes. By default, no row counts more than one at the distance that 1 % exceed, q₉₉:
+      temperature² = s with Σ min(q/s, q₉₉) = Σ E min(Q, q₉₉), Q ~ χ²ₘ (for a Student's t, q times
+      the weight (ν + m)/(ν + q)). One row of 100 moves it by 5 % at most (d = 1); it breaks down
+      at 15 % of odd rows (d = 1); its efficiency for normal errors, simulated, is 97 % (d = 1),
+      96 % (d = 3) and 98 % (d = 10).
     * `objective="coverage"` gives the regions of one level their nominal coverage: temperature² is
       the ⌈(n + 1) level⌉-th smallest q/χ²_{m, level} of n rows, χ²_{m, level} the quantile of the
       χ² distribution with m degrees of freedom. This puts the radius of `SplitConformal` into Σ:
@@ -41,8 +47,8 @@ class Temperature(Recalibration):
       of the errors. The rank is at most one more than ⌈n level⌉, which makes the guarantee hold
       even for few rows.
 
-    If errors are heavier-tailed than normal, the maximum-likelihood factor follows the few large
-    errors and makes the 90 % regions of all rows too large; use "coverage" then. Regions of other
+    If errors are heavier-tailed than predicted, the maximum-likelihood factor follows the few large
+    errors and makes the 90 % regions of all rows too large. Regions of other
     levels have their nominal coverage only as far as errors are normal; for all levels at once, see
     `RadialIsotonic`.
 
@@ -59,7 +65,7 @@ class Temperature(Recalibration):
     >>> import numpy as np
     >>> from keras_mvn import MultivariateNormal
     >>> normal = MultivariateNormal(np.zeros((4, 1)), covariance=np.ones((4, 1, 1)))
-    >>> calibration = Temperature.fit(normal, [[2.0], [-2.0], [2.0], [-2.0]])
+    >>> calibration = Temperature.fit(normal, [[2.0], [-2.0], [2.0], [-2.0]], robust=False)
     >>> calibration
     Temperature(temperature=2.0)
     >>> calibration.apply(normal).stddev[0]
@@ -83,6 +89,7 @@ class Temperature(Recalibration):
         missing: str = "raise",
         objective: str = "likelihood",
         level: float = 0.9,
+        robust: bool = True,
     ) -> Self:
         """Fit the temperature to predictions for rows that were not used for training.
 
@@ -93,6 +100,7 @@ class Temperature(Recalibration):
                 with no observed target do not count.
             objective: "likelihood" or "coverage", as above.
             level: float between 0 and 1, target coverage for "coverage".
+            robust: bool, whether the influence of each row on "likelihood" is bounded.
 
         Raises:
             ValueError: there are no rows, shapes do not match, values are not finite, all
@@ -106,7 +114,7 @@ class Temperature(Recalibration):
             )
         probability(level, "level")
         rows = calibration_rows(normal, y, missing, "Temperature.fit", every_target=False)
-        square = _SQUARES[objective](rows, level)
+        square = _SQUARES[objective](rows, level, robust)
         if square == 0.0:
             raise ValueError(
                 "Temperature.fit: every prediction equals y (with objective='coverage', a fraction "
@@ -122,17 +130,25 @@ class Temperature(Recalibration):
         return with_scaled_errors(model, np.array(self.temperature))
 
 
-def _most_likely(rows: Observations, _: float) -> float:
-    """Maximize the likelihood: mean q/s, each row weighted by its law's `pull`, is mean count."""
+def most_likely_square(rows: Observations, robust: bool) -> float:
+    """Return the s at which the mean of q/s, each row weighted, is the mean count."""
     squares, count = rows.squared_distances, rows.count
-    found, before = squares.sum() / count.sum(), math.nan
-    while found > 0.0 and not abs(found - before) <= 1e-12 * found:  # EM; one step for a normal
-        before = found
-        found = (rows.law.pull(squares / before, count) * squares).sum() / count.sum()
+    start = squares.sum() / count.sum()
+    found, before = start, math.nan
+    while found > _SMALLEST * start and not abs(found - before) <= 1e-12 * found:
+        before = found  # EM; one step for a normal's likelihood
+        weights = row_weights(rows.law, squares / before, count, robust)
+        found = (weights * squares).sum() / count.sum()
+    if robust and found <= _SMALLEST * start:  # so many predictions are exact that the rest is odd
+        return most_likely_square(rows, robust=False)
     return float(found)
 
 
-def _covering(rows: Observations, level: float) -> float:
+def _most_likely(rows: Observations, _: float, robust: bool) -> float:
+    return most_likely_square(rows, robust)
+
+
+def _covering(rows: Observations, level: float, _: bool) -> float:
     used = rows.count > 0
     count, index = rows.count[used], np.flatnonzero(used)
     limits = np.empty(len(index))
@@ -148,5 +164,8 @@ def _covering(rows: Observations, level: float) -> float:
         )
     return square
 
+
+_SMALLEST = 1e-30
+"""Share of the likelihood's result below which the robust one is 0."""
 
 _SQUARES = {"likelihood": _most_likely, "coverage": _covering}

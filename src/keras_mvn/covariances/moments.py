@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_mvn._core.fences import described, fences
 from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.covariances._streaming import StreamingMoments
@@ -97,42 +98,74 @@ def estimate(
 
     Warns:
         UserWarning: there are constant targets, or collinear ones if the covariance is measured;
-            the message names them, and they get the floors of this module.
+            the message names them, and they get the floors of this module. Or single values are
+            far from all others (`_core/fences.py`); they are treated as missing.
 
     """
     names = target_names_of(target_names, event_size)
     sample = ThinnedRows(event_size)
-    batches = _sampled(target_batches(data, event_size), sample)
-    if rank is None:
-        pairs = _PairMoments(event_size)
-        for y in batches:
-            pairs.update(y)
-        seen, mean, variance = pairs.seen, pairs.mean, pairs.variance
-    else:
-        streamed = StreamingMoments(event_size, rank)
-        streamed.update_all(batches)
-        seen, mean, variance = streamed.count, streamed.mean, streamed.variance
+    measured = _measured(_sampled(target_batches(data, event_size), sample), event_size, rank)
+    found = fences(sample.rows)
+    if found.any:
+        warnings.warn(
+            f"adapt: single values are far from all others, and do not count. "
+            f"{described(sample.rows, found, names)}.",
+            stacklevel=3,
+        )
+        regular = np.where(found.beyond(sample.rows), np.nan, sample.rows)
+        measured = _measured([regular], event_size, rank)._replace(rows=measured.rows)
+        sample = ThinnedRows(event_size)
+        sample.update(regular)
+    seen, mean, variance = measured.seen, measured.mean, measured.variance
     if (seen < 2).any():
         few = ", ".join(f"{names[j]} ({int(seen[j])})" for j in np.flatnonzero(seen < 2))
         raise ValueError(
             f"adapt needs at least 2 observed rows of every target, but received fewer for: {few}. "
             "Pass all training targets, y_train."
         )
-    rows = int(seen.max())
     stddev, constant = _floor_stddev(mean, np.sqrt(variance), names)
-    if rank is not None:
-        directions = streamed.directions / stddev[:, None]
+    if measured.correlation is None:
+        directions = measured.directions / stddev[:, None]
         directions[constant] = 0.0
-        return Moments(mean, stddev, None, rows, directions, sample.rows)
-    correlation = pairs.correlation
+        return Moments(mean, stddev, None, measured.rows, directions, sample.rows)
+    correlation = measured.correlation
     correlation[constant, :] = 0.0
     correlation[:, constant] = 0.0
     np.fill_diagonal(correlation, 1.0)
-    if pairs.with_gaps:
+    if measured.with_gaps:
         correlation = _made_consistent(correlation)
     correlation = _floor_eigenvalues(correlation, names, rows=int(seen.min()))
     sigma = stddev[:, None] * correlation * stddev[None, :]
-    return Moments(mean, stddev, sigma, rows, sample=sample.rows)
+    return Moments(mean, stddev, sigma, measured.rows, sample=sample.rows)
+
+
+class _Measured(NamedTuple):
+    """Sums over all rows, with the correlation or the leading directions."""
+
+    seen: Array
+    mean: Array
+    variance: Array
+    rows: int
+    correlation: Array | None
+    directions: Array
+    with_gaps: bool
+
+
+def _measured(batches: Iterable[Array], event_size: int, rank: int | None) -> _Measured:
+    if rank is None:
+        pairs = _PairMoments(event_size)
+        for y in batches:
+            pairs.update(y)
+        rows, none = int(pairs.seen.max()), np.zeros((event_size, 0))
+        return _Measured(
+            pairs.seen, pairs.mean, pairs.variance, rows, pairs.correlation, none, pairs.with_gaps
+        )
+    streamed = StreamingMoments(event_size, rank)
+    streamed.update_all(iter(batches))
+    count, mean, variance = streamed.count, streamed.mean, streamed.variance
+    return _Measured(
+        count, mean, variance, int(count.max()), None, streamed.directions, with_gaps=False
+    )
 
 
 def _sampled(batches: Iterable[Array], sample: ThinnedRows) -> Iterator[Array]:

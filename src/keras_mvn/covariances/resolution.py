@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_mvn._core.types import Array
 
-__all__ = ["SHARE_OF_SPREAD", "resolution", "scale_floor", "spread"]
+__all__ = ["SHARE_OF_SPREAD", "resolution", "scale_floor"]
 
 SHARE_OF_SPREAD = 1e-4
 """Floor of scales as a share of the spread of the target, for every target.
@@ -33,9 +33,6 @@ _MISFIT = 0.05
 
 _DIGITS = 1e-9
 """Gaps below this share of the central range are none."""
-
-_CENTRAL = ((0.25, 0.75, 1.349), (0.1, 0.9, 2.563), (0.05, 0.95, 3.290), (0.01, 0.99, 4.653))
-"""Central ranges, and their widths in standard deviations of a normal."""
 
 
 def resolution(values: Array) -> Array:
@@ -100,26 +97,6 @@ def _distinct(values: Array) -> tuple[Array, np.ndarray]:
     rounding = np.maximum(_DIGITS * central, 8.0 * np.spacing(np.abs(found)))
     new = np.diff(found, prepend=-np.inf) > rounding
     return found[new], np.add.reduceat(counts, np.flatnonzero(new))
-
-
-def spread(values: Array) -> Array:
-    """Return the spread of each target: (d,), the standard deviation of a normal, robustly.
-
-    The interquartile range over 1.349; where half of the rows share a value and it is 0, that of
-    the central 80, 90 or 98 %; 0 for a constant target. A row more or less, however far out, moves
-    it by what moves quartiles.
-    """
-    return np.array([_spread_of_one(column[~np.isnan(column)]) for column in values.T])
-
-
-def _spread_of_one(values: Array) -> float:
-    if not len(values):
-        return 0.0
-    for low, high, width in _CENTRAL:
-        ends = np.quantile(values, (low, high))
-        if ends[1] > ends[0]:
-            return float((ends[1] - ends[0]) / width)
-    return 0.0
 
 
 def scale_floor(resolution: Array, spread: Array) -> Array:

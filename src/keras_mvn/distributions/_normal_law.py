@@ -11,7 +11,7 @@ import numpy as np
 from keras_mvn._core.chi_square import chi_square_quantile
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
-from keras_mvn.distributions._radial_law import NODES, RadialLaw
+from keras_mvn.distributions._radial_law import BOUND, NODES, RadialLaw
 
 __all__ = ["NORMAL"]
 
@@ -50,11 +50,25 @@ class _NormalLaw(RadialLaw):
     def nodes(self, power: float = 1.0, count: int = NODES) -> tuple[Array, Array]:
         return np.ones(1), np.ones(1)
 
+    def power_factor(self, power: float) -> Array:
+        return np.ones(())
+
+    def log_laplace(self, determinant: Array, distance: Array, power: float) -> Array:
+        return -determinant - distance
+
     def log_density(self, squared: Array, count: Any) -> Array:
         return -0.5 * squared - 0.5 * _LOG_2PI * count
 
     def pull(self, squared: Array, count: Any) -> float:
         return 1.0
+
+    def bounded_pull(self, squared: Array, count: Any) -> Array:
+        special = require("scipy.special", "a robust recalibration")
+        dof = np.maximum(np.asarray(count, np.float64), 1.0)
+        limit = special.chdtri(dof, 1.0 - BOUND)
+        inside = special.chdtr(dof + 2.0, limit)
+        consistent = inside + limit * (1.0 - BOUND) / dof
+        return limit / np.maximum(squared, limit) / consistent
 
     def entropy(self, count: int) -> Array:
         return np.full((), 0.5 * count * (1.0 + _LOG_2PI))

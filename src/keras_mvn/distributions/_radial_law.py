@@ -15,7 +15,10 @@ import numpy as np
 
 from keras_mvn._core.types import Array
 
-__all__ = ["NODES", "RadialLaw"]
+__all__ = ["BOUND", "NODES", "RadialLaw"]
+
+BOUND = 0.99
+"""Level of the distance beyond which rows count no more in robust estimates of Σ."""
 
 NODES = 32
 """Nodes of the quadrature over V: relative errors below 1e-8 for averages that exist."""
@@ -77,6 +80,29 @@ class RadialLaw(abc.ABC):
         """
 
     @abc.abstractmethod
+    def power_factor(self, power: float) -> Array:
+        """E V^(power/2): (...).
+
+        Raises:
+            ValueError: it does not exist.
+
+        """
+
+    @abc.abstractmethod
+    def log_laplace(self, determinant: Array, distance: Array, power: float) -> Array:
+        """log φ(τ) of E ‖m + √V Z‖^power = E V^(power/2) ∫ (1 − φ(τ)) dμ(τ): (..., nodes).
+
+        For V = 1, φ = e^(−A − B) is the Laplace transform of the squared length, and μ as in
+        `_core/norm_quadrature`; the mean over V changes B alone, in closed form.
+
+        Args:
+            determinant: A = ½ log det(I + 2τΣ), (..., nodes).
+            distance: B = τ mᵀ (I + 2τΣ)⁻¹ m, (..., nodes).
+            power: between 0 and 2.
+
+        """
+
+    @abc.abstractmethod
     def nodes(self, power: float = 1.0, count: int = NODES) -> tuple[Array, Array]:
         """Values of V, and their weights, for averages of functions of V: (..., nodes) each.
 
@@ -98,6 +124,14 @@ class RadialLaw(abc.ABC):
     @abc.abstractmethod
     def pull(self, squared: Array, count: Any) -> Array | float:
         """−2 ∂ log density/∂q at the squared distance q: the weight of a row in estimates of Σ."""
+
+    @abc.abstractmethod
+    def bounded_pull(self, squared: Array, count: Any) -> Array:
+        """The pull of a row that counts no more than one at the distance that 1 % exceed: (...).
+
+        min(pull(q) q, c)/(q β), with c = pull(q₉₉) q₉₉ and β such that estimates of Σ are right if
+        the law is: a Huber-type M-estimator (Maronna 1976). No row counts more than c/β.
+        """
 
     @abc.abstractmethod
     def entropy(self, count: int) -> Array:

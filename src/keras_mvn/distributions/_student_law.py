@@ -15,7 +15,7 @@ import numpy as np
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn.distributions._normal_law import NORMAL
-from keras_mvn.distributions._radial_law import NODES, RadialLaw
+from keras_mvn.distributions._radial_law import BOUND, NODES, RadialLaw
 
 __all__ = ["StudentLaw"]
 
@@ -69,6 +69,20 @@ class StudentLaw(RadialLaw):
         nu = self.degrees_of_freedom
         with np.errstate(invalid="ignore"):
             return np.where(np.isinf(nu), 1.0, nu / (nu - 2.0))
+
+    def power_factor(self, power: float) -> Array:
+        """E V^(p/2) = (ν/2)^(p/2) Γ(½(ν − p))/Γ(½ν)."""
+        self._require(power, "mean of distances", "scores by quantiles always exist")
+        nu, half = self._finite(self.degrees_of_freedom), 0.5 * power
+        log_factor = half * np.log(0.5 * nu) - _log_gamma_ratio(0.5 * (nu - power), half)
+        return np.where(np.isinf(self.degrees_of_freedom), 1.0, np.exp(log_factor))
+
+    def log_laplace(self, determinant: Array, distance: Array, power: float) -> Array:
+        """−A − ½(ν − p) log(1 + 2B/ν)."""
+        nu = self._finite(self.degrees_of_freedom)[..., None]
+        found = 0.5 * (nu - power) * np.log1p(2.0 * distance / nu)
+        many = np.isinf(self.degrees_of_freedom)[..., None]
+        return np.asarray(-determinant - np.where(many, distance, found))
 
     def spread_factor(self) -> Array:
         """E √(V + V′) = √(ν/2) Γ(ν − ½)/Γ(ν) · B(½(ν − 1), ½(ν − 1))/B(½ν, ½ν).
@@ -125,6 +139,18 @@ class StudentLaw(RadialLaw):
         nu = self.degrees_of_freedom
         with np.errstate(invalid="ignore"):
             return np.where(np.isinf(nu), 1.0, (nu + count) / (nu + squared))
+
+    def bounded_pull(self, squared: Array, count: Any) -> Array:
+        special = require("scipy.special", "a robust recalibration")
+        nu, dof = self.degrees_of_freedom, np.maximum(np.asarray(count, np.float64), 1.0)
+        finite = self._finite(nu)
+        # pull(q) q = (ν + m) u, u = q/(ν + q) ~ Beta(m/2, ν/2)
+        bound = special.betaincinv(0.5 * dof, 0.5 * finite, BOUND)
+        inside = special.betainc(0.5 * dof + 1.0, 0.5 * finite, bound)
+        consistent = inside + (finite + dof) * bound * (1.0 - BOUND) / dof
+        share = squared / (finite + squared)
+        found = self.pull(squared, dof) * bound / np.maximum(share, bound) / consistent
+        return np.where(np.isinf(nu), NORMAL.bounded_pull(squared, dof), found)
 
     def entropy(self, count: int) -> Array:
         _, a = self._halves()

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from keras_mvn._core.checks import unmasked
+from keras_mvn._core.fences import described, fences
 from keras_mvn._core.optional import require
 from keras_mvn._core.targets import in_order, target_names_of
 from keras_mvn._core.types import Array
-from keras_mvn._training.data import PART, Split, Table, divide
+from keras_mvn._training.data import PART, Split, Table, divide, input_range, sample
 
 __all__ = [
     "SMALLEST_CALIBRATION",
     "SMALLEST_TABLE",
+    "OutlyingValuesWarning",
     "given_split",
     "has_gaps",
     "names_of",
@@ -24,9 +26,12 @@ __all__ = [
     "require_observed",
     "require_unmasked",
     "ridge_residuals",
+    "some",
     "targets",
+    "tell_isolated_inputs",
     "too_little_to_calibrate",
     "usable_rows",
+    "without_isolated",
 ]
 
 SMALLEST_TABLE = 4
@@ -93,6 +98,11 @@ def _parts(rows: Any) -> list[Any]:
 def has_gaps(y: Any) -> bool:
     """Whether y has missing values."""
     return any(np.isnan(part).any() for part in _parts(y))
+
+
+def some(rows: np.ndarray, most: int) -> np.ndarray:
+    """Return evenly chosen rows, not many more than `most`."""
+    return rows[:: max(1, -(-len(rows) // most))]
 
 
 def usable_rows(y: Any, weight: Array | None) -> np.ndarray:
@@ -186,6 +196,62 @@ def _numbers(given: Any, name: str, usable: np.ndarray) -> np.ndarray:
     return np.sort(rows[usable[rows]])
 
 
+def without_isolated(y: Any, split: Split, names: tuple[str, ...] | None) -> Any:
+    """Return y with NaN for values far from all others, in training and validation rows.
+
+    Calibration rows keep them: recalibration bounds what one row may do, and regions that are
+    conformal have to count every row.
+
+    Warns:
+        OutlyingValuesWarning: there are such values; the message names them.
+
+    """
+    learned = np.sort(np.concatenate([split.train, split.validation]))
+    found = fences(sample(y, learned))
+    if not found.any:
+        return y
+    kept = np.array(y, np.float64)
+    beyond = found.beyond(kept[learned])
+    if not beyond.any():
+        return y
+    known = target_names_of(names, y.shape[1])
+    said = described(kept[learned], found, known, lambda i: f"row {learned[i]}")
+    warnings.warn(
+        f"These values of y are far from all others, and are treated as missing in training: "
+        f"{said}.",
+        OutlyingValuesWarning,
+        stacklevel=3,
+    )
+    kept[learned] = np.where(beyond, np.nan, kept[learned])
+    return kept
+
+
+def tell_isolated_inputs(x: Any, train: np.ndarray, estimator: Any) -> None:
+    """Warn of inputs in training rows that are far from all others, which the network limits.
+
+    Warns:
+        OutlyingValuesWarning: there are such values; the message names them.
+
+    """
+    values = sample(x, train)
+    found = fences(values)
+    if found.any:
+        step = -(-len(train) // len(values))
+        given = getattr(estimator, "feature_names_in_", None)
+        names = [f"x{i}" for i in range(x.shape[1])] if given is None else list(given)
+        said = described(values, found, names, lambda i: f"row {train[::step][i]}")
+        warnings.warn(
+            f"These inputs are far from all others, and are limited to the range of the others: "
+            f"{said}.",
+            OutlyingValuesWarning,
+            stacklevel=3,
+        )
+
+
+class OutlyingValuesWarning(UserWarning):
+    """Single values of a table are far from all others."""
+
+
 def too_little_to_calibrate(
     y: Array, every_target: bool, target_names: Sequence[str] | None
 ) -> str | None:
@@ -207,6 +273,7 @@ def ridge_residuals(training: Table) -> Array | None:
     if not 10 <= len(training) <= RIDGE_UP_TO:
         return None
     x, y = (np.concatenate(part) for part in zip(*training.parts(), strict=True))
+    x = np.clip(x, *input_range(training))
     sd_x, sd_y = x.std(axis=0), np.nanstd(y, axis=0)
     seen = ~np.isnan(y)
     if not (sd_y > 0).all() or (seen.sum(axis=0) < 10).any():

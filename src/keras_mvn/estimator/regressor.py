@@ -250,7 +250,8 @@ class MultivariateNormalRegressor(
                 If SIGINT has a custom handler, that handler is called instead.
 
         Warns:
-            UserWarning: there are too few rows for the calibration.
+            UserWarning: there are too few rows for the calibration; or single values are far from
+                all others: targets are then treated as missing in training, inputs are limited.
 
         """
         recipe = recipe_of(self)
@@ -258,7 +259,10 @@ class MultivariateNormalRegressor(
         data = self._checked(X, y, sample_weight)
         seed = self._seed(folder)
         split_ = self._split(data, seed, groups, split, validation_data is not None)
-        transform = self._fitted_transform(data, split_.train)
+        data = data._replace(y=rows_of.without_isolated(data.y, split_, data.names))
+        rows_of.tell_isolated_inputs(data.x, split_.train, self)
+        seen = np.asarray(data.y[rows_of.some(split_.train, TRANSFORM_SEES)], np.float64)
+        transform = fit_target_transform(self.target_transform, seen, data.names)
         data = data.in_units_of(transform)
         training = data.table(split_.train)
         validation = training.of(split_.validation) if len(split_.validation) else None
@@ -365,11 +369,6 @@ class MultivariateNormalRegressor(
                 )
         rows_of.require_observed(data.y, parts.train, data.names)
         return parts
-
-    def _fitted_transform(self, data: _Data, train: np.ndarray) -> TargetTransform | None:
-        some = train[:: max(1, -(-len(train) // TRANSFORM_SEES))]
-        y = np.asarray(data.y[some], np.float64)
-        return fit_target_transform(self.target_transform, y, data.names)
 
     def _given_validation(
         self, validation_data: Any, data: _Data, transform: TargetTransform | None

@@ -144,6 +144,6 @@ def require_tails(outputs: Sequence[str], reader: Reader) -> None:
     of_t = [name for name in outputs if OUTPUTS[name].of_student_t]
     if of_t and not reader.layout.has_degrees_of_freedom:
         raise ValueError(
-            f"outputs={tuple(outputs)!r}: {of_t} are those of a Student's t, but the model predicts "
+            f"outputs={tuple(outputs)!r}: {of_t} are of a Student's t, but the model predicts "
             "normals. Leave them out, or train a head with degrees_of_freedom=…."
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_mvn._core.fences import spread
 from keras_mvn._core.types import Array
 from keras_mvn.covariances import resolution as grids
 from keras_mvn.covariances.moments import Moments
@@ -52,4 +53,4 @@ def found_in(moments: Moments) -> tuple[Array, Array]:
     """Return the resolution δ and the floor that "auto" sets: (d,), (d,)."""
     sample = np.zeros((0, len(moments.mean))) if moments.sample is None else moments.sample
     delta = grids.resolution(sample)
-    return delta, grids.scale_floor(delta, grids.spread(sample))
+    return delta, grids.scale_floor(delta, spread(sample))

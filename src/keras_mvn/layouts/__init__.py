@@ -12,6 +12,7 @@ from keras_mvn.layouts._layouts import PackedParameters as PackedParameters
 from keras_mvn.layouts._layouts import Parameters as Parameters
 from keras_mvn.layouts._layouts import Stacked as Stacked
 from keras_mvn.layouts._layouts import StudentT as StudentT
+from keras_mvn.layouts._layouts import StudentTParameters as StudentTParameters
 from keras_mvn.layouts._layouts import degrees_of_freedom_from as degrees_of_freedom_from
 from keras_mvn.layouts._layouts import get as get
 from keras_mvn.layouts._reader import Reader as Reader
@@ -25,6 +26,7 @@ __all__ = [
     "Reader",
     "Stacked",
     "StudentT",
+    "StudentTParameters",
     "degrees_of_freedom_from",
     "get",
 ]

@@ -16,6 +16,7 @@ __all__ = [
     "Parameters",
     "Stacked",
     "StudentT",
+    "StudentTParameters",
     "degrees_of_freedom_from",
     "get",
 ]
@@ -36,6 +37,11 @@ class Parameters(NamedTuple):
         """`[mean | scale | shape_params]` as one tensor, or None if they were not read from one."""
         return None
 
+    @property
+    def degrees_of_freedom(self) -> Tensor | None:
+        """ν (...), if Σ is the scale matrix of a Student's t; None for a normal."""
+        return None
+
 
 class PackedParameters(Parameters):
     """Parameters that are slices of one tensor, for code that can read that tensor directly."""
@@ -54,6 +60,30 @@ class PackedParameters(Parameters):
     def packed(self) -> Tensor:
         """The tensor `[mean | scale | shape_params]`."""
         return self._packed
+
+
+class StudentTParameters(Parameters):
+    """Parameters of the scale matrix of a Student's t, together with ν (...)."""
+
+    _degrees_of_freedom: Tensor
+    _packed: Tensor | None
+
+    @classmethod
+    def of(cls, parameters: Parameters, degrees_of_freedom: Tensor) -> StudentTParameters:
+        """Add ν to the parameters of a scale matrix."""
+        both = cls(*parameters)
+        both._degrees_of_freedom, both._packed = degrees_of_freedom, parameters.packed
+        return both
+
+    @property
+    def packed(self) -> Tensor | None:
+        """The tensor from which the parameters were read, without ν."""
+        return self._packed
+
+    @property
+    def degrees_of_freedom(self) -> Tensor:
+        """The degrees of freedom ν (...)."""
+        return self._degrees_of_freedom
 
 
 def degrees_of_freedom_from(raw: Tensor) -> Tensor:
@@ -134,8 +164,8 @@ class StudentT(Layout):
     """The "packed" layout plus a column for the degrees of freedom of a multivariate Student's t.
 
     `scale` and `shape_params` then describe Student's scale matrix; the covariance is ν/(ν − 2)
-    times as large. Readers that do not support Student's t use the normal distribution with the
-    same mean and covariance.
+    times as large. Readers that do not support Student's t, such as the losses for normals, use the
+    normal distribution with the same mean and covariance.
     """
 
     name = "student_t"

@@ -11,7 +11,7 @@ from keras_mvn._core.numeric import namespace
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import CovarianceLike
 from keras_mvn.layouts import _tag
-from keras_mvn.layouts._layouts import Parameters, get
+from keras_mvn.layouts._layouts import Parameters, StudentTParameters, get
 
 __all__ = ["Reader"]
 
@@ -57,6 +57,8 @@ class Reader:
     def decode(self, y_pred: Tensor) -> Parameters:
         """Return the mean, scale and shape parameters of the normal distributions in y_pred.
 
+        For a Student's t, these are the normals of the same covariance.
+
         Raises:
             ValueError: the shape of y_pred fits no number of targets.
 
@@ -67,6 +69,16 @@ class Reader:
         mean, scale, shape_params = parameters
         ratio = namespace(nu).sqrt(nu / (nu - 2.0))  # the covariance of Student's t
         return Parameters(mean, scale * ratio[..., None], shape_params)
+
+    def decode_elliptical(self, y_pred: Tensor) -> Parameters:
+        """Return the parameters as stored in y_pred: for a Student's t, `StudentTParameters`.
+
+        Raises:
+            ValueError: the shape of y_pred fits no number of targets.
+
+        """
+        parameters, nu = self.decode_student_t(y_pred)
+        return parameters if nu is None else StudentTParameters.of(parameters, nu)
 
     def decode_student_t(self, y_pred: Tensor) -> tuple[Parameters, Tensor | None]:
         """Return location, scale and shape parameters as stored in y_pred, and ν (...) or None.

@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import abc
-import math
 from typing import Any, ClassVar
 
 from keras import ops
 
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike
-from keras_mvn.layouts import Parameters
-from keras_mvn.losses._log_gamma import log_gamma_ratio
+from keras_mvn.kernels import Elliptical
+from keras_mvn.layouts import Parameters, StudentTParameters
+from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses.base import CovarianceLoss
+from keras_mvn.ops._laws import law_of
 
-__all__ = ["StudentTLoss", "StudentTParameters"]
+__all__ = ["StudentTLoss"]
 
 LEARNED = "learned"
-
-
-class StudentTParameters(Parameters):
-    """Parameters, as read by penalties, that also carry ν (...)."""
-
-    degrees_of_freedom: Tensor
-    _packed: Tensor | None
-
-    @classmethod
-    def of(cls, parameters: Parameters, degrees_of_freedom: Tensor) -> StudentTParameters:
-        both = cls(*parameters)
-        both.degrees_of_freedom, both._packed = degrees_of_freedom, parameters.packed
-        return both
-
-    @property
-    def packed(self) -> Tensor | None:
-        """The tensor from which the parameters were read, without ν."""
-        return self._packed
 
 
 class StudentTLoss(CovarianceLoss, abc.ABC):
@@ -63,20 +46,17 @@ class StudentTLoss(CovarianceLoss, abc.ABC):
             kwargs["layout"] = "student_t"
         super().__init__(covariance, **kwargs)
 
-    def decode(self, y_pred: Tensor) -> StudentTParameters:
+    def decode(self, y_pred: Tensor) -> Parameters:
         """Return the parameters of the scale matrix, together with ν."""
-        parameters, nu = self.reader.decode_student_t(y_pred)
-        if self.degrees_of_freedom != LEARNED:
-            nu = ops.full_like(parameters.mean[..., 0], self.degrees_of_freedom)
+        if self.degrees_of_freedom == LEARNED:
+            return self.reader.decode_elliptical(y_pred)
+        parameters = self.reader.decode_elliptical(y_pred)
+        nu = ops.full_like(parameters.mean[..., 0], self.degrees_of_freedom)
         return StudentTParameters.of(parameters, nu)
 
-    def value(
-        self, squared_mahalanobis: Tensor, half_log_det: Tensor, nu: Tensor, count: Tensor
-    ) -> Tensor:
-        """Return −log p from the squared distance and the number of observed targets: (...)."""
-        half = 0.5 * count * ops.ones_like(nu)
-        normalizer = half * ops.log(nu * math.pi) - log_gamma_ratio(0.5 * nu, half)
-        return normalizer + half_log_det + (0.5 * nu + half) * ops.log1p(squared_mahalanobis / nu)
+    def value(self, found: Elliptical, parameters: Parameters, targets: Targets) -> Tensor:
+        """Return −log p of the observed targets of each row (...)."""
+        return law_of(parameters).negative_log_density(found, targets)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

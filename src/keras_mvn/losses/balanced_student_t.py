@@ -12,7 +12,7 @@ from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters
 from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses._gradients import gradient_only
-from keras_mvn.losses._student_t import StudentTLoss, StudentTParameters
+from keras_mvn.losses._student_t import StudentTLoss
 from keras_mvn.losses.balanced_negative_log_likelihood import MEAN_WEIGHT
 
 __all__ = ["BalancedStudentT"]
@@ -46,7 +46,6 @@ class BalancedStudentT(StudentTLoss):
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
         """Return −log p of each row (...), with the balanced gradient of the location."""
-        assert isinstance(parameters, StudentTParameters)  # from `decode`
         found = elliptical(
             self.reader.covariance,
             targets,
@@ -56,11 +55,12 @@ class BalancedStudentT(StudentTLoss):
             fused=self.fused,
         )
         nu, count = parameters.degrees_of_freedom, targets.observed_count()
+        assert nu is not None  # from `decode`
         sigma = ops.sqrt(found.variance)
         residual = targets.values - found.mean
         weight = ops.stop_gradient((nu + count) / (nu + found.squared_mahalanobis))
         # (r/s)/s̄ avoids the product of two scales.
         pull = targets.of_observed(ops.stop_gradient(residual) / sigma)
         pull = pull * (MEAN_WEIGHT / targets.mean_over_rows(sigma)) * weight[..., None]
-        value = self.value(found.squared_mahalanobis, found.half_log_det, nu, count)
+        value = self.value(found, parameters, targets)
         return value + ops.sum(pull * gradient_only(residual), axis=-1)

@@ -13,8 +13,9 @@ from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.layouts import Parameters
 from keras_mvn.layouts._y_true import Targets
+from keras_mvn.losses._student_energy import student_energy
 from keras_mvn.losses.base import UnitFreeLoss
-from keras_mvn.ops._draws import draw_errors
+from keras_mvn.ops._laws import law_of
 from keras_mvn.ops._mean_norm import log_laplace, mean_norm, scaled_nodes
 
 __all__ = ["EnergyScore"]
@@ -26,7 +27,7 @@ _TINY = 1e-12
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.losses")
 class EnergyScore(UnitFreeLoss):
-    """The energy score E ‖X − y‖ − ½ E ‖X − X'‖, with X, X' ~ N(μ, Σ) independent.
+    """The energy score E ‖X − y‖ − ½ E ‖X − X'‖, with X, X' independent draws from N(μ, Σ).
 
     ‖·‖ is measured in standard deviations of y. The score is strictly proper: its expectation is
     smallest for the true distribution. It grows linearly with an error where the NLL grows with
@@ -36,7 +37,9 @@ class EnergyScore(UnitFreeLoss):
 
     By default, it is exact: g(Σ, m) = E ‖X + m‖ is a one-dimensional integral over the eigenvalues
     of Σ, evaluated at 64 nodes, with an analytic gradient that contains no eigenvalue gaps; O(d³)
-    per row. With `samples`, it uses random draws instead, O(samples · d) for a low-rank structure.
+    per row. With `layout="student_t"`, X is the Student's t: as exact, at the same nodes and cost,
+    since the mean over the variable that scales its normal is in closed form. With `samples`, it
+    uses random draws instead, O(samples · d) for a low-rank structure.
 
     Args:
         covariance: as in `NegativeLogLikelihood`.
@@ -75,6 +78,10 @@ class EnergyScore(UnitFreeLoss):
         )
         self.seed = seed
 
+    def decode(self, y_pred: Tensor) -> Parameters:
+        """Return the parameters as stored, with ν for a Student's t."""
+        return self.reader.decode_elliptical(y_pred)
+
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
         """Return the score of the observed targets of each row (...)."""
         mean, scale, shape_params = parameters
@@ -85,8 +92,10 @@ class EnergyScore(UnitFreeLoss):
             sigma = structure.covariance(scale, shape_params)
             if targets.observed is not None:  # the marginal: missing targets do not vary
                 sigma = sigma * targets.observed[..., :, None] * targets.observed[..., None, :]
-            return _exact(sigma, error)
-        draws = draw_errors(structure, scale, shape_params, self.samples, self.seed)
+            nu = parameters.degrees_of_freedom
+            return _exact(sigma, error) if nu is None else student_energy(sigma, error, nu)
+        scaled = Parameters(mean, scale, shape_params)
+        draws = law_of(parameters).draw(structure, scaled, self.samples, self.seed)
         draws = targets.of_observed(draws)
         others = ops.roll(draws, 1, axis=0)  # as independent as any other pairing
         return ops.mean(_norm(draws + error), axis=0) - 0.5 * ops.mean(

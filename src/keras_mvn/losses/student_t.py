@@ -10,7 +10,7 @@ from keras_mvn._core.types import Tensor
 from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters
 from keras_mvn.layouts._y_true import Targets
-from keras_mvn.losses._student_t import StudentTLoss, StudentTParameters
+from keras_mvn.losses._student_t import StudentTLoss
 
 __all__ = ["StudentT"]
 
@@ -32,8 +32,9 @@ class StudentT(StudentTLoss):
     distribution reads N(μ, Σ). With "learned", the head has `degrees_of_freedom` (a fixed number,
     "constant" or "per_row"), y_pred has one more column, which this loss reads, and
     `head.distribution` is a `MultivariateStudentT`. Every other reader rejects y_pred unless given
-    `layout="student_t"`, and then uses the normal distribution with the mean and the covariance of
-    the Student's t.
+    `layout="student_t"`: then `keras_mvn.ops`, the metrics, `EnergyScore`, `CRPS` and
+    `VariogramScore` read the Student's t, and the losses for normals read the normal distribution
+    with its mean and covariance.
 
     Args:
         degrees_of_freedom: float, ν > 2; or "learned", for the ν that the head writes.
@@ -55,11 +56,5 @@ class StudentT(StudentTLoss):
 
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
         """Return −log p of the observed targets of each row (...)."""
-        assert isinstance(parameters, StudentTParameters)  # from `decode`
         found = elliptical(self.reader.covariance, targets, parameters, fused=self.fused)
-        return self.value(
-            found.squared_mahalanobis,
-            found.half_log_det,
-            parameters.degrees_of_freedom,
-            targets.observed_count(),
-        )
+        return self.value(found, parameters, targets)

@@ -14,13 +14,8 @@ from keras_mvn.covariances.packing import pack_strict_lower
 from keras_mvn.layouts import Parameters
 from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses.base import UnitFreeLoss
-from keras_mvn.ops._draws import draw_errors
-from keras_mvn.ops._pair_differences import (
-    checked_power,
-    difference_variances,
-    mean_power,
-    pair_differences,
-)
+from keras_mvn.ops._laws import Law, law_of
+from keras_mvn.ops._pair_differences import checked_power, difference_variances, pair_differences
 
 __all__ = ["VariogramScore"]
 
@@ -39,7 +34,7 @@ class VariogramScore(UnitFreeLoss):
     training with it alone does not determine the mean. Report it together with another score.
 
     By default, it is exact: `E |Xᵢ − Xⱼ|^p` is a one-dimensional integral for each pair, evaluated
-    at 64 nodes.
+    at 64 nodes. With `layout="student_t"`, X is the Student's t, with the same number of nodes.
 
     Args:
         p: float, the power, in (0, 2]; 0.5 is the usual choice.
@@ -81,13 +76,20 @@ class VariogramScore(UnitFreeLoss):
         )
         self.seed = seed
 
+    def decode(self, y_pred: Tensor) -> Parameters:
+        """Return the parameters as stored, with ν for a Student's t."""
+        return self.reader.decode_elliptical(y_pred)
+
     def row_loss(self, targets: Targets, parameters: Parameters) -> Tensor:
         """Return the score of each row (...), over the pairs of observed targets."""
         mean, scale, shape_params = parameters
         scaled = Parameters(mean / targets.unit, scale / targets.unit, shape_params)
         observed = _power(pair_differences(targets.values / targets.unit), self.p)
+        law = law_of(parameters)
         expected = (
-            self._exact(scaled) if self.samples is None else self._sampled(scaled, self.samples)
+            self._exact(law, scaled)
+            if self.samples is None
+            else self._sampled(law, scaled, self.samples)
         )
         gap = observed - expected
         if targets.observed is not None:
@@ -95,16 +97,15 @@ class VariogramScore(UnitFreeLoss):
             gap = gap * pack_strict_lower(both)
         return ops.sum(gap * gap, axis=-1)
 
-    def _exact(self, parameters: Parameters) -> Tensor:
+    def _exact(self, law: Law, parameters: Parameters) -> Tensor:
         """Return E |Xᵢ − Xⱼ|^p of every pair i > j: (..., d(d − 1)/2)."""
         mean, scale, shape_params = parameters
         variance = difference_variances(self.reader.covariance, scale, shape_params)
-        return mean_power(pair_differences(mean), variance, self.p)
+        return law.mean_power(pair_differences(mean), variance, self.p)
 
-    def _sampled(self, parameters: Parameters, samples: int) -> Tensor:
-        mean, scale, shape_params = parameters
-        errors = draw_errors(self.reader.covariance, scale, shape_params, samples, self.seed)
-        return ops.mean(_power(pair_differences(mean + errors), self.p), axis=0)
+    def _sampled(self, law: Law, parameters: Parameters, samples: int) -> Tensor:
+        errors = law.draw(self.reader.covariance, parameters, samples, self.seed)
+        return ops.mean(_power(pair_differences(parameters.mean + errors), self.p), axis=0)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

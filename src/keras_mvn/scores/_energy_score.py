@@ -9,6 +9,7 @@ import numpy as np
 from keras_mvn._core.norm_quadrature import NODES
 from keras_mvn._core.types import Array
 from keras_mvn.distributions._parts import Part
+from keras_mvn.distributions._radial_law import RadialLaw
 from keras_mvn.distributions.base import Distribution
 from keras_mvn.ops._mean_norm import mean_norm, scaled_nodes
 from keras_mvn.scores._expectations import DRAWS, averaged
@@ -20,7 +21,7 @@ MANY = 10
 """Targets per factor above which r × r algebra at each node is cheaper than eigenvalues of Σ."""
 
 SCALES = 16
-"""Nodes of the variable that scales a part with tails: relative errors below 4e-6 for ν > 2."""
+"""Nodes of the variable that scales a part with tails, for the distance of two parts."""
 
 
 def energy_score(
@@ -108,8 +109,17 @@ def _of_part(rows: Observations, part: Part) -> tuple[Array, Array]:
     """Return E ‖X − y‖ and E ‖X − X'‖, which needs nodes of its own: a distant y spreads them."""
     eigenvalues, vectors = _eigen(rows, part.gaussian.covariance())
     b = _along(rows.of_observed(rows.y - part.gaussian.mean), vectors)
-    near = averaged(part.law.nodes(count=SCALES), lambda v: mean_norm(v * eigenvalues, b))
+    t, weights = scaled_nodes((eigenvalues + b**2).sum(axis=-1, keepdims=True))
+    growth = 2.0 * t[..., None] * eigenvalues[:, None, :]
+    distance = t * ((b * b)[:, None, :] / (1.0 + growth)).sum(axis=-1)
+    near = _mean_length(part.law, weights, 0.5 * np.log1p(growth).sum(axis=-1), distance)
     return near, part.law.spread_factor() * mean_norm(eigenvalues, np.zeros_like(b))
+
+
+def _mean_length(law: RadialLaw, weights: Array, determinant: Array, distance: Array) -> Array:
+    """Return E ‖X‖ from A and B at the nodes (n, nodes), as in `RadialLaw.log_laplace`."""
+    log_phi = law.log_laplace(determinant, distance, 1.0)
+    return np.asarray(law.power_factor(1.0) * (weights * -np.expm1(log_phi)).sum(axis=-1))
 
 
 def _spread(rows: Observations, part: Part, other: Part) -> Array:
@@ -149,19 +159,7 @@ def _by_draws(rows: Observations) -> Array:
 
 
 def _by_factors(rows: Observations) -> Array:
-    """Average over V what `_norms_by_factors` gives for Σ = V (S² + W Wᵀ)."""
-    law = rows.law
-    values, weights = law.nodes(count=SCALES)
-    if values.shape[-1] == 1:
-        near, spread = _norms_by_factors(rows, np.ones(1))
-    else:
-        near = averaged((values, weights), lambda v: _norms_by_factors(rows, v)[0])
-        spread = _norms_by_factors(rows, np.ones(1))[1]
-    return np.asarray(near - 0.5 * law.spread_factor() * spread)
-
-
-def _norms_by_factors(rows: Observations, v: Array) -> tuple[Array, Array]:
-    """Return E ‖X − y‖ and E ‖X − μ‖ by Σ = S² + W Wᵀ: I + 2tΣ = D + B Bᵀ.
+    """Use Σ = S² + W Wᵀ: I + 2tΣ = D + B Bᵀ.
 
     D = I + 2tS² and B = √(2t) W, |D + B Bᵀ| = |D| |I + Bᵀ D⁻¹ B|, and mᵀ (D + B Bᵀ)⁻¹ m is the
     minimum over f of ‖m − B f‖²_D + ‖f‖²: a sum of squares, where Woodbury's formula is a
@@ -169,9 +167,9 @@ def _norms_by_factors(rows: Observations, v: Array) -> tuple[Array, Array]:
     """
     g = rows.gaussian
     m = rows.of_observed(rows.y - g.mean)
-    s = np.sqrt(v) * rows.of_observed(g.scale)
+    s = rows.of_observed(g.scale)
     w = s[..., None] * np.asarray(g.loadings())
-    variance = v * rows.of_observed(g.variance())
+    variance = rows.of_observed(g.variance())
     t, weights = scaled_nodes((variance + m**2).sum(axis=-1, keepdims=True))
     growth = 2.0 * t[:, :, None] * (s**2)[:, None, :]
     half_log_det = 0.5 * np.log1p(growth).sum(axis=-1)
@@ -190,5 +188,6 @@ def _norms_by_factors(rows: Observations, v: Array) -> tuple[Array, Array]:
     left = m[:, None, :] - root * (f @ np.swapaxes(w, -1, -2))
     distance = t * ((left**2 * inverse).sum(axis=-1) + (f**2).sum(axis=-1))
     # On the same nodes for m and for 0.
-    to_y, to_center = -np.expm1(-half_log_det - distance), -np.expm1(-half_log_det)
-    return (weights * to_y).sum(axis=-1), (weights * to_center).sum(axis=-1)
+    near = _mean_length(rows.law, weights, half_log_det, distance)
+    spread = (weights * -np.expm1(-half_log_det)).sum(axis=-1)
+    return np.asarray(near - 0.5 * rows.law.spread_factor() * spread)

@@ -10,6 +10,7 @@ from typing import Any, Self, final
 
 import numpy as np
 
+from keras_mvn._core.fences import fences
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn.tables.cells import Cells, Values
@@ -56,6 +57,11 @@ class Encoder(abc.ABC):
     def names(self) -> list[str]:
         """Names of the encoded columns, including the indicator."""
         return [*self.value_names, *([f"{self.column} missing"] if self.indicator else [])]
+
+    @property
+    def units(self) -> tuple[float, float]:
+        """Center and scale of the inputs of values: x = center + scale · input."""
+        return 0.0, 1.0
 
     @abc.abstractmethod
     def _encode(self, column: Any, cells: Cells) -> tuple[Array, np.ndarray]:
@@ -123,6 +129,11 @@ class NumberEncoder(Encoder):
     fill: float
 
     @property
+    def units(self) -> tuple[float, float]:
+        """Center and scale of the inputs of values."""
+        return self.center, self.scale
+
+    @property
     def value_names(self) -> list[str]:
         """The name of the column, or nothing if only its indicator varies."""
         return [self.column] if self.scale else []
@@ -147,8 +158,10 @@ class NumberEncoder(Encoder):
         seen = numbers[np.isfinite(numbers)]
         if not len(seen):
             return None
-        unit = float(np.abs(seen).max()) or 1.0  # so that squares of 1e200 stay finite
-        center, scale = float((seen / unit).mean()) * unit, float((seen / unit).std()) * unit
+        beyond = fences(seen[:, None]).beyond(seen[:, None])[:, 0]
+        regular = seen[~beyond]  # one glitch would leave the others no digits in float32
+        unit = float(np.abs(regular).max()) or 1.0  # so that squares of 1e200 stay finite
+        center, scale = float((regular / unit).mean()) * unit, float((regular / unit).std()) * unit
         if scale <= 1e-12 * unit:
             scale = 0.0
         if scale == 0.0 and not indicator:

@@ -69,6 +69,16 @@ class Preprocessing:
                 f"{table.hint(absent) or f' Its columns are {listed(table.columns)}.'}"
             )
 
+    def in_units(self, inputs: Array) -> Array:
+        """Return inputs (n, len(names)) in the units of their columns, float64."""
+        units = [
+            encoder.units if name in encoder.value_names else (0.0, 1.0)
+            for encoder in self.encoders
+            for name in encoder.names
+        ]
+        center, scale = np.array(units).reshape(-1, 2).T
+        return center + scale * np.asarray(inputs, np.float64)
+
     def inputs(self, batch: Any) -> np.ndarray:
         """Return the inputs (n, len(names)), float32, of a `pyarrow` batch or table.
 

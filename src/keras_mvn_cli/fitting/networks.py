@@ -22,6 +22,7 @@ from keras_mvn._training.members import Candidate
 from keras_mvn.calibration import Recalibration
 from keras_mvn.covariances import Covariance
 from keras_mvn.estimator import MultivariateNormalRegressor
+from keras_mvn.estimator._rows import OutlyingValuesWarning
 from keras_mvn.layers._find_heads import heads
 from keras_mvn.layouts import degrees_of_freedom_from
 from keras_mvn.tables import Split
@@ -211,6 +212,7 @@ def warnings_said(output: Output) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("ignore", OutlyingValuesWarning)  # told by line and column before
         try:
             yield
         finally:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_mvn._core.fences import fences
 from keras_mvn._core.files import write_json
 from keras_mvn._core.types import Array
 from keras_mvn._training import data as training_data
@@ -90,7 +91,8 @@ def _target_stddev(prepared: Prepared) -> Array:
     arrays = prepared.arrays
     found = StreamingMoments(arrays.y.shape[1], rank=0)
     training = training_data.Table(arrays.x, arrays.y, None, arrays.split.train)
-    found.update_all(training.targets())
+    far = fences(training_data.sample(arrays.y, arrays.split.train))
+    found.update_all(np.where(far.beyond(y), np.nan, y) for y in training.targets())
     return np.sqrt(found.variance)
 
 

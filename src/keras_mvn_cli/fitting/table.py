@@ -28,6 +28,7 @@ from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._fit_directory import FitFolder, identity
 from keras_mvn_cli._model import PREPROCESSING
 from keras_mvn_cli._structures import wasteful
+from keras_mvn_cli.fitting.isolated import isolated_values
 from keras_mvn_cli.fitting.networks import Arrays
 from keras_mvn_cli.fitting.options import FitOptions
 
@@ -97,8 +98,12 @@ def prepared_table(options: FitOptions, folder: FitFolder, output: Output) -> Pr
             raw = write_arrays(table, planned, folder.work, planned.rows[test], progress)
         _keep(folder, planned.split._replace(test=test), planned.rows, raw)
         planned.preprocessing.save(folder.partial / PREPROCESSING)
+        arrays = Arrays.open(folder.work, planned.split, planned.preprocessing.targets)
+        isolated = isolated_values(table, arrays, planned.rows, planned.preprocessing)
+        for text in isolated:
+            output.warn(text)
         about = {
-            "decisions": [*table.notes, *decided, *planned.notes, *warned],
+            "decisions": [*table.notes, *decided, *planned.notes, *warned, *isolated],
             "file": identity(table.path),
             "rows_in_file": found.rows,
             "test_rows": len(planned.split.test),
