@@ -32,7 +32,7 @@ static inline int64_t kmvn_kept(int32_t structure, int64_t d, int64_t k) {
 }
 
 // Arguments of the forward pass. Rows are contiguous, except those of y_pred, which are `stride`
-// apart.
+// apart; what is behind the first 2 d + k columns is not read.
 typedef struct {
   int32_t structure;
   int64_t rows, d, k, stride;
@@ -52,6 +52,7 @@ typedef struct {
   int32_t structure;
   int32_t fixed_mean;  // nonzero: squared_mahalanobis is treated as independent of the mean
   int64_t rows, d, k, stride;
+  int64_t trailing;             // columns of y_pred_bar behind the first 2 d + k
   const void* y_pred;
   const void* y;
   const void* observed;
@@ -60,7 +61,8 @@ typedef struct {
   const void* squared_mahalanobis_bar;  // (rows,)
   const void* half_log_det_bar;         // (rows,)
   const void* mean_bar;         // (rows, d), cotangent of the mean output; NULL: none
-  void* y_pred_bar;             // (rows, 2 d + k), contiguous
+  const void* trailing_bar;     // (rows, trailing), copied to y_pred_bar
+  void* y_pred_bar;             // (rows, 2 d + k + trailing), contiguous
 } kmvn_backward;
 
 // Return values are defined in interface.h.

@@ -39,7 +39,7 @@ KMVN_API const char* kmvn_instructions(void);
 KMVN_API int kmvn_use_instructions(const char* name);
 
 // Changes whenever a struct or its meaning does; bindings check it.
-#define KMVN_ABI 5
+#define KMVN_ABI 6
 KMVN_API int kmvn_abi(void);
 
 #ifdef __cplusplus

@@ -59,7 +59,7 @@ void location_scale_bars_by(const kmvn_backward& a, int64_t row, T* u) {
           *const v = static_cast<const T*>(a.v) + row * d;
   const T* const observed = a.observed ? static_cast<const T*>(a.observed) + row * d : nullptr;
   const T* const of_mean = a.mean_bar ? static_cast<const T*>(a.mean_bar) + row * d : nullptr;
-  T *const mean_bar = static_cast<T*>(a.y_pred_bar) + row * (2 * d + a.k),
+  T *const mean_bar = static_cast<T*>(a.y_pred_bar) + row * (2 * d + a.k + a.trailing),
     *const scale_bar = mean_bar + d;
   const T twice = 2 * static_cast<const T*>(a.squared_mahalanobis_bar)[row],
           log_bar = static_cast<const T*>(a.half_log_det_bar)[row];

@@ -198,7 +198,7 @@ class LowRankBackward {
   void loadings(int64_t row, Vector<T>* part, Vector<T>* bars) const {
     const int64_t k = d_ * rank_;
     const T *const v = y_pred_ + row * a_.stride + 2 * d_, *const v_end = v + k;
-    T *const to = to_ + row * (2 * d_ + k) + 2 * d_, *const to_end = to + k;
+    T *const to = to_ + row * (2 * d_ + k + a_.trailing) + 2 * d_, *const to_end = to + k;
     const T *const a = z_ + row * rank_ * (1 + rank_), *const c_inverse = a + rank_;
     const T factor = -2 * squared_mahalanobis_bar_[row], log_bar = half_log_det_bar_[row];
     const Vector<T> zero{};

@@ -109,7 +109,7 @@ template <class T>
 class TriangularBackward {
  public:
   explicit TriangularBackward(const kmvn_backward& a)
-      : a_(a), d_(a.d), width_(2 * a.d + a.k),
+      : a_(a), d_(a.d), width_(2 * a.d + a.k + a.trailing),
         y_pred_(static_cast<const T*>(a.y_pred)), y_(static_cast<const T*>(a.y)),
         observed_(static_cast<const T*>(a.observed)), z_(static_cast<const T*>(a.z)),
         v_(static_cast<const T*>(a.v)),

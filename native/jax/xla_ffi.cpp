@@ -66,16 +66,16 @@ T attribute(const xla::CallFrame* frame, const char* name) {
   return 0;
 }
 
-// Reads sizes and data of the first two arguments, packed parameters and targets; false if they do
-// not match.
+// Reads sizes and data of the first two arguments, packed parameters, with columns behind them that
+// are not read, and targets; false if they do not match.
 template <class Arguments>
-bool read_sizes(const xla::CallFrame* frame, Arguments& to) {
+bool read_sizes(const xla::CallFrame* frame, int64_t trailing, Arguments& to) {
   const xla::Buffer &y_pred = argument(frame, 0), &y = argument(frame, 1);
   if (y_pred.rank != 2 || y.rank != 2) return false;
   to.rows = y_pred.dims[0];
   to.stride = y_pred.dims[1];
   to.d = y.dims[1];
-  to.k = to.stride - 2 * to.d;
+  to.k = to.stride - 2 * to.d - trailing;
   to.y_pred = y_pred.data;
   to.y = y.data;
   return to.d > 0 && has(frame, y, to.rows, to.d);
@@ -162,8 +162,10 @@ extern "C" KMVN_API xla::Error* kmvn_xla_elliptical_forward(xla::CallFrame* fram
   kmvn_forward a{};
   a.structure = attribute<int32_t>(frame, "structure");
   const bool variance = attribute<int32_t>(frame, "variance") != 0;
+  const int32_t trailing = attribute<int32_t>(frame, "trailing");
   const int64_t values = variance ? 3 : 2;
-  if (given < 2 || (results != values && results != values + 2) || !read_sizes(frame, a) ||
+  if (given < 2 || (results != values && results != values + 2) ||
+      !read_sizes(frame, trailing, a) ||
       (given > 2 && !has(frame, argument(frame, 2), a.rows, a.d)) ||
       !has(frame, result_buffer(frame, 0), a.rows, vector) ||
       !has(frame, result_buffer(frame, 1), a.rows, vector) ||
@@ -181,20 +183,24 @@ extern "C" KMVN_API xla::Error* kmvn_xla_elliptical_forward(xla::CallFrame* fram
   return call(frame, a, kmvn_elliptical_forward_f32, kmvn_elliptical_forward_f64);
 }
 
-// (y_pred, y, z, v, squared_mahalanobis_bar, half_log_det_bar, mean_bar[, observed]) → y_pred_bar
+// (y_pred, y, z, v, squared_mahalanobis_bar, half_log_det_bar, mean_bar[, trailing_bar][, observed])
+// → y_pred_bar
 extern "C" KMVN_API xla::Error* kmvn_xla_elliptical_backward(xla::CallFrame* frame) {
   if (answered_metadata(frame)) return nullptr;
   const int64_t given = frame->arguments.size;
   kmvn_backward a{};
   a.structure = attribute<int32_t>(frame, "structure");
   a.fixed_mean = attribute<int32_t>(frame, "fixed_mean");
-  if (given < 7 || frame->results.size != 1 || !read_sizes(frame, a) ||
+  a.trailing = attribute<int32_t>(frame, "trailing");
+  const int64_t needed = a.trailing ? 8 : 7;
+  if (given < needed || frame->results.size != 1 || !read_sizes(frame, a.trailing, a) ||
       !has(frame, argument(frame, 2), a.rows, kmvn_kept(a.structure, a.d, a.k)) ||
       !has(frame, argument(frame, 3), a.rows, a.d) ||
       !has(frame, argument(frame, 4), a.rows, vector) ||
       !has(frame, argument(frame, 5), a.rows, vector) ||
       !has(frame, argument(frame, 6), a.rows, a.d) ||
-      (given > 7 && !has(frame, argument(frame, 7), a.rows, a.d)) ||
+      (a.trailing && !has(frame, argument(frame, 7), a.rows, a.trailing)) ||
+      (given > needed && !has(frame, argument(frame, needed), a.rows, a.d)) ||
       !has(frame, result_buffer(frame, 0), a.rows, a.stride))
     return fail(frame->api, mismatch);
   a.z = argument(frame, 2).data;
@@ -202,7 +208,8 @@ extern "C" KMVN_API xla::Error* kmvn_xla_elliptical_backward(xla::CallFrame* fra
   a.squared_mahalanobis_bar = argument(frame, 4).data;
   a.half_log_det_bar = argument(frame, 5).data;
   a.mean_bar = argument(frame, 6).data;
-  a.observed = given > 7 ? argument(frame, 7).data : nullptr;
+  a.trailing_bar = a.trailing ? argument(frame, 7).data : nullptr;
+  a.observed = given > needed ? argument(frame, needed).data : nullptr;
   a.y_pred_bar = result(frame, 0);
   return call(frame, a, kmvn_elliptical_backward_f32, kmvn_elliptical_backward_f64);
 }

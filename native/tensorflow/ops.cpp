@@ -134,7 +134,7 @@ class Status {
 // --- kernels -------------------------------------------------------------------------------------
 
 struct Settings {
-  int32_t structure = 0, variance = 0, fixed_mean = 0, threads = 1;
+  int32_t structure = 0, variance = 0, fixed_mean = 0, trailing = 0, threads = 1;
   float radius = 0;
 };
 
@@ -148,6 +148,7 @@ void* create_forward(TF_OpKernelConstruction* construction) {
   auto* settings = new Settings;
   read(construction, "structure", &settings->structure);
   read(construction, "variance", &settings->variance);
+  read(construction, "trailing", &settings->trailing);
   read(construction, "threads", &settings->threads);
   return settings;
 }
@@ -156,6 +157,7 @@ void* create_backward(TF_OpKernelConstruction* construction) {
   auto* settings = new Settings;
   read(construction, "structure", &settings->structure);
   read(construction, "fixed_mean", &settings->fixed_mean);
+  read(construction, "trailing", &settings->trailing);
   read(construction, "threads", &settings->threads);
   return settings;
 }
@@ -211,15 +213,15 @@ class Call {
     return i >= count_ || has(i, of.rows, of.d);
   }
 
-  // Reads sizes and data of y_pred and y, the first two inputs.
+  // Reads sizes and data of y_pred, whose last columns are not read, and y, the first two inputs.
   template <class Arguments>
-  bool read_sizes(Arguments& to) {
+  bool read_sizes(int64_t trailing, Arguments& to) {
     const bool matrices = count_ > 1 && NumDims(tensors_[0]) == 2 && NumDims(tensors_[1]) == 2;
     if (matrices) {
       to.rows = Dim(tensors_[1], 0);
       to.d = Dim(tensors_[1], 1);
       to.stride = Dim(tensors_[0], 1);
-      to.k = to.stride - 2 * to.d;
+      to.k = to.stride - 2 * to.d - trailing;
       to.y_pred = input(0);
       to.y = input(1);
       if (Dim(tensors_[0], 0) == to.rows && to.d > 0) return true;
@@ -278,7 +280,7 @@ class Call {
   }
 
  private:
-  static constexpr int most = 8;
+  static constexpr int most = 9;
   TF_OpKernelContext* const context_;
   Status status_;
   TF_Tensor* tensors_[most] = {};
@@ -290,7 +292,7 @@ void forward(void* kernel, TF_OpKernelContext* context) {
   const auto& settings = *static_cast<Settings*>(kernel);
   Call call(context);
   kmvn_forward a{};
-  if (!call.ok() || !call.read_sizes(a) || !call.has_observed(2, a)) return;
+  if (!call.ok() || !call.read_sizes(settings.trailing, a) || !call.has_observed(2, a)) return;
   a.structure = settings.structure;
   a.observed = call.input(2);
   a.squared_mahalanobis = call.output(a.rows, vector);
@@ -307,19 +309,23 @@ void backward(void* kernel, TF_OpKernelContext* context) {
   const auto& settings = *static_cast<Settings*>(kernel);
   Call call(context);
   kmvn_backward a{};
-  if (!call.ok() || !call.read_sizes(a)) return;
+  if (!call.ok() || !call.read_sizes(settings.trailing, a)) return;
   a.structure = settings.structure;
   a.fixed_mean = settings.fixed_mean;
+  a.trailing = settings.trailing;
+  const int observed = a.trailing ? 8 : 7;
   if (!call.has(2, a.rows, kmvn_kept(a.structure, a.d, a.k)) || !call.has(3, a.rows, a.d) ||
       !call.has(4, a.rows, vector) || !call.has(5, a.rows, vector) ||
-      !call.has(6, a.rows, a.d) || !call.has_observed(7, a))
+      !call.has(6, a.rows, a.d) || (a.trailing && !call.has(7, a.rows, a.trailing)) ||
+      !call.has_observed(observed, a))
     return;
   a.z = call.input(2);
   a.v = call.input(3);
   a.squared_mahalanobis_bar = call.input(4);
   a.half_log_det_bar = call.input(5);
   a.mean_bar = call.input(6);
-  a.observed = call.input(7);
+  a.trailing_bar = a.trailing ? call.input(7) : nullptr;
+  a.observed = call.input(observed);
   a.y_pred_bar = call.output(a.rows, a.stride);
   if (!call.ok()) return;
   const auto run =
@@ -438,16 +444,18 @@ bool register_all() {
     return false;
   }
   const char* const forward_attributes[] = {"T: {float, double}", "gaps: int >= 0",
-                                            "structure: int", "variance: int >= 0", "threads: int"};
+                                            "structure: int", "variance: int >= 0",
+                                            "trailing: int >= 0", "threads: int"};
   const char* const forward_inputs[] = {"y_pred: T", "y: T", "observed: gaps * T"};
   const char* const forward_outputs[] = {"squared_mahalanobis: T", "half_log_det: T", "z: T",
                                          "v: T",
                                          "variances: variance * T"};  // one or zero
   const char* const backward_attributes[] = {"T: {float, double}", "gaps: int >= 0",
-                                             "structure: int", "fixed_mean: int", "threads: int"};
+                                             "structure: int", "fixed_mean: int",
+                                             "trailing: int >= 0", "threads: int"};
   const char* const backward_inputs[] = {"y_pred: T", "y: T", "z: T", "v: T",
                                          "squared_mahalanobis_bar: T", "half_log_det_bar: T",
-                                         "mean_bar: T",
+                                         "mean_bar: T", "trailing_bar: trailing * T",
                                          "observed: gaps * T"};
   const char* const backward_outputs[] = {"y_pred_bar: T"};
   const char* const parameters_attributes[] = {"T: {float, double}", "radius: float",

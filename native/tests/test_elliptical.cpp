@@ -157,6 +157,8 @@ struct Shape {
   int64_t width() const { return 2 * d + k(); }
   int64_t kept() const { return kmvn_kept(structure, d, k()); }
   int64_t stride() const { return width() + padding; }
+  int64_t trailing() const { return (rows + d) % 3; }  // columns of y_pred_bar behind the others
+  int64_t bar_width() const { return width() + trailing(); }
   // There may be no memory after the last row of a view.
   size_t y_pred_size() const { return rows ? size_t((rows - 1) * stride() + width()) : 0; }
 };
@@ -172,7 +174,8 @@ struct Batch {
         squared_mahalanobis(size_t(s.rows), s.edge), half_log_det(size_t(s.rows), s.edge),
         variance(s.structure != KMVN_PRECISION_CHOLESKY ? numbers(s) : 0, s.edge),
         z(size_t(s.rows * s.kept()), s.edge),
-        v(numbers(s), s.edge), y_pred_bar(size_t(s.rows * s.width()), s.edge) {
+        v(numbers(s), s.edge), trailing_bar(size_t(s.rows * s.trailing()), s.edge),
+        y_pred_bar(size_t(s.rows * s.bar_width()), s.edge) {
     std::mt19937 random(seed);
     std::normal_distribution<double> normal;
     std::uniform_real_distribution<double> uniform(0.0, 1.0);
@@ -195,6 +198,7 @@ struct Batch {
     fill(squared_mahalanobis_bar, [&] { return normal(random); });
     fill(half_log_det_bar, [&] { return normal(random); });
     fill(mean_bar, [&] { return normal(random); });
+    fill(trailing_bar, [&] { return normal(random); });
   }
 
   static size_t numbers(const Shape& s) { return size_t(s.rows * s.d); }
@@ -233,6 +237,8 @@ struct Batch {
     a.squared_mahalanobis_bar = squared_mahalanobis_bar.data();
     a.half_log_det_bar = half_log_det_bar.data();
     a.mean_bar = shape.with_mean_bar ? mean_bar.data() : nullptr;
+    a.trailing = shape.trailing();
+    a.trailing_bar = trailing_bar.data();
     a.y_pred_bar = y_pred_bar.data();
     return a;
   }
@@ -253,7 +259,7 @@ struct Batch {
 
   Shape shape;
   Guarded<T> y_pred, y, observed, squared_mahalanobis_bar, half_log_det_bar, mean_bar;
-  Guarded<T> squared_mahalanobis, half_log_det, variance, z, v, y_pred_bar;
+  Guarded<T> squared_mahalanobis, half_log_det, variance, z, v, trailing_bar, y_pred_bar;
 };
 
 template <class T>
@@ -324,7 +330,7 @@ void check_gradient(const Batch<T>& b, int64_t row) {
   const Real step = 1e-30L;
   Real unit = 1;  // the largest entry
   for (int64_t i = 0; i < s.width(); ++i)
-    unit = std::max(unit, std::abs(Real(b.y_pred_bar[row * s.width() + i])));
+    unit = std::max(unit, std::abs(Real(b.y_pred_bar[row * s.bar_width() + i])));
   std::vector<std::complex<Real>> moved(from.y_pred.begin(), from.y_pred.end());
   for (int64_t i = 0; i < s.width(); ++i) {
     if (!is_sampled(s, row, i)) continue;
@@ -335,10 +341,14 @@ void check_gradient(const Batch<T>& b, int64_t row) {
                   Real(b.half_log_det_bar[row]) * found.half_log_det.imag()) / step;
     if (i < s.d && s.fixed_mean) slope = 0;
     if (i < s.d && s.with_mean_bar) slope += Real(b.mean_bar[row * s.d + i]);
-    const Real got = b.y_pred_bar[row * s.width() + i];
+    const Real got = b.y_pred_bar[row * s.bar_width() + i];
     check_close(got, slope, bound<T>, ("gradient by column " + std::to_string(i)).c_str(), row,
                 unit);
   }
+  for (int64_t i = 0; i < s.trailing(); ++i)
+    check(b.y_pred_bar[row * s.bar_width() + s.width() + i] ==
+              b.trailing_bar[row * s.trailing() + i],
+          "a trailing column");
 }
 
 const char* const names[] = {" cholesky", " precision_cholesky", " low_rank"};
@@ -422,8 +432,8 @@ void check_spoiled_rows() {
           check(!hit || !std::isfinite(spoiled.squared_mahalanobis[row]), "NaN or infinity is swallowed");
           if (hit) continue;
           check(spoiled.squared_mahalanobis[row] == clean.squared_mahalanobis[row], "another row's distance");
-          check(std::memcmp(&spoiled.y_pred_bar[row * shape.width()],
-                            &clean.y_pred_bar[row * shape.width()],
+          check(std::memcmp(&spoiled.y_pred_bar[row * shape.bar_width()],
+                            &clean.y_pred_bar[row * shape.bar_width()],
                             size_t(shape.width()) * sizeof(T)) == 0,
                 "another row's gradient");
         }

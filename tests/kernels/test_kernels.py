@@ -965,17 +965,20 @@ class TestTorch:
         structure = NARROW.index(name)
         variance = variance and name != "precision_cholesky"
         operators = torch.ops.keras_mvn
-        for fixed_mean in (False, True):
-            arguments = (y, observed, structure, fixed_mean, variance)
+        for fixed_mean, trailing in ((False, 0), (True, 1)):
+            arguments = (y, observed, structure, fixed_mean, variance, trailing)
+            if trailing:
+                y_pred = torch.cat([y_pred, y_pred[:, 3:4]], dim=1)
             torch.library.opcheck(
                 operators.elliptical.default, (y_pred.clone().requires_grad_(True), *arguments)
             )
             *_, z, v = operators.elliptical(y_pred, *arguments)
             bars = [tensor(rng.normal(size=size), dtype) for size in ((5,), (5,), (5, 3))]
             bars[2] = bars[2] if fixed_mean else None
+            behind = tensor(rng.normal(size=(5, 1)), dtype) if trailing else None
             torch.library.opcheck(
                 operators.elliptical_backward.default,
-                (y_pred, y, observed, z, v, *bars, structure, fixed_mean),
+                (y_pred, y, observed, z, v, *bars, behind, structure, fixed_mean),
             )
 
     @pytest.mark.slow

@@ -13,7 +13,7 @@ __all__ = ["Library", "library", "tensorflow_operations"]
 
 FOLDER = Path(__file__).parent / "_lib"
 
-ABI = 5
+ABI = 6
 """`KMVN_ABI` of native/core/interface.h, which changes with every change of the interface."""
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")

@@ -38,6 +38,11 @@ class Parameters(NamedTuple):
         return None
 
     @property
+    def with_trailing(self) -> Tensor | None:
+        """`[mean | scale | shape_params | ν]` as one tensor, or None if it is none."""
+        return None
+
+    @property
     def degrees_of_freedom(self) -> Tensor | None:
         """ν (...), if Σ is the scale matrix of a Student's t; None for a normal."""
         return None
@@ -67,13 +72,25 @@ class StudentTParameters(Parameters):
 
     _degrees_of_freedom: Tensor
     _packed: Tensor | None
+    _with_trailing: Tensor | None
 
     @classmethod
-    def of(cls, parameters: Parameters, degrees_of_freedom: Tensor) -> StudentTParameters:
-        """Add ν to the parameters of a scale matrix."""
+    def of(
+        cls,
+        parameters: Parameters,
+        degrees_of_freedom: Tensor,
+        with_trailing: Tensor | None = None,
+    ) -> StudentTParameters:
+        """Add ν to the parameters of a scale matrix; `with_trailing` is the tensor of all."""
         both = cls(*parameters)
         both._degrees_of_freedom, both._packed = degrees_of_freedom, parameters.packed
+        both._with_trailing = with_trailing
         return both
+
+    @property
+    def with_trailing(self) -> Tensor | None:
+        """The tensor from which all parameters were read, ν last."""
+        return self._with_trailing
 
     @property
     def packed(self) -> Tensor | None:

@@ -78,7 +78,9 @@ class Reader:
 
         """
         parameters, nu = self.decode_student_t(y_pred)
-        return parameters if nu is None else StudentTParameters.of(parameters, nu)
+        if nu is None:
+            return parameters
+        return StudentTParameters.of(parameters, nu, None if self.from_raw else y_pred)
 
     def decode_student_t(self, y_pred: Tensor) -> tuple[Parameters, Tensor | None]:
         """Return location, scale and shape parameters as stored in y_pred, and ν (...) or None.

@@ -51,12 +51,19 @@ class StudentTLoss(CovarianceLoss, abc.ABC):
         if self.degrees_of_freedom == LEARNED:
             return self.reader.decode_elliptical(y_pred)
         parameters = self.reader.decode_elliptical(y_pred)
-        nu = ops.full_like(parameters.mean[..., 0], self.degrees_of_freedom)
+        # One number for all rows: its gamma functions cost nothing.
+        nu = ops.convert_to_tensor(self.degrees_of_freedom, parameters.mean.dtype)
         return StudentTParameters.of(parameters, nu)
 
     def value(self, found: Elliptical, parameters: Parameters, targets: Targets) -> Tensor:
         """Return −log p of the observed targets of each row (...)."""
-        return law_of(parameters).negative_log_density(found, targets)
+        return law_of(self.as_read(found, parameters)).negative_log_density(found, targets)
+
+    def as_read(self, found: Elliptical, parameters: Parameters) -> Parameters:
+        """Return the parameters, with the ν of a kernel that has read it, and its gradient."""
+        if found.trailing is None:
+            return parameters
+        return StudentTParameters.of(parameters, found.trailing)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -54,7 +54,8 @@ class BalancedStudentT(StudentTLoss):
             variance=True,
             fused=self.fused,
         )
-        nu, count = parameters.degrees_of_freedom, targets.observed_count()
+        nu = self.as_read(found, parameters).degrees_of_freedom
+        count = targets.observed_count()
         assert nu is not None  # from `decode`
         sigma = ops.sqrt(found.variance)
         residual = targets.values - found.mean

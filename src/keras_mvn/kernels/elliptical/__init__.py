@@ -58,7 +58,12 @@ def elliptical(
     reason = _unsupported(request, targets, parameters)
     if not choose(NAME, fused, reason):
         return reference.elliptical(covariance, targets, parameters, request)
-    found = _BACKEND.elliptical(request, parameters.packed, targets)
+    whole = parameters.with_trailing
+    if whole is not None and _BACKEND.reads_around(whole):
+        # A copy without the trailing column would cost as much as the kernel.
+        found = _BACKEND.elliptical(request._replace(trailing=1), whole, targets)
+    else:
+        found = _BACKEND.elliptical(request, parameters.packed, targets)
     if not variance or found.variance is not None:
         return found
     _, scale, shape_params = parameters

@@ -23,9 +23,10 @@ class _Backward(ctypes.Structure):
     _fields_ = [
         ("structure", ctypes.c_int32),
         ("fixed_mean", ctypes.c_int32),
-        *sizes("rows", "d", "k", "stride"),
+        *sizes("rows", "d", "k", "stride", "trailing"),
         *addresses("y_pred", "y", "observed", "z", "v"),
-        *addresses("squared_mahalanobis_bar", "half_log_det_bar", "mean_bar", "y_pred_bar"),
+        *addresses("squared_mahalanobis_bar", "half_log_det_bar", "mean_bar"),
+        *addresses("trailing_bar", "y_pred_bar"),
     ]
 
 

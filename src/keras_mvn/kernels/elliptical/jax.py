@@ -55,15 +55,20 @@ def _pallas() -> ModuleType:
     return importlib.import_module("keras_mvn.kernels.elliptical.pallas")
 
 
+def reads_around(whole: jax.Array) -> bool:
+    """Whether there is a kernel for y_pred with a trailing column."""
+    return platform(whole) == "cpu" and jax.default_backend() == "cpu"
+
+
 def elliptical(request: Request, packed: jax.Array, targets: Targets) -> Elliptical:
     """Compute `kernels.elliptical.elliptical` on the fast path."""
     d = targets.values.shape[-1]
-    if packed.shape[-1] == 2:
+    if packed.shape[-1] - request.trailing == 2:
         return _one_target(request, packed, targets)
     batch = packed.shape[:-1]
     observed = () if targets.observed is None else (targets.observed.reshape(-1, d),)
     rows = packed.reshape(-1, packed.shape[-1])
-    mean, squared_mahalanobis, half_log_det, *variance = _differentiable(
+    mean, trailing, squared_mahalanobis, half_log_det, *variance = _differentiable(
         request, rows, targets.values.reshape(-1, d), *observed
     )
     return Elliptical(
@@ -71,18 +76,20 @@ def elliptical(request: Request, packed: jax.Array, targets: Targets) -> Ellipti
         squared_mahalanobis.reshape(batch),
         half_log_det.reshape(batch),
         variance[0].reshape(*batch, d) if variance else None,
+        trailing.reshape(batch) if request.trailing else None,
     )
 
 
 def _one_target(request: Request, packed: jax.Array, targets: Targets) -> Elliptical:
     """Compute one target in plain JAX, which XLA fuses with the surrounding operations."""
-    mean, scale = packed[..., :1], packed[..., 1:]
+    mean, scale = packed[..., :1], packed[..., 1:2]
     located = jax.lax.stop_gradient(mean) if request.fixed_mean else mean
     u, half_log_det = (targets.values - located) / scale, jnp.log(scale)
     if targets.observed is not None:
         u, half_log_det = (jnp.where(targets.observed > 0, x, 0.0) for x in (u, half_log_det))
     variance = jax.lax.stop_gradient(scale * scale) if request.variance_in_kernel else None
-    return Elliptical(mean, (u * u)[..., 0], half_log_det[..., 0], variance)
+    trailing = packed[..., 2] if request.trailing else None
+    return Elliptical(mean, (u * u)[..., 0], half_log_det[..., 0], variance, trailing)
 
 
 # --- the gradient --------------------------------------------------------------------------------
@@ -92,23 +99,28 @@ def _one_target(request: Request, packed: jax.Array, targets: Targets) -> Ellipt
 def _differentiable(
     request: Request, y_pred: jax.Array, y: jax.Array, *observed: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """Return (mean, squared_mahalanobis, half_log_det[, variance])."""
-    return y_pred[:, : y.shape[-1]], *_call_forward(request, False, y_pred, y, *observed)
+    """Return (mean, trailing columns, squared_mahalanobis, half_log_det[, variance])."""
+    return *_ends(request, y_pred, y), *_call_forward(request, False, y_pred, y, *observed)
+
+
+def _ends(request: Request, y_pred: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the mean, and the columns behind those of the structure."""
+    return y_pred[:, : y.shape[-1]], y_pred[:, y_pred.shape[-1] - request.trailing :]
 
 
 def _forward(
     request: Request, y_pred: jax.Array, y: jax.Array, *observed: jax.Array
 ) -> tuple[tuple[jax.Array, ...], Any]:
     *values, z, v = _call_forward(request, True, y_pred, y, *observed)
-    return (y_pred[:, : y.shape[-1]], *values), (y_pred, y, z, v, observed)
+    return (*_ends(request, y_pred, y), *values), (y_pred, y, z, v, observed)
 
 
 def _backward(request: Request, kept: Any, bars: tuple[jax.Array, ...]) -> tuple[Any, ...]:
     y_pred, y, z, v, observed = kept
-    mean_bar, squared_mahalanobis_bar, half_log_det_bar = bars[:3]
-    y_pred_bar = _call_backward(
-        request, y_pred, y, z, v, squared_mahalanobis_bar, half_log_det_bar, mean_bar, *observed
-    )
+    mean_bar, trailing_bar, squared_mahalanobis_bar, half_log_det_bar = bars[:4]
+    of_values = (squared_mahalanobis_bar, half_log_det_bar, mean_bar)
+    behind = (trailing_bar,) * request.trailing
+    y_pred_bar = _call_backward(request, y_pred, y, z, v, *of_values, *behind, *observed)
     d = y.shape[-1]
     y_bar = 2.0 * squared_mahalanobis_bar[:, None] * v / y_pred[:, d : 2 * d]
     return y_pred_bar, y_bar, *(jnp.zeros_like(x) for x in observed)
@@ -126,9 +138,13 @@ def _call_forward(
     """Return (squared_mahalanobis, half_log_det[, variance][, z, v]), z and v for backward."""
     results = ["b", "b", *["b d"] * request.variance_in_kernel, *["b z", "b d"] * keeps]
     structure = STRUCTURES[request.structure or ""]
-    settings = (("structure", structure), ("variance", int(request.variance_in_kernel)))
+    settings = (
+        ("structure", structure),
+        ("variance", int(request.variance_in_kernel)),
+        ("trailing", request.trailing),
+    )
     arguments = ("b w", "b d", *["b d"] * len(observed))
-    kept = kept_columns(structure, y.shape[-1], y_pred.shape[-1])
+    kept = kept_columns(structure, y.shape[-1], y_pred.shape[-1] - request.trailing)
     call = _by_rows(FORWARD, settings, arguments, tuple(results), kept)
     return tuple(call(y_pred, y, *observed))
 
@@ -138,9 +154,10 @@ def _call_backward(request: Request, *arrays: jax.Array) -> jax.Array:
     settings = (
         ("structure", STRUCTURES[request.structure or ""]),
         ("fixed_mean", int(request.fixed_mean)),
+        ("trailing", request.trailing),
     )
-    observed = arrays[len(GAPLESS[BACKWARD]) :]
-    arguments = (*GAPLESS[BACKWARD], *["b d"] * len(observed))
+    given = (*GAPLESS[BACKWARD], *["b e"] * request.trailing)
+    arguments = (*given, *["b d"] * (len(arrays) - len(given)))
     (y_pred_bar,) = _by_rows(BACKWARD, settings, arguments, ("b w",))(*arrays)
     return y_pred_bar
 

@@ -24,6 +24,11 @@ def made_by(packed: tf.Tensor) -> str:
     return _native.library().made_by
 
 
+def reads_around(whole: tf.Tensor) -> bool:
+    """Whether there is a kernel for y_pred with a trailing column."""
+    return True
+
+
 def elliptical(request: Request, packed: tf.Tensor, targets: Targets) -> Elliptical:
     """Compute `kernels.elliptical.elliptical` on the fast path."""
     batch = tf.shape(packed)[:-1]
@@ -35,19 +40,22 @@ def elliptical(request: Request, packed: tf.Tensor, targets: Targets) -> Ellipti
         whole = tf.reshape(x, tf.concat([batch, last], axis=0))
         return tf.ensure_shape(whole, [*packed.shape[:-1], *last])
 
-    mean, squared_mahalanobis, half_log_det, *variance = outputs
+    mean, squared_mahalanobis, half_log_det, *more = outputs
+    trailing = restored(more.pop(0)) if request.trailing else None
+    variance = more
     return Elliptical(
         restored(mean, d),
         restored(squared_mahalanobis),
         restored(half_log_det),
         restored(variance[0], d) if variance else None,
+        trailing,
     )
 
 
 def _differentiable(
     request: Request, y_pred: tf.Tensor, y: tf.Tensor, *observed: tf.Tensor
 ) -> list[tf.Tensor]:
-    """Return [mean, squared_mahalanobis, half_log_det[, variance]]."""
+    """Return [mean, squared_mahalanobis, half_log_det[, trailing][, variance]]."""
     d = y.shape[-1]
     structure = STRUCTURES[request.structure or ""]
 
@@ -59,6 +67,7 @@ def _differentiable(
             list(observed),
             structure=structure,
             variance=int(request.variance_in_kernel),
+            trailing=request.trailing,
             threads=threads(),
         )
 
@@ -72,6 +81,7 @@ def _differentiable(
                 squared_mahalanobis_bar,
                 half_log_det_bar,
                 mean_bar,
+                [bar[:, None] for bar in bars[3 : 3 + request.trailing]],
                 list(observed),
                 structure=structure,
                 fixed_mean=int(request.fixed_mean),
@@ -80,6 +90,7 @@ def _differentiable(
             return y_pred_bar, 2.0 * squared_mahalanobis_bar[:, None] * v / y_pred[:, d : 2 * d]
 
         outputs = [y_pred[:, :d], squared_mahalanobis, half_log_det]
+        outputs += [y_pred[:, -1]] * request.trailing
         return [*outputs, *variances], gradient
 
     return list(with_gradient(y_pred, y))

@@ -64,6 +64,11 @@ def _triton() -> ModuleType:
     return importlib.import_module("keras_mvn.kernels.elliptical.triton")
 
 
+def reads_around(whole: torch.Tensor) -> bool:
+    """Whether there is a kernel for y_pred with a trailing column."""
+    return whole.device.type == "cpu"
+
+
 def elliptical(request: Request, packed: torch.Tensor, targets: Targets) -> Elliptical:
     """Compute `kernels.elliptical.elliptical` on the fast path."""
     d = targets.values.shape[-1]
@@ -73,18 +78,22 @@ def elliptical(request: Request, packed: torch.Tensor, targets: Targets) -> Elli
     observed = None if targets.observed is None else targets.observed.reshape(-1, d)
     assert request.structure is not None
     structure = STRUCTURES[request.structure]
-    mean, squared_mahalanobis, half_log_det, variance, *_ = _with_gradient(
-        rows, values, observed, structure, request.fixed_mean, request.variance_in_kernel
-    )
+    mean, trailing, squared_mahalanobis, half_log_det, variance, *_ = _with_gradient(
+        rows, values, observed, structure, request.fixed_mean, request.variance_in_kernel,
+        request.trailing,
+    )  # fmt: skip
     return Elliptical(
         mean.reshape(*batch, d) if request.fixed_mean else packed[..., :d],
         squared_mahalanobis.reshape(batch),
         half_log_det.reshape(batch),
         variance.reshape(*batch, d) if request.variance_in_kernel else None,
+        trailing.reshape(batch) if request.trailing else None,
     )
 
 
-_Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+_Outputs = tuple[
+    torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor
+]
 
 
 def _compute_forward(
@@ -94,20 +103,25 @@ def _compute_forward(
     structure: int,
     fixed_mean: bool,
     variance: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return (mean, squared_mahalanobis, half_log_det, variance, z, v); unrequested are empty."""
+    trailing: int,
+) -> tuple[
+    torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor
+]:
+    """Return (mean, trailing, squared_mahalanobis, half_log_det, variance, z, v), or empty ones."""
     y_pred = rows_contiguous(y_pred)
     y, observed = y.contiguous(), None if observed is None else observed.contiguous()
-    made = _outputs(y_pred, y, observed, structure, fixed_mean, variance)
-    mean, squared_mahalanobis, half_log_det, variances, z, v = made
+    made = _outputs(y_pred, y, observed, structure, fixed_mean, variance, trailing)
+    mean, behind, squared_mahalanobis, half_log_det, variances, z, v = made
     if fixed_mean:
         mean.copy_(y_pred[:, : y.shape[1]])
+    if trailing:
+        behind.copy_(y_pred[:, -1])
     _calling.forward(
         y_pred.element_size(),
         torch.get_num_threads(),
         structure,
         *y.shape,
-        y_pred.shape[1] - 2 * y.shape[1],
+        y_pred.shape[1] - 2 * y.shape[1] - trailing,
         y_pred.stride(0),
         *(
             address(x)
@@ -130,11 +144,13 @@ def _forward_on_gpu(
     structure: int,
     fixed_mean: bool,
     variance: bool,
+    trailing: int,
 ) -> _Outputs:
     assert observed is None  # `supports` checks this
+    assert not trailing  # `reads_around` says so
     y_pred = rows_contiguous(y_pred)
-    made = _outputs(y_pred, y, observed, structure, fixed_mean, variance)
-    mean, squared_mahalanobis, half_log_det, variances, z, v = made
+    made = _outputs(y_pred, y, observed, structure, fixed_mean, variance, trailing)
+    mean, _, squared_mahalanobis, half_log_det, variances, z, v = made
     if fixed_mean:
         mean.copy_(y_pred[:, : y.shape[1]])
     with torch.cuda.device_of(y_pred):
@@ -153,11 +169,13 @@ def _outputs(
     structure: int,
     fixed_mean: bool,
     variance: bool,
+    trailing: int,
 ) -> _Outputs:
     rows, d = y.shape
-    kept = kept_columns(structure, d, y_pred.shape[1])
+    kept = kept_columns(structure, d, y_pred.shape[1] - trailing)
     return (
         y_pred.new_empty((rows, d) if fixed_mean else (0, d)),
+        y_pred.new_empty((rows if trailing else 0,)),
         y_pred.new_empty((rows,)),
         y_pred.new_empty((rows,)),
         y_pred.new_empty((rows, d) if variance else (0, d)),
@@ -175,6 +193,7 @@ def _compute_backward(
     squared_mahalanobis_bar: torch.Tensor,
     half_log_det_bar: torch.Tensor,
     mean_bar: torch.Tensor | None,
+    trailing_bar: torch.Tensor | None,
     structure: int,
     fixed_mean: bool,
 ) -> torch.Tensor:
@@ -182,8 +201,11 @@ def _compute_backward(
     y_pred = rows_contiguous(y_pred)
     kept = [
         None if x is None else x.contiguous()
-        for x in (y, observed, z, v, squared_mahalanobis_bar, half_log_det_bar, mean_bar)
-    ]
+        for x in (
+            y, observed, z, v, squared_mahalanobis_bar, half_log_det_bar, mean_bar, trailing_bar
+        )
+    ]  # fmt: skip
+    trailing = int(trailing_bar is not None)
     y_pred_bar = torch.empty_like(y_pred, memory_format=torch.contiguous_format)
     _calling.backward(
         y_pred.element_size(),
@@ -191,8 +213,9 @@ def _compute_backward(
         structure,
         int(fixed_mean),
         *y.shape,
-        y_pred.shape[1] - 2 * y.shape[1],
+        y_pred.shape[1] - 2 * y.shape[1] - trailing,
         y_pred.stride(0),
+        trailing,
         *(address(x) for x in (y_pred, *kept, y_pred_bar)),
     )
     return y_pred_bar
@@ -213,10 +236,12 @@ def _backward_on_gpu(
     squared_mahalanobis_bar: torch.Tensor,
     half_log_det_bar: torch.Tensor,
     mean_bar: torch.Tensor | None,
+    trailing_bar: torch.Tensor | None,
     structure: int,
     fixed_mean: bool,
 ) -> torch.Tensor:
     assert observed is None  # `supports` checks this
+    assert trailing_bar is None  # `reads_around` says so
     y_pred = rows_contiguous(y_pred)
     kept = [
         None if x is None else x.contiguous()
@@ -234,10 +259,10 @@ def _(y_pred: torch.Tensor, *_: object) -> torch.Tensor:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
-    y_pred, y, observed, ctx.structure, ctx.fixed_mean, _ = inputs
-    ctx.mark_non_differentiable(*output[3:])
+    y_pred, y, observed, ctx.structure, ctx.fixed_mean, _, ctx.trailing = inputs
+    ctx.mark_non_differentiable(*output[4:])
     ctx.set_materialize_grads(False)  # zeros for unused outputs would cost time
-    ctx.save_for_backward(y_pred, y, observed, *output[4:])
+    ctx.save_for_backward(y_pred, y, observed, *output[5:])
 
 
 def _differentiate(
@@ -246,25 +271,27 @@ def _differentiate(
     y_pred, y, observed, z, v = ctx.saved_tensors
     zeros = functools.partial(y_pred.new_zeros, len(y))
     mean_bar = bars[0]
-    squared_mahalanobis_bar, half_log_det_bar = (
-        zeros() if bar is None else bar for bar in bars[1:3]
+    trailing_bar, squared_mahalanobis_bar, half_log_det_bar = (
+        zeros() if bar is None else bar for bar in bars[1:4]
     )
     y_pred_bar = y_bar = None
     if ctx.needs_input_grad[0]:
         y_pred_bar = backward(
             y_pred, y, observed, z, v, squared_mahalanobis_bar, half_log_det_bar,
-            mean_bar if ctx.fixed_mean else None, ctx.structure, ctx.fixed_mean,
+            mean_bar if ctx.fixed_mean else None, trailing_bar if ctx.trailing else None,
+            ctx.structure, ctx.fixed_mean,
         )  # fmt: skip
     if ctx.needs_input_grad[1]:
         y_bar = 2.0 * squared_mahalanobis_bar[:, None] * v / y_pred[:, y.shape[1] : 2 * y.shape[1]]
-    return y_pred_bar, y_bar, None, None, None, None
+    return y_pred_bar, y_bar, None, None, None, None, None
 
 
 def _shown(inputs: tuple[Any, ...], output: _Outputs) -> tuple[torch.Tensor | None, ...]:
-    *_, fixed_mean, variance = inputs
-    mean, squared_mahalanobis, half_log_det, variances = output[:4]
+    *_, fixed_mean, variance, trailing = inputs
+    mean, behind, squared_mahalanobis, half_log_det, variances = output[:5]
     return (
         mean if fixed_mean else None,
+        behind if trailing else None,
         squared_mahalanobis,
         half_log_det,
         variances if variance else None,

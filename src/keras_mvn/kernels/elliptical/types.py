@@ -23,7 +23,7 @@ def kept_columns(structure: int, d: int, width: int) -> int:
     Args:
         structure: int, one of the numbers in `STRUCTURES`.
         d: int, number of targets.
-        width: int, number of columns of y_pred.
+        width: int, number of columns of y_pred, without trailing ones.
 
     """
     rank = width // d - 2
@@ -48,6 +48,9 @@ class Elliptical(NamedTuple):
     """(...), ½ log det Σ of the observed targets."""
     variance: Tensor | None
     """(..., d), the diagonal of Σ, without a gradient; None if not requested."""
+    trailing: Tensor | None = None
+    """(...), the column of y_pred behind those of the structure, such as ν; differentiate this, not
+    a slice of y_pred. None if there is none, or no kernel that reads around it."""
 
 
 class Request(NamedTuple):
@@ -57,6 +60,8 @@ class Request(NamedTuple):
     """The kernels' name for the form of `shape_params`; None if they do not support it."""
     fixed_mean: bool
     variance: bool
+    trailing: int = 0
+    """Number of columns, 0 or 1, behind those of the structure."""
 
     @property
     def variance_in_kernel(self) -> bool:
