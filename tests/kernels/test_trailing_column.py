@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from differentiation import numpy, value_and_gradients
 
+from differentiation import numpy, value_and_gradients
 from keras_mvn import covariances, kernels, losses
 from keras_mvn.kernels import _native
 

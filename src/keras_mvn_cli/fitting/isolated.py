@@ -27,10 +27,11 @@ def isolated_values(
 
     """
     learned = np.sort(np.concatenate([arrays.split.train, arrays.split.validation]))
+    used = np.sort(np.concatenate([learned, arrays.split.calibration]))
     said = []
     for values, part, names, done in (
         (arrays.y, learned, arrays.targets, "treated as missing in training"),
-        (arrays.x, arrays.split.train, preprocessing.names, "limited to the range of the others"),
+        (arrays.x, used, preprocessing.names, "limited to the range of the others"),
     ):
         some = sample(values, part)
         found = fences(some)
