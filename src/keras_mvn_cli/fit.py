@@ -92,6 +92,14 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
     help="Errors as of a normal or, with more rows far out, of a Student's t; auto: whichever the "
     "validation rows say.",
 )
+@click.option(
+    "--isolated",
+    type=click.Choice(["missing", "keep"]),
+    default="missing",
+    show_default=True,
+    help="What single values far from all others are, such as a glitch of a sensor: missing while "
+    "training (targets), or limited to the range of the others (inputs); or kept.",
+)
 @click.option("--hidden", default="64,64", show_default=True, help="Widths of the hidden layers.")
 @click.option("--dropout", type=_options.FiniteRange(0, 1, max_open=True), default=0.0)
 @click.option(

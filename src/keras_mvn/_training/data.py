@@ -124,10 +124,10 @@ class Moments(NamedTuple):
     upper: Array
 
 
-def moments(table: Table) -> Moments:
+def moments(table: Table, fenced: bool = True) -> Moments:
     """Return moments and range of each column of x, with variance 1 for constant columns.
 
-    Single values that are far from all others count as the nearest of the others.
+    If `fenced`, single values that are far from all others count as the nearest of the others.
 
     Raises:
         ValueError: x contains numbers that float32 cannot represent.
@@ -136,7 +136,7 @@ def moments(table: Table) -> Moments:
     The American Statistician 37 (1983).
 
     """
-    lower, upper = input_range(table)
+    lower, upper = input_range(table, fenced)
     count, mean, square = 0, 0.0, 0.0
     for x, _ in table.parts():
         x = np.clip(x, lower, upper)
@@ -150,14 +150,14 @@ def moments(table: Table) -> Moments:
     return Moments(np.asarray(mean), np.where(constant, 1.0, variance), lower, upper)
 
 
-def input_range(table: Table) -> tuple[Array, Array]:
-    """Return the smallest and the largest of each column of x, within its fences: (k,), (k,).
+def input_range(table: Table, fenced: bool = True) -> tuple[Array, Array]:
+    """Return the smallest and the largest of each column of x: (k,), (k,); if so, within fences.
 
     Raises:
         ValueError: x contains numbers that float32 cannot represent.
 
     """
-    found = fences(sample(table.x, table.rows))
+    found = fences(sample(table.x, table.rows) if fenced else table.x[:0])
     lower, upper = np.full(table.x.shape[1], np.inf), np.full(table.x.shape[1], -np.inf)
     for x, _ in table.parts():
         _refuse_beyond_float32(x)

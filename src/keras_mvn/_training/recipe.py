@@ -67,6 +67,8 @@ class Recipe:
     batch_size: int | None = None
     """None for `batch_size_for`."""
     patience: int = 60
+    isolated: str = "missing"
+    """"keep" to take the range of inputs from all rows, glitches included."""
 
 
 def network(
@@ -85,7 +87,7 @@ def network(
         degrees_of_freedom=_degrees_of_freedom(recipe, loss),
     )
     head.adapt(training.targets(), residuals=residuals)
-    found = moments(training)
+    found = moments(training, fenced=recipe.isolated != "keep")
     inputs = keras.Input((training.x.shape[1],))
     spread = np.where(found.upper > found.lower, np.sqrt(found.variance), 0.0)
     x = SoftClip.around(found.lower, found.upper, spread)(inputs)

@@ -51,6 +51,7 @@ def recipe_of(estimator: Any) -> Recipe:
         epochs=whole(estimator.epochs, "epochs", "a number of epochs", 1),
         batch_size=batch_size,
         patience=whole(estimator.patience, "patience", "a number of epochs", 1),
+        isolated=str(estimator.isolated),
     )
 
 
@@ -88,6 +89,8 @@ def _check_what_is_no_recipe(estimator: Any) -> None:
     _check_tails(estimator.tails, estimator.loss)
     calibration_kind(estimator.calibration)
     checked_missing(estimator.missing)
+    if not isinstance(estimator.isolated, str) or estimator.isolated not in ("missing", "keep"):
+        raise ValueError(f"isolated={estimator.isolated!r} must be 'missing' or 'keep'.")
     whole(estimator.n_members, "n_members", "the number of networks", 1)
     if estimator.time_budget is not None:
         _positive(estimator.time_budget, "time_budget")

@@ -218,7 +218,7 @@ def without_isolated(y: Any, split: Split, names: tuple[str, ...] | None) -> Any
     said = described(kept[learned], found, known, lambda i: f"row {learned[i]}")
     warnings.warn(
         f"These values of y are far from all others, and are treated as missing in training: "
-        f"{said}.",
+        f"{said}. isolated='keep' leaves them as they are.",
         OutlyingValuesWarning,
         stacklevel=3,
     )
@@ -242,7 +242,7 @@ def tell_isolated_inputs(x: Any, train: np.ndarray, estimator: Any) -> None:
         said = described(values, found, names, lambda i: f"row {train[::step][i]}")
         warnings.warn(
             f"These inputs are far from all others, and are limited to the range of the others: "
-            f"{said}.",
+            f"{said}. isolated='keep' leaves them as they are.",
             OutlyingValuesWarning,
             stacklevel=3,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from keras_mvn._core.checks import unmasked
 from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.interrupts import deferred_interrupts
 from keras_mvn._core.optional import require
-from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn._training.data import Split, Table
 from keras_mvn._training.members import Fitter, subsample
@@ -28,6 +27,7 @@ from keras_mvn.distributions.transformed_distribution import ordered
 from keras_mvn.ensemble import DeepEnsemble
 from keras_mvn.estimator import _rows as rows_of
 from keras_mvn.estimator._calibration import calibration_kind
+from keras_mvn.estimator._data import Data
 from keras_mvn.estimator._parameters import chooses_tails, is_auto, recipe_of
 from keras_mvn.estimator._selection import selected
 from keras_mvn.layers._find_heads import heads
@@ -42,30 +42,6 @@ _FLOATS = [np.float64, np.float32]
 
 TRANSFORM_SEES = 100_000
 """Maximum number of training rows to which a target transform is fitted."""
-
-
-class _Data(NamedTuple):
-    """Validated arguments of `fit`."""
-
-    x: Any
-    """(n, features)"""
-    y: Any
-    """(n, d), NaN where not observed."""
-    weight: Array | None
-    one_dimensional: bool
-    names: tuple[str, ...] | None
-
-    def in_units_of(self, transform: TargetTransform | None) -> _Data:
-        """Return a copy with T(y) in place of y."""
-        if transform is None:
-            return self
-        transform.check(self.y, target_names_of(self.names, self.y.shape[1]))
-        return self._replace(y=transform.forward(np.asarray(self.y, np.float64)))
-
-    def table(self, rows: np.ndarray) -> Table:
-        """Return some rows, with weights of mean 1 among them, so that they keep the step size."""
-        weight = None if self.weight is None else self.weight / self.weight[rows].mean()
-        return Table(self.x, self.y, weight, rows)
 
 
 class MultivariateNormalRegressor(
@@ -124,6 +100,10 @@ class MultivariateNormalRegressor(
             Gauss–Hermite quadrature), likelihoods include the Jacobian, and intervals and regions
             are transformed.
         missing: "marginalize" treats NaN in y as missing; "raise" raises an error.
+        isolated: what single values far from all others are (at most 2 % of a column, more than 100
+            spreads from its median, ten times as far as the next): "missing", for targets in
+            training and validation rows, while inputs are limited to the range of the others; or
+            "keep", as they are.
         time_budget: float, seconds after which `fit` stops training and keeps the best weights;
             None: no limit. With "auto" and several members, each gets its share. Results then
             depend on the speed of the machine.
@@ -180,6 +160,7 @@ class MultivariateNormalRegressor(
         n_members: int = 1,
         target_transform: Any = None,
         missing: str = "marginalize",
+        isolated: str = "missing",
         time_budget: float | None = None,
         random_state: Any = None,
         verbose: int = 0,
@@ -202,6 +183,7 @@ class MultivariateNormalRegressor(
         self.n_members = n_members
         self.target_transform = target_transform
         self.missing = missing
+        self.isolated = isolated
         self.time_budget = time_budget
         self.random_state = random_state
         self.verbose = verbose
@@ -251,7 +233,7 @@ class MultivariateNormalRegressor(
 
         Warns:
             UserWarning: there are too few rows for the calibration; or single values are far from
-                all others: targets are then treated as missing in training, inputs are limited.
+                all others (see `isolated`).
 
         """
         recipe = recipe_of(self)
@@ -259,8 +241,9 @@ class MultivariateNormalRegressor(
         data = self._checked(X, y, sample_weight)
         seed = self._seed(folder)
         split_ = self._split(data, seed, groups, split, validation_data is not None)
-        data = data._replace(y=rows_of.without_isolated(data.y, split_, data.names))
-        rows_of.tell_isolated_inputs(data.x, split_.train, self)
+        if self.isolated != "keep":
+            data = data._replace(y=rows_of.without_isolated(data.y, split_, data.names))
+            rows_of.tell_isolated_inputs(data.x, split_.train, self)
         seen = np.asarray(data.y[rows_of.some(split_.train, TRANSFORM_SEES)], np.float64)
         transform = fit_target_transform(self.target_transform, seen, data.names)
         data = data.in_units_of(transform)
@@ -327,7 +310,7 @@ class MultivariateNormalRegressor(
 
     # --- data ------------------------------------------------------------------------------------
 
-    def _checked(self, X: Any, y: Any, sample_weight: Any) -> _Data:  # noqa: N803
+    def _checked(self, X: Any, y: Any, sample_weight: Any) -> Data:  # noqa: N803
         of_x = {"dtype": _FLOATS, "ensure_min_samples": rows_of.SMALLEST_TABLE}
         of_y = {"dtype": _FLOATS, "ensure_2d": False, "ensure_all_finite": "allow-nan"}
         rows_of.require_unmasked(X)
@@ -344,14 +327,14 @@ class MultivariateNormalRegressor(
         weight = None
         if sample_weight is not None:
             weight = _checked_weight(sample_weight, x)
-        return _Data(x, values, weight, one_dimensional, names)
+        return Data(x, values, weight, one_dimensional, names)
 
     def _inputs(self, X: Any) -> Any:  # noqa: N803
         rows_of.require_unmasked(X)
         return _validation.validate_data(self, X, reset=False, dtype=_FLOATS)
 
     def _split(
-        self, data: _Data, seed: int, groups: Any, split: Mapping[str, Any] | None, validated: bool
+        self, data: Data, seed: int, groups: Any, split: Mapping[str, Any] | None, validated: bool
     ) -> Split:
         usable = rows_of.usable_rows(data.y, data.weight)
         if split is None:
@@ -371,14 +354,14 @@ class MultivariateNormalRegressor(
         return parts
 
     def _given_validation(
-        self, validation_data: Any, data: _Data, transform: TargetTransform | None
+        self, validation_data: Any, data: Data, transform: TargetTransform | None
     ) -> Table:
         if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
             raise ValueError("validation_data must be a pair (X, y).")
         x = self._inputs(validation_data[0])
         y = rows_of.targets(validation_data[1], data.y.shape[1], "y of validation_data", data.names)
         _validation.check_consistent_length(x, y)
-        given = _Data(x, y, None, False, data.names).in_units_of(transform)
+        given = Data(x, y, None, False, data.names).in_units_of(transform)
         rows = np.flatnonzero(rows_of.usable_rows(given.y, None))
         if not len(rows):
             raise ValueError("validation_data has no row in which a target was observed.")

@@ -42,7 +42,7 @@ def isolated_values(
             found = type(found)(*(preprocessing.in_units(x[None])[0] for x in found))
         numbers = rows[part[:: max(1, -(-len(part) // len(some)))]]
         text = described(some, found, names, _place(table, numbers))
-        said.append(f"{text}: far from all others, {done}")
+        said.append(f"{text}: far from all others, {done} (--isolated keep: left as it is)")
     return said
 
 

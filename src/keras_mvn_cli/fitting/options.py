@@ -35,6 +35,7 @@ class FitOptions:
     members: int
     loss: str
     tails: str
+    isolated: str
     hidden: str
     dropout: float
     epochs: int

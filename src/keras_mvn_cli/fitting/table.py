@@ -99,7 +99,9 @@ def prepared_table(options: FitOptions, folder: FitFolder, output: Output) -> Pr
         _keep(folder, planned.split._replace(test=test), planned.rows, raw)
         planned.preprocessing.save(folder.partial / PREPROCESSING)
         arrays = Arrays.open(folder.work, planned.split, planned.preprocessing.targets)
-        isolated = isolated_values(table, arrays, planned.rows, planned.preprocessing)
+        isolated = []
+        if options.isolated != "keep":
+            isolated = isolated_values(table, arrays, planned.rows, planned.preprocessing)
         for text in isolated:
             output.warn(text)
         about = {

@@ -57,6 +57,7 @@ def _settings(options: FitOptions, share: float) -> Settings:
         options={
             "loss": options.loss,
             "tails": options.tails,
+            "isolated": options.isolated,
             "hidden": widths_of(options.hidden),
             "dropout": options.dropout,
             "epochs": options.epochs,
