@@ -23,7 +23,7 @@ from keras_mvn.kernels.elliptical.types import (
 )
 from keras_mvn.layouts._y_true import Targets
 
-__all__ = ["elliptical", "made_by", "supports"]
+__all__ = ["elliptical", "made_by", "reads_around", "supports"]
 
 FORWARD, BACKWARD = "elliptical_forward", "elliptical_backward"
 

@@ -11,7 +11,7 @@ from keras_mvn.kernels._tensorflow import operations, threads, unsupported
 from keras_mvn.kernels.elliptical.types import STRUCTURES, Elliptical, Request
 from keras_mvn.layouts._y_true import Targets
 
-__all__ = ["elliptical", "made_by", "supports"]
+__all__ = ["elliptical", "made_by", "reads_around", "supports"]
 
 
 def supports(packed: tf.Tensor, structure: str, gaps: bool) -> str | None:

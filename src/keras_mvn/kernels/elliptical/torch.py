@@ -34,7 +34,7 @@ from keras_mvn.kernels.elliptical.types import (
 )
 from keras_mvn.layouts._y_true import Targets
 
-__all__ = ["elliptical", "made_by", "supports"]
+__all__ = ["elliptical", "made_by", "reads_around", "supports"]
 
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
