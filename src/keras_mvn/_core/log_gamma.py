@@ -26,10 +26,23 @@ def scaled_log_gamma_ratio(x: Tensor, a: Tensor) -> Tensor:
 
     The logarithms are never computed separately, because for large x they would cancel.
     """
-    below = sum(ops.log1p(a / (x + k)) for k in range(_SHIFT))
+    half = _SHIFT // 2
+    below = _log_product(x, a, range(half)) + _log_product(x, a, range(half, _SHIFT))
     y = x + _SHIFT
     leading = (y - 0.5) * ops.log1p(a / y) + a * (ops.log1p((a + _SHIFT) / x) - 1.0)
     return leading + _stirling_remainder(y + a) - _stirling_remainder(y) - below
+
+
+def _log_product(x: Tensor, a: Tensor, steps: range) -> Tensor:
+    """Return Σ log(1 + a/(x + k)) by one logarithm, of p = Π (1 + a/(x + k)) − 1 ≥ 0.
+
+    Four factors stay within float32 up to a = 10⁹.
+    """
+    p = a / (x + steps[0])
+    for k in steps[1:]:
+        u = a / (x + k)
+        p = p + u + p * u
+    return ops.log1p(p)
 
 
 def digamma_difference(x: Tensor, a: Tensor) -> Tensor:
