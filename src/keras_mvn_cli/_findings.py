@@ -11,7 +11,7 @@ import numpy as np
 from keras_mvn.tables.errors import CellError, TableError, cut
 from keras_mvn_cli._console import Output
 
-__all__ = ["Findings"]
+__all__ = ["MOST", "Findings"]
 
 
 @final
@@ -30,6 +30,7 @@ class Findings:
         self._complete: Sequence[str] = ()
         self._unknown: dict[str, list[str]] = {}
         self._far: dict[str, list[str]] = {}
+        self._far_rows: Counter[str] = Counter()
         self._rows = 0
         self._notes: list[str] = []
 
@@ -75,16 +76,24 @@ class Findings:
             known = self._unknown[column]
             known += [text for text in texts if text not in known][: MOST - len(known)]
 
-    def add_far(self, column: str, text: str, row: int) -> None:
-        """Add a number far outside the range of the training rows, described in words.
+    def add_far(self, column: str, texts: Sequence[str], count: int, first: int) -> None:
+        """Add numbers far outside the range of the training rows, in further rows.
+
+        Args:
+            column: name of the column.
+            texts: descriptions of the first of them, at most `MOST`.
+            count: how many there are.
+            first: row of the first one.
 
         Raises:
             CellError: `strict`.
 
         """
         if self._strict:
-            raise CellError(f"column {column!r} holds {text}", row, "; --strict refuses it.")
-        self._far.setdefault(column, []).append(text)
+            raise CellError(f"column {column!r} holds {texts[0]}", first, "; --strict refuses it.")
+        known = self._far.setdefault(column, [])
+        known += texts[: MOST - len(known)]
+        self._far_rows[column] += count
 
     @property
     def imputed(self) -> dict[str, int]:
@@ -101,7 +110,8 @@ class Findings:
         for note in self._notes:
             self.output.note(note)
         for column, texts in self._far.items():
-            more = f", and {len(texts) - MOST_FAR} more rows" if len(texts) > MOST_FAR else ""
+            others = self._far_rows[column] - MOST_FAR
+            more = f", and {others} more rows" if others > 0 else ""
             self.output.warn(
                 f"{column}: {'; '.join(texts[:MOST_FAR])}{more}. Such inputs are limited to the "
                 "range that was seen; these predictions may claim to be surer than they are"
@@ -115,8 +125,11 @@ class Findings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the findings as JSON values, with empty ones."""
-        far = {column: texts[:MOST] for column, texts in self._far.items()}
-        return {"imputed": self.imputed, "unknown_categories": self._unknown, "far_out": far}
+        return {
+            "imputed": self.imputed,
+            "unknown_categories": self._unknown,
+            "far_out": self._far,
+        }
 
 
 MOST = 20

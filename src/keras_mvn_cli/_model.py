@@ -14,9 +14,10 @@ from keras_mvn._core.files import read_json, write_json
 from keras_mvn._training.prediction import load_to_predict, predict_distribution
 from keras_mvn.calibration import Recalibration
 from keras_mvn.distributions import Distribution
+from keras_mvn.layers import SoftClip
 from keras_mvn.tables import Preprocessing, Table, open_table
 from keras_mvn_cli._console import Output, RefusalError
-from keras_mvn_cli._findings import Findings
+from keras_mvn_cli._findings import MOST, Findings
 from keras_mvn_cli._fit_directory import fitted, is_same
 from keras_mvn_cli._table_options import TableOptions
 
@@ -140,16 +141,21 @@ class FittedModel:
 
     def _find_far(self, inputs: np.ndarray, table: Table, first: int, findings: Findings) -> None:
         """Report numbers further beyond the range of the training rows than that range is wide."""
-        limits = next((x for x in self.members[0].layers if hasattr(x, "outside")), None)
+        limits = next((x for x in self.members[0].layers if isinstance(x, SoftClip)), None)
         if limits is None:  # in models of 0.1.0
             return
-        beyond = limits.outside(inputs)
-        for row, column in zip(*np.nonzero(beyond > 1.0), strict=True):
-            values = np.stack([inputs[row], limits.lower, limits.upper])
-            value, low, high = self.preprocessing.in_units(values)[:, column]
-            side = f"reach {high:.6g}" if value > high else f"begin at {low:.6g}"
-            text = f"{value:.6g} in {table.place(first + int(row))}, training rows {side}"
-            findings.add_far(self.preprocessing.names[column], text, int(row))
+        far = limits.outside(inputs) > 1.0
+        ends = self.preprocessing.in_units(np.stack([limits.lower, limits.upper]))
+        for column in np.flatnonzero(far.any(axis=0)):
+            rows, (low, high) = np.flatnonzero(far[:, column]), ends[:, column]
+            texts = []
+            for row in rows[:MOST]:  # all of them, where the unit of a column has changed
+                value = self.preprocessing.in_units(inputs[row : row + 1])[0, column]
+                side = f"reach {high:.6g}" if value > high else f"begin at {low:.6g}"
+                texts.append(
+                    f"{value:.6g} in {table.place(first + int(row))}, training rows {side}"
+                )
+            findings.add_far(self.preprocessing.names[column], texts, len(rows), int(rows[0]))
 
     def _warn_of_training_rows(self, table: Table, output: Output, what: str) -> None:
         if is_same(table.path, self.about.get("file")):

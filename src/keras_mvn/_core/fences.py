@@ -52,6 +52,10 @@ class Fences(NamedTuple):
         """Return which values are beyond the fences: boolean, of the shape of values."""
         return (values < self.lower) | (values > self.upper)
 
+    def regular(self, values: Array) -> Array:
+        """Return the values, NaN where they are beyond the fences."""
+        return np.where(self.beyond(values), np.nan, values)
+
 
 def fences(values: Array) -> Fences:
     """Return the fences of each column.

@@ -21,6 +21,7 @@ __all__ = [
     "input_range",
     "moments",
     "sample",
+    "thinned",
 ]
 
 PART = 1 << 16
@@ -157,7 +158,7 @@ def input_range(table: Table, fenced: bool = True) -> tuple[Array, Array]:
         ValueError: x contains numbers that float32 cannot represent.
 
     """
-    found = fences(sample(table.x, table.rows) if fenced else table.x[:0])
+    found = fences(sample(table.x, table.rows)[1] if fenced else table.x[:0])
     lower, upper = np.full(table.x.shape[1], np.inf), np.full(table.x.shape[1], -np.inf)
     for x, _ in table.parts():
         _refuse_beyond_float32(x)
@@ -167,10 +168,15 @@ def input_range(table: Table, fenced: bool = True) -> tuple[Array, Array]:
     return lower, upper
 
 
-def sample(values: Any, rows: np.ndarray) -> Array:
-    """Return these rows in float64, or evenly chosen ones if they are too many: (m, k)."""
-    step = max(1, -(-len(rows) * values.shape[1] // SAMPLED))
-    return np.asarray(values[rows[::step]], np.float64)
+def sample(values: Any, rows: np.ndarray) -> tuple[np.ndarray, Array]:
+    """Return these rows, evenly thinned if too many: their numbers, and float64 values (m, k)."""
+    kept = thinned(rows, SAMPLED, values.shape[1])
+    return kept, np.asarray(values[kept], np.float64)
+
+
+def thinned(rows: np.ndarray, most: int, width: int = 1) -> np.ndarray:
+    """Return evenly chosen rows, so few that at `width` numbers each there are about `most`."""
+    return rows[:: max(1, -(-len(rows) * width // most))]
 
 
 def _refuse_beyond_float32(x: Array) -> None:

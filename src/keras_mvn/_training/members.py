@@ -13,7 +13,7 @@ import numpy as np
 from keras_mvn import covariances
 from keras_mvn._core.interrupts import Interruption
 from keras_mvn._core.types import Array
-from keras_mvn._training.data import Table
+from keras_mvn._training.data import Table, thinned
 from keras_mvn._training.prediction import predict
 from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.train import Trained, train
@@ -39,7 +39,7 @@ DENSE_UP_TO = 100
 LOW_RANK_FROM = 20
 """Number of targets below which a low rank saves nothing."""
 
-MOST = 20.0
+MOST_RANGES = 20.0
 """Interquartile ranges (of at least a nat) above the third quartile to which a row's score counts.
 
 Where errors have tails, a normal still pays for them: 20 nats are an error of six deviations.
@@ -338,10 +338,10 @@ def _mean_nll(trained: Trained, table: Table) -> float:
 def _winsorized(scores: Array) -> Array:
     """Return scores, none larger than what is far out among them: one row must not choose."""
     low, high = np.nanquantile(scores, (0.25, 0.75))
-    return np.minimum(scores, high + MOST * max(high - low, 1.0))
+    return np.minimum(scores, high + MOST_RANGES * max(high - low, 1.0))
 
 
 def subsample(rows: np.ndarray, head: MultivariateNormalHead) -> np.ndarray:
     """A subset of rows small enough that their predictions fit in memory."""
     width = head.covariance.packed_size(head.event_size)
-    return rows[:: max(1, -(-len(rows) * width // NUMBERS_AT_ONCE))]
+    return thinned(rows, NUMBERS_AT_ONCE, width)

@@ -105,17 +105,16 @@ def estimate(
     names = target_names_of(target_names, event_size)
     sample = ThinnedRows(event_size)
     measured = _measured(_sampled(target_batches(data, event_size), sample), event_size, rank)
-    found = fences(sample.rows)
+    rows = sample.rows
+    found = fences(rows)
     if found.any:
         warnings.warn(
             f"adapt: single values are far from all others, and do not count. "
-            f"{described(sample.rows, found, names)}.",
+            f"{described(rows, found, names)}.",
             stacklevel=3,
         )
-        regular = np.where(found.beyond(sample.rows), np.nan, sample.rows)
-        measured = _measured([regular], event_size, rank)._replace(rows=measured.rows)
-        sample = ThinnedRows(event_size)
-        sample.update(regular)
+        rows = found.regular(rows)
+        measured = _measured([rows], event_size, rank)._replace(rows=measured.rows)
     seen, mean, variance = measured.seen, measured.mean, measured.variance
     if (seen < 2).any():
         few = ", ".join(f"{names[j]} ({int(seen[j])})" for j in np.flatnonzero(seen < 2))
@@ -127,7 +126,7 @@ def estimate(
     if measured.correlation is None:
         directions = measured.directions / stddev[:, None]
         directions[constant] = 0.0
-        return Moments(mean, stddev, None, measured.rows, directions, sample.rows)
+        return Moments(mean, stddev, None, measured.rows, directions, rows)
     correlation = measured.correlation
     correlation[constant, :] = 0.0
     correlation[:, constant] = 0.0
@@ -136,7 +135,7 @@ def estimate(
         correlation = _made_consistent(correlation)
     correlation = _floor_eigenvalues(correlation, names, rows=int(seen.min()))
     sigma = stddev[:, None] * correlation * stddev[None, :]
-    return Moments(mean, stddev, sigma, measured.rows, sample=sample.rows)
+    return Moments(mean, stddev, sigma, measured.rows, sample=rows)
 
 
 class _Measured(NamedTuple):

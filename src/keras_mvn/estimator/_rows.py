@@ -26,7 +26,6 @@ __all__ = [
     "require_observed",
     "require_unmasked",
     "ridge_residuals",
-    "some",
     "targets",
     "tell_isolated_inputs",
     "too_little_to_calibrate",
@@ -98,11 +97,6 @@ def _parts(rows: Any) -> list[Any]:
 def has_gaps(y: Any) -> bool:
     """Whether y has missing values."""
     return any(np.isnan(part).any() for part in _parts(y))
-
-
-def some(rows: np.ndarray, most: int) -> np.ndarray:
-    """Return evenly chosen rows, not many more than `most`."""
-    return rows[:: max(1, -(-len(rows) // most))]
 
 
 def usable_rows(y: Any, weight: Array | None) -> np.ndarray:
@@ -207,13 +201,10 @@ def without_isolated(y: Any, split: Split, names: tuple[str, ...] | None) -> Any
 
     """
     learned = np.sort(np.concatenate([split.train, split.validation]))
-    found = fences(sample(y, learned))
+    found = fences(sample(y, learned)[1])
     if not found.any:
         return y
     kept = np.array(y, np.float64)
-    beyond = found.beyond(kept[learned])
-    if not beyond.any():
-        return y
     known = target_names_of(names, y.shape[1])
     said = described(kept[learned], found, known, lambda i: f"row {learned[i]}")
     warnings.warn(
@@ -222,7 +213,7 @@ def without_isolated(y: Any, split: Split, names: tuple[str, ...] | None) -> Any
         OutlyingValuesWarning,
         stacklevel=3,
     )
-    kept[learned] = np.where(beyond, np.nan, kept[learned])
+    kept[learned] = found.regular(kept[learned])
     return kept
 
 
@@ -233,13 +224,12 @@ def tell_isolated_inputs(x: Any, train: np.ndarray, estimator: Any) -> None:
         OutlyingValuesWarning: there are such values; the message names them.
 
     """
-    values = sample(x, train)
+    rows, values = sample(x, train)
     found = fences(values)
     if found.any:
-        step = -(-len(train) // len(values))
         given = getattr(estimator, "feature_names_in_", None)
         names = [f"x{i}" for i in range(x.shape[1])] if given is None else list(given)
-        said = described(values, found, names, lambda i: f"row {train[::step][i]}")
+        said = described(values, found, names, lambda i: f"row {rows[i]}")
         warnings.warn(
             f"These inputs are far from all others, and are limited to the range of the others: "
             f"{said}. isolated='keep' leaves them as they are.",

@@ -14,7 +14,7 @@ from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.interrupts import deferred_interrupts
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
-from keras_mvn._training.data import Split, Table
+from keras_mvn._training.data import Split, Table, thinned
 from keras_mvn._training.members import Fitter, subsample
 from keras_mvn._training.prediction import from_bytes, predict_distribution, to_bytes
 from keras_mvn._training.recipe import Recipe
@@ -244,7 +244,7 @@ class MultivariateNormalRegressor(
         if self.isolated != "keep":
             data = data._replace(y=rows_of.without_isolated(data.y, split_, data.names))
             rows_of.tell_isolated_inputs(data.x, split_.train, self)
-        seen = np.asarray(data.y[rows_of.some(split_.train, TRANSFORM_SEES)], np.float64)
+        seen = np.asarray(data.y[thinned(split_.train, TRANSFORM_SEES)], np.float64)
         transform = fit_target_transform(self.target_transform, seen, data.names)
         data = data.in_units_of(transform)
         training = data.table(split_.train)

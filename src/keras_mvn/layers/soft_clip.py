@@ -22,10 +22,9 @@ class SoftClip(keras.layers.Layer):
 
     Between lower and upper, inputs stay as they are; beyond, x becomes
     upper + m tanh((x − upper)/m), at the lower end likewise: smooth, and never further out than the
-    margin m. A network
-    is a function of what it saw; far outside, it continues its slopes to anywhere: one glitch of a
-    sensor, 1e6 where others reach 40, gets a mean and a covariance that mean nothing. Put it before
-    `keras.layers.Normalization`.
+    margin m. A network is a function of what it saw; far outside, it continues its slopes to
+    anywhere: one glitch of a sensor, 1e6 where others reach 40, gets a mean and a covariance that
+    mean nothing. Put it before `keras.layers.Normalization`.
 
     Args:
         lower: (features,), smallest inputs, in their units.
@@ -77,8 +76,7 @@ class SoftClip(keras.layers.Layer):
 
         """
         values = np.asarray(x, np.float64).reshape(len(x), -1)
-        found = fences(values)
-        regular = np.where(found.beyond(values), np.nan, values)
+        regular = fences(values).regular(values)
         lower, upper = np.nanmin(regular, axis=0), np.nanmax(regular, axis=0)
         return cls.around(lower, upper, np.nanstd(regular, axis=0), **kwargs)
 
@@ -101,7 +99,7 @@ class SoftClip(keras.layers.Layer):
     def call(self, inputs: Tensor) -> Tensor:
         """Return the limited inputs, of the same shape."""
         lower, upper, margin = (
-            ops.cast(ops.convert_to_tensor(x.astype("float32")), self.compute_dtype)
+            ops.convert_to_tensor(x, dtype=self.compute_dtype)
             for x in (self.lower, self.upper, self.margin)
         )
         x = ops.cast(inputs, self.compute_dtype)

@@ -8,14 +8,14 @@ import keras
 from keras import ops
 
 from keras_mvn._core.types import Tensor
-from keras_mvn.kernels import elliptical
+from keras_mvn.kernels import Elliptical, elliptical
 from keras_mvn.layouts import Parameters
 from keras_mvn.layouts._y_true import Targets
 from keras_mvn.losses._gradients import gradient_only
 from keras_mvn.losses.base import CovarianceLoss
 from keras_mvn.ops._density import from_elliptical
 
-__all__ = ["BalancedNegativeLogLikelihood"]
+__all__ = ["BalancedNegativeLogLikelihood", "balanced_gradient"]
 
 MEAN_WEIGHT = 3.0
 """Weight of the mean's gradient, relative to the covariance's, in the layers that both share.
@@ -66,9 +66,16 @@ class BalancedNegativeLogLikelihood(CovarianceLoss):
             variance=True,
             fused=self.fused,
         )
-        sigma = ops.sqrt(found.variance)
-        residual = targets.values - found.mean
-        # (r/σ)/σ̄ avoids the product of two scales.
-        pull = targets.of_observed(ops.stop_gradient(residual) / sigma)
-        pull = pull * (MEAN_WEIGHT / targets.mean_over_rows(sigma))
-        return from_elliptical(found, targets) + ops.sum(pull * gradient_only(residual), axis=-1)
+        return from_elliptical(found, targets) + balanced_gradient(found, targets)
+
+
+def balanced_gradient(found: Elliptical, targets: Targets, weight: Tensor | None = None) -> Tensor:
+    """Return 0 for each row (...), with the balanced gradient of the mean, times a weight (...)."""
+    sigma = ops.sqrt(found.variance)
+    residual = targets.values - found.mean
+    # (r/σ)/σ̄ avoids the product of two scales.
+    pull = targets.of_observed(ops.stop_gradient(residual) / sigma)
+    pull = pull * (MEAN_WEIGHT / targets.mean_over_rows(sigma))
+    if weight is not None:
+        pull = pull * weight[..., None]
+    return ops.sum(pull * gradient_only(residual), axis=-1)

@@ -11,9 +11,8 @@ from keras_mvn._core.types import Tensor
 from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters
 from keras_mvn.layouts._y_true import Targets
-from keras_mvn.losses._gradients import gradient_only
 from keras_mvn.losses._student_t import StudentTLoss
-from keras_mvn.losses.balanced_negative_log_likelihood import MEAN_WEIGHT
+from keras_mvn.losses.balanced_negative_log_likelihood import balanced_gradient
 
 __all__ = ["BalancedStudentT"]
 
@@ -57,11 +56,6 @@ class BalancedStudentT(StudentTLoss):
         nu = self.as_read(found, parameters).degrees_of_freedom
         count = targets.observed_count()
         assert nu is not None  # from `decode`
-        sigma = ops.sqrt(found.variance)
-        residual = targets.values - found.mean
         weight = ops.stop_gradient((nu + count) / (nu + found.squared_mahalanobis))
-        # (r/s)/s̄ avoids the product of two scales.
-        pull = targets.of_observed(ops.stop_gradient(residual) / sigma)
-        pull = pull * (MEAN_WEIGHT / targets.mean_over_rows(sigma)) * weight[..., None]
         value = self.value(found, parameters, targets)
-        return value + ops.sum(pull * gradient_only(residual), axis=-1)
+        return value + balanced_gradient(found, targets, weight)

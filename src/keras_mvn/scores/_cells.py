@@ -69,8 +69,7 @@ def cell_log_score(
     rows = Observations.read(answer, y, missing)
     widths = cell_widths(resolution, rows.event_size)
     count = whole(samples, "samples", "a number of points", 8)
-    function = functools.partial(cell_log_score_of, widths=widths, samples=count, seed=seed)
-    return rows.score(function, count * rows.event_size)
+    return cell_log_score_of(rows, widths, count, seed)
 
 
 def cell_widths(resolution: Any, event_size: int) -> Array:
@@ -94,14 +93,19 @@ def cell_widths(resolution: Any, event_size: int) -> Array:
 def cell_log_score_of(
     rows: Observations, widths: Array, samples: int = POINTS, seed: int = 0
 ) -> Array:
-    """Return the score of the observed targets of each row: (n,)."""
-    missing = "raise" if rows.observed is None else "marginalize"
+    """Return the score of the observed targets of each row, in blocks of rows."""
+    function = functools.partial(_of_block, widths=widths, samples=samples, seed=seed)
+    return rows.score(function, samples * rows.event_size)
+
+
+def _of_block(rows: Observations, widths: Array, samples: int, seed: int) -> Array:
+    """Return the score of each row: (n,)."""
     grid = widths > 0.0
     if not grid.any():
-        return -np.asarray(rows.answer.log_prob(rows.with_gaps, missing))
+        return -np.asarray(rows.answer.log_prob(rows.with_gaps, rows.missing))
     offsets = np.zeros((samples, 1, rows.event_size))
     offsets[:, 0, grid] = _points(samples, int(grid.sum()), seed) * widths[grid]
-    density = rows.answer.log_prob(rows.with_gaps + offsets, missing)
+    density = rows.answer.log_prob(rows.with_gaps + offsets, rows.missing)
     peak = density.max(axis=0)
     weight = np.exp(density - peak)
     log_width = np.where(grid, np.log(np.where(grid, widths, 1.0)), 0.0)

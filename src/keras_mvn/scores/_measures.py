@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 import numpy as np
 
 from keras_mvn._core.types import Array
-from keras_mvn.scores._cells import POINTS, cell_log_score_of
+from keras_mvn.scores._cells import cell_log_score_of
 from keras_mvn.scores._conditional_error import conditional_error_of
 from keras_mvn.scores._energy_score import energy_of
 from keras_mvn.scores._estimates import Estimate, mean_of, root_of, uniformity
@@ -40,26 +40,18 @@ class Evidence:
     @functools.cached_property
     def nll(self) -> Array:
         """The negative log-likelihood −log p of each row: (n,)."""
-        return -self.rows.answer.log_prob(self.rows.with_gaps, self.missing)
+        return -self.rows.answer.log_prob(self.rows.with_gaps, self.rows.missing)
 
     @functools.cached_property
     def cell_nll(self) -> Array:
         """The log score −log P of the cell around each row: (n,)."""
         assert self.widths is not None
-        widths = self.widths
-        numbers = POINTS * self.rows.event_size
-        parts = [cell_log_score_of(part, widths) for part in self.rows.parts(numbers)]
-        return np.concatenate(parts)
+        return cell_log_score_of(self.rows, self.widths)
 
     @functools.cached_property
     def pit(self) -> Array:
         """The level of the smallest region around each row, uniform if the model is right: (n,)."""
-        return self.rows.answer.region_level(self.rows.with_gaps, self.missing)
-
-    @property
-    def missing(self) -> str:
-        """What distributions are to do with missing values."""
-        return "raise" if self.rows.observed is None else "marginalize"
+        return self.rows.answer.region_level(self.rows.with_gaps, self.rows.missing)
 
     @functools.cached_property
     def scaled(self) -> Observations:

@@ -102,6 +102,11 @@ class Observations:
         return np.ones(shape, bool) if self.observed is None else self.observed > 0
 
     @property
+    def missing(self) -> str:
+        """What distributions are to do with NaN in `with_gaps`."""
+        return "raise" if self.observed is None else "marginalize"
+
+    @property
     def with_gaps(self) -> Array:
         """y with NaN where it is missing: (n, d)."""
         return self.of_observed(self.y, np.nan)

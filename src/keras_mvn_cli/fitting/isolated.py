@@ -33,15 +33,14 @@ def isolated_values(
         (arrays.y, learned, arrays.targets, "treated as missing in training"),
         (arrays.x, used, preprocessing.names, "limited to the range of the others"),
     ):
-        some = sample(values, part)
+        chosen, some = sample(values, part)
         found = fences(some)
         if not found.any:
             continue
         if values is arrays.x:
             some = preprocessing.in_units(some)
             found = type(found)(*(preprocessing.in_units(x[None])[0] for x in found))
-        numbers = rows[part[:: max(1, -(-len(part) // len(some)))]]
-        text = described(some, found, names, _place(table, numbers))
+        text = described(some, found, names, _place(table, rows[chosen]))
         said.append(f"{text}: far from all others, {done} (--isolated keep: left as it is)")
     return said
 

@@ -91,8 +91,8 @@ def _target_stddev(prepared: Prepared) -> Array:
     arrays = prepared.arrays
     found = StreamingMoments(arrays.y.shape[1], rank=0)
     training = training_data.Table(arrays.x, arrays.y, None, arrays.split.train)
-    far = fences(training_data.sample(arrays.y, arrays.split.train))
-    found.update_all(np.where(far.beyond(y), np.nan, y) for y in training.targets())
+    far = fences(training_data.sample(arrays.y, arrays.split.train)[1])
+    found.update_all(map(far.regular, training.targets()))
     return np.sqrt(found.variance)
 
 

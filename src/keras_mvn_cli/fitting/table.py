@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.optional import require
+from keras_mvn._training.data import thinned
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.tables import (
     Cells,
@@ -93,7 +94,7 @@ def prepared_table(options: FitOptions, folder: FitFolder, output: Output) -> Pr
     folder.begin()
     try:
         write_json(folder.work / REQUEST, request)
-        test = _thinned(planned.split.test)
+        test = thinned(planned.split.test, MOST_TEST_ROWS)
         with output.progress("preparing", total=found.rows) as progress:
             raw = write_arrays(table, planned, folder.work, planned.rows[test], progress)
         _keep(folder, planned.split._replace(test=test), planned.rows, raw)
@@ -196,10 +197,6 @@ def _seconds_before(work: Path) -> float:
     spent = before + max(file.stat().st_mtime for file in work.rglob("*")) - start
     write_json(clock, spent)
     return float(spent)
-
-
-def _thinned(rows: np.ndarray) -> np.ndarray:
-    return rows[:: max(1, -(-len(rows) // MOST_TEST_ROWS))]
 
 
 def _words(column: str, kind: str, why: str) -> str:
