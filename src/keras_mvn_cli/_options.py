@@ -15,6 +15,7 @@ __all__ = [
     "FiniteRange",
     "as_json",
     "data_argument",
+    "folds",
     "keep_option",
     "level_option",
     "model_argument",
@@ -65,6 +66,25 @@ def one_column(ctx: click.Context, param: click.Parameter, names: tuple[str, ...
     if len(names) > 1:
         raise click.UsageError(f"{param.opts[0]} is given {len(names)} times; it takes one column.")
     return names[0] if names else None
+
+
+def folds(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
+    """Return "auto" or the number of folds, 0 for "none".
+
+    Raises:
+        UsageError: it is something else.
+
+    """
+    if value in ("auto", "none"):
+        return "auto" if value == "auto" else 0
+    if not value.isdecimal() or int(value) < FEWEST_FOLDS:
+        raise click.UsageError(
+            f"--cv {value}: expected auto, none, or a number of folds of at least {FEWEST_FOLDS}."
+        )
+    return int(value)
+
+
+FEWEST_FOLDS = 3
 
 
 data_argument = click.argument("data", type=click.Path(path_type=Path), callback=_existing_file)

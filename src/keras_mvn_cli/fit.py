@@ -65,7 +65,7 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
     default="auto",
     show_default=True,
     help="Structure: cholesky, precision_cholesky, correlation, symmetric, diagonal, isotropic, "
-    "low_rank:RANK, banded:BANDWIDTH; auto picks the best on the validation rows.",
+    "low_rank:RANK, banded:BANDWIDTH; auto picks the best on held-out rows.",
 )
 @click.option(
     "--calibration",
@@ -77,11 +77,22 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
     "by one factor per target; or by a matrix.",
 )
 @click.option(
+    "--cv",
+    default="auto",
+    show_default=True,
+    metavar="auto|none|FOLDS",
+    callback=_options.folds,
+    help="Cross-fitting: each fold of the rows stops the training of networks that learn from the "
+    "others, and recalibrates them, so that no row is held out for it. auto: 5 folds for up to "
+    "2000 rows.",
+)
+@click.option(
     "--members",
     type=click.IntRange(1),
     default=3,
     show_default=True,
-    help="Number of networks; an ensemble also knows where it has seen few rows.",
+    help="Number of networks, but at least one per fold; an ensemble also knows where it has seen "
+    "few rows.",
 )
 @click.option("--loss", type=click.Choice(LOSSES), default="balanced", show_default=True)
 @click.option(
@@ -89,8 +100,8 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
     type=click.Choice(["auto", "normal", "t"]),
     default="auto",
     show_default=True,
-    help="Errors as of a normal or, with more rows far out, of a Student's t; auto: whichever the "
-    "validation rows say.",
+    help="Errors as of a normal or, with more rows far out, of a Student's t; auto: whichever "
+    "held-out rows say.",
 )
 @click.option(
     "--isolated",
@@ -141,8 +152,9 @@ def fit(**given: Any) -> None:
     Missing inputs are imputed, with an indicator. Targets may be missing, too: each row counts
     with the targets that were observed.
 
-    Rows are split at random into 60 % for training, 15 % for early stopping, 10 % for
-    recalibration and 15 % for testing. If rows depend on each other, pass --group or --time;
+    Rows are split at random into 85 % for training and 15 % for testing. Up to 2000 rows for
+    training are cross-fitted (--cv); of more, 15 % of all rows stop training early, and 10 %
+    recalibrate. If rows depend on each other, pass --group or --time;
     otherwise the test results are too optimistic. The output directory holds the model,
     everything that `predict` needs, metrics.json and report.html. Baselines with a diagonal and
     with a constant covariance are trained and recalibrated in the same way.

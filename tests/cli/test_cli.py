@@ -28,7 +28,7 @@ from keras_mvn_cli.fitting import results as _fit_results
 from keras_mvn_cli.fitting import training as _fit_training
 
 QUICK = ["--epochs", "3", "--hidden", "8", "--covariance", "cholesky", "--members", 1]
-QUICK += ["--tails", "normal"]
+QUICK += ["--tails", "normal", "--cv", "none"]
 TARGETS = ["a", "b", "c"]
 
 

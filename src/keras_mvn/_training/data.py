@@ -15,6 +15,7 @@ from keras_mvn._core.types import Array
 __all__ = [
     "Batches",
     "Moments",
+    "Part",
     "Split",
     "Table",
     "divide",
@@ -87,12 +88,37 @@ class Table:
 
 
 @final
+@dataclass(frozen=True)
+class Part:
+    """The rows of one network: those it learns from, and those that it never sees."""
+
+    training: Table
+    validation: Table | None
+    """Rows for early stopping, or None."""
+    held_out: Table | None
+    """Rows on which the network is compared with others, all of `validation` among them."""
+    residuals: Array | None = None
+    """Errors of another model on the training rows, as in `MultivariateNormalHead.adapt`."""
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The numbers of rows for training and for early stopping."""
+        return len(self.training), 0 if self.validation is None else len(self.validation)
+
+
+@final
 class Batches(keras.utils.PyDataset):
     """Batches of a table for `fit(shuffle=False)`, all of one size for one compiled program.
 
     With a seed, the order of rows depends on (seed, epoch) alone, so that training resumes after a
     crash as if nothing had happened; rows that do not fill a batch are left out in that epoch.
     Without a seed, all rows are used in order.
+
+    Args:
+        table: the rows.
+        size: rows per batch.
+        seed: seed of the order, or None.
+
     """
 
     def __init__(self, table: Table, size: int, seed: int | None = None) -> None:

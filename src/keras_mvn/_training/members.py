@@ -1,10 +1,10 @@
-"""Training all networks of one fit: structures to select from, then members of an ensemble."""
+"""Training all networks of one fit: candidates to select from, then members of an ensemble."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -13,7 +13,7 @@ import numpy as np
 from keras_mvn import covariances
 from keras_mvn._core.interrupts import Interruption
 from keras_mvn._core.types import Array
-from keras_mvn._training.data import Table, thinned
+from keras_mvn._training.data import Moments, Part, Table, thinned
 from keras_mvn._training.prediction import predict
 from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.train import Trained, train
@@ -62,11 +62,10 @@ class Candidate(NamedTuple):
         """Its name, with its tails unless they are normal."""
         return label_of(self.name, self.tails)
 
-    @property
-    def folder(self) -> str:
-        """Folder name for its network when structures are compared."""
+    def folder(self, member: int) -> str:
+        """Folder name for one of its networks when candidates are compared."""
         tails = "" if self.tails == "normal" else f"-{self.tails}"
-        return f"{self.name.replace(' ', '_')}{tails}-member_0"
+        return f"{self.name.replace(' ', '_')}{tails}-member_{member}"
 
 
 def label_of(name: str, tails: str) -> str:
@@ -112,27 +111,57 @@ class Tried(NamedTuple):
     candidate: Candidate
     validation_nll: float
     recipe: Recipe
-    trained: Trained
+    trained: list[Trained]
+    """One network for each part."""
 
     def summary(self) -> dict[str, Any]:
         """Return a summary for users."""
         return {
             **self.candidate._asdict(),
             "validation_nll": self.validation_nll,
-            "epochs": self.trained.epochs,
-            "seconds": self.trained.seconds,
+            "epochs": max(one.epochs for one in self.trained),
+            "seconds": sum(one.seconds for one in self.trained),
         }
 
 
 @final
+@dataclass(frozen=True)
+class _Order:
+    """Networks of one recipe that are to be trained."""
+
+    recipe: Recipe
+    which: range
+    """Their numbers."""
+    names: Sequence[str]
+    """The name of each network's backup, by its number."""
+    left: int
+    """How many networks, including these, share the time that is left."""
+    expendable: bool
+    """Whether there are networks without these."""
+    told: bool = False
+    """Whether each is worth a line."""
+
+    def after(self, trained: int) -> _Order:
+        """Return what is left of the order once so many have been trained."""
+        return replace(
+            self,
+            which=self.which[trained:],
+            left=self.left - trained,
+            expendable=self.expendable or trained > 0,
+        )
+
+
+@final
 class Fitter:
-    """Trains networks on the same rows.
+    """Trains the networks of one fit.
+
+    Without cross-fitting, all have the same rows. With it, there is a part for each fold, and
+    network i has the rows of part i modulo their number.
 
     Args:
-        training: training rows.
-        validation: rows for early stopping and selection, or None.
+        parts: the rows of the networks.
+        inputs: moments and range of the inputs.
         seed: seed of all networks.
-        residuals: as in `MultivariateNormalHead.adapt`.
         target_names: d names.
         callbacks: function that returns new callbacks.
         folder: folder for backups, with a subfolder for each network; None for no backups.
@@ -147,11 +176,10 @@ class Fitter:
 
     def __init__(
         self,
-        training: Table,
-        validation: Table | None,
+        parts: Sequence[Part],
+        inputs: Moments,
         seed: int,
         *,
-        residuals: Array | None = None,
         target_names: tuple[str, ...] | None = None,
         callbacks: Callable[[], Any] | None = None,
         folder: Path | None = None,
@@ -159,83 +187,37 @@ class Fitter:
         interruption: Interruption | None = None,
         verbose: int = 0,
     ) -> None:
-        self._training, self._validation, self._seed = training, validation, seed
-        self._residuals, self._names, self._callbacks = residuals, target_names, callbacks
+        self._parts, self._inputs, self._seed = list(parts), inputs, seed
+        self._names, self._callbacks = target_names, callbacks
         self._folder, self._verbose = folder, verbose
         self._interruption = interruption or Interruption()
         self._ends = None if time_budget is None else time.monotonic() + time_budget
         self.interrupted = False
 
-    def members(self, recipe: Recipe, n: int, first: Trained | None = None) -> list[Trained]:
-        """Train n networks, or the other n − 1 if given the first; on JAX in one pass, if possible.
+    def members(self, recipe: Recipe, n: int, first: Sequence[Trained] = ()) -> list[Trained]:
+        """Train n networks, or those that are missing if the first are given.
 
         After ^C there are fewer: a network that was cut short is left out, unless it is the only
         one.
         """
-        trained = [] if first is None else [first]
-        while self._began(len(trained)) and self._one_more(recipe, n, trained):
-            pass
-        trained.extend(self._at_once(recipe, range(len(trained), n), bool(trained)))
-        while self._one_more(recipe, n, trained):
-            pass
-        return trained
-
-    def _began(self, member: int) -> bool:
-        """Whether an earlier process has left a backup of this network, trained on its own."""
-        return self._folder is not None and (self._folder / f"member_{member}").exists()
-
-    def _one_more(self, recipe: Recipe, n: int, trained: list[Trained]) -> bool:
-        """Train the next network; return False if there is nothing left to do."""
-        i = len(trained)
-        if i >= n or (trained and self.interrupted):
-            return False
-        one = self._train_unless_interrupted(recipe, i, f"member_{i}", n - i, bool(trained))
-        if one is None or (trained and one.interrupted):
-            return False
-        trained.append(one)
-        self._say(f"network {i + 1} of {n}: {one.summary()}")
-        return True
-
-    def _at_once(self, recipe: Recipe, members: range, expendable: bool) -> list[Trained]:
-        """Train these networks in one pass; return [] if they have to be trained in turn."""
-        in_turn = self.interrupted or self._verbose >= 2 or any(map(self._began, members))
-        if in_turn or len(members) < 2:
-            return []
-        folders = [] if self._folder is None else [self._folder / f"member_{i}" for i in members]
-        try:
-            trained = train_in_one_pass(
-                recipe,
-                self._training,
-                self._validation,
-                [self._seed_of(i) for i in members],
-                residuals=self._residuals,
-                target_names=self._names,
-                callbacks=self._callbacks,
-                deadline=self._ends,
-                backup_dirs=folders,
-                interruption=self._interruption,
-            )
-        except KeyboardInterrupt:
-            self.interrupted = True
-            if not expendable:
-                raise
-            return []
-        if trained is None:
-            return []
-        self.interrupted = self._interruption.requested
-        for i, one in zip(members, trained, strict=True):
-            self._say(f"network {i + 1} of {members.stop}: {one.summary()}")
-        return trained
+        names, which = [f"member_{i}" for i in range(n)], range(len(first), n)
+        order = _Order(recipe, which, names, len(which), expendable=bool(first), told=True)
+        return [*first, *self._networks(order)]
 
     @property
     def event_size(self) -> int:
         """The number of targets."""
-        return int(self._training.y.shape[1])
+        return int(self._parts[0].training.y.shape[1])
+
+    @property
+    def smallest_ensemble(self) -> int:
+        """The number of networks of which each has other rows."""
+        return len(self._parts)
 
     @property
     def can_select(self) -> bool:
-        """Whether there are validation rows, on which candidates are compared."""
-        return self._validation is not None
+        """Whether there are held-out rows, on which candidates are compared."""
+        return self._parts[0].held_out is not None
 
     def select(
         self,
@@ -244,7 +226,7 @@ class Fitter:
         others: int,
         earlier: Sequence[Tried] = (),
     ) -> list[Tried]:
-        """Train a network for each candidate; return the best on the validation rows first.
+        """Train the networks of each candidate; return the best on the held-out rows first.
 
         Args:
             recipe: recipe whose structure and tails are replaced.
@@ -253,15 +235,15 @@ class Fitter:
             earlier: candidates that were trained before, which are compared, too.
 
         Raises:
-            ValueError: there are no validation rows.
+            ValueError: there are no held-out rows.
 
         """
-        if self._validation is None:
+        if not self.can_select:
             raise ValueError(
                 "covariance='auto' selects a structure on validation rows, but there are none. Use "
                 "validation_fraction > 0, or choose a structure."
             )
-        tried = list(earlier)
+        tried, n = list(earlier), len(self._parts)
         for i, choice in enumerate(choices):
             late = self._ends is not None and time.monotonic() > self._ends
             if tried and (self.interrupted or late):
@@ -269,52 +251,126 @@ class Fitter:
             own = replace(
                 recipe, covariance=choice.covariance, constant=choice.constant, tails=choice.tails
             )
-            left = len(choices) - i + others
-            trained = self._train_unless_interrupted(own, 0, choice.folder, left, bool(tried))
-            if trained is None:
+            left = n * (len(choices) - i) + others
+            names = [choice.folder(member) for member in range(n)]
+            order = _Order(own, range(n), names, left, expendable=bool(tried))
+            trained = self._networks(order)
+            if tried and len(trained) < n:
                 break
-            nll = _mean_nll(trained, self._validation)
+            nll = _mean_nll(trained, self._parts)
             tried.append(Tried(choice, nll, own, trained))
-            self._say(f"{choice.label}: validation NLL {nll:.4f}, {trained.summary()}")
+            self._say(f"{choice.label}: validation NLL {nll:.4f}, {_summary(trained)}")
         return _best_first(tried)
 
-    def _train_unless_interrupted(
-        self, recipe: Recipe, member: int, folder: str, left: int, expendable: bool
-    ) -> Trained | None:
-        """Call `_train`; return None if ^C ended the first epoch and the network is expendable."""
+    # --- networks of one recipe ------------------------------------------------------------------
+
+    def _networks(self, order: _Order) -> list[Trained]:
+        """Train the networks of an order, on JAX in one pass, if possible."""
+        trained: list[Trained] = []
+
+        def next_in_turn() -> bool:
+            rest = order.after(len(trained))
+            if not rest.which or (rest.expendable and self.interrupted):
+                return False
+            one = self._in_turn(rest)
+            if one is None or (rest.expendable and one.interrupted):
+                return False
+            trained.append(one)
+            self._tell(rest, rest.which[0], one)
+            return True
+
+        while self._began(order.after(len(trained)).which[:1], order) and next_in_turn():
+            pass
+        trained.extend(self._at_once(order.after(len(trained))))
+        while next_in_turn():
+            pass
+        return trained
+
+    def _began(self, which: range, order: _Order) -> bool:
+        """Whether an earlier process has left a backup of one of these, trained on its own."""
+        folder = self._folder
+        return folder is not None and any((folder / order.names[i]).exists() for i in which)
+
+    def _at_once(self, order: _Order) -> list[Trained]:
+        """Train the networks in one pass; return [] if they have to be trained in turn."""
+        which = order.which
+        in_turn = self.interrupted or self._verbose >= 2 or self._began(which, order)
+        if in_turn or len(which) < 2:
+            return []
+        folders = [] if self._folder is None else [self._folder / order.names[i] for i in which]
         try:
-            trained = self._train(recipe, member, folder, left)
+            trained = train_in_one_pass(
+                order.recipe,
+                [self._part(i) for i in which],
+                self._inputs,
+                [self._seed_of(i) for i in which],
+                target_names=self._names,
+                callbacks=self._callbacks,
+                deadline=self._deadline(len(which), order.left),
+                backup_dirs=folders,
+                interruption=self._interruption,
+            )
         except KeyboardInterrupt:
             self.interrupted = True
-            if not expendable:
+            if not order.expendable:
+                raise
+            return []
+        if trained is None:
+            return []
+        self.interrupted = self._interruption.requested
+        for i, one in zip(which, trained, strict=True):
+            self._tell(order, i, one)
+        return trained
+
+    def _in_turn(self, order: _Order) -> Trained | None:
+        """Train the first network; return None if ^C ended its first epoch and it is expendable."""
+        i = order.which[0]
+        try:
+            trained = train(
+                order.recipe,
+                self._part(i),
+                self._inputs,
+                self._seed_of(i),
+                target_names=self._names,
+                callbacks=self._callbacks,
+                deadline=self._deadline(1, order.left),
+                backup_dir=None if self._folder is None else self._folder / order.names[i],
+                interruption=self._interruption,
+                verbose=2 if self._verbose >= 2 else 0,
+            )
+        except KeyboardInterrupt:
+            self.interrupted = True
+            if not order.expendable:
                 raise
             return None
         self.interrupted = trained.interrupted or self._interruption.requested
         return trained
 
-    def _train(self, recipe: Recipe, member: int, folder: str, left: int) -> Trained:
-        """Train one network, in its share of the time left for `left` networks."""
+    def _part(self, member: int) -> Part:
+        return self._parts[member % len(self._parts)]
+
+    def _deadline(self, networks: int, left: int) -> float | None:
+        """Return when so many of the networks that are left have had their share of the time."""
+        if self._ends is None:
+            return None
         now = time.monotonic()
-        return train(
-            recipe,
-            self._training,
-            self._validation,
-            self._seed_of(member),
-            residuals=self._residuals,
-            target_names=self._names,
-            callbacks=self._callbacks,
-            deadline=None if self._ends is None else now + max(self._ends - now, 0.0) / left,
-            backup_dir=None if self._folder is None else self._folder / folder,
-            interruption=self._interruption,
-            verbose=2 if self._verbose >= 2 else 0,
-        )
+        return now + max(self._ends - now, 0.0) * networks / left
 
     def _seed_of(self, member: int) -> int:
         return int(np.random.SeedSequence([self._seed, 2, member]).generate_state(1)[0])
 
+    def _tell(self, order: _Order, member: int, trained: Trained) -> None:
+        if order.told:
+            self._say(f"network {member + 1} of {order.which.stop}: {trained.summary()}")
+
     def _say(self, line: str) -> None:
         if self._verbose:
             print(line, flush=True)
+
+
+def _summary(trained: Sequence[Trained]) -> str:
+    epochs, seconds = max(one.epochs for one in trained), sum(one.seconds for one in trained)
+    return f"{epochs} epochs in {seconds:.0f} s"
 
 
 def _best_first(tried: Iterable[Tried]) -> list[Tried]:
@@ -324,15 +380,26 @@ def _best_first(tried: Iterable[Tried]) -> list[Tried]:
     )
 
 
-def _mean_nll(trained: Trained, table: Table) -> float:
+def _mean_nll(trained: Sequence[Trained], parts: Sequence[Part]) -> float:
+    """Return the mean score of the rows that each network has not seen, together."""
+    scored = [
+        _scores(one, part.held_out)
+        for one, part in zip(trained, parts, strict=False)
+        if part.held_out is not None
+    ]
+    scores, weights = (np.concatenate(found) for found in zip(*scored, strict=True))
+    return float(np.average(_winsorized(scores), weights=weights))
+
+
+def _scores(trained: Trained, table: Table) -> tuple[Array, Array]:
+    """Return the score of each row of a table, and its weight."""
     rows = subsample(table.rows, trained.head)
     y_pred = predict(trained.model, np.asarray(table.x[rows]))
     y = np.asarray(table.y[rows], np.float64)
     answer = trained.head.distribution(y_pred)
     # Where values repeat, the cells' probabilities: densities there reward scales that collapse.
     score = cell_log_score(answer, y, trained.head.resolution, "marginalize")
-    weights = None if table.weight is None else table.weight[rows]
-    return float(np.average(_winsorized(score), weights=weights))
+    return score, np.ones(len(rows)) if table.weight is None else table.weight[rows]
 
 
 def _winsorized(scores: Array) -> Array:

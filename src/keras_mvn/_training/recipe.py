@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import keras
 import numpy as np
 
 from keras_mvn import losses
 from keras_mvn._core.types import Tensor
-from keras_mvn._training.data import Table, moments
+from keras_mvn._training.data import Moments, Part
 from keras_mvn.covariances import Covariance
 from keras_mvn.layers import MultivariateNormalHead, SoftClip
 from keras_mvn.losses import CovarianceLoss
@@ -20,12 +20,14 @@ from keras_mvn.losses._student_t import StudentTLoss
 __all__ = [
     "LOSSES",
     "Recipe",
+    "Schedule",
     "batch_size_for",
     "likelihood_of",
     "loss_for",
     "network",
     "optimizer",
     "predicts_tails",
+    "schedule",
 ]
 
 AVERAGED_STEPS = 100
@@ -67,18 +69,17 @@ class Recipe:
     batch_size: int | None = None
     """None for `batch_size_for`."""
     patience: int = 60
-    isolated: str = "missing"
-    """"keep" to take the range of inputs from all rows, glitches included."""
 
 
 def network(
     recipe: Recipe,
     loss: CovarianceLoss,
-    training: Table,
-    residuals: Any,
+    part: Part,
+    inputs: Moments,
     target_names: Sequence[str] | None,
 ) -> Any:
     """Build the model of raw inputs: limits → standardization → hidden layers → head."""
+    training = part.training
     head = MultivariateNormalHead(
         training.y.shape[1],
         recipe.covariance,
@@ -86,14 +87,13 @@ def network(
         constant=recipe.constant,
         degrees_of_freedom=_degrees_of_freedom(recipe, loss),
     )
-    head.adapt(training.targets(), residuals=residuals)
-    found = moments(training, fenced=recipe.isolated != "keep")
-    inputs = keras.Input((training.x.shape[1],))
-    spread = np.where(found.upper > found.lower, np.sqrt(found.variance), 0.0)
-    x = SoftClip.around(found.lower, found.upper, spread)(inputs)
-    x = keras.layers.Normalization(mean=found.mean, variance=found.variance)(x)
+    head.adapt(training.targets(), residuals=part.residuals)
+    raw = keras.Input((training.x.shape[1],))
+    spread = np.where(inputs.upper > inputs.lower, np.sqrt(inputs.variance), 0.0)
+    x = SoftClip.around(inputs.lower, inputs.upper, spread)(raw)
+    x = keras.layers.Normalization(mean=inputs.mean, variance=inputs.variance)(x)
     x = _hidden(x, recipe) if recipe.builder is None else _built(recipe.builder, x)
-    return keras.Model(inputs, head(x))
+    return keras.Model(raw, head(x))
 
 
 def _degrees_of_freedom(recipe: Recipe, loss: CovarianceLoss) -> float | str | None:
@@ -129,6 +129,19 @@ def optimizer(learning_rate: float, steps_per_epoch: int) -> Any:
     """Return Adam with averaged weights."""
     window = min(AVERAGED_STEPS, AVERAGED_EPOCHS * steps_per_epoch)
     return keras.optimizers.Adam(learning_rate, use_ema=True, ema_momentum=1.0 - 1.0 / window)
+
+
+class Schedule(NamedTuple):
+    """Rows per step, and steps per epoch."""
+
+    batch_size: int
+    steps: int
+
+
+def schedule(recipe: Recipe, rows: int) -> Schedule:
+    """Return the schedule for so many training rows."""
+    size = min(recipe.batch_size or batch_size_for(rows), rows)
+    return Schedule(size, rows // size)
 
 
 def batch_size_for(rows: int) -> int:

@@ -26,9 +26,16 @@ from keras_mvn._training.callbacks import (
     StopWhenInterrupted,
     seed_generators,
 )
-from keras_mvn._training.data import Batches, Table
+from keras_mvn._training.data import Batches, Moments, Part, Table
 from keras_mvn._training.prediction import EVALUATED_AT_ONCE
-from keras_mvn._training.recipe import Recipe, batch_size_for, loss_for, network, optimizer
+from keras_mvn._training.recipe import (
+    Recipe,
+    Schedule,
+    loss_for,
+    network,
+    optimizer,
+    schedule,
+)
 from keras_mvn.callbacks import NonFiniteGuard
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.layers._find_heads import heads
@@ -66,11 +73,10 @@ class Trained(NamedTuple):
 
 def train(
     recipe: Recipe,
-    training: Table,
-    validation: Table | None,
+    part: Part,
+    inputs: Moments,
     seed: int,
     *,
-    residuals: Any = None,
     target_names: Sequence[str] | None = None,
     callbacks: Callable[[], Any] | None = None,
     deadline: float | None = None,
@@ -82,10 +88,9 @@ def train(
 
     Args:
         recipe: network to train, and how.
-        training: training rows.
-        validation: rows for early stopping; None trains all epochs.
+        part: its rows; without any for early stopping, it trains all epochs.
+        inputs: moments and range of the inputs, by which the network standardizes them.
         seed: seed of initial weights, order of rows, and dropout.
-        residuals: as in `MultivariateNormalHead.adapt`.
         target_names: d names.
         callbacks: function that returns further callbacks.
         deadline: `time.monotonic()` at which to stop, with the best weights so far.
@@ -101,11 +106,17 @@ def train(
     """
     began = time.monotonic()
     with random_state(seed):
-        made = prepared(recipe, training, validation, seed, residuals, target_names)
-        batches = Batches(training, made.batch_size, seed)
+        made = prepared(recipe, part, inputs, seed, target_names)
+        batches = Batches(part.training, made.schedule.batch_size, seed)
         run = _Run(made.model, recipe, backup_dir, made.fingerprint)
         interrupted = run.go(
-            batches, validation, seed, callbacks, deadline, interruption or Interruption(), verbose
+            batches,
+            part.validation,
+            seed,
+            callbacks,
+            deadline,
+            interruption or Interruption(),
+            verbose,
         )
     return Trained(run.model, run.history, interrupted, time.monotonic() - began)
 
@@ -115,39 +126,37 @@ class Prepared(NamedTuple):
 
     model: Any
     """The compiled model, with its optimizer built."""
-    batch_size: int
+    schedule: Schedule
     fingerprint: str
     """Hash of data and settings, for backups."""
 
 
 def prepared(
     recipe: Recipe,
-    training: Table,
-    validation: Table | None,
+    part: Part,
+    inputs: Moments,
     seed: int,
-    residuals: Any,
     target_names: Sequence[str] | None,
 ) -> Prepared:
     """Build and compile a network for these rows; to be called within `random_state(seed)`.
 
     Args:
         recipe: network to train, and how.
-        training: training rows.
-        validation: rows for early stopping, or None.
+        part: its rows.
+        inputs: moments and range of the inputs.
         seed: seed of the training run.
-        residuals: as in `MultivariateNormalHead.adapt`.
         target_names: d names.
 
     """
-    gaps = training.has_gaps or (validation is not None and validation.has_gaps)
+    gaps = any(table is not None and table.has_gaps for table in (part.training, part.validation))
     missing = "marginalize" if gaps else "propagate"
     loss = loss_for(recipe.loss, recipe.covariance, missing, recipe.tails)
-    model = network(recipe, loss, training, residuals, target_names)
-    size = min(recipe.batch_size or batch_size_for(len(training)), len(training))
-    model.compile(optimizer(recipe.learning_rate, len(training) // size), loss=loss)
+    model = network(recipe, loss, part, inputs, target_names)
+    timing = schedule(recipe, len(part.training))
+    model.compile(optimizer(recipe.learning_rate, timing.steps), loss=loss)
     model.optimizer.build(model.trainable_variables)
-    fingerprint = _fingerprint(model, recipe, training, validation, size, seed)
-    return Prepared(model, size, fingerprint)
+    fingerprint = _fingerprint(model, recipe, part, timing.batch_size, seed)
+    return Prepared(model, timing, fingerprint)
 
 
 # --- a run ---------------------------------------------------------------------------------------
@@ -238,9 +247,7 @@ class _Run:
         return earlier
 
 
-def _fingerprint(
-    model: Any, recipe: Recipe, training: Table, validation: Table | None, size: int, seed: int
-) -> str:
+def _fingerprint(model: Any, recipe: Recipe, part: Part, size: int, seed: int) -> str:
     """Return a hash of all that determines the weights after n epochs, and which are best.
 
     The training data enter by the origins of inputs and head.
@@ -255,14 +262,14 @@ def _fingerprint(
         recipe.dropout,
         recipe.learning_rate,
         loss,
-        (len(training), size, seed),
+        (len(part.training), size, seed),
     )
     found = hashlib.sha256(repr(settings).encode())
     limit, standardization = model.layers[1:3]
     moments = (standardization.input_mean, standardization.input_variance)
     for array in (limit.lower, limit.upper, *moments, *model.get_weights()):
         found.update(np.asarray(array).astype(np.float32).tobytes())
-    for part in () if validation is None else validation.parts():
-        for array in part:
+    for block in () if part.validation is None else part.validation.parts():
+        for array in block:
             found.update(array.tobytes())
     return found.hexdigest()

@@ -1,5 +1,7 @@
 """Training several networks of one recipe in one pass on JAX, as `train` does in turn.
 
+The networks may have the same rows, or each its own, as for cross-fitting.
+
 The pass itself is in `keras_mvn.ensemble._one_pass`. This module adds the recipe's order of rows,
 averaged weights, backups, deadline and ^C. With the same seeds, the weights are those of `train` up
 to rounding, unless layers draw random numbers (dropout), whose draws differ.
@@ -13,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -22,7 +24,7 @@ from keras_mvn._core.interrupts import Interruption
 from keras_mvn._core.random_state import random_state
 from keras_mvn._training import backup
 from keras_mvn._training.callbacks import EpochProgress
-from keras_mvn._training.data import Table
+from keras_mvn._training.data import Moments, Part, Table
 from keras_mvn._training.prediction import EVALUATED_AT_ONCE
 from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.train import Prepared, Trained, prepared
@@ -40,11 +42,10 @@ class _NotFiniteError(Exception):
 
 def train_in_one_pass(
     recipe: Recipe,
-    training: Table,
-    validation: Table | None,
+    parts: Sequence[Part],
+    inputs: Moments,
     seeds: Sequence[int],
     *,
-    residuals: Any = None,
     target_names: Sequence[str] | None = None,
     callbacks: Callable[[], Any] | None = None,
     deadline: float | None = None,
@@ -55,10 +56,9 @@ def train_in_one_pass(
 
     Args:
         recipe: network to train, and how.
-        training: training rows.
-        validation: rows for early stopping; None trains all epochs.
+        parts: the rows of each network.
+        inputs: moments and range of the inputs.
         seeds: one seed for each network.
-        residuals: as in `train`.
         target_names: d names.
         callbacks: as in `train`; with anything but `EpochProgress`, the result is None.
         deadline: `time.monotonic()` at which to stop, after an epoch.
@@ -70,21 +70,19 @@ def train_in_one_pass(
         ValueError: a backup is from a run with other data or settings.
 
     """
-    if (
-        keras.backend.backend() != "jax"
-        or len(seeds) < 2
-        or not _watches_epochs_alone(callbacks)
-        or _bytes_of(training, validation) > LARGEST_TABLE
-    ):
+    if keras.backend.backend() != "jax" or len(seeds) < 2 or not _watches_epochs_alone(callbacks):
+        return None
+    rows = _Rows.of(parts)
+    if rows is None or rows.bytes > LARGEST_TABLE:
         return None
     made = [] if callbacks is None else [callbacks()]
     began = time.monotonic()
     networks = []
-    for seed in seeds:
+    for part, seed in zip(parts, seeds, strict=True):
         with random_state(seed):
-            networks.append(prepared(recipe, training, validation, seed, residuals, target_names))
+            networks.append(prepared(recipe, part, inputs, seed, target_names))
     watch = _Watch(networks, made, deadline, backup_dirs, interruption or Interruption())
-    histories = _histories(recipe, training, validation, seeds, networks, watch)
+    histories = _histories(recipe, rows, seeds, networks, watch)
     if histories is None:
         return None
     seconds = (time.monotonic() - began) / len(seeds)
@@ -101,16 +99,46 @@ def _watches_epochs_alone(callbacks: Callable[[], Any] | None) -> bool:
     return made is None or (isinstance(made, type) and issubclass(made, EpochProgress))
 
 
-def _bytes_of(training: Table, validation: Table | None) -> int:
-    rows = len(training) + (0 if validation is None else len(validation))
-    columns = training.x.shape[1] + training.y.shape[1] + 1
-    return rows * columns * np.dtype(keras.config.floatx()).itemsize
+class _Rows(NamedTuple):
+    """The rows of all networks, each once, and which of them are whose."""
+
+    training: Table
+    validation: Table | None
+    learned: np.ndarray
+    """Positions in `training`: (networks, rows)."""
+    validated: np.ndarray
+    """Positions in `validation`: (networks, rows)."""
+
+    @classmethod
+    def of(cls, parts: Sequence[Part]) -> _Rows | None:
+        """Return the rows of these parts; None if they have different numbers of rows."""
+        if len({part.sizes for part in parts}) > 1:
+            return None
+        training, learned = _joined([part.training for part in parts])
+        tables = [part.validation for part in parts if part.validation is not None]
+        if not tables:
+            return cls(training, None, np.stack(learned), np.zeros((len(parts), 0), np.int32))
+        validation, validated = _joined(tables)
+        return cls(training, validation, np.stack(learned), np.stack(validated))
+
+    @property
+    def bytes(self) -> int:
+        """The bytes that the device must hold."""
+        rows = len(self.training) + (0 if self.validation is None else len(self.validation))
+        columns = self.training.x.shape[1] + self.training.y.shape[1] + 1
+        return rows * columns * np.dtype(keras.config.floatx()).itemsize
+
+
+def _joined(tables: Sequence[Table]) -> tuple[Table, list[np.ndarray]]:
+    """Return one table of all rows of tables of the same arrays, and the positions of each's."""
+    together = np.unique(np.concatenate([table.rows for table in tables]))
+    positions = [np.searchsorted(together, table.rows).astype(np.int32) for table in tables]
+    return tables[0].of(together), positions
 
 
 def _histories(
     recipe: Recipe,
-    training: Table,
-    validation: Table | None,
+    rows: _Rows,
     seeds: Sequence[int],
     networks: Sequence[Prepared],
     watch: _Watch,
@@ -118,26 +146,31 @@ def _histories(
     """Train the networks and return their histories; None if they cannot be trained at once."""
     from keras_mvn.ensemble import _one_pass  # imports JAX
 
-    size = networks[0].batch_size
-    steps = len(training) // size
+    timing = networks[0].schedule
+    used = timing.steps * timing.batch_size
 
     def orders(epoch: int) -> np.ndarray:
-        rows = [np.random.default_rng([seed, epoch]).permutation(len(training)) for seed in seeds]
-        return np.stack(rows)[:, : steps * size]
+        drawn = [
+            np.random.default_rng([seed, epoch]).permutation(own)[:used]
+            for seed, own in zip(seeds, rows.learned, strict=True)
+        ]
+        return np.stack(drawn)
 
-    x, y, *weight = training.batch(training.rows)
+    x, y, *weight = rows.training.batch(rows.training.rows)
+    validation = rows.validation
     job = Job(
         x,
         y,
         None if validation is None else validation.batch(validation.rows),
         recipe.epochs,
-        size,
+        timing.batch_size,
         None if validation is None else recipe.patience,
         {
             "sample_weight": weight[0] if weight else None,
             "validation_batch_size": EVALUATED_AT_ONCE,
         },
         orders=orders,
+        validated=rows.validated,
         averaged=True,
         start=watch.start(),
         after_epoch=watch.after_epoch,

@@ -43,6 +43,9 @@ class Job:
     """Further arguments of `keras.Model.fit`."""
     orders: Callable[[int], np.ndarray] | None = None
     """Function from epoch to row order, (members, rows); None shuffles as Keras does."""
+    validated: np.ndarray | None = None
+    """Positions in the validation data, (members, rows), of the rows of each member; None for all
+    of them."""
     averaged: bool = False
     """Whether to validate and keep the averaged weights of an optimizer with `use_ema`, as
     `keras.callbacks.SwapEMAWeights` does."""

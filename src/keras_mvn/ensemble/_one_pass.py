@@ -225,6 +225,7 @@ class _Run:
         self.rows = len(jax.tree.leaves(training)[0])
         self.metrics = _values(members[0].metrics_variables)
         self.average_at = _averages(members[0].optimizer) if job.averaged else None
+        self.validated = _validated(len(members), validation, job)
         self.variables = self.best = _stacked([_state(member) for member in members])
         self.epoch = self._compiled_epoch()
         self.chosen = jax.jit(_chosen)
@@ -232,16 +233,19 @@ class _Run:
     def _compiled_epoch(self) -> Any:
         some = np.zeros((len(self.members), self.rows), np.int32)
         orders = some if self.job.orders is None else self.job.orders(0).astype(np.int32)
-        mapped = jax.vmap(self._epoch, in_axes=(0, None, None, 0))
+        mapped = jax.vmap(self._epoch, in_axes=(0, None, None, 0, 0))
+        data = (self.training, self.validation, orders, self.validated)
         try:
-            traced = jax.jit(mapped).lower(self.variables, self.training, self.validation, orders)
+            traced = jax.jit(mapped).lower(self.variables, *data)
         except Exception as error:  # layers and losses that JAX cannot map fail in many ways
             raise NotVectorizableError(
                 f"JAX cannot map the training step over members: {error}"
             ) from error
         return traced.compile()
 
-    def _epoch(self, variables: Any, training: Any, validation: Any, order: Any) -> Any:
+    def _epoch(
+        self, variables: Any, training: Any, validation: Any, order: Any, validated: Any
+    ) -> Any:
         """Run one member's epoch as Keras does: training batches, then validation batches."""
         model, batch = self.members[0], self.job.batch_size or 32
         state = (*variables, self.metrics)
@@ -250,10 +254,9 @@ class _Run:
         )
         if validation is not None:
             state = (self._kept(trainable, optimizer), non_trainable, self.metrics)
-            in_turn = np.arange(len(jax.tree.leaves(validation)[0]))
             batch = self.job.options.get("validation_batch_size") or batch
             found, (_, non_trainable, _) = _over_batches(
-                model.test_step, state, validation, in_turn, batch
+                model.test_step, state, validation, validated, batch
             )
             logs = {**logs, **{f"val_{name}": value for name, value in found.items()}}
         return (trainable, non_trainable, optimizer), logs
@@ -311,7 +314,8 @@ class _Run:
             orders = np.stack([self._order(generator) for generator in generators])
         else:
             orders = self.job.orders(epoch).astype(np.int32)
-        after, logs = self.epoch(self.variables, self.training, self.validation, orders)
+        data = (self.training, self.validation, orders, self.validated)
+        after, logs = self.epoch(self.variables, *data)
         self.variables = self.chosen(stopping.running, after, self.variables)
         numbers = {name: np.asarray(values) for name, values in logs.items()}
         for i in np.flatnonzero(stopping.running):
@@ -389,6 +393,14 @@ class _EarlyStopping:
             return self.running  # Keras keeps the first weights even if their loss is NaN
         self.running = self.running & (better | (self._waited < self.patience))
         return better
+
+
+def _validated(members: int, validation: Any, job: Job) -> np.ndarray:
+    """Return positions of each member's validation rows: (members, rows)."""
+    if job.validated is not None:
+        return job.validated.astype(np.int32)
+    rows = 0 if validation is None else len(jax.tree.leaves(validation)[0])
+    return np.tile(np.arange(rows, dtype=np.int32), (members, 1))
 
 
 def _over_batches(step: Any, state: Any, table: Any, order: Any, batch: int) -> Any:

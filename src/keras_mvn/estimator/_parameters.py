@@ -51,7 +51,6 @@ def recipe_of(estimator: Any) -> Recipe:
         epochs=whole(estimator.epochs, "epochs", "a number of epochs", 1),
         batch_size=batch_size,
         patience=whole(estimator.patience, "patience", "a number of epochs", 1),
-        isolated=str(estimator.isolated),
     )
 
 
@@ -85,9 +84,22 @@ def _check_tails(tails: Any, loss: Any) -> None:
         )
 
 
+def _check_cv(cv: Any) -> None:
+    is_text = isinstance(cv, str)
+    if cv is None or (is_text and cv == "auto") or (hasattr(cv, "split") and not is_text):
+        return
+    if isinstance(cv, bool) or not isinstance(cv, numbers.Integral):
+        raise ValueError(
+            f"cv={cv!r} must be 'auto', None (rows are held out), a number of folds, or a splitter "
+            "such as sklearn.model_selection.KFold(5)."
+        )
+    whole(cv, "cv", "a number of folds", 3)
+
+
 def _check_what_is_no_recipe(estimator: Any) -> None:
     _check_tails(estimator.tails, estimator.loss)
     calibration_kind(estimator.calibration)
+    _check_cv(estimator.cv)
     checked_missing(estimator.missing)
     if not isinstance(estimator.isolated, str) or estimator.isolated not in ("missing", "keep"):
         raise ValueError(f"isolated={estimator.isolated!r} must be 'missing' or 'keep'.")

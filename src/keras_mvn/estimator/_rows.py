@@ -125,11 +125,13 @@ def require_observed(y: Any, train: np.ndarray, names: tuple[str, ...] | None) -
         )
 
 
-def random_split(usable: np.ndarray, shares: tuple[float, float], groups: Any, seed: int) -> Split:
+def random_split(
+    usable: np.ndarray, shares: tuple[float, float], groups: Array | None, seed: int
+) -> Split:
     """Split rows randomly into training, validation and calibration; keep groups together.
 
     Raises:
-        ValueError: there are too few rows, or groups does not have one label per row.
+        ValueError: there are too few rows.
 
     """
     rows = np.flatnonzero(usable)
@@ -140,13 +142,7 @@ def random_split(usable: np.ndarray, shares: tuple[float, float], groups: Any, s
         )
     labels, smallest = None, (SMALLEST_VALIDATION, SMALLEST_CALIBRATION)
     if groups is not None:
-        labels = np.asarray(groups)
-        if labels.shape != usable.shape:
-            raise ValueError(
-                f"groups has shape {labels.shape}; it must have one label for each of the "
-                f"{len(usable)} rows."
-            )
-        labels, smallest = labels[rows], (1, 1)
+        labels, smallest = groups[rows], (1, 1)
     split = divide(rows, shares, smallest, seed, labels)
     if len(split.train) < SMALLEST_TABLE - 1:
         raise ValueError(

@@ -14,7 +14,7 @@ from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.interrupts import deferred_interrupts
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
-from keras_mvn._training.data import Split, Table, thinned
+from keras_mvn._training.data import Part, Table, moments, thinned
 from keras_mvn._training.members import Fitter, subsample
 from keras_mvn._training.prediction import from_bytes, predict_distribution, to_bytes
 from keras_mvn._training.recipe import Recipe
@@ -27,7 +27,9 @@ from keras_mvn.distributions.transformed_distribution import ordered
 from keras_mvn.ensemble import DeepEnsemble
 from keras_mvn.estimator import _rows as rows_of
 from keras_mvn.estimator._calibration import calibration_kind
+from keras_mvn.estimator._cross_fitting import as_of_the_ensemble, parts_of
 from keras_mvn.estimator._data import Data
+from keras_mvn.estimator._division import division
 from keras_mvn.estimator._parameters import chooses_tails, is_auto, recipe_of
 from keras_mvn.estimator._selection import selected
 from keras_mvn.layers._find_heads import heads
@@ -53,8 +55,9 @@ class MultivariateNormalRegressor(
     are standardized inside the network, and the head is adapted to y (and, for up to 2000 training
     rows, to the out-of-fold errors of a ridge regression). Training uses Adam with averaged
     weights and early stopping on validation rows, and keeps the best weights. Predictions are
-    recalibrated on rows used for nothing else. Training, validation and calibration rows are drawn
-    from X at random; the network is not retrained on all rows afterward.
+    recalibrated on rows that the network has not seen. Up to 2000 rows are cross-fitted (see `cv`);
+    of larger tables, validation and calibration rows are drawn at random, and the network is not
+    retrained on all rows afterward.
 
     X must be a dense table of finite numbers (encode categories and impute missing inputs with a
     `ColumnTransformer`), and may be larger than memory (`numpy.memmap`, float32 or float64). y may
@@ -92,8 +95,13 @@ class MultivariateNormalRegressor(
             gives regions and intervals guaranteed coverage. None: neither.
         calibration_fraction: fraction of rows (of groups) for calibration; at least 20 rows.
             Calibration is skipped with a warning if these would be more than a quarter.
-        n_members: int, number of networks; more than one make a deep ensemble, whose predictions
-            have the mean and the covariance of the mixture.
+        cv: "auto", None, a number of folds (at least 3), or a splitter of scikit-learn whose folds
+            contain each row once. With folds, each stops the training of a network that learns
+            from the others, and all rows, predicted by networks that have not seen them, select and
+            recalibrate: no row is held out, except for "conformal". None holds out rows as the two
+            fractions say. "auto": 5 folds for 20 to 2000 rows.
+        n_members: int, number of networks, but at least one for each fold; more than one make a
+            deep ensemble, whose predictions have the mean and the covariance of the mixture.
         target_transform: None, "log", "box-cox", "yeo-johnson", or a scikit-learn transformer that
             is monotone in each target: the network then predicts T(y). All results are in the units
             of y: means are means of y (not T⁻¹ of means; exact for "log", otherwise by
@@ -111,14 +119,16 @@ class MultivariateNormalRegressor(
         verbose: int; 0: silent, 1: one line per network, 2: also Keras' line per epoch.
 
     Attributes:
-        model_: the trained `keras.Model`, whose input is raw X (n_members=1).
-        ensemble_: the trained `DeepEnsemble` (n_members > 1).
+        model_: the trained `keras.Model`, whose input is raw X, if there is one network.
+        ensemble_: the trained `DeepEnsemble` of several networks.
         head_: the head of the (first) model.
         calibration_: the fitted calibration, or None. `model_` does not include it;
             `calibration_.apply(model_)` returns a model that does.
         history_: losses by epoch, as in `keras.callbacks.History.history`; a list for ensembles.
         selection_: with "auto", a dictionary for each structure and tails tried, best first.
         split_: row numbers in X: "train", "validation", "calibration".
+        folds_: row numbers of each fold, or None; network i has not seen those of fold i modulo
+            their number.
         target_transform_: the fitted transform, or None.
         target_names_: names of the columns of y, or None.
         interrupted_: whether Ctrl-C ended training.
@@ -157,6 +167,7 @@ class MultivariateNormalRegressor(
         validation_fraction: float = 0.15,
         calibration: Any = "temperature",
         calibration_fraction: float = 0.15,
+        cv: Any = "auto",
         n_members: int = 1,
         target_transform: Any = None,
         missing: str = "marginalize",
@@ -180,6 +191,7 @@ class MultivariateNormalRegressor(
         self.validation_fraction = validation_fraction
         self.calibration = calibration
         self.calibration_fraction = calibration_fraction
+        self.cv = cv
         self.n_members = n_members
         self.target_transform = target_transform
         self.missing = missing
@@ -216,9 +228,10 @@ class MultivariateNormalRegressor(
                 Calibration ignores them, but rows of weight 0 are not used at all.
             validation_data: (X, y) for early stopping, instead of rows from X.
             groups: (n,) labels; all rows of a group go to the same part: training, validation or
-                calibration.
+                calibration; or to the same fold.
             split: mapping with row numbers for "train" and, optionally, "validation" and
-                "calibration", in place of a random split.
+                "calibration", in place of a random split. With a number of folds as `cv`, those for
+                training are divided into folds, and there are none for validation.
             callbacks: function that returns additional Keras callbacks for each network.
             backup_dir: folder for the state of training. If the process is killed, the same call
                 resumes training, with the same result; if random_state is None, the seed is kept
@@ -240,24 +253,28 @@ class MultivariateNormalRegressor(
         folder = None if backup_dir is None else Path(backup_dir)
         data = self._checked(X, y, sample_weight)
         seed = self._seed(folder)
-        split_ = self._split(data, seed, groups, split, validation_data is not None)
+        divided = division(self, data, seed, groups, split, validation_data is not None)
+        rows, observed = divided.split, data
         if self.isolated != "keep":
-            data = data._replace(y=rows_of.without_isolated(data.y, split_, data.names))
-            rows_of.tell_isolated_inputs(data.x, split_.train, self)
-        seen = np.asarray(data.y[thinned(split_.train, TRANSFORM_SEES)], np.float64)
+            data = data._replace(y=rows_of.without_isolated(data.y, rows, data.names))
+            rows_of.tell_isolated_inputs(data.x, rows.train, self)
+        seen = np.asarray(data.y[thinned(rows.train, TRANSFORM_SEES)], np.float64)
         transform = fit_target_transform(self.target_transform, seen, data.names)
-        data = data.in_units_of(transform)
-        training = data.table(split_.train)
-        validation = training.of(split_.validation) if len(split_.validation) else None
-        if validation_data is not None:
-            validation = self._given_validation(validation_data, data, transform)
-        residuals = rows_of.ridge_residuals(training)
+        observed, data = observed.in_units_of(transform), data.in_units_of(transform)
+        training = data.table(rows.train)
+        if divided.folds:
+            parts = parts_of(training, divided.folds, rows_of.ridge_residuals)
+        else:
+            validation = training.of(rows.validation) if len(rows.validation) else None
+            if validation_data is not None:
+                validation = self._given_validation(validation_data, data, transform)
+            residuals = rows_of.ridge_residuals(training)
+            parts = [Part(training, validation, validation, residuals)]
         with deferred_interrupts() as interruption:
             fitter = Fitter(
-                training,
-                validation,
+                parts,
+                moments(training, fenced=self.isolated != "keep"),
                 seed,
-                residuals=residuals,
                 target_names=data.names,
                 callbacks=callbacks,
                 folder=folder,
@@ -269,8 +286,8 @@ class MultivariateNormalRegressor(
             self._one_dimensional = data.one_dimensional
             self.target_names_ = data.names
             self.target_transform_ = transform
-            self.split_ = split_._asdict()
-            self._calibrate(training.of(split_.calibration))
+            self.split_, self.folds_ = rows._asdict(), divided.folds or None
+            self._calibrate(observed, divided.calibrating)
         self.interrupted_ = fitter.interrupted or interruption.requested
         if self.interrupted_:
             raise KeyboardInterrupt
@@ -280,9 +297,9 @@ class MultivariateNormalRegressor(
         for name in ("model_", "ensemble_", "selection_", "interrupted_"):  # from an earlier fit
             if hasattr(self, name):
                 delattr(self, name)
-        n = int(self.n_members)
+        n = max(int(self.n_members), fitter.smallest_ensemble)
         choices = {"structure": is_auto(self.covariance), "tails": chooses_tails(self)}
-        tried = selected(fitter, recipe, n - 1, **choices)
+        tried = selected(fitter, recipe, n - fitter.smallest_ensemble, **choices)
         if tried:
             self.selection_ = [one.summary() for one in tried]
             members = fitter.members(tried[0].recipe, n, first=tried[0].trained)
@@ -333,26 +350,6 @@ class MultivariateNormalRegressor(
         rows_of.require_unmasked(X)
         return _validation.validate_data(self, X, reset=False, dtype=_FLOATS)
 
-    def _split(
-        self, data: Data, seed: int, groups: Any, split: Mapping[str, Any] | None, validated: bool
-    ) -> Split:
-        usable = rows_of.usable_rows(data.y, data.weight)
-        if split is None:
-            shares = (
-                0.0 if validated else float(self.validation_fraction),
-                0.0 if self.calibration is None else float(self.calibration_fraction),
-            )
-            parts = rows_of.random_split(usable, shares, groups, seed)
-        else:
-            parts = rows_of.given_split(split, usable)
-            if groups is not None or (validated and len(parts.validation)):
-                raise ValueError(
-                    "split cannot be combined with groups, nor split['validation'] with "
-                    "validation_data. Pass only one of them."
-                )
-        rows_of.require_observed(data.y, parts.train, data.names)
-        return parts
-
     def _given_validation(
         self, validation_data: Any, data: Data, transform: TargetTransform | None
     ) -> Table:
@@ -369,17 +366,18 @@ class MultivariateNormalRegressor(
 
     # --- calibration -----------------------------------------------------------------------------
 
-    def _calibrate(self, table: Table) -> None:
+    def _calibrate(self, observed: Data, rows: Sequence[np.ndarray]) -> None:
+        """Fit the calibration to rows of which network i has not seen those of rows[i]."""
         kind = calibration_kind(self.calibration)
         self.calibration_: Any = None
         self._conformal = kind is not None and kind.conformal
         if kind is None:
             return
-        rows = subsample(table.rows, self.head_)
-        y = np.asarray(table.y[rows], np.float64)
+        models = _models(vars(self))
+        rows = [subsample(part, self.head_) for part in rows[: len(models)]]
         if not kind.takes_gaps:
-            complete = ~np.isnan(y).any(axis=1)
-            rows, y = rows[complete], y[complete]
+            rows = [part[~np.isnan(observed.y[part]).any(axis=1)] for part in rows]
+        y = np.asarray(np.concatenate([observed.y[part] for part in rows]), np.float64)
         why_not = rows_of.too_little_to_calibrate(y, kind.needs_every_target, self.target_names_)
         if why_not is not None:
             self._conformal = False
@@ -390,7 +388,7 @@ class MultivariateNormalRegressor(
                 stacklevel=3,
             )
             return
-        self.calibration_ = kind.fit(self._raw(np.asarray(table.x[rows])), y)
+        self.calibration_ = kind.fit(as_of_the_ensemble(models, observed.x, rows), y)
 
     # --- prediction ------------------------------------------------------------------------------
 
@@ -542,6 +540,15 @@ class MultivariateNormalRegressor(
     def _flat(self, values: Array) -> Array:
         """Drop the target axis if y was one-dimensional."""
         return values[..., 0] if self._one_dimensional else values
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "model_" and "ensemble_" in vars(self):
+            n = len(self.ensemble_.members)
+            raise AttributeError(
+                f"This estimator has {n} networks, in `ensemble_`, instead of one `model_`. For a "
+                "single network, pass cv=None and n_members=1."
+            )
+        raise AttributeError(f"{type(self).__name__} object has no attribute {name!r}")
 
     # --- copies ----------------------------------------------------------------------------------
 

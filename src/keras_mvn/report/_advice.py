@@ -73,7 +73,7 @@ class Evidence:
     """Number of calibration rows; None: unknown."""
     calibrated_for_coverage: bool
     chosen_from: tuple[str, ...]
-    """Structures that were compared on the validation rows."""
+    """Structures that were compared on held-out rows."""
     itself: frozenset[str]
     """Alternatives that the model is not compared with, because it is one of them."""
     copies: tuple[int, int] | None
@@ -315,7 +315,7 @@ def _constant(e: Evidence) -> Iterator[Advice]:
             "note",
             "The chosen covariance is the same for all rows, so there is no constant alternative "
             "to compare it with. --covariance auto, the default, chooses it when a covariance that "
-            "varies with the inputs does not help on the validation rows.",
+            "varies with the inputs does not help on held-out rows.",
             "",
         )
     if CONSTANT not in e.comparison.gains:
@@ -351,13 +351,13 @@ def _constant(e: Evidence) -> Iterator[Advice]:
 def _simpler_covariance(e: Evidence) -> str:
     if e.chosen_from:
         return (
-            "This was the best of the compared structures on the validation rows, but the test "
+            "This was the best of the compared structures on held-out rows, but the test "
             "rows do not confirm that: with so little difference between "
             f"{joined(e.chosen_from)}, train on more rows."
         )
     return (
         "Use the constant covariance, which is simpler, or constant correlations (--covariance "
-        "auto tries both, for up to 100 targets, on the validation rows; "
+        "auto tries both, for up to 100 targets, on held-out rows; "
         f'{PYTHON}(constant="covariance") or "shape"), or train on more rows.'
     )
 
@@ -390,7 +390,7 @@ def _diagonal(e: Evidence) -> Iterator[Advice]:
             "note",
             "The chosen covariance is diagonal: targets are predicted as independent given the "
             "inputs. --covariance auto, the default, chooses it when correlations do not help on "
-            "the validation rows.",
+            "held-out rows.",
             "",
         )
     if DIAGONAL not in e.comparison.gains:

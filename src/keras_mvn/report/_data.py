@@ -68,7 +68,7 @@ class ReportData:
         decisions: descriptions of what was decided about the table.
         seconds: duration of the fit, in seconds.
         calibrated_for_coverage: whether regions of one level were calibrated to their coverage.
-        chosen_from: structures that were compared on the validation rows; empty for none.
+        chosen_from: structures that were compared on held-out rows; empty for none.
         resolution: (d,), widths of the cells of targets whose values repeat (counts, rounded
             values), 0 for others; () for none.
         tails: description of the tails and of how they were chosen; "" for nothing to say.

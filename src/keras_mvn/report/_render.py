@@ -133,7 +133,7 @@ def _find(data: ReportData) -> Findings:
                 calibration,
                 learning,
                 weak_spots,
-                data.rows.get("calibration"),
+                data.rows.get("calibration") or None,  # 0 with cross-fitting
                 data.calibrated_for_coverage,
                 data.chosen_from,
                 assessed.itself,

@@ -22,7 +22,14 @@ from keras_mvn.tables.errors import CellError, TableError, cut, listed
 from keras_mvn.tables.preprocessing import Preprocessing, fit_preprocessing, share_of
 from keras_mvn.tables.profiling import Candidate, Profile, profiles_of
 from keras_mvn.tables.sampling import RowSample
-from keras_mvn.tables.splitting import Split, by_groups, by_time, random_split, shares
+from keras_mvn.tables.splitting import (
+    Split,
+    by_groups,
+    by_time,
+    random_split,
+    shares,
+    time_blocks,
+)
 from keras_mvn.tables.table import Table
 
 __all__ = [
@@ -65,6 +72,10 @@ class Question:
     skip_untimed: bool = False
     """Whether rows without a time are left out; otherwise, they are an error."""
     calibrated: bool = True
+    folds: int = 0
+    """Number of folds for cross-fitting; 0 for rows that are held out."""
+    fold_up_to: float = np.inf
+    """Maximum number of rows, those for testing aside, at which there are folds."""
     seed: int = 0
 
 
@@ -97,6 +108,10 @@ class Plan:
     """Row numbers of the rows used, in the order of the file."""
     split: Split
     """Positions in `rows`."""
+    folds: int
+    """Number of folds for cross-fitting; 0 for none."""
+    together: np.ndarray | None
+    """Labels of the rows: equal ones are in the same fold; None for folds at random."""
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     """What may be wrong, with the option that mends it."""
@@ -232,7 +247,8 @@ def plan(table: Table, question: Question, cells: Cells, surveyed: Survey) -> Pl
     inputs = inputs_of(table, question)
     with table.located():
         decisions = [decide(surveyed.profiles[n], question.kinds.get(n)) for n in inputs]
-    split = _split(question, surveyed)
+    folds = _folds(question, surveyed)
+    split = _split(question, surveyed, folds > 0)
     training = surveyed.sample.among(surveyed.usable[split.train])
     preprocessing, told = fit_preprocessing(
         decisions, surveyed.profiles, training, question.targets, cells
@@ -243,7 +259,16 @@ def plan(table: Table, question: Question, cells: Cells, surveyed: Survey) -> Pl
     doubts = {d.column: d.advice for d in decisions}
     doubts |= {name: surveyed.profiles[name].doubt for name in question.targets}
     warnings = [f"{column}: {doubt}" for column, doubt in doubts.items() if doubt]
-    return Plan(preprocessing, tuple(told), surveyed.usable, split, tuple(notes), tuple(warnings))
+    return Plan(
+        preprocessing,
+        tuple(told),
+        surveyed.usable,
+        split,
+        folds,
+        _together(question, surveyed, split, folds),
+        tuple(notes),
+        tuple(warnings),
+    )
 
 
 def write_arrays(
@@ -402,8 +427,22 @@ def _check_target_varies(profile: Profile) -> None:
         )
 
 
-def _split(question: Question, surveyed: Survey) -> Split:
-    parts = shares(question.calibrated)
+def _folds(question: Question, surveyed: Survey) -> int:
+    """Return the number of folds for cross-fitting; 0 for too many rows or too few groups."""
+    rows = len(surveyed.usable) * (1.0 - shares(question.calibrated)[-1])
+    units = rows if surveyed.order is None else len(np.unique(surveyed.order)) - 1
+    return question.folds if rows <= question.fold_up_to and units >= question.folds else 0
+
+
+def _together(question: Question, surveyed: Survey, split: Split, folds: int) -> np.ndarray | None:
+    if not folds or question.time is None:
+        return surveyed.order
+    order: Any = surveyed.order
+    return time_blocks(order, split.train, folds)
+
+
+def _split(question: Question, surveyed: Survey, cross_fitted: bool) -> Split:
+    parts = shares(question.calibrated, cross_fitted)
     if question.group is not None and surveyed.order is not None:
         return by_groups(surveyed.order, parts, question.seed)
     if question.time is not None and surveyed.order is not None:

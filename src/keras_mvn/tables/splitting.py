@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_mvn.tables.errors import TableError
 
-__all__ = ["PARTS", "Split", "by_groups", "by_time", "random_split", "shares"]
+__all__ = ["PARTS", "Split", "by_groups", "by_time", "random_split", "shares", "time_blocks"]
 
 PARTS = ("train", "validation", "calibration", "test")
 
@@ -26,9 +26,14 @@ class Split(NamedTuple):
     test: np.ndarray
 
 
-def shares(calibrated: bool) -> tuple[float, ...]:
-    """Return the share of each part; without calibration, its rows are used for training."""
+def shares(calibrated: bool, cross_fitted: bool = False) -> tuple[float, ...]:
+    """Return the share of each part; without calibration, its rows are used for training.
+
+    If cross-fitted, all rows but those for testing are, and their folds take turns.
+    """
     train, validation, calibration, test = SHARES
+    if cross_fitted:
+        return (train + validation + calibration, 0.0, 0.0, test)
     return SHARES if calibrated else (train + calibration, validation, 0.0, test)
 
 
@@ -124,3 +129,22 @@ def by_time(
             "cannot be split into parts of the requested sizes."
         )
     return Split(*(np.sort(piece) for piece in pieces))
+
+
+def time_blocks(times: np.ndarray, rows: np.ndarray, blocks: int) -> np.ndarray:
+    """Number consecutive blocks of rows in time, of nearly equal size; ties stay together.
+
+    Args:
+        times: (n,), the time of each row.
+        rows: numbers of the rows to divide.
+        blocks: number of blocks; there are fewer if there are fewer times.
+
+    Returns:
+        (n,) int, the block of each of the rows, and 0 for all others.
+
+    """
+    ordered = np.sort(times[rows])
+    starts = ordered[np.arange(1, blocks) * len(rows) // blocks]
+    found = np.zeros(len(times), np.int64)
+    found[rows] = np.searchsorted(np.unique(starts), times[rows], side="right")
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,6 +42,15 @@ class Arrays:
     y: Any
     split: Split
     targets: tuple[str, ...]
+    folds: int = 0
+    """Number of folds of the training rows; 0 for rows that are held out."""
+    together: np.ndarray | None = None
+    """Labels of the rows: equal ones are in the same fold."""
+
+    @property
+    def selecting(self) -> str:
+        """The part of the split on whose rows candidates are compared."""
+        return "train" if self.folds else "validation"
 
     def named(self) -> Any:
         """Return the targets as a data frame, uncopied, so that error messages name them."""
@@ -53,10 +63,17 @@ class Arrays:
         return float(np.count_nonzero(~np.isnan(y)) / max(1, len(y)))
 
     @classmethod
-    def open(cls, folder: Path, split: Split, targets: Sequence[str]) -> Arrays:
+    def open(
+        cls,
+        folder: Path,
+        split: Split,
+        targets: Sequence[str],
+        folds: int = 0,
+        together: np.ndarray | None = None,
+    ) -> Arrays:
         """Open what `tables.write_arrays` wrote, without reading it into memory."""
         x, y = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("X", "y"))
-        return cls(x, y, split, tuple(targets))
+        return cls(x, y, split, tuple(targets), folds, together)
 
 
 @final
@@ -137,11 +154,13 @@ def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what
         constant=settings.constant,
         n_members=settings.members,
         calibration=settings.calibration,
+        cv=arrays.folds or None,
         time_budget=settings.time_budget,
         random_state=settings.seed,
         **settings.options,
     )
-    rows = {name: part for name, part in arrays.split._asdict().items() if name != "test"}
+    parts = ("train",) if arrays.folds else ("train", "validation", "calibration")
+    rows = {name: getattr(arrays.split, name) for name in parts}
     epochs = int(settings.options.get("epochs", estimator.epochs))
     with output.progress(f"training {what}", total=epochs) as progress, warnings_said(output):
         try:
@@ -149,20 +168,22 @@ def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what
                 arrays.x,
                 arrays.named(),
                 split=rows,
+                groups=arrays.together,
                 backup_dir=folder,
                 callbacks=functools.partial(_Progress, progress, output),
             )
         except KeyboardInterrupt:
             if not getattr(estimator, "interrupted_", False):
                 raise
-    members = [estimator.model_] if settings.members == 1 else estimator.ensemble_.members
+    alone = hasattr(estimator, "model_")
+    members = [estimator.model_] if alone else estimator.ensemble_.members
     for member in members:
         heads(member)[-1].target_names = arrays.targets
     histories = estimator.history_
     return Network(
         list(members),
         estimator.calibration_,
-        [histories] if settings.members == 1 else histories,
+        [histories] if alone else histories,
         getattr(estimator, "selection_", []),
         estimator.interrupted_,
     )
@@ -173,10 +194,14 @@ def _structure(covariance: str | Covariance) -> str | Covariance:
 
 
 def reuse(selection: Path, candidate: Candidate, folder: Path) -> None:
-    """Reuse, for a baseline, the network trained when the structures were compared."""
-    trained = selection / candidate.folder
-    if trained.is_dir() and not folder.exists():
-        shutil.copytree(trained, folder / "member_0")
+    """Reuse, for a baseline, the networks trained when the structures were compared."""
+    if folder.exists():
+        return
+    for member in itertools.count():
+        trained = selection / candidate.folder(member)
+        if not trained.is_dir():
+            break
+        shutil.copytree(trained, folder / f"member_{member}")
 
 
 class _Progress(EpochProgress):

@@ -32,6 +32,8 @@ class FitOptions:
     skip_untimed: bool
     covariance: str
     calibration: str
+    cv: str | int
+    """"auto", or the number of folds; 0 for none."""
     members: int
     loss: str
     tails: str

@@ -127,6 +127,7 @@ def about_fit(
         "tails": _tails_in_words(model, prepared),
         "calibration": _in_words(model.calibration, options.calibration, rows),
         "members": len(model.members),
+        "folds": prepared.about["folds"],
         "selection": [_plain(one) for one in model.selection],
         "decisions": [*prepared.about["decisions"], *([CUT_SHORT] if interrupted else [])],
         "options": request_of(options)["options"],
@@ -155,17 +156,18 @@ def _tails_in_words(model: Network, prepared: Prepared) -> str:
     if len(by_tails) < 2:
         return said
     other = {"t": "normal", "normal": "t"}[model.tails]
-    gain = (by_tails[other] - by_tails[model.tails]) / prepared.arrays.targets_in_a_row(
-        "validation"
-    )
+    d = prepared.arrays.targets_in_a_row(prepared.arrays.selecting)
+    gain = (by_tails[other] - by_tails[model.tails]) / d
     than = {"t": "a normal", "normal": "a Student's t"}[model.tails]
-    return f"{said}, chosen on validation rows: {gain:.2g} nats per target better than {than}"
+    return f"{said}, chosen on held-out rows: {gain:.2g} nats per target better than {than}"
 
 
 def _in_words(calibration: Recalibration | None, method: str, rows: Mapping[str, int]) -> str:
     if calibration is None:
         return ""
     of_rows = f"{rows['calibration']} calibration rows"
+    if not rows["calibration"]:
+        of_rows = f"{rows['train']} rows, each predicted by networks that had not seen it"
     if method not in _FACTORS:
         return f"{method}, fitted to {of_rows}."
     factor = calibration.get_config()["temperature"]

@@ -12,8 +12,10 @@ from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.optional import require
 from keras_mvn._training.data import thinned
 from keras_mvn.distributions import MultivariateNormal
+from keras_mvn.estimator._cross_fitting import AUTO_FOLDS, AUTO_UP_TO
 from keras_mvn.tables import (
     Cells,
+    Plan,
     Preprocessing,
     Question,
     Split,
@@ -97,9 +99,9 @@ def prepared_table(options: FitOptions, folder: FitFolder, output: Output) -> Pr
         test = thinned(planned.split.test, MOST_TEST_ROWS)
         with output.progress("preparing", total=found.rows) as progress:
             raw = write_arrays(table, planned, folder.work, planned.rows[test], progress)
-        _keep(folder, planned.split._replace(test=test), planned.rows, raw)
+        _keep(folder, planned, planned.split._replace(test=test), raw)
         planned.preprocessing.save(folder.partial / PREPROCESSING)
-        arrays = Arrays.open(folder.work, planned.split, planned.preprocessing.targets)
+        arrays = _arrays(folder, planned.preprocessing)
         isolated = []
         if options.isolated != "keep":
             isolated = isolated_values(table, arrays, planned.rows, planned.preprocessing)
@@ -110,6 +112,7 @@ def prepared_table(options: FitOptions, folder: FitFolder, output: Output) -> Pr
             "file": identity(table.path),
             "rows_in_file": found.rows,
             "test_rows": len(planned.split.test),
+            "folds": planned.folds,
         }
         write_json(folder.work / PREPARED, about)
     except BaseException:
@@ -143,6 +146,8 @@ def _question(options: FitOptions, table: Table) -> Question:
         time=options.time,
         skip_untimed=options.skip_untimed,
         calibrated=options.calibrated,
+        folds=AUTO_FOLDS if options.cv == "auto" else int(options.cv),
+        fold_up_to=AUTO_UP_TO if options.cv == "auto" else np.inf,
         seed=options.seed,
     )
 
@@ -168,10 +173,12 @@ def _require_same(request: Mapping[str, Any], earlier: Mapping[str, Any]) -> Non
         )
 
 
-def _keep(folder: FitFolder, split: Split, rows: np.ndarray, raw: Any) -> None:
+def _keep(folder: FitFolder, planned: Plan, split: Split, raw: Any) -> None:
     parquet = require("pyarrow.parquet", "keras-mvn fit")
-    parts: dict[str, Any] = split._asdict()
-    np.savez_compressed(folder.work / ROWS, rows=rows, **parts)
+    kept: dict[str, Any] = {"rows": planned.rows, "folds": planned.folds, **split._asdict()}
+    if planned.folds and planned.together is not None:
+        kept["together"] = planned.together
+    np.savez_compressed(folder.work / ROWS, **kept)
     parquet.write_table(raw, folder.work / "x.parquet")
 
 
@@ -179,14 +186,22 @@ def _reopened(folder: FitFolder) -> Prepared:
     parquet = require("pyarrow.parquet", "keras-mvn fit")
     preprocessing = Preprocessing.load(folder.partial / PREPROCESSING)
     with np.load(folder.work / ROWS) as file:
-        split, rows = Split(*(file[name] for name in Split._fields)), file["rows"]
+        rows = file["rows"]
     return Prepared(
         preprocessing,
-        Arrays.open(folder.work, split, preprocessing.targets),
+        _arrays(folder, preprocessing),
         rows,
         parquet.read_table(folder.work / "x.parquet"),
         read_json(folder.work / PREPARED),
     )
+
+
+def _arrays(folder: FitFolder, preprocessing: Preprocessing) -> Arrays:
+    with np.load(folder.work / ROWS) as file:
+        split = Split(*(file[name] for name in Split._fields))
+        folds = int(file["folds"])
+        together = file.get("together")
+    return Arrays.open(folder.work, split, preprocessing.targets, folds, together)
 
 
 def _seconds_before(work: Path) -> float:
@@ -223,13 +238,15 @@ def _tell_split(output: Output, split: Split, options: FitOptions) -> None:
     if options.time:
         how = f"in order of {options.time}"
     parts = ", ".join(f"{len(rows)} {name}" for name, rows in split._asdict().items() if len(rows))
+    if not len(split.validation):
+        parts = parts.replace(" train", " for cross-fitting")
     output.say(f"  rows split {how}: {parts}")
 
 
 def _starved(split: Split, options: FitOptions) -> list[str]:
     """Return a warning if training has far fewer rows than it should, as with few groups."""
     rows, train = sum(map(len, split)), len(split.train)
-    wanted = shares(options.calibrated)[0]
+    wanted = shares(options.calibrated, cross_fitted=not len(split.validation))[0]
     if train >= FEW * wanted * rows:
         return []
     why = "rows with equal times stay together"

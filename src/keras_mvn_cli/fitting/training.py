@@ -99,11 +99,11 @@ def _baselines(
 
 def _tell_selection(output: Output, network: Network, arrays: Arrays) -> None:
     if network.selection:
-        d = arrays.targets_in_a_row("validation")
+        d = arrays.targets_in_a_row(arrays.selecting)
         tried = ", ".join(
             f"{label_of(one)} {one['validation_nll'] / d:.3f}" for one in network.selection
         )
-        output.say(f"  by NLL per target on the validation rows: {tried}")
+        output.say(f"  by NLL per target on held-out rows: {tried}")
 
 
 def widths_of(text: str) -> tuple[int, ...]:

@@ -1,0 +1,169 @@
+"""Cross-fitting: every row trains most networks, and stops, selects and calibrates the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_mvn._core.optional import require
+from keras_mvn._core.types import Array
+from keras_mvn._training.data import Part, Table
+from keras_mvn._training.prediction import predict_distribution
+from keras_mvn.distributions import Mixture
+from keras_mvn.distributions._predicted import Predicted
+
+__all__ = ["AUTO_FOLDS", "as_of_the_ensemble", "crosses", "folds_of", "parts_of"]
+
+AUTO_FOLDS = 5
+
+AUTO_FROM, AUTO_UP_TO = 20, 2000
+"""Rows between which cv="auto" means cross-fitting (docs/estimator.md has the measurement)."""
+
+
+def crosses(cv: Any, usable: np.ndarray, groups: Array | None, parted: bool) -> bool:
+    """Whether to cross-fit.
+
+    Args:
+        cv: the estimator's parameter, already checked.
+        usable: (n,) mask of the rows with a target.
+        groups: (n,) labels, or None.
+        parted: whether the user has said which rows stop training, or that none do.
+
+    """
+    if not isinstance(cv, str):
+        return cv is not None
+    few = groups is not None and len(np.unique(groups[usable])) < AUTO_FOLDS
+    return not parted and not few and AUTO_FROM <= int(np.count_nonzero(usable)) <= AUTO_UP_TO
+
+
+def folds_of(cv: Any, rows: np.ndarray, groups: Array | None, seed: int) -> list[np.ndarray]:
+    """Divide rows into folds; the rows of a group, if there are groups, stay together.
+
+    Args:
+        cv: "auto", a number of folds, or a splitter of scikit-learn.
+        rows: numbers of the rows.
+        groups: (len(rows),) labels, or None.
+        seed: seed of random folds.
+
+    Raises:
+        ValueError: there are fewer than three folds, or fewer rows or groups than folds, or the
+            folds of the splitter do not contain every row once.
+
+    """
+    if isinstance(cv, str | int):
+        found = _random_folds(AUTO_FOLDS if isinstance(cv, str) else cv, len(rows), groups, seed)
+    else:
+        model_selection = require("sklearn.model_selection", "cv")
+        splits = model_selection.check_cv(cv).split(np.zeros((len(rows), 1)), None, groups)
+        found = [np.sort(np.asarray(test)) for _, test in splits]
+        together = np.sort(np.concatenate(found))
+        if not np.array_equal(together, np.arange(len(rows))):
+            raise ValueError(
+                f"The folds of cv={cv!r} must contain each of the {len(rows)} rows once, since "
+                "predictions for rows that a network has not seen calibrate it. Use, for example, "
+                "KFold(5) or GroupKFold(5)."
+            )
+    if len(found) < SMALLEST_FOLDS:
+        raise ValueError(f"cv={cv!r} makes {len(found)} folds; at least {SMALLEST_FOLDS} needed.")
+    return [rows[fold] for fold in found]
+
+
+SMALLEST_FOLDS = 3
+"""The spread of the networks that have seen a row needs two of them."""
+
+
+def _random_folds(k: int, rows: int, groups: Array | None, seed: int) -> list[np.ndarray]:
+    """Return k folds of positions: of equal size, or of as equal ones as groups allow."""
+    rng = np.random.default_rng([seed, 3])
+    if groups is None:
+        if rows < k:
+            raise ValueError(f"cv={k} needs at least as many rows; there are {rows}.")
+        return [np.sort(fold) for fold in np.array_split(rng.permutation(rows), k)]
+    labels = np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(labels)
+    if len(sizes) < k:
+        raise ValueError(f"cv={k} needs at least as many groups; there are {len(sizes)}.")
+    order = rng.permutation(len(sizes))
+    fold_of, filled = np.zeros(len(sizes), int), np.zeros(k)
+    for group in order[np.argsort(-sizes[order], kind="stable")]:  # the largest first
+        fold_of[group] = np.argmin(filled)
+        filled[fold_of[group]] += sizes[group]
+    return [np.flatnonzero(fold_of[labels] == fold) for fold in range(k)]
+
+
+def parts_of(
+    table: Table, folds: Sequence[np.ndarray], residuals: Callable[[Table], Array | None]
+) -> list[Part]:
+    """Return the rows of each network: all but a fold, which stops its training.
+
+    If folds differ by one row, as random ones do, a network has one row less for training or for
+    stopping, so that all have equally many, and can be trained in one pass.
+
+    Args:
+        table: all rows.
+        folds: row numbers of each fold.
+        residuals: function that returns errors of another model on training rows, or None.
+
+    """
+    sizes = [len(fold) for fold in folds]
+    alike = max(sizes) - min(sizes) <= 1
+    stopping = min(sizes) if alike else None
+    training = len(table) - max(sizes) if alike else None
+    parts = []
+    for i, fold in enumerate(folds):
+        others = np.flatnonzero(~np.isin(table.rows, fold))
+        # Not the same row for every network.
+        others = np.sort(np.roll(others, i)[:training])
+        learned = table.of(table.rows[others])
+        stop = table.of(fold[:stopping])
+        parts.append(Part(learned, stop, table.of(fold), residuals(learned)))
+    return parts
+
+
+def as_of_the_ensemble(members: Sequence[Any], x: Any, folds: Sequence[np.ndarray]) -> Predicted:
+    """Predict each row by the networks that have not seen it, as uncertain as all together are.
+
+    What is delivered, the mixture of all networks, errs less than a network on its own, and is
+    wider: by B, the covariance of the networks' means, in both cases. So a row's own networks are
+    widened by 2 B before they are compared with y: a factor that makes the average of (y − μ)(y −
+    μ)ᵀ equal to Σ + 2 B also makes the average squared error of the mixture, smaller by B, equal to
+    its covariance Σ + B. B is the spread of the networks that have seen the row, with the divisor
+    of an unbiased estimate.
+
+    Source: for the errors, Krogh & Vedelsby, "Neural network ensembles, cross validation, and
+    active learning", NIPS 1994.
+
+    Args:
+        members: networks; network i has not seen the rows of fold i modulo the number of folds.
+        x: inputs, (n, features).
+        folds: row numbers of each fold. If there is one, no network has seen its rows, and they
+            are predicted by all.
+
+    Returns:
+        The predictions for the rows of the folds, one fold after the other.
+
+    """
+    k = len(folds)
+    predictions: list[Any] = []
+    for i, fold in enumerate(folds):
+        if len(fold):
+            rows = np.asarray(x[fold])
+            by_fold = [predict_distribution(members[j::k], rows) for j in range(k)]
+            own = by_fold.pop(i)
+            means = [one.center for one in by_fold]
+            predictions.append(_widened(own, means) if len(means) > 1 else own)
+    joined: Predicted = type(predictions[0]).concatenate(predictions)
+    return joined
+
+
+def _widened(own: Predicted, means: Sequence[Array]) -> Predicted:
+    """Return distributions of the same center and family, with 2 B more covariance."""
+    n = len(means)
+    spread = np.stack(means) - np.mean(means, axis=0)
+    # The mean over n of (a δ)(a δ)ᵀ is 2 B, for B = n/(n + 1) Σ δ δᵀ/(n − 1).
+    spread *= np.sqrt(2.0 * n**2 / ((n + 1) * (n - 1)))
+    shifted = [own + sign * delta for delta in spread for sign in (1.0, -1.0)]
+    widened: Predicted = Mixture(shifted).matched()
+    return widened
