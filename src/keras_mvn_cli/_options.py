@@ -72,13 +72,13 @@ def folds(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
     """Return "auto" or the number of folds, 0 for "none".
 
     Raises:
-        UsageError: it is something else.
+        RefusalError: it is something else.
 
     """
     if value in ("auto", "none"):
         return "auto" if value == "auto" else 0
     if not value.isdecimal() or int(value) < FEWEST_FOLDS:
-        raise click.UsageError(
+        raise RefusalError(
             f"--cv {value}: expected auto, none, or a number of folds of at least {FEWEST_FOLDS}."
         )
     return int(value)

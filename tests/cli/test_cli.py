@@ -209,7 +209,8 @@ class TestFit:
     @pytest.mark.slow
     def test_auto_chooses_and_lists_what_it_tried(self, table, tmp_path):
         out = tmp_path / "fit"
-        result = run("fit", table, "--targets", "a,b,c", "--out", out, "--epochs", 3, "--json")
+        result = run("fit", table, "--targets", "a,b,c", "--out", out, "--epochs", 3, "--json",
+                     "--cv", "none")  # fmt: skip
         tried = json.loads(result.stdout)["fit"]["selection"]
         assert {"cholesky", "diagonal"} <= {one["name"] for one in tried}
         assert tried == sorted(tried, key=lambda one: one["validation_nll"])
@@ -221,7 +222,7 @@ class TestFit:
         make_table().drop(columns=["b", "c"]).to_csv(tmp_path / "t.csv", index=False)
         out = tmp_path / "fit"
         run("fit", tmp_path / "t.csv", "--targets", "a", "--out", out, "--epochs", 3,
-            "--members", members, "--hidden", 8)  # fmt: skip
+            "--members", members, "--hidden", 8, "--cv", "none")  # fmt: skip
         constant = Distribution.load(out / "test/constant_covariance.npz")
         if members == 1:  # of the means of an ensemble the spread is added
             np.testing.assert_allclose(constant.variance, np.full((36, 1), constant.variance[0]))
@@ -243,7 +244,7 @@ class TestFit:
             _fit_training, "reuse", lambda *a: (reuse(*a), kept.append(a[2].exists()))
         )
         run("fit", table, "--targets", "a,b", "--out", tmp_path / "fit", "--epochs", 1,
-            "--members", 1, "--hidden", 4, "--tails", "t")  # fmt: skip
+            "--members", 1, "--hidden", 4, "--tails", "t", "--cv", "none")  # fmt: skip
         assert kept == [True, True]
 
     @pytest.mark.once
@@ -251,8 +252,8 @@ class TestFit:
     def test_what_is_compared_is_per_target(self, table, tmp_path):
         out = tmp_path / "fit"
         result = run("fit", table, "--targets", "a,b,c", "--out", out, "--epochs", 1, "--members",
-                     1, "--hidden", 4, "--no-baselines")  # fmt: skip
-        line = next(x for x in result.stdout.splitlines() if "NLL per target on the valid" in x)
+                     1, "--hidden", 4, "--no-baselines", "--cv", "none")  # fmt: skip
+        line = next(x for x in result.stdout.splitlines() if "NLL per target on held-out" in x)
         first = json.loads((out / "fit.json").read_text())["selection"][0]
         y = make_table()[TARGETS].to_numpy()[split_of(out)["validation"]]
         expected = first["validation_nll"] * len(y) / (~np.isnan(y)).sum()
