@@ -31,6 +31,7 @@ class Findings:
         self._unknown: dict[str, list[str]] = {}
         self._far: dict[str, list[str]] = {}
         self._far_rows: Counter[str] = Counter()
+        self._outside: list[str] = []
         self._rows = 0
         self._notes: list[str] = []
 
@@ -95,6 +96,17 @@ class Findings:
         known += texts[: MOST - len(known)]
         self._far_rows[column] += count
 
+    def add_outside(self, texts: Sequence[str]) -> None:
+        """Add inputs of which more values than by chance are beyond the training rows.
+
+        Raises:
+            TableError: `strict`, and there is one.
+
+        """
+        if self._strict and texts:
+            raise TableError(f"{texts[0]}; --strict refuses to extrapolate.")
+        self._outside += texts
+
     @property
     def imputed(self) -> dict[str, int]:
         """Column → number of missing cells, if there were none in training or now all are."""
@@ -116,6 +128,14 @@ class Findings:
                 f"{column}: {'; '.join(texts[:MOST_FAR])}{more}. Such inputs are limited to the "
                 "range that was seen; these predictions may claim to be surer than they are"
             )
+        for text in self._outside[:MOST_FAR]:
+            self.output.warn(
+                f"{text}. Predictions there are extrapolations, surer than they can be"
+            )
+        if len(self._outside) > MOST_FAR:
+            self.output.warn(
+                f"{len(self._outside) - MOST_FAR} more inputs are beyond what was seen"
+            )
         for column, count in self.imputed.items():
             trained = "no training row was" if column in self._complete else "now all rows are"
             self.output.warn(
@@ -129,6 +149,7 @@ class Findings:
             "imputed": self.imputed,
             "unknown_categories": self._unknown,
             "far_out": self._far,
+            "outside": self._outside,
         }
 
 

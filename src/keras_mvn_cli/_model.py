@@ -14,11 +14,11 @@ from keras_mvn._core.files import read_json, write_json
 from keras_mvn._training.prediction import load_to_predict, predict_distribution
 from keras_mvn.calibration import Recalibration
 from keras_mvn.distributions import Distribution
-from keras_mvn.layers import SoftClip
 from keras_mvn.tables import Preprocessing, Table, open_table
 from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._findings import MOST, Findings
 from keras_mvn_cli._fit_directory import fitted, is_same
+from keras_mvn_cli._outside import Outside, limits_of
 from keras_mvn_cli._table_options import TableOptions
 
 __all__ = [
@@ -123,6 +123,8 @@ class FittedModel:
         extra = [*columns, *(self.targets if targets else ())]
         wanted = list(dict.fromkeys([*self.preprocessing.columns, *extra]))
         rows = 0
+        limits = limits_of(self.members[0])
+        outside = None if limits is None else Outside(limits, self.about["rows"]["train"])
         for batch in table.batches(wanted):
             if not batch.num_rows:
                 continue
@@ -132,18 +134,22 @@ class FittedModel:
                 inputs, gaps = self.preprocessing.inputs_and_gaps(batch)
                 findings.add_unknown(self.preprocessing.unknown_categories(batch))
                 findings.add_gaps(gaps, self.preprocessing.complete)
-                self._find_far(inputs, table, rows, findings)
+                if outside is not None:
+                    self._find_far(limits, inputs, table, rows, findings)
+                    outside.add(inputs)
             yield Rows(batch, self.predict(inputs))
             rows += batch.num_rows
+        if outside is not None:
+            told = outside.told(self.preprocessing.names, self.preprocessing.in_units)
+            findings.add_outside(told)
         findings.tell(rows)
         if not rows:
             yield self._no_rows(table, wanted)
 
-    def _find_far(self, inputs: np.ndarray, table: Table, first: int, findings: Findings) -> None:
+    def _find_far(
+        self, limits: Any, inputs: np.ndarray, table: Table, first: int, findings: Findings
+    ) -> None:
         """Report numbers further beyond the range of the training rows than that range is wide."""
-        limits = next((x for x in self.members[0].layers if isinstance(x, SoftClip)), None)
-        if limits is None:  # in models of 0.1.0
-            return
         far = limits.outside(inputs) > 1.0
         ends = self.preprocessing.in_units(np.stack([limits.lower, limits.upper]))
         for column in np.flatnonzero(far.any(axis=0)):

@@ -82,6 +82,8 @@ class Evidence:
     """Smallest eigenvalue of the correlation matrix of the constant covariance."""
     has_tails: bool = False
     """Whether the model predicts a Student's t."""
+    outside: tuple[str, ...] = ()
+    """Inputs of which many test rows are beyond the training rows."""
 
     @property
     def too_few(self) -> bool:
@@ -123,6 +125,23 @@ def _not_finite(e: Evidence) -> Iterator[Advice]:
             "Check the inputs of that epoch for extreme values, and lower the learning rate "
             f"(--learning-rate 0.001; {PYTHON}(learning_rate=0.001)).",
         )
+
+
+def _outside(e: Evidence) -> Iterator[Advice]:
+    if e.outside:
+        rest = f" (and {len(e.outside) - MOST_INPUTS} more inputs)" * (len(e.outside) > MOST_INPUTS)
+        yield Advice(
+            "act",
+            f"Test rows are outside what was seen in training. {'; '.join(e.outside[:MOST_INPUTS])}"
+            f"{rest}.",
+            "There the model extrapolates: its regions are often too small, and recalibration on "
+            "rows within the range cannot know. Train on rows that reach as far, or leave out "
+            "inputs that only grow, such as a year (--drop), if what they say is not needed.",
+        )
+
+
+MOST_INPUTS = 3
+"""Maximum number of inputs beyond the training rows that are described."""
 
 
 def _size(e: Evidence) -> Iterator[Advice]:
@@ -479,6 +498,7 @@ def _few_rows(e: Evidence) -> Iterator[Advice]:
 
 _RULES: tuple[Callable[[Evidence], Iterator[Advice]], ...] = (
     _not_finite,
+    _outside,
     _size,
     _tails,
     _intervals,

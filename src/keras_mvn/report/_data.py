@@ -71,6 +71,7 @@ class ReportData:
         chosen_from: structures that were compared on held-out rows; empty for none.
         resolution: (d,), widths of the cells of targets whose values repeat (counts, rounded
             values), 0 for others; () for none.
+        outside: descriptions of inputs of which many test rows are beyond the training rows.
         tails: description of the tails and of how they were chosen; "" for nothing to say.
 
     Raises:
@@ -99,6 +100,7 @@ class ReportData:
     calibrated_for_coverage: bool = False
     chosen_from: tuple[str, ...] = ()
     tails: str = ""
+    outside: tuple[str, ...] = ()
     resolution: Sequence[float] = ()
 
     def __post_init__(self) -> None:

@@ -140,6 +140,7 @@ def _find(data: ReportData) -> Findings:
                 copies(assessed.y),
                 smallest_eigenvalue(assessed.predictions.get(CONSTANT, assessed.model)),
                 _has_tails(assessed.model),
+                data.outside,
             )
         ),
     )

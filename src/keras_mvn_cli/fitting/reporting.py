@@ -44,6 +44,7 @@ def write_report(folder: Path) -> list[Path]:
         and bool(about["calibration"]),
         chosen_from=tuple(dict.fromkeys(one["name"] for one in about["selection"])),
         tails=about.get("tails", ""),
+        outside=tuple(about.get("outside", ())),
         resolution=about.get("target_resolution", ()),
     )
     report.write(data, folder)

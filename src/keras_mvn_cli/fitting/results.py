@@ -28,6 +28,7 @@ from keras_mvn_cli._model import (
     recalibrated,
     save_calibration,
 )
+from keras_mvn_cli._outside import Outside, limits_of
 from keras_mvn_cli._versions import versions
 from keras_mvn_cli.fitting.networks import Network
 from keras_mvn_cli.fitting.options import FitOptions
@@ -113,6 +114,7 @@ def about_fit(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "interrupted": interrupted,
+        "outside": _outside(model, prepared),
         "resumed": bool(options.resume),
         "source": Path(options.data).name,
         "file": prepared.about.get("file"),
@@ -134,6 +136,17 @@ def about_fit(
         "seed": options.seed,
         "versions": versions(),
     }
+
+
+def _outside(model: Network, prepared: Prepared) -> list[str]:
+    """Describe the inputs of which the test rows are beyond the training rows."""
+    limits = limits_of(model.members[0])
+    if limits is None:
+        return []
+    arrays = prepared.arrays
+    found = Outside(limits, len(arrays.split.train))
+    found.add(np.asarray(arrays.x[arrays.split.test]))
+    return found.told(prepared.preprocessing.names, prepared.preprocessing.in_units)
 
 
 def _plain(candidate: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,8 @@ def run(options: FitOptions, context: click.Context) -> None:
             write_results(folder.partial, prepared, networks["model"], options.calibration, about)
             folder.finish()
             output.say(_assessing.comparison(metrics))
+            for text in about["outside"]:
+                output.warn(f"test rows: {text}")
             with output.progress("writing the report"):
                 write_report(folder.target)
     except KeyboardInterrupt:
