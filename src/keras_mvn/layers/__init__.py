@@ -1,11 +1,11 @@
-"""The output layer that predicts a multivariate normal for each row, and a limit for inputs."""
+"""Keras layers: the head that predicts means and covariances, and layers for its inputs."""
 
-from keras_mvn.layers.multivariate_normal_head import (
-    MultivariateNormalHead as MultivariateNormalHead,
-)
-from keras_mvn.layers.soft_clip import SoftClip as SoftClip
+from keras_mvn.layers.multivariate_normal_head import MultivariateNormalHead
+from keras_mvn.layers.periodic_embedding import PeriodicEmbedding
+from keras_mvn.layers.soft_clip import SoftClip
 
 __all__ = [
     "MultivariateNormalHead",
+    "PeriodicEmbedding",
     "SoftClip",
 ]
