@@ -102,7 +102,13 @@ def without_floor():
 
 
 def trained(method, seed, x, y):
-    options = {"calibration": None, "cv": None, "random_state": seed, **METHODS[method]}
+    options = {
+        "calibration": None,
+        "cv": None,
+        "embedding": None,
+        "random_state": seed,
+        **METHODS[method],
+    }
     with without_floor() if "no floor" in method else contextlib.nullcontext():
         return MultivariateNormalRegressor(**options).fit(x.astype("float32"), y)
 

@@ -127,7 +127,13 @@ class TestRegressor:
     @staticmethod
     def regressor():
         return MultivariateNormalRegressor(
-            hidden=(8,), epochs=8, random_state=0, calibration=None, tails="normal", cv=None
+            hidden=(8,),
+            epochs=8,
+            random_state=0,
+            calibration=None,
+            tails="normal",
+            cv=None,
+            embedding=None,
         )
 
     @pytest.fixture(scope="class")

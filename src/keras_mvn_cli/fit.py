@@ -111,6 +111,14 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
     help="What single values far from all others are, such as a glitch of a sensor: missing while "
     "training (targets), or limited to the range of the others (inputs); or kept.",
 )
+@click.option(
+    "--embedding",
+    type=click.Choice(["auto", "none", "periodic"]),
+    default="auto",
+    show_default=True,
+    help="Inputs as they are (none) or embedded by waves, which helps where trees do well: "
+    "coordinates, steps, counts; auto: whichever held-out rows say.",
+)
 @click.option("--hidden", default="64,64", show_default=True, help="Widths of the hidden layers.")
 @click.option("--dropout", type=_options.FiniteRange(0, 1, max_open=True), default=0.0)
 @click.option(

@@ -28,7 +28,7 @@ from keras_mvn_cli.fitting import results as _fit_results
 from keras_mvn_cli.fitting import training as _fit_training
 
 QUICK = ["--epochs", "3", "--hidden", "8", "--covariance", "cholesky", "--members", 1]
-QUICK += ["--tails", "normal", "--cv", "none"]
+QUICK += ["--tails", "normal", "--cv", "none", "--embedding", "none"]
 TARGETS = ["a", "b", "c"]
 
 
@@ -210,7 +210,7 @@ class TestFit:
     def test_auto_chooses_and_lists_what_it_tried(self, table, tmp_path):
         out = tmp_path / "fit"
         result = run("fit", table, "--targets", "a,b,c", "--out", out, "--epochs", 3, "--json",
-                     "--cv", "none")  # fmt: skip
+                     "--cv", "none", "--embedding", "none")  # fmt: skip
         tried = json.loads(result.stdout)["fit"]["selection"]
         assert {"cholesky", "diagonal"} <= {one["name"] for one in tried}
         assert tried == sorted(tried, key=lambda one: one["validation_nll"])
@@ -222,7 +222,7 @@ class TestFit:
         make_table().drop(columns=["b", "c"]).to_csv(tmp_path / "t.csv", index=False)
         out = tmp_path / "fit"
         run("fit", tmp_path / "t.csv", "--targets", "a", "--out", out, "--epochs", 3,
-            "--members", members, "--hidden", 8, "--cv", "none")  # fmt: skip
+            "--members", members, "--hidden", 8, "--cv", "none", "--embedding", "none")  # fmt: skip
         constant = Distribution.load(out / "test/constant_covariance.npz")
         if members == 1:  # of the means of an ensemble the spread is added
             np.testing.assert_allclose(constant.variance, np.full((36, 1), constant.variance[0]))
@@ -244,7 +244,8 @@ class TestFit:
             _fit_training, "reuse", lambda *a: (reuse(*a), kept.append(a[2].exists()))
         )
         run("fit", table, "--targets", "a,b", "--out", tmp_path / "fit", "--epochs", 1,
-            "--members", 1, "--hidden", 4, "--tails", "t", "--cv", "none")  # fmt: skip
+            "--members", 1, "--hidden", 4, "--tails", "t", "--cv", "none", "--embedding",
+            "none")  # fmt: skip
         assert kept == [True, True]
 
     @pytest.mark.once
@@ -252,7 +253,8 @@ class TestFit:
     def test_what_is_compared_is_per_target(self, table, tmp_path):
         out = tmp_path / "fit"
         result = run("fit", table, "--targets", "a,b,c", "--out", out, "--epochs", 1, "--members",
-                     1, "--hidden", 4, "--no-baselines", "--cv", "none")  # fmt: skip
+                     1, "--hidden", 4, "--no-baselines", "--cv", "none", "--embedding",
+                     "none")  # fmt: skip
         line = next(x for x in result.stdout.splitlines() if "NLL per target on held-out" in x)
         first = json.loads((out / "fit.json").read_text())["selection"][0]
         y = make_table()[TARGETS].to_numpy()[split_of(out)["validation"]]

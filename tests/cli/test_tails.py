@@ -23,7 +23,7 @@ def fitted(tmp_path_factory):
     frame.to_csv(folder / "t.csv", index=False)
     result = run("fit", folder / "t.csv", "--targets", "a,b", "--out", folder / "fit", "--epochs",
                  40, "--hidden", 8, "--covariance", "cholesky", "--members", 2,
-                 "--cv", "none")  # fmt: skip
+                 "--cv", "none", "--embedding", "none")  # fmt: skip
     return folder, result.output
 
 

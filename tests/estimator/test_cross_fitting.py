@@ -7,11 +7,13 @@ from sklearn.model_selection import GroupKFold, KFold, LeaveOneOut, ShuffleSplit
 
 from keras_mvn._training import train_at_once
 from keras_mvn._training.data import Table
+from keras_mvn._training.members import Candidate
 from keras_mvn._training.prediction import predict_distribution
-from keras_mvn.estimator import MultivariateNormalRegressor
+from keras_mvn.covariances import Cholesky, Diagonal
+from keras_mvn.estimator import MultivariateNormalRegressor, _selection
 from keras_mvn.estimator._cross_fitting import as_of_the_ensemble, folds_of, parts_of
 
-SMALL = {"hidden": (8,), "epochs": 4, "random_state": 0, "tails": "normal"}
+SMALL = {"hidden": (8,), "epochs": 4, "random_state": 0, "tails": "normal", "embedding": None}
 ROOT = np.array([[1.0, 0.0], [0.8, 0.6]])
 
 
@@ -179,6 +181,23 @@ class TestFit:
             answer = predict_distribution(model.ensemble_.members[i : i + 1], x[fold])
             scores.append(-answer.log_prob(y[fold], missing="marginalize"))
         assert np.concatenate(scores).mean() == pytest.approx(by_nll[0], rel=1e-5)
+
+    @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX trains all at once")
+    @pytest.mark.elsewhere(False)
+    def test_a_candidate_that_is_clearly_worse_is_given_up(self, monkeypatch):
+        """Of correlated targets, independent ones are not trained in all folds."""
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(150, 2))
+        y = x + rng.normal(size=(150, 2)) @ np.array([[1.0, 0.0], [0.98, 0.2]]).T
+        found = [Candidate("cholesky", Cholesky(), None), Candidate("diagonal", Diagonal(), None)]
+        monkeypatch.setattr(_selection, "candidates", lambda d: found)
+        settings = {**SMALL, "hidden": (), "epochs": 25, "learning_rate": 0.05, "batch_size": 40}
+        model = MultivariateNormalRegressor("auto", cv=3, calibration=None, **settings).fit(x, y)
+        assert [one["name"] for one in model.selection_] == ["cholesky", "diagonal"]
+        assert model.selection_[0]["networks"] == 3 > model.selection_[1]["networks"]
+        better, worse = (one["validation_nll"] for one in model.selection_)
+        assert worse - better == pytest.approx(0.5 * np.log(1.0 / (1.0 - 0.98**2)), abs=0.4)
+        assert len(model.ensemble_.members) == 3
 
     @pytest.mark.elsewhere(False)
     def test_resuming_gives_the_same_networks(self, data, tmp_path):

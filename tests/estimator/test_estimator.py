@@ -40,7 +40,14 @@ from keras_mvn.distributions._fit_transform import fit_target_transform
 from keras_mvn.estimator import MultivariateNormalRegressor
 
 SIGMA = np.array([[1.0, 0.8], [0.8, 2.0]])
-SMALL = {"hidden": (8,), "epochs": 3, "random_state": 0, "tails": "normal", "cv": None}
+SMALL = {
+    "hidden": (8,),
+    "epochs": 3,
+    "random_state": 0,
+    "tails": "normal",
+    "cv": None,
+    "embedding": None,
+}
 LINEAR = {  # a linear model and a constant covariance are near: one step an epoch will do
     "hidden": (),
     "epochs": 25,
@@ -50,6 +57,7 @@ LINEAR = {  # a linear model and a constant covariance are near: one step an epo
     "random_state": 0,
     "tails": "normal",
     "cv": None,
+    "embedding": None,
 }
 
 
@@ -68,14 +76,16 @@ def fitted():
     keras.utils.set_random_seed(0)
     x, y, _ = draw(1000)
     settings = {"epochs": 80, "batch_size": 350, "learning_rate": 0.01, "random_state": 0}
-    return MultivariateNormalRegressor(hidden=(16,), tails="normal", cv=None, **settings).fit(x, y)
+    return MultivariateNormalRegressor(
+        hidden=(16,), tails="normal", cv=None, embedding=None, **settings
+    ).fit(x, y)
 
 
 # --- scikit-learn's conventions ------------------------------------------------------------------
 
 
 _checks = parametrize_with_checks(
-    [MultivariateNormalRegressor(hidden=(8,), epochs=3, tails="normal", cv=None)],
+    [MultivariateNormalRegressor(hidden=(8,), epochs=3, tails="normal", cv=None, embedding=None)],
     expected_failed_checks=lambda _: {
         "check_sample_weight_equivalence_on_dense_data": "batches are drawn at random",
     },
@@ -398,7 +408,7 @@ def test_a_table_larger_than_memory_is_not_copied(tmp_path):
         x[start : start + 10_000] = np.random.default_rng(start).normal(size=(10_000, features))
     y = np.asarray(x[:, :1])
     settings = {"hidden": (4,), "epochs": 1, "batch_size": 4096, "random_state": 0}
-    settings |= {"tails": "normal", "cv": None}
+    settings |= {"tails": "normal", "cv": None, "embedding": None}
     estimator = MultivariateNormalRegressor(calibration=None, **settings)
     estimator.fit(draw(50)[0], draw(50)[1], split={"train": range(50)})  # what imports allocate
     tracemalloc.start()
@@ -664,7 +674,7 @@ class At(keras.callbacks.Callback):
 def test_training_goes_on_after_a_crash_as_if_there_had_been_none(tmp_path):
     x, y, _ = draw(250)
     settings = {"hidden": (8,), "dropout": 0.3, "epochs": 12, "patience": 5, "batch_size": 64}
-    settings |= {"tails": "normal", "cv": None}
+    settings |= {"tails": "normal", "cv": None, "embedding": None}
 
     def fit(**arguments):
         return MultivariateNormalRegressor(random_state=0, **settings).fit(x, y, **arguments)
@@ -698,7 +708,7 @@ class Slow(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         time.sleep(float(sys.argv[2]))
 settings = {"hidden": (8,), "epochs": 8, "random_state": 0, "n_members": 2}
-settings |= {"tails": "normal", "cv": None}
+settings |= {"tails": "normal", "cv": None, "embedding": None}
 estimator = MultivariateNormalRegressor(**settings)
 np.save(sys.argv[3], estimator.fit(x, y, backup_dir=sys.argv[1], callbacks=Slow).predict(x))
 """
@@ -728,7 +738,7 @@ def test_a_killed_process_is_followed_by_one_that_goes_on(tmp_path):
 @pytest.mark.elsewhere(False)
 def test_a_random_state_of_none_is_kept_for_the_next_process(tmp_path):
     x, y, _ = draw(100)
-    settings = {"hidden": (4,), "epochs": 3, "tails": "normal", "cv": None}
+    settings = {"hidden": (4,), "epochs": 3, "tails": "normal", "cv": None, "embedding": None}
     estimator = MultivariateNormalRegressor(calibration=None, **settings)
     with pytest.raises(Stop):
         clone(estimator).fit(x, y, backup_dir=tmp_path, callbacks=lambda: At(2, Stop()))
@@ -740,7 +750,7 @@ def test_a_random_state_of_none_is_kept_for_the_next_process(tmp_path):
 def test_an_interrupted_fit_is_usable():
     x, y, _ = draw(250)
     settings = {"hidden": (8,), "batch_size": 32, "random_state": 0, "dropout": 0.1}
-    settings |= {"tails": "normal", "cv": None}
+    settings |= {"tails": "normal", "cv": None, "embedding": None}
     estimator = MultivariateNormalRegressor(epochs=20, n_members=2, **settings)
     with pytest.raises(KeyboardInterrupt):
         estimator.fit(x, y, callbacks=lambda: At(4, KeyboardInterrupt()))
@@ -789,7 +799,7 @@ class InterruptedStep(keras.callbacks.Callback):
 def test_control_c_in_the_middle_of_a_step(times, python_handles_sigint):
     x, y, _ = draw(250)
     settings = {"hidden": (8,), "batch_size": 32, "random_state": 0, "dropout": 0.1}
-    settings |= {"tails": "normal", "cv": None}
+    settings |= {"tails": "normal", "cv": None, "embedding": None}
     estimator = MultivariateNormalRegressor(epochs=20, n_members=2, **settings)
     with pytest.raises(KeyboardInterrupt):
         estimator.fit(x, y, callbacks=lambda: InterruptedStep(4, times))
@@ -1107,7 +1117,10 @@ def test_transforms_that_cannot_be(identifier, y, message):
         ({"hidden": (0,)}, "hidden=0"),
         ({"tails": "heavy"}, "tails='heavy' is not known"),
         ({"tails": "t", "loss": "crps"}, "tails='t' trains by the likelihood"),
-        ({"tails": "normal", "cv": None, "loss": "student_t"}, "contradict each other"),
+        (
+            {"tails": "normal", "cv": None, "embedding": None, "loss": "student_t"},
+            "contradict each other",
+        ),
         ({"activation": "gelo"}, "activation='gelo'"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"builder": 3}, "builder=3"),

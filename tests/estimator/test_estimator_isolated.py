@@ -14,7 +14,7 @@ PARTS = {
     "validation": np.arange(200, 250),
     "calibration": np.arange(250, 300),
 }
-QUICK = {"tails": "normal", "hidden": (8,), "epochs": 60, "random_state": 0}
+QUICK = {"tails": "normal", "hidden": (8,), "epochs": 60, "random_state": 0, "embedding": None}
 
 
 def table(rng, rows=300):

@@ -28,6 +28,7 @@ from keras_mvn.tables import (
     write_arrays,
 )
 from keras_mvn.tables.deciding import decide
+from keras_mvn.tables.dividing import Division
 from keras_mvn.tables.encoders import CategoryEncoder
 from keras_mvn.tables.profiling import Profile
 from keras_mvn.tables.sampling import RowSample
@@ -629,3 +630,32 @@ def test_a_wide_head_is_no_trouble(tmp_path):
     names = [f"a name of more than forty characters, number {i}" for i in range(10_000)]
     quoted = ",".join(f'"{name}"' for name in names)
     assert open_table(write(tmp_path / "t.csv", f"{quoted}\n")).columns == tuple(names)
+
+
+class TestFolds:
+    @pytest.mark.parametrize("by_time", [False, True])
+    def test_labels_keep_groups_and_blocks_together(self, by_time):
+        order = np.random.default_rng(0).integers(0, 40, 300)
+        divided = Division(True, 5, np.inf, by_time, 0).of(300, order)
+        train = divided.split.train
+        assert divided.folds == 5
+        assert not len(divided.split.validation) + len(divided.split.calibration)
+        assert len(train) + len(divided.split.test) == 300
+        if not by_time:
+            np.testing.assert_array_equal(divided.together, order)
+            return
+        labels = divided.together[train]
+        assert set(labels) == set(range(5))
+        blocks = [order[train][labels == i] for i in range(5)]
+        assert all(a.max() < b.min() for a, b in itertools.pairwise(blocks))
+        assert max(map(len, blocks)) < 1.5 * min(map(len, blocks))
+        assert order[divided.split.test].min() >= order[train].max()
+
+    @pytest.mark.parametrize(
+        ("rows", "order", "folds"),
+        [(300, None, 5), (3000, None, 0), (300, np.arange(300) % 4, 0), (300, np.arange(300), 5)],
+    )
+    def test_many_rows_or_few_groups_are_not_folded(self, rows, order, folds):
+        divided = Division(True, 5, 2000, False, 0).of(rows, order)
+        assert divided.folds == folds
+        assert bool(len(divided.split.validation)) == (folds == 0)

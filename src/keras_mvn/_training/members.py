@@ -12,15 +12,12 @@ import numpy as np
 
 from keras_mvn import covariances
 from keras_mvn._core.interrupts import Interruption
-from keras_mvn._core.types import Array
-from keras_mvn._training.data import Moments, Part, Table, thinned
-from keras_mvn._training.prediction import predict
+from keras_mvn._training.data import Moments, Part
 from keras_mvn._training.recipe import Recipe
+from keras_mvn._training.scoring import Scored, scored
 from keras_mvn._training.train import Trained, train
 from keras_mvn._training.train_at_once import train_in_one_pass
 from keras_mvn.covariances import Covariance
-from keras_mvn.layers import MultivariateNormalHead
-from keras_mvn.scores import cell_log_score
 
 __all__ = [
     "Candidate",
@@ -30,7 +27,6 @@ __all__ = [
     "constant_covariance",
     "independent",
     "label_of",
-    "subsample",
 ]
 
 DENSE_UP_TO = 100
@@ -39,38 +35,30 @@ DENSE_UP_TO = 100
 LOW_RANK_FROM = 20
 """Number of targets below which a low rank saves nothing."""
 
-MOST_RANGES = 20.0
-"""Interquartile ranges (of at least a nat) above the third quartile to which a row's score counts.
-
-Where errors have tails, a normal still pays for them: 20 nats are an error of six deviations.
-"""
-
-NUMBERS_AT_ONCE = 20_000_000
-"""Size of predictions for held-out rows, in numbers: 160 MB."""
-
 
 class Candidate(NamedTuple):
-    """A covariance structure, which part of it does not depend on x, and its tails."""
+    """A covariance structure, which part of it does not depend on x, its tails, and its inputs."""
 
     name: str
     covariance: Covariance
     constant: str | None
     tails: str = "normal"
+    embedding: str | None = None
 
     @property
     def label(self) -> str:
-        """Its name, with its tails unless they are normal."""
-        return label_of(self.name, self.tails)
+        """Its name, with its tails unless they are normal, and how inputs are embedded."""
+        return label_of(self.name, self.tails, self.embedding)
 
     def folder(self, member: int) -> str:
         """Folder name for one of its networks when candidates are compared."""
-        tails = "" if self.tails == "normal" else f"-{self.tails}"
-        return f"{self.name.replace(' ', '_')}{tails}-member_{member}"
+        kind = self.label.replace(", ", "-").replace(" ", "_")
+        return f"{kind}-member_{member}"
 
 
-def label_of(name: str, tails: str) -> str:
-    """Return the name of a structure, with its tails unless they are normal."""
-    return name if tails == "normal" else f"{name}, {tails}"
+def label_of(name: str, tails: str, embedding: str | None = None) -> str:
+    """Return the name of a structure, with its tails unless normal, and embedded inputs."""
+    return ", ".join([name, *([] if tails == "normal" else [tails]), *filter(None, [embedding])])
 
 
 def independent() -> Candidate:
@@ -110,15 +98,18 @@ class Tried(NamedTuple):
 
     candidate: Candidate
     validation_nll: float
+    """Mean over the held-out rows; for a candidate that was given up, an estimate."""
     recipe: Recipe
     trained: list[Trained]
-    """One network for each part."""
+    """One network for each part, or fewer if the first ones were clearly worse than others."""
+    scored: Scored
 
     def summary(self) -> dict[str, Any]:
         """Return a summary for users."""
         return {
             **self.candidate._asdict(),
             "validation_nll": self.validation_nll,
+            "networks": len(self.trained),
             "epochs": max(one.epochs for one in self.trained),
             "seconds": sum(one.seconds for one in self.trained),
         }
@@ -138,6 +129,8 @@ class _Order:
     """How many networks, including these, share the time that is left."""
     expendable: bool
     """Whether there are networks without these."""
+    rival: Tried | None = None
+    """The best candidate so far, if these are of another one."""
     told: bool = False
     """Whether each is worth a line."""
 
@@ -249,18 +242,32 @@ class Fitter:
             if tried and (self.interrupted or late):
                 break
             own = replace(
-                recipe, covariance=choice.covariance, constant=choice.constant, tails=choice.tails
+                recipe,
+                covariance=choice.covariance,
+                constant=choice.constant,
+                tails=choice.tails,
+                embedding=choice.embedding,
             )
             left = n * (len(choices) - i) + others
             names = [choice.folder(member) for member in range(n)]
-            order = _Order(own, range(n), names, left, expendable=bool(tried))
+            best = _best_first(tried)[0] if tried else None
+            order = _Order(own, range(n), names, left, best is not None, best)
             trained = self._networks(order)
-            if tried and len(trained) < n:
+            if best is not None and (not trained or (self.interrupted and len(trained) < n)):
                 break
-            nll = _mean_nll(trained, self._parts)
-            tried.append(Tried(choice, nll, own, trained))
+            tried.append(self._tried(choice, own, trained, best))
+            nll = tried[-1].validation_nll
             self._say(f"{choice.label}: validation NLL {nll:.4f}, {_summary(trained)}")
         return _best_first(tried)
+
+    def _tried(
+        self, candidate: Candidate, recipe: Recipe, trained: list[Trained], best: Tried | None
+    ) -> Tried:
+        found = scored(trained, self._parts)
+        nll = found.mean
+        if best is not None and len(found.scores) < len(best.scored.scores):
+            nll += best.validation_nll - best.scored.first(len(found.scores)).mean
+        return Tried(candidate, nll, recipe, trained, found)
 
     # --- networks of one recipe ------------------------------------------------------------------
 
@@ -277,14 +284,21 @@ class Fitter:
                 return False
             trained.append(one)
             self._tell(rest, rest.which[0], one)
-            return True
+            return not self._given_up(order, trained)
 
-        while self._began(order.after(len(trained)).which[:1], order) and next_in_turn():
-            pass
+        while self._began(order.after(len(trained)).which[:1], order):
+            if not next_in_turn():
+                return trained
         trained.extend(self._at_once(order.after(len(trained))))
         while next_in_turn():
             pass
         return trained
+
+    def _given_up(self, order: _Order, trained: list[Trained]) -> bool:
+        """Whether the networks so far are clearly worse than the same ones of another candidate."""
+        if order.rival is None or len(trained) == len(order.which):
+            return False
+        return scored(trained, self._parts).clearly_worse(order.rival.scored)
 
     def _began(self, which: range, order: _Order) -> bool:
         """Whether an earlier process has left a backup of one of these, trained on its own."""
@@ -378,37 +392,3 @@ def _best_first(tried: Iterable[Tried]) -> list[Tried]:
     return sorted(
         tried, key=lambda one: np.inf if np.isnan(one.validation_nll) else one.validation_nll
     )
-
-
-def _mean_nll(trained: Sequence[Trained], parts: Sequence[Part]) -> float:
-    """Return the mean score of the rows that each network has not seen, together."""
-    scored = [
-        _scores(one, part.held_out)
-        for one, part in zip(trained, parts, strict=False)
-        if part.held_out is not None
-    ]
-    scores, weights = (np.concatenate(found) for found in zip(*scored, strict=True))
-    return float(np.average(_winsorized(scores), weights=weights))
-
-
-def _scores(trained: Trained, table: Table) -> tuple[Array, Array]:
-    """Return the score of each row of a table, and its weight."""
-    rows = subsample(table.rows, trained.head)
-    y_pred = predict(trained.model, np.asarray(table.x[rows]))
-    y = np.asarray(table.y[rows], np.float64)
-    answer = trained.head.distribution(y_pred)
-    # Where values repeat, the cells' probabilities: densities there reward scales that collapse.
-    score = cell_log_score(answer, y, trained.head.resolution, "marginalize")
-    return score, np.ones(len(rows)) if table.weight is None else table.weight[rows]
-
-
-def _winsorized(scores: Array) -> Array:
-    """Return scores, none larger than what is far out among them: one row must not choose."""
-    low, high = np.nanquantile(scores, (0.25, 0.75))
-    return np.minimum(scores, high + MOST_RANGES * max(high - low, 1.0))
-
-
-def subsample(rows: np.ndarray, head: MultivariateNormalHead) -> np.ndarray:
-    """A subset of rows small enough that their predictions fit in memory."""
-    width = head.covariance.packed_size(head.event_size)
-    return thinned(rows, NUMBERS_AT_ONCE, width)

@@ -13,7 +13,7 @@ from keras_mvn import losses
 from keras_mvn._core.types import Tensor
 from keras_mvn._training.data import Moments, Part
 from keras_mvn.covariances import Covariance
-from keras_mvn.layers import MultivariateNormalHead, SoftClip
+from keras_mvn.layers import MultivariateNormalHead, PeriodicEmbedding, SoftClip
 from keras_mvn.losses import CovarianceLoss
 from keras_mvn.losses._student_t import StudentTLoss
 
@@ -62,6 +62,8 @@ class Recipe:
     hidden: tuple[int, ...] = (64, 64)
     activation: Any = "gelu"
     dropout: float = 0.0
+    embedding: str | None = None
+    """"periodic" for inputs embedded by waves, before the hidden layers."""
     builder: Callable[[Tensor], Tensor] | None = None
     """Function from standardized inputs to the head's input, in place of the hidden layers."""
     learning_rate: float = 5e-3
@@ -92,6 +94,8 @@ def network(
     spread = np.where(inputs.upper > inputs.lower, np.sqrt(inputs.variance), 0.0)
     x = SoftClip.around(inputs.lower, inputs.upper, spread)(raw)
     x = keras.layers.Normalization(mean=inputs.mean, variance=inputs.variance)(x)
+    if recipe.embedding is not None:
+        x = PeriodicEmbedding()(x)
     x = _hidden(x, recipe) if recipe.builder is None else _built(recipe.builder, x)
     return keras.Model(raw, head(x))
 

@@ -15,7 +15,7 @@ from keras_mvn._core.targets import checked_missing
 from keras_mvn._training.recipe import Recipe, likelihood_of, loss_for, predicts_tails
 from keras_mvn.estimator._calibration import calibration_kind
 
-__all__ = ["chooses_tails", "is_auto", "recipe_of"]
+__all__ = ["chooses_embedding", "chooses_tails", "is_auto", "recipe_of"]
 
 
 def is_auto(covariance: Any) -> bool:
@@ -46,6 +46,7 @@ def recipe_of(estimator: Any) -> Recipe:
         hidden=_widths(estimator.hidden),
         activation=_activation(estimator.activation),
         dropout=_share(estimator.dropout, "dropout"),
+        embedding="periodic" if estimator.embedding == "periodic" else None,
         builder=_builder(estimator.builder),
         learning_rate=_positive(estimator.learning_rate, "learning_rate"),
         epochs=whole(estimator.epochs, "epochs", "a number of epochs", 1),
@@ -65,6 +66,27 @@ def chooses_tails(estimator: Any) -> bool:
     """Whether `fit` chooses between a normal and a Student's t."""
     loss = estimator.loss
     return bool(estimator.tails == "auto" and likelihood_of(loss) and not predicts_tails(loss))
+
+
+def chooses_embedding(estimator: Any) -> bool:
+    """Whether `fit` chooses between plain and embedded inputs."""
+    return bool(estimator.embedding == "auto" and estimator.builder is None)
+
+
+def _check_embedding(embedding: Any, builder: Any) -> None:
+    known = embedding is None or (isinstance(embedding, str) and embedding in EMBEDDINGS)
+    if not known:
+        raise ValueError(
+            f"embedding={embedding!r} is not known. Expected None, 'auto' or 'periodic'."
+        )
+    if embedding == "periodic" and builder is not None:
+        raise ValueError(
+            "embedding='periodic' cannot be combined with builder, which receives plain inputs. "
+            "Use keras_mvn.layers.PeriodicEmbedding in the builder."
+        )
+
+
+EMBEDDINGS = ("auto", "periodic")
 
 
 def _check_tails(tails: Any, loss: Any) -> None:
@@ -100,6 +122,7 @@ def _check_what_is_no_recipe(estimator: Any) -> None:
     _check_tails(estimator.tails, estimator.loss)
     calibration_kind(estimator.calibration)
     _check_cv(estimator.cv)
+    _check_embedding(estimator.embedding, estimator.builder)
     checked_missing(estimator.missing)
     if not isinstance(estimator.isolated, str) or estimator.isolated not in ("missing", "keep"):
         raise ValueError(f"isolated={estimator.isolated!r} must be 'missing' or 'keep'.")

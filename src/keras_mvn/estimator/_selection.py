@@ -1,42 +1,59 @@
-"""The structure and the tails that the estimator chooses on validation rows."""
+"""The structure, the tails and the inputs that the estimator chooses on held-out rows."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
 
 from keras_mvn._training.members import Candidate, Fitter, Tried, candidates
 from keras_mvn._training.recipe import Recipe
 
-__all__ = ["selected"]
+__all__ = ["Choices", "selected"]
 
 
-def selected(
-    fitter: Fitter, recipe: Recipe, others: int, *, structure: bool, tails: bool
-) -> list[Tried]:
-    """Compare structures, and then the tails of the best one; the best first.
+@final
+@dataclass(frozen=True)
+class Choices:
+    """What is to be chosen; the rest is as in the recipe."""
 
-    Structures are compared with the tails of a Student's t, which a normal is a case of; the normal
-    is then tried for the best of them alone.
+    structure: bool
+    tails: bool
+    """Between a normal and a Student's t; without held-out rows, those of the recipe are kept."""
+    embedding: bool
+    """Between plain and embedded inputs; without held-out rows, plain ones are kept."""
+
+
+def selected(fitter: Fitter, recipe: Recipe, others: int, choices: Choices) -> list[Tried]:
+    """Compare structures, then inputs and tails of the best one; the best first.
+
+    Structures are compared with the tails of a Student's t, which a normal is a case of; embedded
+    inputs, and then the normal, are tried for the best of them alone.
 
     Args:
         fitter: what trains the candidates.
-        recipe: recipe whose structure and tails are replaced.
+        recipe: recipe whose structure, tails and inputs are replaced.
         others: number of networks to be trained afterwards, in the same time budget.
-        structure: whether to choose the structure.
-        tails: whether to choose the tails; without validation rows, those of the recipe are kept.
+        choices: what is to be chosen.
 
     Returns:
         The trained candidates; [] if nothing is to be chosen.
 
     """
-    both = tails and fitter.can_select
-    given = "t" if both else recipe.tails
-    if structure:
-        choices = [one._replace(tails=given) for one in candidates(fitter.event_size)]
-    elif both:
-        choices = [Candidate(recipe.covariance.name, recipe.covariance, recipe.constant, given)]
+    tails, embedding = (one and fitter.can_select for one in (choices.tails, choices.embedding))
+    given = "t" if tails else recipe.tails
+    if choices.structure:
+        first = [one._replace(tails=given) for one in candidates(fitter.event_size)]
+    elif tails or embedding:
+        first = [Candidate(recipe.covariance.name, recipe.covariance, recipe.constant, given)]
     else:
         return []
-    tried = fitter.select(recipe, choices, others + both)
-    if not both:
-        return tried
-    normal = tried[0].candidate._replace(tails="normal")
-    return fitter.select(recipe, [normal], others, tried)
+    first = [one._replace(embedding=recipe.embedding) for one in first]
+    n = fitter.smallest_ensemble
+    tried = fitter.select(recipe, first, others + n * (tails + embedding))
+    if embedding:
+        waves = tried[0].candidate._replace(embedding="periodic")
+        tried = fitter.select(recipe, [waves], others + n * tails, tried)
+    if tails:
+        normal = tried[0].candidate._replace(tails="normal")
+        tried = fitter.select(recipe, [normal], others, tried)
+    return tried

@@ -15,9 +15,10 @@ from keras_mvn._core.interrupts import deferred_interrupts
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn._training.data import Part, Table, moments, thinned
-from keras_mvn._training.members import Fitter, subsample
+from keras_mvn._training.members import Fitter
 from keras_mvn._training.prediction import from_bytes, predict_distribution, to_bytes
 from keras_mvn._training.recipe import Recipe
+from keras_mvn._training.scoring import subsample
 from keras_mvn.distributions import TransformedDistribution, TransformedRegion
 from keras_mvn.distributions._fit_transform import fit_target_transform
 from keras_mvn.distributions._predicted import Predicted
@@ -30,8 +31,13 @@ from keras_mvn.estimator._calibration import calibration_kind
 from keras_mvn.estimator._cross_fitting import as_of_the_ensemble, parts_of
 from keras_mvn.estimator._data import Data
 from keras_mvn.estimator._division import division
-from keras_mvn.estimator._parameters import chooses_tails, is_auto, recipe_of
-from keras_mvn.estimator._selection import selected
+from keras_mvn.estimator._parameters import (
+    chooses_embedding,
+    chooses_tails,
+    is_auto,
+    recipe_of,
+)
+from keras_mvn.estimator._selection import Choices, selected
 from keras_mvn.layers._find_heads import heads
 
 _base: Any = require("sklearn.base", "keras_mvn.estimator")
@@ -75,7 +81,10 @@ class MultivariateNormalRegressor(
         hidden: sequence of int, widths of the hidden layers.
         activation: activation of the hidden layers; smooth ones do better.
         dropout: float in [0, 1), dropout rate after each hidden layer.
-        builder: in place of the three above, a function from the standardized inputs, a Keras
+        embedding: None; "periodic": inputs pass through `layers.PeriodicEmbedding`, which helps
+            where trees do well (coordinates, steps, counts); "auto": the better one on held-out
+            rows (half as much again of the training; plain inputs without them).
+        builder: in place of the four above, a function from the standardized inputs, a Keras
             tensor (rows, features), to the inputs of the head, (rows, units). Called once for
             each network; pickled and cloned with the estimator.
         constant: part of the covariance that is the same for all rows: None, "shape" (the
@@ -125,7 +134,7 @@ class MultivariateNormalRegressor(
         calibration_: the fitted calibration, or None. `model_` does not include it;
             `calibration_.apply(model_)` returns a model that does.
         history_: losses by epoch, as in `keras.callbacks.History.history`; a list for ensembles.
-        selection_: with "auto", a dictionary for each structure and tails tried, best first.
+        selection_: with "auto", a dictionary for each candidate tried, best first.
         split_: row numbers in X: "train", "validation", "calibration".
         folds_: row numbers of each fold, or None; network i has not seen those of fold i modulo
             their number.
@@ -158,6 +167,7 @@ class MultivariateNormalRegressor(
         hidden: Sequence[int] = (64, 64),
         activation: Any = "gelu",
         dropout: float = 0.0,
+        embedding: str | None = "auto",
         builder: Callable[[Any], Any] | None = None,
         constant: str | None = None,
         learning_rate: float = 5e-3,
@@ -182,6 +192,7 @@ class MultivariateNormalRegressor(
         self.hidden = hidden
         self.activation = activation
         self.dropout = dropout
+        self.embedding = embedding
         self.builder = builder
         self.constant = constant
         self.learning_rate = learning_rate
@@ -298,8 +309,8 @@ class MultivariateNormalRegressor(
             if hasattr(self, name):
                 delattr(self, name)
         n = max(int(self.n_members), fitter.smallest_ensemble)
-        choices = {"structure": is_auto(self.covariance), "tails": chooses_tails(self)}
-        tried = selected(fitter, recipe, n - fitter.smallest_ensemble, **choices)
+        choices = Choices(is_auto(self.covariance), chooses_tails(self), chooses_embedding(self))
+        tried = selected(fitter, recipe, n - fitter.smallest_ensemble, choices)
         if tried:
             self.selection_ = [one.summary() for one in tried]
             members = fitter.members(tried[0].recipe, n, first=tried[0].trained)

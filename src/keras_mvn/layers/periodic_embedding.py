@@ -83,7 +83,7 @@ class PeriodicEmbedding(keras.layers.Layer):
         waves = ops.concatenate([ops.cos(angle), ops.sin(angle)], axis=-1)
         # A product per input: features first, as batched products want it.
         embedded = ops.matmul(ops.transpose(waves, (1, 0, 2)), self.kernel)
-        embedded = ops.gelu(ops.transpose(embedded, (1, 0, 2)) + self.bias)
+        embedded = ops.gelu(ops.transpose(embedded, (1, 0, 2)) + self.bias, approximate=False)
         flat = ops.reshape(embedded, (-1, embedded.shape[1] * self.units))
         return ops.concatenate([inputs, flat], axis=-1)
 

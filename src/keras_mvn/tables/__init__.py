@@ -11,12 +11,12 @@ from keras_mvn.tables.dates import DateReading as DateReading
 from keras_mvn.tables.deciding import Decision as Decision
 from keras_mvn.tables.errors import TableError as TableError
 from keras_mvn.tables.planning import Plan as Plan
-from keras_mvn.tables.planning import Question as Question
 from keras_mvn.tables.planning import Survey as Survey
 from keras_mvn.tables.planning import plan as plan
 from keras_mvn.tables.planning import survey as survey
 from keras_mvn.tables.planning import write_arrays as write_arrays
 from keras_mvn.tables.preprocessing import Preprocessing as Preprocessing
+from keras_mvn.tables.question import Question as Question
 from keras_mvn.tables.reading import open_table as open_table
 from keras_mvn.tables.splitting import Split as Split
 from keras_mvn.tables.splitting import shares as shares

@@ -7,8 +7,8 @@ larger than memory.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, final
 
@@ -18,23 +18,17 @@ from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn.tables.cells import Cells, Values
 from keras_mvn.tables.deciding import Decision, decide, mend_of
+from keras_mvn.tables.dividing import Divided
 from keras_mvn.tables.errors import CellError, TableError, cut, listed
 from keras_mvn.tables.preprocessing import Preprocessing, fit_preprocessing, share_of
 from keras_mvn.tables.profiling import Candidate, Profile, profiles_of
+from keras_mvn.tables.question import Question
 from keras_mvn.tables.sampling import RowSample
-from keras_mvn.tables.splitting import (
-    Split,
-    by_groups,
-    by_time,
-    random_split,
-    shares,
-    time_blocks,
-)
+from keras_mvn.tables.splitting import Split
 from keras_mvn.tables.table import Table
 
 __all__ = [
     "Plan",
-    "Question",
     "Survey",
     "index_left_out",
     "inputs_of",
@@ -54,29 +48,6 @@ FEWEST_ROWS = 20
 
 Notify = Callable[[int], None]
 """Callback that receives the number of rows read so far."""
-
-
-@final
-@dataclass(frozen=True)
-class Question:
-    """The prediction problem: the columns to predict, the inputs, and how to split the rows."""
-
-    targets: tuple[str, ...]
-    features: tuple[str, ...] | None = None
-    """Names of input columns; None: every column that is not a target, dropped, or the group."""
-    drop: tuple[str, ...] = ()
-    kinds: Mapping[str, str] = field(default_factory=dict)
-    """Column → its kind, for columns whose kind is not to be inferred."""
-    group: str | None = None
-    time: str | None = None
-    skip_untimed: bool = False
-    """Whether rows without a time are left out; otherwise, they are an error."""
-    calibrated: bool = True
-    folds: int = 0
-    """Number of folds for cross-fitting; 0 for rows that are held out."""
-    fold_up_to: float = np.inf
-    """Maximum number of rows, those for testing aside, at which there are folds."""
-    seed: int = 0
 
 
 @final
@@ -106,15 +77,16 @@ class Plan:
     decisions: tuple[Decision, ...]
     rows: np.ndarray
     """Row numbers of the rows used, in the order of the file."""
-    split: Split
+    divided: Divided
     """Positions in `rows`."""
-    folds: int
-    """Number of folds for cross-fitting; 0 for none."""
-    together: np.ndarray | None
-    """Labels of the rows: equal ones are in the same fold; None for folds at random."""
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     """What may be wrong, with the option that mends it."""
+
+    @property
+    def split(self) -> Split:
+        """The parts: positions in `rows`."""
+        return self.divided.split
 
 
 def inputs_of(table: Table, question: Question) -> list[str]:
@@ -247,8 +219,8 @@ def plan(table: Table, question: Question, cells: Cells, surveyed: Survey) -> Pl
     inputs = inputs_of(table, question)
     with table.located():
         decisions = [decide(surveyed.profiles[n], question.kinds.get(n)) for n in inputs]
-    folds = _folds(question, surveyed)
-    split = _split(question, surveyed, folds > 0)
+    divided = question.division.of(len(surveyed.usable), surveyed.order)
+    split = divided.split
     training = surveyed.sample.among(surveyed.usable[split.train])
     preprocessing, told = fit_preprocessing(
         decisions, surveyed.profiles, training, question.targets, cells
@@ -263,9 +235,7 @@ def plan(table: Table, question: Question, cells: Cells, surveyed: Survey) -> Pl
         preprocessing,
         tuple(told),
         surveyed.usable,
-        split,
-        folds,
-        _together(question, surveyed, split, folds),
+        divided._replace(split=split),
         tuple(notes),
         tuple(warnings),
     )
@@ -425,29 +395,6 @@ def _check_target_varies(profile: Profile) -> None:
         raise TableError(
             f"the target {profile.name!r} is always {number.low:g}: there is nothing to predict."
         )
-
-
-def _folds(question: Question, surveyed: Survey) -> int:
-    """Return the number of folds for cross-fitting; 0 for too many rows or too few groups."""
-    rows = len(surveyed.usable) * (1.0 - shares(question.calibrated)[-1])
-    units = rows if surveyed.order is None else len(np.unique(surveyed.order)) - 1
-    return question.folds if rows <= question.fold_up_to and units >= question.folds else 0
-
-
-def _together(question: Question, surveyed: Survey, split: Split, folds: int) -> np.ndarray | None:
-    if not folds or question.time is None:
-        return surveyed.order
-    order: Any = surveyed.order
-    return time_blocks(order, split.train, folds)
-
-
-def _split(question: Question, surveyed: Survey, cross_fitted: bool) -> Split:
-    parts = shares(question.calibrated, cross_fitted)
-    if question.group is not None and surveyed.order is not None:
-        return by_groups(surveyed.order, parts, question.seed)
-    if question.time is not None and surveyed.order is not None:
-        return by_time(surveyed.order, parts)
-    return random_split(len(surveyed.usable), parts, question.seed)
 
 
 def _notes(question: Question, surveyed: Survey, told: Iterable[Decision]) -> list[str]:

@@ -24,6 +24,7 @@ from keras_mvn.calibration import Recalibration
 from keras_mvn.covariances import Covariance
 from keras_mvn.estimator import MultivariateNormalRegressor
 from keras_mvn.estimator._rows import OutlyingValuesWarning
+from keras_mvn.layers import PeriodicEmbedding
 from keras_mvn.layers._find_heads import heads
 from keras_mvn.layouts import degrees_of_freedom_from
 from keras_mvn.tables import Split
@@ -108,6 +109,17 @@ class Network(NamedTuple):
         return "normal" if heads(self.members[0])[-1].degrees_of_freedom is None else "t"
 
     @property
+    def embedding(self) -> str | None:
+        """How inputs are embedded: "periodic" or None."""
+        layers = self.members[0].layers
+        return "periodic" if any(isinstance(one, PeriodicEmbedding) for one in layers) else None
+
+    @property
+    def event_size(self) -> int:
+        """The number of targets."""
+        return heads(self.members[0])[-1].event_size
+
+    @property
     def degrees_of_freedom(self) -> float:
         """Their degrees of freedom, the harmonic mean of those of its networks."""
         raw = [heads(member)[-1].raw_degrees_of_freedom for member in self.members]
@@ -132,7 +144,8 @@ class Network(NamedTuple):
 
 def label_of(candidate: Mapping[str, Any]) -> str:
     """Return the name of one entry of the selection, with its tails unless they are normal."""
-    return _members.label_of(candidate["name"], candidate.get("tails", "normal"))
+    tails, embedding = candidate.get("tails", "normal"), candidate.get("embedding")
+    return _members.label_of(candidate["name"], tails, embedding)
 
 
 def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what: str) -> Network:

@@ -38,6 +38,7 @@ class FitOptions:
     loss: str
     tails: str
     isolated: str
+    embedding: str
     hidden: str
     dropout: float
     epochs: int

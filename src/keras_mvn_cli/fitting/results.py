@@ -151,7 +151,7 @@ def _outside(model: Network, prepared: Prepared) -> list[str]:
 
 def _plain(candidate: Mapping[str, Any]) -> dict[str, Any]:
     """Return one entry of the selection as JSON values."""
-    kept = ("name", "tails", "validation_nll", "epochs", "seconds")
+    kept = ("name", "tails", "embedding", "validation_nll", "epochs", "seconds")
     values = {name: candidate[name] for name in kept}
     return {
         k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()

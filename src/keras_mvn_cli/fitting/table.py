@@ -112,7 +112,7 @@ def prepared_table(options: FitOptions, folder: FitFolder, output: Output) -> Pr
             "file": identity(table.path),
             "rows_in_file": found.rows,
             "test_rows": len(planned.split.test),
-            "folds": planned.folds,
+            "folds": planned.divided.folds,
         }
         write_json(folder.work / PREPARED, about)
     except BaseException:
@@ -175,9 +175,10 @@ def _require_same(request: Mapping[str, Any], earlier: Mapping[str, Any]) -> Non
 
 def _keep(folder: FitFolder, planned: Plan, split: Split, raw: Any) -> None:
     parquet = require("pyarrow.parquet", "keras-mvn fit")
-    kept: dict[str, Any] = {"rows": planned.rows, "folds": planned.folds, **split._asdict()}
-    if planned.folds and planned.together is not None:
-        kept["together"] = planned.together
+    folds, together = planned.divided.folds, planned.divided.together
+    kept: dict[str, Any] = {"rows": planned.rows, "folds": folds, **split._asdict()}
+    if folds and together is not None:
+        kept["together"] = together
     np.savez_compressed(folder.work / ROWS, **kept)
     parquet.write_table(raw, folder.work / "x.parquet")
 

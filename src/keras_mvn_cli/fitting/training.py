@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from keras_mvn._training.members import Candidate, constant_covariance, independent
 from keras_mvn_cli import _assessing
@@ -30,10 +31,7 @@ def trained_networks(
     _tell_selection(output, trained["model"], prepared.arrays)
     if not baselines:
         return trained, False
-    tails = trained["model"].tails
-    for name, settings, candidate in _baselines(
-        options, model, len(prepared.arrays.targets), tails
-    ):
+    for name, settings, candidate in _baselines(options, model, trained["model"]):
         place = folder.work / name.replace(" ", "_")
         reuse(folder.work / "model", candidate, place)
         try:
@@ -58,6 +56,7 @@ def _settings(options: FitOptions, share: float) -> Settings:
             "loss": options.loss,
             "tails": options.tails,
             "isolated": options.isolated,
+            "embedding": None if options.embedding == "none" else options.embedding,
             "hidden": widths_of(options.hidden),
             "dropout": options.dropout,
             "epochs": options.epochs,
@@ -69,17 +68,18 @@ def _settings(options: FitOptions, share: float) -> Settings:
 
 
 def _baselines(
-    options: FitOptions, model: Settings, event_size: int, tails: str
+    options: FitOptions, model: Settings, trained: Network
 ) -> Iterator[tuple[str, Settings, Candidate]]:
     """Yield name, settings, and the "auto" candidate that is the same network.
 
-    They have the model's tails, so that they differ from it in their covariance alone.
+    They have the model's tails and inputs, so that they differ from it in their covariance alone.
     """
+    same: dict[str, Any] = {"tails": trained.tails, "embedding": trained.embedding}
     budget = options.time_budget
     share = None if budget is None else 0.5 * (1.0 - SHARE_OF_MODEL) * budget
     structures = {
         _assessing.DIAGONAL: independent(),
-        _assessing.CONSTANT: constant_covariance(event_size),
+        _assessing.CONSTANT: constant_covariance(trained.event_size),
     }
     for name, candidate in structures.items():
         yield (
@@ -91,9 +91,9 @@ def _baselines(
                 candidate.constant,
                 members=model.members,
                 time_budget=share,
-                options={**model.options, "tails": tails},
+                options={**model.options, **same},
             ),
-            candidate._replace(tails=tails),
+            candidate._replace(**same),
         )
 
 
