@@ -2,8 +2,8 @@
 
     python benchmarks/embeddings.py --data FOLDER --tables jura,scpf --seeds 0 1
 
-Splits and figures as in tails.py, of the estimator as it comes with `embedding=` None, "periodic" and
-"auto", of which the chosen inputs are printed.
+Splits and figures as in tails.py, of the estimator as it comes with `embedding=` None, "periodic"
+and "auto", of which the chosen inputs are printed.
 """
 
 from __future__ import annotations
