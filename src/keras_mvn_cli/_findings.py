@@ -28,6 +28,7 @@ class Findings:
         self.output, self._strict = output, strict
         self._gaps: Counter[str] = Counter()
         self._complete: Sequence[str] = ()
+        self._stand_ins = False
         self._unknown: dict[str, list[str]] = {}
         self._far: dict[str, list[str]] = {}
         self._far_rows: Counter[str] = Counter()
@@ -39,14 +40,21 @@ class Findings:
         """Tell this at the end, too."""
         self._notes.append(note)
 
-    def add_gaps(self, gaps: Mapping[str, np.ndarray], complete: Sequence[str]) -> None:
-        """Add the missing cells of further rows; `complete` are columns that had none in training.
+    def add_gaps(
+        self, gaps: Mapping[str, np.ndarray], complete: Sequence[str], stand_ins: bool
+    ) -> None:
+        """Add the missing cells of further rows.
+
+        Args:
+            gaps: column → mask of its missing cells.
+            complete: columns that had none in training.
+            stand_ins: whether values of training rows stand in for theirs.
 
         Raises:
             CellError: `strict`, and a cell is missing in such a column.
 
         """
-        self._complete = complete
+        self._complete, self._stand_ins = complete, stand_ins
         for column, missing in gaps.items():
             self._gaps[column] += int(missing.sum())
             if self._strict and column in complete and missing.any():
@@ -137,10 +145,13 @@ class Findings:
                 f"{len(self._outside) - MOST_FAR} more inputs are beyond what was seen"
             )
         for column, count in self.imputed.items():
-            trained = "no training row was" if column in self._complete else "now all rows are"
+            complete = column in self._complete
+            trained = "no training row was" if complete else "now all rows are"
+            then = "it is imputed, and these predictions claim to be surer than they are"
+            if complete and self._stand_ins:
+                then = "values of similar training rows stand in, and widen these predictions"
             self.output.warn(
-                f"{column}: {count} of {rows} rows have no value, and {trained} without one; it is "
-                "imputed, and these predictions claim to be surer than they are"
+                f"{column}: {count} of {rows} rows have no value, and {trained} without one; {then}"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -11,9 +11,11 @@ import keras
 import numpy as np
 
 from keras_mvn._core.files import read_json, write_json
+from keras_mvn._training.absent_inputs import Donors
 from keras_mvn._training.prediction import load_to_predict, predict_distribution
 from keras_mvn.calibration import Recalibration
 from keras_mvn.distributions import Distribution
+from keras_mvn.distributions._predicted import Predicted
 from keras_mvn.tables import Preprocessing, Table, open_table
 from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._findings import MOST, Findings
@@ -23,6 +25,7 @@ from keras_mvn_cli._table_options import TableOptions
 
 __all__ = [
     "CALIBRATION",
+    "DONORS",
     "MEMBERS",
     "MODEL",
     "PREPROCESSING",
@@ -36,6 +39,7 @@ __all__ = [
 
 PREPROCESSING = "preprocessing.json"
 CALIBRATION = "calibration.json"
+DONORS = "donors.npy"
 MODEL = "model.keras"
 MEMBERS = "members"
 
@@ -58,6 +62,7 @@ class FittedModel:
         preprocessing: the conversion of table rows to inputs.
         members: the networks; several of them form an ensemble.
         calibration: the recalibration of their predictions, or None.
+        donors: training rows whose inputs stand in for absent ones, or None.
 
     """
 
@@ -65,6 +70,7 @@ class FittedModel:
     preprocessing: Preprocessing
     members: Sequence[Any]
     calibration: Recalibration | None
+    donors: Donors | None = None
 
     @classmethod
     def load(cls, folder: Path) -> FittedModel:
@@ -83,7 +89,9 @@ class FittedModel:
             members = [load_to_predict(file) for file in files]
         except OSError as error:
             raise RefusalError(f"{folder} is incomplete: {error}") from error
-        return cls(about, preprocessing, members, calibration)
+        donors = folder / DONORS  # fit directories of 0.1.0 have none
+        rows = Donors(np.load(donors)) if donors.is_file() else None
+        return cls(about, preprocessing, members, calibration, rows)
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -94,9 +102,34 @@ class FittedModel:
         """Predict from inputs (n, features), without recalibration."""
         return predict_distribution(self.members, x)
 
-    def predict(self, x: Any) -> Distribution:
-        """Predict from inputs (n, features), with recalibration."""
-        return recalibrated(self.calibration, self.uncalibrated(x))
+    def predict(self, x: Any, absent: np.ndarray | None = None) -> Distribution:
+        """Predict from inputs (n, features), with recalibration.
+
+        Args:
+            x: inputs; absent ones are imputed.
+            absent: (n, features), whether an input is absent that never was in training; these
+                predictions are as wide as the inputs' values in similar training rows make them.
+
+        """
+        if self.donors is None or absent is None:
+            return recalibrated(self.calibration, self.uncalibrated(x))
+        answer = self.donors.predict(self._raw, x, absent)
+        return recalibrated(self.calibration, answer)
+
+    def _raw(self, x: Any) -> Predicted:
+        return predict_distribution(self.members, x)
+
+    def _absent(self, gaps: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return which inputs are absent that never were in training: (n, features)."""
+        masks = [
+            np.repeat(
+                (gaps[encoder.column] & (encoder.column in self.preprocessing.complete))[:, None],
+                len(encoder.names),
+                axis=1,
+            )
+            for encoder in self.preprocessing.encoders
+        ]
+        return np.concatenate(masks, axis=1)
 
     def stream(
         self,
@@ -133,11 +166,11 @@ class FittedModel:
             with table.located(rows):
                 inputs, gaps = self.preprocessing.inputs_and_gaps(batch)
                 findings.add_unknown(self.preprocessing.unknown_categories(batch))
-                findings.add_gaps(gaps, self.preprocessing.complete)
+                findings.add_gaps(gaps, self.preprocessing.complete, self.donors is not None)
                 if outside is not None:
                     self._find_far(limits, inputs, table, rows, findings)
                     outside.add(inputs)
-            yield Rows(batch, self.predict(inputs))
+            yield Rows(batch, self.predict(inputs, self._absent(gaps)))
             rows += batch.num_rows
         if outside is not None:
             told = outside.told(self.preprocessing.names, self.preprocessing.in_units)

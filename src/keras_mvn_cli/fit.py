@@ -84,7 +84,7 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
     callback=_options.folds,
     help="Cross-fitting: each fold of the rows stops the training of networks that learn from the "
     "others, and recalibrates them, so that no row is held out for it. auto: 5 folds for up to "
-    "2000 rows.",
+    "10 000 rows.",
 )
 @click.option(
     "--members",
@@ -160,7 +160,7 @@ def fit(**given: Any) -> None:
     Missing inputs are imputed, with an indicator. Targets may be missing, too: each row counts
     with the targets that were observed.
 
-    Rows are split at random into 85 % for training and 15 % for testing. Up to 2000 rows for
+    Rows are split at random into 85 % for training and 15 % for testing. Up to 10 000 rows for
     training are cross-fitted (--cv); of more, 15 % of all rows stop training early, and 10 %
     recalibrate. If rows depend on each other, pass --group or --time;
     otherwise the test results are too optimistic. The output directory holds the model,

@@ -106,7 +106,7 @@ class TestParameters:
         [
             (15, {}, False),
             (60, {}, True),
-            (2001, {}, False),
+            (10_001, {}, False),
             (60, {"validation_fraction": 0.0}, False),
         ],
     )

@@ -23,6 +23,21 @@ def test_formula(rng):
     assert layer.compute_output_shape((None, 3)) == (None, 15)
 
 
+def test_chosen_inputs_alone(rng):
+    x = rng.normal(size=(7, 4))
+    layer = PeriodicEmbedding(units=3, frequencies=5, inputs=[2, 0])
+    found = numpy(layer(tensor(x)))
+    assert found.shape == layer.compute_output_shape(x.shape) == (7, 10)
+    inner = PeriodicEmbedding(units=3, frequencies=5)
+    inner.build((None, 2))
+    for own, given in zip(inner.weights, layer.weights, strict=True):
+        own.assign(given)
+    np.testing.assert_allclose(found[:, 4:], numpy(inner(tensor(x[:, [2, 0]])))[:, 2:], atol=1e-6)
+    np.testing.assert_allclose(numpy(PeriodicEmbedding(inputs=[])(tensor(x))), x, rtol=1e-6)
+    with pytest.raises(ValueError, match="different positions below 4"):
+        PeriodicEmbedding(inputs=[1, 4])(tensor(x))
+
+
 def test_frequencies_begin_with_the_scale():
     layer = PeriodicEmbedding(frequencies=400, scale=0.2)
     layer.build((None, 30))

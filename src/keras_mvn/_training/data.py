@@ -149,6 +149,8 @@ class Moments(NamedTuple):
     variance: Array
     lower: Array
     upper: Array
+    binary: np.ndarray
+    """Whether a column has at most two values: an indicator, or a category."""
 
 
 def moments(table: Table, fenced: bool = True) -> Moments:
@@ -165,8 +167,10 @@ def moments(table: Table, fenced: bool = True) -> Moments:
     """
     lower, upper = input_range(table, fenced)
     count, mean, square = 0, 0.0, 0.0
+    binary = np.ones(len(lower), bool)
     for x, _ in table.parts():
         x = np.clip(x, lower, upper)
+        binary &= ((x == lower) | (x == upper)).all(axis=0)
         n, m = len(x), x.mean(axis=0)
         delta = m - mean
         square = square + ((x - m) ** 2).sum(axis=0) + delta**2 * (count * n / (count + n))
@@ -174,7 +178,7 @@ def moments(table: Table, fenced: bool = True) -> Moments:
     variance = np.asarray(square) / count
     # Below the second bound, all values are equal in float32.
     constant = (variance == 0) | (variance < (1e-7 * np.asarray(mean)) ** 2)
-    return Moments(np.asarray(mean), np.where(constant, 1.0, variance), lower, upper)
+    return Moments(np.asarray(mean), np.where(constant, 1.0, variance), lower, upper, binary)
 
 
 def input_range(table: Table, fenced: bool = True) -> tuple[Array, Array]:

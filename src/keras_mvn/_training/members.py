@@ -203,6 +203,11 @@ class Fitter:
         return int(self._parts[0].training.y.shape[1])
 
     @property
+    def numbers(self) -> int:
+        """The number of inputs that have more than two values."""
+        return int(np.count_nonzero(~self._inputs.binary))
+
+    @property
     def smallest_ensemble(self) -> int:
         """The number of networks of which each has other rows."""
         return len(self._parts)

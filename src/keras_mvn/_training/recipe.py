@@ -63,7 +63,7 @@ class Recipe:
     activation: Any = "gelu"
     dropout: float = 0.0
     embedding: str | None = None
-    """"periodic" for inputs embedded by waves, before the hidden layers."""
+    """"periodic" for inputs of more than two values embedded by waves, before the hidden layers."""
     builder: Callable[[Tensor], Tensor] | None = None
     """Function from standardized inputs to the head's input, in place of the hidden layers."""
     learning_rate: float = 5e-3
@@ -95,7 +95,7 @@ def network(
     x = SoftClip.around(inputs.lower, inputs.upper, spread)(raw)
     x = keras.layers.Normalization(mean=inputs.mean, variance=inputs.variance)(x)
     if recipe.embedding is not None:
-        x = PeriodicEmbedding()(x)
+        x = PeriodicEmbedding(inputs=np.flatnonzero(~inputs.binary))(x)
     x = _hidden(x, recipe) if recipe.builder is None else _built(recipe.builder, x)
     return keras.Model(raw, head(x))
 

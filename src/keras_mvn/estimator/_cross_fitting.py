@@ -18,7 +18,7 @@ __all__ = ["AUTO_FOLDS", "as_of_the_ensemble", "crosses", "folds_of", "parts_of"
 
 AUTO_FOLDS = 5
 
-AUTO_FROM, AUTO_UP_TO = 20, 2000
+AUTO_FROM, AUTO_UP_TO = 20, 10_000
 """Rows between which cv="auto" means cross-fitting (docs/estimator.md has the measurement)."""
 
 

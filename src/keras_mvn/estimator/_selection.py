@@ -11,6 +11,10 @@ from keras_mvn._training.recipe import Recipe
 __all__ = ["Choices", "selected"]
 
 
+MOST_EMBEDDED = 100
+"""Number of inputs with more than two values above which embedding them takes too long to try."""
+
+
 @final
 @dataclass(frozen=True)
 class Choices:
@@ -39,7 +43,9 @@ def selected(fitter: Fitter, recipe: Recipe, others: int, choices: Choices) -> l
         The trained candidates; [] if nothing is to be chosen.
 
     """
-    tails, embedding = (one and fitter.can_select for one in (choices.tails, choices.embedding))
+    tails = choices.tails and fitter.can_select
+    few = 0 < fitter.numbers <= MOST_EMBEDDED
+    embedding = choices.embedding and fitter.can_select and few
     given = "t" if tails else recipe.tails
     if choices.structure:
         first = [one._replace(tails=given) for one in candidates(fitter.event_size)]

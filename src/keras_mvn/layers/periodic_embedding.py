@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import keras
@@ -33,10 +34,13 @@ class PeriodicEmbedding(keras.layers.Layer):
         frequencies: int, k, the number of waves for each input.
         scale: float, the standard deviation of the initial frequencies, per standard deviation of
             the input. The larger, the rougher the functions that are learned first.
+        inputs: positions of the inputs to embed; None for all. Those that have two values, such as
+            indicators of categories, gain nothing.
         **kwargs: as in `keras.layers.Layer`.
 
     Raises:
-        ValueError: units or frequencies is not a positive whole number, or scale is not positive.
+        ValueError: units or frequencies is not a positive whole number, scale is not positive, or
+            inputs are no positions in the last axis.
 
     Source: Gorishniy, Rubachev & Babenko, "On embeddings for numerical features in tabular deep
     learning", NeurIPS 2022 (PLR).
@@ -48,7 +52,12 @@ class PeriodicEmbedding(keras.layers.Layer):
     """
 
     def __init__(
-        self, units: int = 8, frequencies: int = 16, scale: float = 0.3, **kwargs: Any
+        self,
+        units: int = 8,
+        frequencies: int = 16,
+        scale: float = 0.3,
+        inputs: Sequence[int] | np.ndarray | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.units = whole(units, "units", "the size of the embedding of an input", 1)
@@ -56,6 +65,9 @@ class PeriodicEmbedding(keras.layers.Layer):
         if not 0.0 < scale < np.inf:
             raise ValueError(f"scale={scale!r} must be a positive number.")
         self.scale = float(scale)
+        self.inputs = (
+            None if inputs is None else [whole(i, "inputs", "positions", 0) for i in inputs]
+        )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create frequencies and layers for each of the inputs, (rows, features)."""
@@ -64,6 +76,12 @@ class PeriodicEmbedding(keras.layers.Layer):
             raise ValueError(
                 f"PeriodicEmbedding takes inputs of shape (rows, features); received {input_shape}."
             )
+        if self.inputs is not None:
+            if len({i for i in self.inputs if i < features}) < len(self.inputs):
+                raise ValueError(
+                    f"inputs={self.inputs} must be different positions below {features}."
+                )
+            features = len(self.inputs)
         waves, units = self.frequencies, self.units
         self.rates = self.add_weight(
             name="rates",
@@ -78,8 +96,11 @@ class PeriodicEmbedding(keras.layers.Layer):
         self.bias = self.add_weight(name="bias", shape=(features, units), initializer=uniform)
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Return the inputs and their embeddings: (rows, features · (1 + units))."""
-        angle = (2.0 * np.pi) * inputs[:, :, None] * self.rates
+        """Return the inputs and the embeddings: (rows, features + embedded inputs · units)."""
+        if self.inputs == []:
+            return inputs
+        chosen = inputs if self.inputs is None else ops.take(inputs, self.inputs, axis=1)
+        angle = (2.0 * np.pi) * chosen[:, :, None] * self.rates
         waves = ops.concatenate([ops.cos(angle), ops.sin(angle)], axis=-1)
         # A product per input: features first, as batched products want it.
         embedded = ops.matmul(ops.transpose(waves, (1, 0, 2)), self.kernel)
@@ -90,9 +111,12 @@ class PeriodicEmbedding(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the shape of the output."""
         rows, features = input_shape
-        return rows, None if features is None else features * (1 + self.units)
+        if features is None:
+            return rows, None
+        embedded = features if self.inputs is None else len(self.inputs)
+        return rows, features + embedded * self.units
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         own = {"units": self.units, "frequencies": self.frequencies, "scale": self.scale}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **own, "inputs": self.inputs}

@@ -14,6 +14,7 @@ import numpy as np
 from keras_mvn._core.fences import fences
 from keras_mvn._core.files import write_json
 from keras_mvn._core.types import Array
+from keras_mvn._training import absent_inputs
 from keras_mvn._training import data as training_data
 from keras_mvn._training.prediction import predict_distribution
 from keras_mvn.calibration import Recalibration
@@ -23,6 +24,7 @@ from keras_mvn_cli import _assessing
 from keras_mvn_cli._console import Output
 from keras_mvn_cli._fit_directory import FIT, FORMAT, FitFolder
 from keras_mvn_cli._model import (
+    DONORS,
     MEMBERS,
     MODEL,
     recalibrated,
@@ -204,6 +206,8 @@ def write_results(
         for i, member in enumerate(model.members):
             member.save(folder / MEMBERS / f"member_{i:02d}.keras")
     save_calibration(model.calibration, method, folder)
+    donors = training_data.thinned(prepared.arrays.split.train, absent_inputs.DONORS)
+    np.save(folder / DONORS, np.asarray(prepared.arrays.x[donors], np.float32))
     write_history(folder / "history.csv", model.histories)
     parts: dict[str, Any] = {
         name: prepared.rows[part] for name, part in prepared.arrays.split._asdict().items()
