@@ -84,7 +84,7 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
     callback=_options.folds,
     help="Cross-fitting: each fold of the rows stops the training of networks that learn from the "
     "others, and recalibrates them, so that no row is held out for it. auto: 5 folds for up to "
-    "10 000 rows.",
+    "10 000 rows with JAX, which trains them in one pass, and 2000 otherwise.",
 )
 @click.option(
     "--members",
@@ -161,8 +161,8 @@ def fit(**given: Any) -> None:
     with the targets that were observed.
 
     Rows are split at random into 85 % for training and 15 % for testing. Up to 10 000 rows for
-    training are cross-fitted (--cv); of more, 15 % of all rows stop training early, and 10 %
-    recalibrate. If rows depend on each other, pass --group or --time;
+    training (2000 without JAX) are cross-fitted (--cv); of more, 15 % of all rows stop
+    training early, and 10 % recalibrate. If rows depend on each other, pass --group or --time;
     otherwise the test results are too optimistic. The output directory holds the model,
     everything that `predict` needs, metrics.json and report.html. Baselines with a diagonal and
     with a constant covariance are trained and recalibrated in the same way.

@@ -11,7 +11,7 @@ from keras_mvn._training.members import Candidate
 from keras_mvn._training.prediction import predict_distribution
 from keras_mvn.covariances import Cholesky, Diagonal
 from keras_mvn.estimator import MultivariateNormalRegressor, _selection
-from keras_mvn.estimator._cross_fitting import as_of_the_ensemble, folds_of, parts_of
+from keras_mvn.estimator._cross_fitting import as_of_the_ensemble, auto_up_to, folds_of, parts_of
 
 SMALL = {"hidden": (8,), "epochs": 4, "random_state": 0, "tails": "normal", "embedding": None}
 ROOT = np.array([[1.0, 0.0], [0.8, 0.6]])
@@ -106,7 +106,7 @@ class TestParameters:
         [
             (15, {}, False),
             (60, {}, True),
-            (10_001, {}, False),
+            (auto_up_to() + 1, {}, False),
             (60, {"validation_fraction": 0.0}, False),
         ],
     )

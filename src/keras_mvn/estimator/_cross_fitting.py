@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_mvn._core.optional import require
@@ -14,12 +15,28 @@ from keras_mvn._training.prediction import predict_distribution
 from keras_mvn.distributions import Mixture
 from keras_mvn.distributions._predicted import Predicted
 
-__all__ = ["AUTO_FOLDS", "as_of_the_ensemble", "crosses", "folds_of", "parts_of"]
+__all__ = [
+    "AUTO_FOLDS",
+    "as_of_the_ensemble",
+    "auto_up_to",
+    "crosses",
+    "folds_of",
+    "parts_of",
+]
 
 AUTO_FOLDS = 5
 
-AUTO_FROM, AUTO_UP_TO = 20, 10_000
-"""Rows between which cv="auto" means cross-fitting (docs/estimator.md has the measurement)."""
+AUTO_FROM = 20
+"""Smallest number of rows for which cv="auto" means cross-fitting."""
+
+
+def auto_up_to() -> int:
+    """Return the largest number of rows for which cv="auto" means cross-fitting.
+
+    It is worth its time where the folds are trained in one pass (docs/estimator.md has the
+    measurement); in turn, they take five times as long, which is too long for thousands of rows.
+    """
+    return 10_000 if keras.backend.backend() == "jax" else 2000
 
 
 def crosses(cv: Any, usable: np.ndarray, groups: Array | None, parted: bool) -> bool:
@@ -35,7 +52,7 @@ def crosses(cv: Any, usable: np.ndarray, groups: Array | None, parted: bool) -> 
     if not isinstance(cv, str):
         return cv is not None
     few = groups is not None and len(np.unique(groups[usable])) < AUTO_FOLDS
-    return not parted and not few and AUTO_FROM <= int(np.count_nonzero(usable)) <= AUTO_UP_TO
+    return not parted and not few and AUTO_FROM <= int(np.count_nonzero(usable)) <= auto_up_to()
 
 
 def folds_of(cv: Any, rows: np.ndarray, groups: Array | None, seed: int) -> list[np.ndarray]:

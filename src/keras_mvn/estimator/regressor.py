@@ -61,7 +61,7 @@ class MultivariateNormalRegressor(
     are standardized inside the network, and the head is adapted to y (and, for up to 2000 training
     rows, to the out-of-fold errors of a ridge regression). Training uses Adam with averaged
     weights and early stopping, and keeps the best weights. Predictions are recalibrated on rows
-    that the network has not seen. Up to 10 000 rows are cross-fitted (see `cv`); of larger tables,
+    that the network has not seen. Small tables are cross-fitted (see `cv`); of larger ones,
     validation and calibration rows are held out at random.
 
     X must be a dense table of finite numbers (encode categories and impute missing inputs with a
@@ -82,8 +82,7 @@ class MultivariateNormalRegressor(
         dropout: float in [0, 1), dropout rate after each hidden layer.
         embedding: None; "periodic": inputs pass through `layers.PeriodicEmbedding`, which helps
             where trees do well (coordinates, steps, counts); "auto": the better one on held-out
-            rows (half as much again of the training; plain inputs without them, or
-            for more than 100).
+            rows (half as much training again; plain without them, or for over 100 inputs).
         builder: in place of the four above, a function from the standardized inputs, a Keras
             tensor (rows, features), to the inputs of the head, (rows, units). Called once for
             each network; pickled and cloned with the estimator.
@@ -108,7 +107,8 @@ class MultivariateNormalRegressor(
             contain each row once. With folds, each stops the training of a network that learns
             from the others, and all rows, predicted by networks that have not seen them, select and
             recalibrate: no row is held out, except for "conformal". None holds out rows as the two
-            fractions say. "auto": 5 folds for 20 to 10 000 rows.
+            fractions say. "auto": 5 folds for 20 to 10 000 rows on JAX,
+            which trains them in one pass; to 2000 elsewhere.
         n_members: int, number of networks, but at least one for each fold; more than one make a
             deep ensemble, whose predictions have the mean and the covariance of the mixture.
         target_transform: None, "log", "box-cox", "yeo-johnson", or a scikit-learn transformer that

@@ -12,7 +12,7 @@ from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.optional import require
 from keras_mvn._training.data import thinned
 from keras_mvn.distributions import MultivariateNormal
-from keras_mvn.estimator._cross_fitting import AUTO_FOLDS, AUTO_UP_TO
+from keras_mvn.estimator._cross_fitting import AUTO_FOLDS, auto_up_to
 from keras_mvn.tables import (
     Cells,
     Plan,
@@ -147,7 +147,7 @@ def _question(options: FitOptions, table: Table) -> Question:
         skip_untimed=options.skip_untimed,
         calibrated=options.calibrated,
         folds=AUTO_FOLDS if options.cv == "auto" else int(options.cv),
-        fold_up_to=AUTO_UP_TO if options.cv == "auto" else np.inf,
+        fold_up_to=auto_up_to() if options.cv == "auto" else np.inf,
         seed=options.seed,
     )
 
