@@ -84,3 +84,18 @@ def test_a_far_input_at_prediction_stays_near_what_was_seen(clean):
     model = fitted(x, y)
     mean = model.predict(np.array([[0.0, 1e12], [0.0, x[:, 1].max()]]))
     assert np.abs(mean[0] - mean[1]).max() < 3.0
+
+
+@pytest.mark.once
+def test_targets_of_two_values_are_told(rng):
+    """Of yes or no, densities say nothing: the message says what is reported instead."""
+    x = rng.normal(size=(60, 2))
+    y = np.stack([x[:, 0], x[:, 1] > 0.0], axis=1)
+    y[3] = np.nan
+    y[4, 1] = np.nan
+    quick = {"epochs": 1, "tails": "normal", "embedding": None, "cv": None, "calibration": None}
+    model = MultivariateNormalRegressor("diagonal", hidden=(4,), random_state=0, **quick)
+    with pytest.warns(UserWarning, match=r"two values: target 1 \(0 or 1\).*probability of each"):
+        model.fit(x, y)
+    y[:5, 1] = 0.5
+    model.fit(x, y)

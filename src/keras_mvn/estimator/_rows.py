@@ -28,6 +28,7 @@ __all__ = [
     "ridge_residuals",
     "targets",
     "tell_isolated_inputs",
+    "tell_two_values",
     "too_little_to_calibrate",
     "usable_rows",
     "without_isolated",
@@ -230,6 +231,29 @@ def tell_isolated_inputs(x: Any, train: np.ndarray, estimator: Any) -> None:
             f"These inputs are far from all others, and are limited to the range of the others: "
             f"{said}. isolated='keep' leaves them as they are.",
             OutlyingValuesWarning,
+            stacklevel=3,
+        )
+
+
+def tell_two_values(y: Any, train: np.ndarray, names: tuple[str, ...] | None) -> None:
+    """Warn of targets that have only two values, of which no density is a model.
+
+    Warns:
+        UserWarning: there are such targets; the message says what is reported instead.
+
+    """
+    values = sample(y, train)[1]
+    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    two = (low < high) & ((values == low) | (values == high) | np.isnan(values)).all(axis=0)
+    if two.any():
+        known = target_names_of(names, y.shape[1])
+        said = [f"{known[j]} ({low[j]:.6g} or {high[j]:.6g})" for j in np.flatnonzero(two)]
+        warnings.warn(
+            f"These targets have only two values: {', '.join(said)}. A density is no model of a "
+            "yes or no: their likelihoods can be made as high as one likes, so that candidates are "
+            "compared, and the command's table and report score, by the probability of each "
+            "value's cell. Of 0 and 1, the predicted mean is the probability of a 1; for such "
+            "probabilities alone, use a classifier.",
             stacklevel=3,
         )
 

@@ -61,8 +61,7 @@ class MultivariateNormalRegressor(
     are standardized inside the network, and the head is adapted to y (and, for up to 2000 training
     rows, to the out-of-fold errors of a ridge regression). Training uses Adam with averaged
     weights and early stopping, and keeps the best weights. Predictions are recalibrated on rows
-    that the network has not seen. Small tables are cross-fitted (see `cv`); of larger ones,
-    validation and calibration rows are held out at random.
+    that the network has not seen, by cross-fitting (see `cv`) or, on large tables, held out.
 
     X must be a dense table of finite numbers (encode categories and impute missing inputs with a
     `ColumnTransformer`), and may be larger than memory (`numpy.memmap`, float32 or float64). y may
@@ -266,6 +265,7 @@ class MultivariateNormalRegressor(
         seed = self._seed(folder)
         divided = division(self, data, seed, groups, split, validation_data is not None)
         rows, observed = divided.split, data
+        rows_of.tell_two_values(data.y, rows.train, data.names)
         if self.isolated != "keep":
             data = data._replace(y=rows_of.without_isolated(data.y, rows, data.names))
             rows_of.tell_isolated_inputs(data.x, rows.train, self)
