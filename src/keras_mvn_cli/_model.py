@@ -16,11 +16,12 @@ from keras_mvn._training.prediction import load_to_predict, predict_distribution
 from keras_mvn.calibration import Recalibration
 from keras_mvn.distributions import Distribution
 from keras_mvn.distributions._predicted import Predicted
+from keras_mvn.layers.soft_clip import limits_of
 from keras_mvn.tables import Preprocessing, Table, open_table
 from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._findings import MOST, Findings
 from keras_mvn_cli._fit_directory import fitted, is_same
-from keras_mvn_cli._outside import Outside, limits_of
+from keras_mvn_cli._outside import Outside
 from keras_mvn_cli._table_options import TableOptions
 
 __all__ = [
@@ -100,7 +101,7 @@ class FittedModel:
 
     def uncalibrated(self, x: Any) -> Distribution:
         """Predict from inputs (n, features), without recalibration."""
-        return predict_distribution(self.members, x)
+        return self._raw(x)
 
     def predict(self, x: Any, absent: np.ndarray | None = None) -> Distribution:
         """Predict from inputs (n, features), with recalibration.
@@ -117,7 +118,10 @@ class FittedModel:
         return recalibrated(self.calibration, answer)
 
     def _raw(self, x: Any) -> Predicted:
-        return predict_distribution(self.members, x)
+        limits = limits_of(self.members[0])
+        if self.donors is None or limits is None:  # in fit directories of 0.1.0
+            return predict_distribution(self.members, x)
+        return self.donors.beyond(lambda rows: predict_distribution(self.members, rows), x, limits)
 
     def _absent(self, gaps: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return which inputs are absent that never were in training: (n, features)."""

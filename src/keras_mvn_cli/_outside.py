@@ -10,18 +10,13 @@ import numpy as np
 from keras_mvn._core.types import Array
 from keras_mvn.layers import SoftClip
 
-__all__ = ["Outside", "limits_of"]
+__all__ = ["Outside"]
 
 CHANCE = 1e-4
 """Probability at which rows beyond the training rows are told, if nothing has changed."""
 
 SMALLEST_SHARE = 0.01
 """Share of the rows below which they are not told, however few the training rows are."""
-
-
-def limits_of(model: Any) -> SoftClip | None:
-    """Return the layer that knows the range of the inputs; None in models of 0.1.0."""
-    return next((layer for layer in model.layers if isinstance(layer, SoftClip)), None)
 
 
 class _Shift(NamedTuple):

@@ -1,11 +1,16 @@
 """Rows that lack inputs: values of similar training rows stand in for them."""
 
+import pickle
+
 import numpy as np
 import pytest
 import scipy.stats
 
 from keras_mvn import MultivariateNormal, MultivariateStudentT
 from keras_mvn._training.absent_inputs import DRAWS, Donors
+from keras_mvn._training.prediction import predict_distribution
+from keras_mvn.estimator import MultivariateNormalRegressor
+from keras_mvn.layers import SoftClip
 
 pytestmark = pytest.mark.once
 
@@ -75,3 +80,57 @@ def test_predictions_have_the_moments_of_what_is_known(tails, rng):
         assert np.mean((p > 0.05) & (p < 0.95)) == pytest.approx(0.9, abs=0.03)
     all_known = Donors(inputs(rng, 100)).predict(predict, x, mask(2000))
     np.testing.assert_array_equal(all_known.mean, predict(x).mean)
+
+
+class TestBeyond:
+    """Of y = x₀ + x₂ + e, where the network has limited x₂ to what it saw."""
+
+    @pytest.fixture
+    def rows(self, rng):
+        return inputs(rng, 1000)
+
+    @pytest.fixture
+    def limits(self, rows):
+        return SoftClip(rows.min(axis=0), rows.max(axis=0), rows.std(axis=0))
+
+    @staticmethod
+    def predict(x):
+        mean = (x[:, 0] + np.clip(x[:, 2], -4.0, 4.0))[:, None]
+        return MultivariateStudentT(mean, 6.0, scale_tril=np.full((len(x), 1, 1), 0.3))
+
+    def test_rows_within_stay_as_they_are(self, rows, limits):
+        found = Donors(rows).beyond(self.predict, rows, limits)
+        np.testing.assert_array_equal(found.covariance, self.predict(rows).covariance)
+
+    def test_the_further_out_the_wider(self, rows, limits):
+        x = np.zeros((5, 3))
+        x[:, 2] = limits.upper[2] + limits.margin[2] * np.array([0.05, 0.5, 1.0, 2.0, 1e30])
+        own = self.predict(x)
+        found = Donors(rows).beyond(self.predict, x, limits)
+        assert type(found) is MultivariateStudentT
+        np.testing.assert_allclose(found.mean, own.mean)
+        added = (found.variance - own.variance)[:, 0]
+        assert added[0] == 0.0
+        weight = 1.0 - np.exp(-0.5 * np.array([0.5, 1.0, 2.0, np.inf]) ** 2)
+        distance = own.mean[1:, 0] ** 2 + 1.0  # of normal values around 0
+        np.testing.assert_allclose(added[1:], weight * distance, rtol=0.25)
+
+    def test_all_inputs_beyond(self, rows, limits):
+        x = np.full((2, 3), 100.0)
+        found = Donors(rows).beyond(self.predict, x, limits)
+        assert (found.variance > self.predict(x).variance + 1.0).all()
+
+
+def test_the_estimator_widens_and_copies_do(rng):
+    x = rng.uniform(-1.0, 1.0, size=(200, 2))
+    y = 2.0 * x + 0.1 * rng.normal(size=(200, 2))
+    model = MultivariateNormalRegressor(
+        hidden=(8,), epochs=60, random_state=0, cv=None, embedding=None, tails="normal"
+    ).fit(x, y)
+    new = np.array([[0.0, 0.0], [0.0, 8.0]])
+    for one in (model, pickle.loads(pickle.dumps(model))):
+        within, out = one.predict_distribution(new).stddev
+        assert out[1] > 5.0 * within[1]
+        assert out[1] > 1.0  # the targets' own spread, about
+    within, out = predict_distribution([model.model_], new).stddev
+    assert out[1] < 5.0 * within[1]

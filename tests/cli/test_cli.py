@@ -85,8 +85,8 @@ class TestFit:
     def test_the_directory_holds_everything(self, fitted):
         out, printed = fitted
         assert sorted(path.name for path in out.iterdir()) == [
-            "calibration.json", "fit.json", "history.csv", "metrics.json", "model.keras",
-            "preprocessing.json", "report.html", "report.md", "split.npz", "test",
+            "calibration.json", "donors.npy", "fit.json", "history.csv", "metrics.json",
+            "model.keras", "preprocessing.json", "report.html", "report.md", "split.npz", "test",
         ]  # fmt: skip
         assert not list(out.parent.glob("*partial*"))
         for words in ("id: dropped, an identifier", "day: date", "color: category, 3", "open: bool",

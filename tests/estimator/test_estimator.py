@@ -374,11 +374,12 @@ def test_moments_of_a_table_in_parts(monkeypatch):
     monkeypatch.setattr("keras_mvn._training.data.PART", 7)
     x = np.random.default_rng(0).normal([1e6, 0.0, 3.0], [1.0, 2.0, 0.0], size=(50, 3))
     rows = np.arange(0, 50, 2)
-    mean, variance, lower, upper = moments(Table(x, x, None, rows))
+    mean, variance, lower, upper, binary = moments(Table(x, x, None, rows))
     np.testing.assert_array_equal([lower, upper], [x[rows].min(axis=0), x[rows].max(axis=0)])
     np.testing.assert_allclose(mean, x[rows].mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(variance[:2], x[rows].var(axis=0)[:2], rtol=1e-9)
     assert variance[2] == 1.0  # constant
+    np.testing.assert_array_equal(binary, [False, False, True])
 
 
 @pytest.mark.once

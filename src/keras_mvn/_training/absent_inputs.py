@@ -1,19 +1,22 @@
-"""Rows that lack inputs which were never missing in training: predicted as widely as they should.
+"""Rows that lack inputs, or have some beyond what was seen: predicted as widely as they should.
 
 What is known of such a row is p(y | observed) = ∫ p(y | x) p(absent | observed) d absent. The
-integral is a mean over values of similar training rows.
+integral is a mean over values of similar training rows. An input beyond the training rows is known,
+but what it does there is not: the further out, the more the same spread is added.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
 from keras_mvn._core.types import Array
+from keras_mvn._training.prediction import widened
 from keras_mvn.distributions import Mixture
 from keras_mvn.distributions._predicted import Predicted
+from keras_mvn.layers import SoftClip
 
 __all__ = ["DONORS", "Donors"]
 
@@ -22,6 +25,15 @@ DONORS = 1000
 
 DRAWS = 20
 """Values per absent input: the standard error of a variance that is all theirs is 30 %."""
+
+NEAR = 0.1
+"""Standard deviations beyond the training rows up to which inputs are as good as within."""
+
+AT_ONCE = 5000
+"""Rows for which values of training rows are drawn at a time."""
+
+MOST_TARGETS = 200
+"""Number of targets up to which covariances are widened, which makes them full matrices."""
 
 RIDGE = 1e-2
 """Share of the variance of a standardized input that is added to it, for collinear ones."""
@@ -85,6 +97,41 @@ class Donors:
         ties = np.random.default_rng(0).random(len(other))
         return np.asarray(np.maximum(squares, 0.0) + 1e-9 * ties)
 
+    def beyond(
+        self, predict: Callable[[Array], Predicted], x: Array, limits: SoftClip
+    ) -> Predicted:
+        """Predict rows, more widely where inputs are beyond the training rows.
+
+        The mean stays. To the covariance, w E (μ(x′) − μ(x))(μ(x′) − μ(x))ᵀ is added, x′ with the
+        values of similar training rows in place of the inputs that are beyond; w = 1 − exp(−δ²/2),
+        δ their distance from the range in standard deviations.
+
+        Args:
+            predict: function from inputs (n, features) to a distribution per row.
+            x: (n, features).
+            limits: the range of the inputs in training.
+
+        """
+        answer = predict(x)
+        distance = limits.beyond(x)
+        rows = np.flatnonzero(distance.max(axis=1, initial=0.0) > NEAR)
+        if not len(rows) or answer.event_size > MOST_TARGETS:
+            return answer
+        parts = [
+            self._widened(predict, answer[part], x[part], distance[part])
+            for part in np.array_split(rows, -(-len(rows) // AT_ONCE))
+        ]
+        return _with(answer, rows, type(parts[0]).concatenate(parts))
+
+    def _widened(
+        self, predict: Callable[[Array], Predicted], own: Any, x: Array, distance: Array
+    ) -> Any:
+        filled = self.draws(x, distance > 0.0).astype(x.dtype)
+        means = predict(filled.reshape(-1, x.shape[1])).center.reshape(len(filled), len(x), -1)
+        weight = 1.0 - np.exp(-0.5 * (distance**2).sum(axis=1))
+        shifts = np.sqrt(weight / len(means))[:, None] * (means - own.center)
+        return widened(own, shifts)
+
     def predict(
         self, predict: Callable[[Array], Predicted], x: Array, absent: np.ndarray
     ) -> Predicted:
@@ -103,9 +150,14 @@ class Donors:
         drawn = predict(filled.reshape(-1, x.shape[1]))
         n = int(lacking.sum())
         parts = [drawn[i * n : (i + 1) * n] for i in range(len(filled))]
-        widened: Predicted = Mixture(parts).matched()
-        if lacking.all():
-            return widened
-        joined = type(widened).concatenate([predict(x[~lacking]), widened])  # type: ignore[list-item]
-        order = np.argsort(np.concatenate([np.flatnonzero(~lacking), np.flatnonzero(lacking)]))
-        return joined[order]
+        return _with(predict(x), np.flatnonzero(lacking), Mixture(parts).matched())
+
+
+def _with(answer: Predicted, rows: np.ndarray, others: Any) -> Predicted:
+    """Return distributions with others for some rows."""
+    kept = np.delete(np.arange(len(answer)), rows)
+    if not len(kept):
+        joined: Predicted = others
+        return joined
+    joined = type(others).concatenate([answer[kept], others])
+    return joined[np.argsort(np.concatenate([kept, rows]))]

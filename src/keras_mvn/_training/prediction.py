@@ -14,11 +14,18 @@ import keras
 import numpy as np
 
 from keras_mvn._core.types import Array
-from keras_mvn.distributions import Mixture
+from keras_mvn.distributions import Mixture, MultivariateNormal
 from keras_mvn.distributions._predicted import Predicted
 from keras_mvn.layers._find_heads import heads
 
-__all__ = ["from_bytes", "load_to_predict", "predict", "predict_distribution", "to_bytes"]
+__all__ = [
+    "from_bytes",
+    "load_to_predict",
+    "predict",
+    "predict_distribution",
+    "to_bytes",
+    "widened",
+]
 
 
 EVALUATED_AT_ONCE = 4096
@@ -47,6 +54,25 @@ def predict_distribution(members: Sequence[Any], x: Any) -> Predicted:
     if len(y_pred) == 1:
         return head.distribution(y_pred[0])
     return Mixture(head.distribution(np.stack(y_pred))).matched()
+
+
+def widened(answer: Predicted, spread: Array) -> Predicted:
+    """Return distributions of the same mean and family, with Σ s sᵀ added to the covariances.
+
+    The sum is not formed: a QR factorization of the stacked factors keeps their accuracy.
+
+    Args:
+        answer: distributions of batch shape (n,).
+        spread: (m, n, d), the vectors s.
+
+    """
+    factor = np.swapaxes(answer.moments().scale_tril, -1, -2)
+    stacked = np.concatenate([factor, np.moveaxis(spread, 0, -2)], axis=-2)
+    root = np.linalg.qr(stacked, mode="r")
+    sign = np.where(np.diagonal(root, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
+    tril = np.swapaxes(sign[..., None] * root, -1, -2)
+    found = MultivariateNormal(answer.center, scale_tril=tril, target_names=answer.target_names)
+    return answer.with_moments_of(found, answer.law)
 
 
 def to_bytes(model: Any) -> bytes:

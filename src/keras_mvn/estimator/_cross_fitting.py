@@ -11,8 +11,7 @@ import numpy as np
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn._training.data import Part, Table
-from keras_mvn._training.prediction import predict_distribution
-from keras_mvn.distributions import Mixture
+from keras_mvn._training.prediction import predict_distribution, widened
 from keras_mvn.distributions._predicted import Predicted
 
 __all__ = [
@@ -179,8 +178,5 @@ def _widened(own: Predicted, means: Sequence[Array]) -> Predicted:
     """Return distributions of the same center and family, with 2 B more covariance."""
     n = len(means)
     spread = np.stack(means) - np.mean(means, axis=0)
-    # The mean over n of (a δ)(a δ)ᵀ is 2 B, for B = n/(n + 1) Σ δ δᵀ/(n − 1).
-    spread *= np.sqrt(2.0 * n**2 / ((n + 1) * (n - 1)))
-    shifted = [own + sign * delta for delta in spread for sign in (1.0, -1.0)]
-    widened: Predicted = Mixture(shifted).matched()
-    return widened
+    # 2 B, for B = n/(n + 1) Σ δ δᵀ/(n − 1).
+    return widened(own, np.sqrt(2.0 * n / ((n + 1) * (n - 1))) * spread)

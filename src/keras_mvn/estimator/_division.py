@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
-from keras_mvn._training.data import Split
+from keras_mvn._training.data import Split, Table
+from keras_mvn.distributions._transforms import TargetTransform
 from keras_mvn.estimator import _rows as rows_of
 from keras_mvn.estimator._calibration import calibration_kind
 from keras_mvn.estimator._cross_fitting import crosses, folds_of
 from keras_mvn.estimator._data import Data
 
-__all__ = ["Division", "division"]
+__all__ = ["Division", "division", "given_validation"]
 
 
 class Division(NamedTuple):
@@ -103,3 +105,33 @@ def _shares(estimator: Any, validated: bool, crossed: bool) -> tuple[float, floa
         0.0 if validated or crossed else float(estimator.validation_fraction),
         float(estimator.calibration_fraction) if calibrates else 0.0,
     )
+
+
+def given_validation(
+    validation_data: Any,
+    data: Data,
+    transform: TargetTransform | None,
+    checked: Callable[[Any], Any],
+) -> Table:
+    """Return the rows for early stopping that the user passed, as a table.
+
+    Args:
+        validation_data: as in `fit`.
+        data: the other arguments of `fit`.
+        transform: the transform of the targets, or None.
+        checked: function that checks and converts inputs.
+
+    Raises:
+        ValueError: it is no pair (X, y) of as many rows, or no target was observed.
+
+    """
+    if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+        raise ValueError("validation_data must be a pair (X, y).")
+    x = checked(validation_data[0])
+    y = rows_of.targets(validation_data[1], data.y.shape[1], "y of validation_data", data.names)
+    require("sklearn.utils.validation", "fit").check_consistent_length(x, y)
+    given = Data(x, y, None, False, data.names).in_units_of(transform)
+    rows = np.flatnonzero(rows_of.usable_rows(given.y, None))
+    if not len(rows):
+        raise ValueError("validation_data has no row in which a target was observed.")
+    return given.table(rows)

@@ -19,6 +19,7 @@ __all__ = [
     "SMALLEST_CALIBRATION",
     "SMALLEST_TABLE",
     "OutlyingValuesWarning",
+    "checked_weight",
     "given_split",
     "has_gaps",
     "names_of",
@@ -260,6 +261,20 @@ def tell_two_values(y: Any, train: np.ndarray, names: tuple[str, ...] | None) ->
 
 class OutlyingValuesWarning(UserWarning):
     """Single values of a table are far from all others."""
+
+
+def checked_weight(sample_weight: Any, rows: Any) -> Array:
+    """Return sample weights as float64: (n,).
+
+    Raises:
+        ValueError: one is negative, or none is positive.
+
+    """
+    validation = require("sklearn.utils.validation", "MultivariateNormalRegressor")
+    weight: Array = validation._check_sample_weight(sample_weight, rows, dtype=np.float64)
+    if (weight < 0).any() or not weight.any():
+        raise ValueError("sample_weight must not be negative, and must have a positive entry.")
+    return weight
 
 
 def too_little_to_calibrate(

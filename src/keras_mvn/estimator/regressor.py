@@ -14,7 +14,8 @@ from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.interrupts import deferred_interrupts
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
-from keras_mvn._training.data import Part, Table, moments, thinned
+from keras_mvn._training.absent_inputs import DONORS, Donors
+from keras_mvn._training.data import Part, moments, thinned
 from keras_mvn._training.members import Fitter
 from keras_mvn._training.prediction import from_bytes, predict_distribution, to_bytes
 from keras_mvn._training.recipe import Recipe
@@ -22,7 +23,6 @@ from keras_mvn._training.scoring import subsample
 from keras_mvn.distributions import TransformedDistribution, TransformedRegion
 from keras_mvn.distributions._fit_transform import fit_target_transform
 from keras_mvn.distributions._predicted import Predicted
-from keras_mvn.distributions._transforms import TargetTransform
 from keras_mvn.distributions.regions import Ellipsoid
 from keras_mvn.distributions.transformed_distribution import ordered
 from keras_mvn.ensemble import DeepEnsemble
@@ -30,7 +30,7 @@ from keras_mvn.estimator import _rows as rows_of
 from keras_mvn.estimator._calibration import calibration_kind
 from keras_mvn.estimator._cross_fitting import as_of_the_ensemble, parts_of
 from keras_mvn.estimator._data import Data
-from keras_mvn.estimator._division import division
+from keras_mvn.estimator._division import division, given_validation
 from keras_mvn.estimator._parameters import (
     chooses_embedding,
     chooses_tails,
@@ -39,6 +39,7 @@ from keras_mvn.estimator._parameters import (
 )
 from keras_mvn.estimator._selection import Choices, selected
 from keras_mvn.layers._find_heads import heads
+from keras_mvn.layers.soft_clip import limits_of
 
 _base: Any = require("sklearn.base", "keras_mvn.estimator")
 _validation: Any = require("sklearn.utils.validation", "keras_mvn.estimator")
@@ -278,7 +279,7 @@ class MultivariateNormalRegressor(
         else:
             validation = training.of(rows.validation) if len(rows.validation) else None
             if validation_data is not None:
-                validation = self._given_validation(validation_data, data, transform)
+                validation = given_validation(validation_data, data, transform, self._inputs)
             residuals = rows_of.ridge_residuals(training)
             parts = [Part(training, validation, validation, residuals)]
         with deferred_interrupts() as interruption:
@@ -298,6 +299,7 @@ class MultivariateNormalRegressor(
             self.target_names_ = data.names
             self.target_transform_ = transform
             self.split_, self.folds_ = rows._asdict(), divided.folds or None
+            self._donors = Donors(data.x[thinned(rows.train, DONORS)])
             self._calibrate(observed, divided.calibrating)
         self.interrupted_ = fitter.interrupted or interruption.requested
         if self.interrupted_:
@@ -354,26 +356,12 @@ class MultivariateNormalRegressor(
             )
         weight = None
         if sample_weight is not None:
-            weight = _checked_weight(sample_weight, x)
+            weight = rows_of.checked_weight(sample_weight, x)
         return Data(x, values, weight, one_dimensional, names)
 
     def _inputs(self, X: Any) -> Any:  # noqa: N803
         rows_of.require_unmasked(X)
         return _validation.validate_data(self, X, reset=False, dtype=_FLOATS)
-
-    def _given_validation(
-        self, validation_data: Any, data: Data, transform: TargetTransform | None
-    ) -> Table:
-        if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
-            raise ValueError("validation_data must be a pair (X, y).")
-        x = self._inputs(validation_data[0])
-        y = rows_of.targets(validation_data[1], data.y.shape[1], "y of validation_data", data.names)
-        _validation.check_consistent_length(x, y)
-        given = Data(x, y, None, False, data.names).in_units_of(transform)
-        rows = np.flatnonzero(rows_of.usable_rows(given.y, None))
-        if not len(rows):
-            raise ValueError("validation_data has no row in which a target was observed.")
-        return given.table(rows)
 
     # --- calibration -----------------------------------------------------------------------------
 
@@ -405,7 +393,11 @@ class MultivariateNormalRegressor(
 
     def _raw(self, x: Any) -> Predicted:
         """Predict the distribution of T(y), not calibrated."""
-        return predict_distribution(_models(vars(self)), x)
+        models = _models(vars(self))
+        limits, donors = limits_of(models[0]), getattr(self, "_donors", None)  # None in old pickles
+        if limits is None or donors is None:
+            return predict_distribution(models, x)
+        return donors.beyond(lambda rows: predict_distribution(models, rows), x, limits)
 
     def _predicted(self, X: Any) -> Predicted:  # noqa: N803
         """Predict the distribution of T(y), recalibrated."""
@@ -534,7 +526,7 @@ class MultivariateNormalRegressor(
         values = rows_of.targets(y, distribution.event_size, "y", distribution.target_names)
         _validation.check_consistent_length(X, values)
         log_prob = distribution.log_prob(values, self.missing)
-        weight = None if sample_weight is None else _checked_weight(sample_weight, values)
+        weight = None if sample_weight is None else rows_of.checked_weight(sample_weight, values)
         return float(np.average(log_prob, weights=weight))
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> Array:  # noqa: N803
@@ -584,13 +576,6 @@ class MultivariateNormalRegressor(
         elif networks:
             self.model_ = networks[0]
             self.head_ = heads(self.model_)[-1]
-
-
-def _checked_weight(sample_weight: Any, rows: Any) -> Array:
-    weight: Array = _validation._check_sample_weight(sample_weight, rows, dtype=np.float64)
-    if (weight < 0).any() or not weight.any():
-        raise ValueError("sample_weight must not be negative, and must have a positive entry.")
-    return weight
 
 
 def _models(state: Mapping[str, Any]) -> list[Any]:

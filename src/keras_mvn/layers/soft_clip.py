@@ -12,7 +12,12 @@ from keras_mvn._core.dtypes import at_least_float32_policy
 from keras_mvn._core.fences import fences
 from keras_mvn._core.types import Array, Tensor
 
-__all__ = ["SoftClip"]
+__all__ = ["SoftClip", "limits_of"]
+
+
+def limits_of(model: keras.Model) -> SoftClip | None:
+    """Return the layer of a model that knows the range of its inputs; None if there is none."""
+    return next((layer for layer in model.layers if isinstance(layer, SoftClip)), None)
 
 
 @final
@@ -105,6 +110,11 @@ class SoftClip(keras.layers.Layer):
         x = ops.cast(inputs, self.compute_dtype)
         inside = ops.minimum(ops.maximum(x, lower), upper)
         return inside + margin * ops.tanh((x - inside) / margin)
+
+    def beyond(self, x: Array) -> Array:
+        """Return how far inputs are beyond the limits, in margins: (n, features); 0 within."""
+        values = np.asarray(x, np.float64)
+        return np.maximum(np.maximum(values - self.upper, self.lower - values), 0.0) / self.margin
 
     def outside(self, x: Array) -> Array:
         """Return how far inputs are beyond the limits, in widths of the range: (n, features).

@@ -14,12 +14,14 @@ import numpy as np
 from keras_mvn._core.fences import fences
 from keras_mvn._core.files import write_json
 from keras_mvn._core.types import Array
-from keras_mvn._training import absent_inputs
 from keras_mvn._training import data as training_data
+from keras_mvn._training.absent_inputs import DONORS as DONORS_KEPT
+from keras_mvn._training.absent_inputs import Donors
 from keras_mvn._training.prediction import predict_distribution
 from keras_mvn.calibration import Recalibration
 from keras_mvn.covariances._streaming import StreamingMoments
 from keras_mvn.distributions import Distribution
+from keras_mvn.layers.soft_clip import limits_of
 from keras_mvn_cli import _assessing
 from keras_mvn_cli._console import Output
 from keras_mvn_cli._fit_directory import FIT, FORMAT, FitFolder
@@ -30,7 +32,7 @@ from keras_mvn_cli._model import (
     recalibrated,
     save_calibration,
 )
-from keras_mvn_cli._outside import Outside, limits_of
+from keras_mvn_cli._outside import Outside
 from keras_mvn_cli._versions import versions
 from keras_mvn_cli.fitting.networks import Network
 from keras_mvn_cli.fitting.options import FitOptions
@@ -51,7 +53,8 @@ def assessed(
     y = np.asarray(prepared.arrays.y[test])
     seen = ~np.isnan(y).all(axis=0)
     with output.progress("scoring the test rows"):
-        plain = {name: predict_distribution(one.members, x) for name, one in networks.items()}
+        donors = _donors(prepared)
+        plain = {name: _predicted(one, x, donors) for name, one in networks.items()}
         found = dict(_compared(networks, plain))
         shown = prepared.preprocessing.shown(prepared.raw)
         _assessing.save_test(folder.partial / "test", found, y, shown, prepared.rows[test])
@@ -67,6 +70,19 @@ def assessed(
             for normals in (found, baselines)
         )
     return _assessing.write_metrics(folder.partial, evaluations, uncalibrated)
+
+
+def _donors(prepared: Prepared) -> Donors:
+    rows = training_data.thinned(prepared.arrays.split.train, DONORS_KEPT)
+    return Donors(np.asarray(prepared.arrays.x[rows], np.float32))
+
+
+def _predicted(network: Network, x: Array, donors: Donors) -> Distribution:
+    """Predict rows as `predict` does, without recalibration."""
+    limits = limits_of(network.members[0])
+    if limits is None:
+        return predict_distribution(network.members, x)
+    return donors.beyond(lambda rows: predict_distribution(network.members, rows), x, limits)
 
 
 def _compared(
@@ -206,8 +222,7 @@ def write_results(
         for i, member in enumerate(model.members):
             member.save(folder / MEMBERS / f"member_{i:02d}.keras")
     save_calibration(model.calibration, method, folder)
-    donors = training_data.thinned(prepared.arrays.split.train, absent_inputs.DONORS)
-    np.save(folder / DONORS, np.asarray(prepared.arrays.x[donors], np.float32))
+    np.save(folder / DONORS, _donors(prepared).rows.astype(np.float32))
     write_history(folder / "history.csv", model.histories)
     parts: dict[str, Any] = {
         name: prepared.rows[part] for name, part in prepared.arrays.split._asdict().items()
