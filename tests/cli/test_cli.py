@@ -838,7 +838,9 @@ class TestSignals:
         assert "stopping after this step" in result.stderr
         about = json.loads((out / "fit.json").read_text())
         assert about["interrupted"]
-        assert len(pandas.read_csv(out / "history.csv")) in (4, 5)
+        history = pandas.read_csv(out / "history.csv")
+        epochs = history.groupby("network").size() if "network" in history else [len(history)]
+        assert set(epochs) <= {4, 5}
         run("predict", out, table, "--out", tmp_path / "p.csv")
         assert "interrupted by ^C" in (out / "report.html").read_text()
 

@@ -133,6 +133,8 @@ class _Order:
     """The best candidate so far, if these are of another one."""
     told: bool = False
     """Whether each is worth a line."""
+    ends: float | None = None
+    """`time.monotonic()` at which they have had their share of the time."""
 
     def after(self, trained: int) -> _Order:
         """Return what is left of the order once so many have been trained."""
@@ -243,8 +245,7 @@ class Fitter:
             )
         tried, n = list(earlier), len(self._parts)
         for i, choice in enumerate(choices):
-            late = self._ends is not None and time.monotonic() > self._ends
-            if tried and (self.interrupted or late):
+            if tried and (self.interrupted or self._too_late(tried)):
                 break
             own = replace(
                 recipe,
@@ -279,6 +280,7 @@ class Fitter:
     def _networks(self, order: _Order) -> list[Trained]:
         """Train the networks of an order, on JAX in one pass, if possible."""
         trained: list[Trained] = []
+        order = replace(order, ends=self._end_of(order))
 
         def next_in_turn() -> bool:
             rest = order.after(len(trained))
@@ -325,7 +327,7 @@ class Fitter:
                 [self._seed_of(i) for i in which],
                 target_names=self._names,
                 callbacks=self._callbacks,
-                deadline=self._deadline(len(which), order.left),
+                deadline=order.ends,
                 backup_dirs=folders,
                 interruption=self._interruption,
             )
@@ -352,7 +354,7 @@ class Fitter:
                 self._seed_of(i),
                 target_names=self._names,
                 callbacks=self._callbacks,
-                deadline=self._deadline(1, order.left),
+                deadline=_share(order.ends, len(order.which)),
                 backup_dir=None if self._folder is None else self._folder / order.names[i],
                 interruption=self._interruption,
                 verbose=2 if self._verbose >= 2 else 0,
@@ -368,12 +370,22 @@ class Fitter:
     def _part(self, member: int) -> Part:
         return self._parts[member % len(self._parts)]
 
-    def _deadline(self, networks: int, left: int) -> float | None:
-        """Return when so many of the networks that are left have had their share of the time."""
-        if self._ends is None:
-            return None
+    def _end_of(self, order: _Order) -> float | None:
+        """Return when the networks of an order have had their share of the time, half or more.
+
+        Half, since the most promising candidate comes first, and is better trained for longer than
+        compared with others that were hardly trained.
+        """
+        if self._ends is None or not order.which:
+            return self._ends
         now = time.monotonic()
-        return now + max(self._ends - now, 0.0) * networks / left
+        share = max(len(order.which) / order.left, 0.5)
+        return now + max(self._ends - now, 0.0) * share
+
+    def _too_late(self, tried: Sequence[Tried]) -> bool:
+        """Whether a further candidate would have less than half of the time of an earlier one."""
+        longest = max(sum(one.seconds for one in candidate.trained) for candidate in tried)
+        return self._ends is not None and self._ends - time.monotonic() < 0.5 * longest
 
     def _seed_of(self, member: int) -> int:
         return int(np.random.SeedSequence([self._seed, 2, member]).generate_state(1)[0])
@@ -385,6 +397,12 @@ class Fitter:
     def _say(self, line: str) -> None:
         if self._verbose:
             print(line, flush=True)
+
+
+def _share(ends: float | None, networks: int) -> float | None:
+    """Return when the first of so many networks has had its share of the time until `ends`."""
+    now = time.monotonic()
+    return None if ends is None else now + max(ends - now, 0.0) / networks
 
 
 def _summary(trained: Sequence[Trained]) -> str:
