@@ -79,7 +79,9 @@ class Findings:
                 )
             if column not in self._unknown:
                 self.output.warn(
-                    f"{column}: values such as {cut(texts[0])} were absent or too rare in training"
+                    f"{column}: values such as {cut(texts[0])} were absent or too rare in "
+                    "training; they count as none of the known ones, and these predictions may be "
+                    "too sure"
                 )
                 self._unknown[column] = []
             known = self._unknown[column]
@@ -134,12 +136,10 @@ class Findings:
             more = f", and {others} more rows" if others > 0 else ""
             self.output.warn(
                 f"{column}: {'; '.join(texts[:MOST_FAR])}{more}. Such inputs are limited to the "
-                "range that was seen; these predictions may claim to be surer than they are"
+                "range that was seen, and these predictions widened"
             )
         for text in self._outside[:MOST_FAR]:
-            self.output.warn(
-                f"{text}. Predictions there are extrapolations, surer than they can be"
-            )
+            self.output.warn(f"{text}. Predictions there are extrapolations, and may be too sure")
         if len(self._outside) > MOST_FAR:
             self.output.warn(
                 f"{len(self._outside) - MOST_FAR} more inputs are beyond what was seen"

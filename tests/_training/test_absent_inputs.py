@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import scipy.stats
+from sklearn.base import clone
 
 from keras_mvn import MultivariateNormal, MultivariateStudentT
 from keras_mvn._training.absent_inputs import DRAWS, Donors
@@ -132,5 +133,8 @@ def test_the_estimator_widens_and_copies_do(rng):
         within, out = one.predict_distribution(new).stddev
         assert out[1] > 5.0 * within[1]
         assert out[1] > 1.0  # the targets' own spread, about
+    logs = clone(model).set_params(target_transform="log").fit(x, np.exp(y))
+    mean = np.exp(logs.predict_distribution(new).base.mean)
+    np.testing.assert_allclose(logs.predict(new), mean, rtol=0.3)
     within, out = predict_distribution([model.model_], new).stddev
     assert out[1] < 5.0 * within[1]

@@ -3,7 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from sklearn.model_selection import GroupKFold, KFold, LeaveOneOut, ShuffleSplit
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    LeaveOneOut,
+    ShuffleSplit,
+    StratifiedKFold,
+)
 
 from keras_mvn._training import train_at_once
 from keras_mvn._training.data import Table
@@ -59,6 +65,7 @@ class TestFolds:
             (ShuffleSplit(5), None, "each of the 40 rows once"),
             (KFold(2), None, "makes 2 folds; at least 3"),
             (LeaveOneOut(), None, None),
+            (StratifiedKFold(3), None, "cannot divide 40 rows"),
             (50, None, "at least as many rows; there are 40"),
             (5, np.arange(40) % 4, "at least as many groups; there are 4"),
         ],
@@ -100,6 +107,17 @@ class TestParameters:
             model.fit(x, y, validation_data=(x, y))
         with pytest.raises(ValueError, match=r"split\['validation'\] cannot be combined with cv=3"):
             model.fit(x, y, split={"train": range(40), "validation": range(40, 60)})
+
+    def test_what_cannot_be_divided_says_why(self):
+        x, y = draw(60)
+        model = MultivariateNormalRegressor(cv=3, **SMALL)
+        with pytest.raises(ValueError, match="labels that cannot be compared"):
+            model.fit(x, y, groups=np.array([None, "a", 1] * 20, dtype=object))
+        with pytest.raises(ValueError, match="must be a mapping .* received a ndarray"):
+            model.fit(x, y, split=np.array(["train"] * 60))
+        y[2:, 1] = np.nan
+        with pytest.raises(ValueError, match=r"Without fold \d of 3 \(cv=3\), y has fewer than 2"):
+            model.fit(x, y)
 
     @pytest.mark.parametrize(
         ("rows", "options", "crossed"),

@@ -71,9 +71,7 @@ def folds_of(cv: Any, rows: np.ndarray, groups: Array | None, seed: int) -> list
     if isinstance(cv, str | int):
         found = _random_folds(AUTO_FOLDS if isinstance(cv, str) else cv, len(rows), groups, seed)
     else:
-        model_selection = require("sklearn.model_selection", "cv")
-        splits = model_selection.check_cv(cv).split(np.zeros((len(rows), 1)), None, groups)
-        found = [np.sort(np.asarray(test)) for _, test in splits]
+        found = _folds_by(cv, len(rows), groups)
         together = np.sort(np.concatenate(found))
         if not np.array_equal(together, np.arange(len(rows))):
             raise ValueError(
@@ -84,6 +82,18 @@ def folds_of(cv: Any, rows: np.ndarray, groups: Array | None, seed: int) -> list
     if len(found) < SMALLEST_FOLDS:
         raise ValueError(f"cv={cv!r} makes {len(found)} folds; at least {SMALLEST_FOLDS} needed.")
     return [rows[fold] for fold in found]
+
+
+def _folds_by(splitter: Any, rows: int, groups: Array | None) -> list[np.ndarray]:
+    check_cv = require("sklearn.model_selection", "cv").check_cv
+    try:
+        splits = list(check_cv(splitter).split(np.zeros((rows, 1)), None, groups))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"cv={splitter!r} cannot divide {rows} rows: {error} It gets groups, but no y, which "
+            "has several columns of numbers. Use, for example, KFold(5) or GroupKFold(5)."
+        ) from error
+    return [np.sort(np.asarray(test)) for _, test in splits]
 
 
 SMALLEST_FOLDS = 3

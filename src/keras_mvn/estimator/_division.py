@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_mvn._core.optional import require
-from keras_mvn._core.types import Array
 from keras_mvn._training.data import Split, Table
 from keras_mvn.distributions._transforms import TargetTransform
 from keras_mvn.estimator import _rows as rows_of
@@ -81,19 +80,31 @@ def division(
         return Division(parts, [])
     of_rows = None if labels is None else labels[parts.train]
     folds = folds_of(estimator.cv, parts.train, of_rows, seed)
-    for fold in folds:
-        rows_of.require_observed(data.y, np.setdiff1d(parts.train, fold), data.names)
+    for i, fold in enumerate(folds):
+        try:
+            rows_of.require_observed(data.y, np.setdiff1d(parts.train, fold), data.names)
+        except ValueError as error:
+            raise ValueError(
+                f"Without fold {i} of {len(folds)} (cv={estimator.cv!r}), {error} Or pass cv=None, "
+                "or other folds."
+            ) from error
     return Division(parts, folds)
 
 
-def _labels(groups: Any, usable: np.ndarray) -> Array:
+def _labels(groups: Any, usable: np.ndarray) -> np.ndarray:
     labels = np.asarray(groups)
     if labels.shape != usable.shape:
         raise ValueError(
             f"groups has shape {labels.shape}; it must have one label for each of the "
             f"{len(usable)} rows."
         )
-    return labels
+    try:
+        codes: np.ndarray = np.unique(labels, return_inverse=True)[1]
+    except TypeError as error:
+        raise ValueError(
+            f"groups has labels that cannot be compared: {error}. Use strings, or numbers, alone."
+        ) from error
+    return codes
 
 
 def _shares(estimator: Any, validated: bool, crossed: bool) -> tuple[float, float]:

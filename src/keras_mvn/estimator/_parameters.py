@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,8 +113,8 @@ def _check_cv(cv: Any) -> None:
         return
     if isinstance(cv, bool) or not isinstance(cv, numbers.Integral):
         raise ValueError(
-            f"cv={cv!r} must be 'auto', None (rows are held out), a number of folds, or a splitter "
-            "such as sklearn.model_selection.KFold(5)."
+            f"cv={reprlib.repr(cv)} must be 'auto', None (rows are held out), a number of folds, "
+            "or a splitter such as sklearn.model_selection.KFold(5); lists of rows are none."
         )
     whole(cv, "cv", "a number of folds", 3)
 

@@ -162,6 +162,11 @@ def given_split(split: Mapping[str, Any], usable: np.ndarray) -> Split:
             table or used twice.
 
     """
+    if not isinstance(split, Mapping):
+        raise ValueError(
+            "split must be a mapping from 'train', 'validation' and 'calibration' to row numbers; "
+            f"received a {type(split).__name__}."
+        )
     if not set(split) <= set(Split._fields) or "train" not in split:
         raise ValueError(
             f"split has the keys {sorted(split)}; it must have 'train', and may have 'validation' "

@@ -395,7 +395,8 @@ class MultivariateNormalRegressor(
         """Predict the distribution of T(y), not calibrated."""
         models = _models(vars(self))
         limits, donors = limits_of(models[0]), getattr(self, "_donors", None)  # None in old pickles
-        if limits is None or donors is None:
+        # On another scale, such as that of logarithms, more spread would move the mean of y.
+        if limits is None or donors is None or self.target_transform_ is not None:
             return predict_distribution(models, x)
         return donors.beyond(lambda rows: predict_distribution(models, rows), x, limits)
 

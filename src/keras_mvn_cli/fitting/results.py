@@ -54,7 +54,9 @@ def assessed(
     seen = ~np.isnan(y).all(axis=0)
     with output.progress("scoring the test rows"):
         donors = _donors(prepared)
-        plain = {name: predict_distribution(one.members, x) for name, one in networks.items()}
+        plain: dict[str, Distribution] = {
+            name: predict_distribution(one.members, x) for name, one in networks.items()
+        }
         plain[_assessing.MODEL] = _predicted(networks[_assessing.MODEL], x, donors)
         found = dict(_compared(networks, plain))
         shown = prepared.preprocessing.shown(prepared.raw)
