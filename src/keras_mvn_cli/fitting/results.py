@@ -55,9 +55,11 @@ def assessed(
     with output.progress("scoring the test rows"):
         donors = _donors(prepared)
         plain: dict[str, Distribution] = {
-            name: predict_distribution(one.members, x) for name, one in networks.items()
+            name: _predicted(one, x, donors)
+            if name == _assessing.MODEL
+            else predict_distribution(one.members, x)
+            for name, one in networks.items()
         }
-        plain[_assessing.MODEL] = _predicted(networks[_assessing.MODEL], x, donors)
         found = dict(_compared(networks, plain))
         shown = prepared.preprocessing.shown(prepared.raw)
         _assessing.save_test(folder.partial / "test", found, y, shown, prepared.rows[test])
