@@ -21,7 +21,7 @@ import numpy as np
 from keras_mvn import scores
 from keras_mvn._training.absent_inputs import DONORS, Donors
 from keras_mvn.estimator import MultivariateNormalRegressor
-from tails import read
+from tails import divided
 
 
 def told(name, what, answer, y):
@@ -39,10 +39,7 @@ def main():
     warnings.simplefilter("ignore")
     print("table  inputs                    NLL  in 90 %")
     for name in arguments.tables.split(","):
-        x, y = read(arguments.data, name, arguments.limit, np.random.default_rng(0))
-        test, train = np.split(np.arange(len(y)), [len(y) // 5])
-        y = (y - y[train].mean(axis=0)) / y[train].std(axis=0)
-        x = x.astype("float32")
+        x, y, train, test = divided(arguments.data, name, arguments.limit, 0)
         model = MultivariateNormalRegressor(random_state=0, tails="t", embedding=None)
         complete = model.fit(x[train], y[train]).predict_distribution(x[test])
         told(name, "complete", complete, y[test])

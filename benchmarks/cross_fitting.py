@@ -24,7 +24,7 @@ import numpy as np
 
 from keras_mvn import MultivariateNormal, MultivariateStudentT, scores
 from keras_mvn.estimator import MultivariateNormalRegressor
-from tails import read
+from tails import divided
 
 METHODS = {
     "held out": {"cv": None},
@@ -84,17 +84,14 @@ def tables(arguments, chosen):
     print("table  seed method                           NLL   cell  energy   RMSE  in 90 %     s")
     for name in arguments.tables.split(","):
         for seed in arguments.seed:
-            x, y = read(arguments.data, name, arguments.limit, np.random.default_rng(seed))
-            test, train = np.split(np.arange(len(y)), [len(y) // 5])
-            mean, sd = np.nanmean(y[train], axis=0), np.nanstd(y[train], axis=0)
-            y = (y - mean) / np.where(sd > 0, sd, 1.0)
+            x, y, train, test = divided(arguments.data, name, arguments.limit, seed)
             for method in chosen:
                 began = time.perf_counter()
                 model = MultivariateNormalRegressor(random_state=seed, **METHODS[method])
-                model.fit(x[train].astype("float32"), y[train])
+                model.fit(x[train], y[train])
                 seconds = time.perf_counter() - began
                 found = scores.evaluate(
-                    model.predict_distribution(x[test].astype("float32")), y[test],
+                    model.predict_distribution(x[test]), y[test],
                     missing="marginalize", target_scale=1.0, levels=0.9,
                     resolution=model.head_.resolution,
                 )  # fmt: skip

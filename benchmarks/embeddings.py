@@ -20,7 +20,7 @@ import numpy as np
 
 from keras_mvn import scores
 from keras_mvn.estimator import MultivariateNormalRegressor
-from tails import read
+from tails import divided
 
 
 def main():
@@ -34,10 +34,7 @@ def main():
     print("table    seed inputs       NLL   cell  energy   RMSE  in 90 %     s")
     for name in arguments.tables.split(","):
         for seed in arguments.seeds:
-            x, y = read(arguments.data, name, arguments.limit, np.random.default_rng(seed))
-            test, train = np.split(np.arange(len(y)), [len(y) // 5])
-            mean, sd = np.nanmean(y[train], axis=0), np.nanstd(y[train], axis=0)
-            x, y = x.astype("float32"), (y - mean) / np.where(sd > 0, sd, 1.0)
+            x, y, train, test = divided(arguments.data, name, arguments.limit, seed)
             for embedding in (None, "periodic", "auto"):
                 began = time.perf_counter()
                 model = MultivariateNormalRegressor(random_state=seed, embedding=embedding)

@@ -90,6 +90,14 @@ def _inputs(numbers, texts):
     return np.where(np.isnan(numbers), np.nanmedian(numbers), numbers)[:, None]
 
 
+def divided(data, name, limit, seed):
+    """Return inputs, targets standardized by the training rows, these rows, and a fifth to test."""
+    x, y = read(data, name, limit, np.random.default_rng(seed))
+    test, train = np.split(np.arange(len(y)), [len(y) // 5])
+    mean, sd = np.nanmean(y[train], axis=0), np.nanstd(y[train], axis=0)
+    return x.astype("float32"), (y - mean) / np.where(sd > 0, sd, 1.0), train, test
+
+
 @contextlib.contextmanager
 def without_floor():
     """Heads that adapt no floor."""
@@ -110,7 +118,7 @@ def trained(method, seed, x, y):
         **METHODS[method],
     }
     with without_floor() if "no floor" in method else contextlib.nullcontext():
-        return MultivariateNormalRegressor(**options).fit(x.astype("float32"), y)
+        return MultivariateNormalRegressor(**options).fit(x, y)
 
 
 def main():
@@ -125,16 +133,12 @@ def main():
     print("table    seed method              NLL   cell  energy   RMSE  in 90 %   ν    worst     s")
     for name in arguments.tables.split(","):
         for seed in arguments.seeds:
-            rng = np.random.default_rng(seed)
-            x, y = read(arguments.data, name, arguments.limit, rng)
-            test, train = np.split(np.arange(len(y)), [len(y) // 5])
-            mean, sd = np.nanmean(y[train], axis=0), np.nanstd(y[train], axis=0)
-            y = (y - mean) / np.where(sd > 0, sd, 1.0)
+            x, y, train, test = divided(arguments.data, name, arguments.limit, seed)
             for method in chosen:
                 began = time.perf_counter()
                 model = trained(method, seed, x[train], y[train])
                 seconds = time.perf_counter() - began
-                inputs = x[test].astype("float32")
+                inputs = x[test]
                 answer = (
                     model.ensemble_.predict(inputs)
                     if hasattr(model, "ensemble_")

@@ -4,6 +4,7 @@ import numpy as np
 
 import oracle
 from keras_mvn import covariances
+from keras_mvn.layers.soft_clip import limits_of
 
 
 def packed(name, rows, rng, d=3):
@@ -11,6 +12,13 @@ def packed(name, rows, rng, d=3):
     structure = covariances.get(name)
     scale, shape_params = structure.constrain(rng.normal(size=(rows, structure.raw_size(d))), d)
     return np.concatenate([rng.normal(size=(rows, d)), scale, shape_params], axis=-1)
+
+
+def within(model, x):
+    """Rows whose inputs are within those of the training rows: others are widened."""
+    seen = limits_of(model).beyond(x).max(axis=1) == 0.0
+    assert seen.mean() > 0.7
+    return seen
 
 
 def oracle_nll(name, y, y_pred, d=3):

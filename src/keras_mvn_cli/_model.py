@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from keras_mvn._core.files import read_json, write_json
-from keras_mvn._training.absent_inputs import Donors
-from keras_mvn._training.prediction import load_to_predict, predict_distribution
+from keras_mvn._training.absent_inputs import Donors, predict_beyond
+from keras_mvn._training.prediction import load_to_predict
 from keras_mvn.calibration import Recalibration
 from keras_mvn.distributions import Distribution
 from keras_mvn.distributions._predicted import Predicted
@@ -99,9 +99,9 @@ class FittedModel:
         """Names of the targets."""
         return self.preprocessing.targets
 
-    def uncalibrated(self, x: Any) -> Distribution:
+    def uncalibrated(self, x: Any) -> Predicted:
         """Predict from inputs (n, features), without recalibration."""
-        return self._raw(x)
+        return predict_beyond(self.members, x, self.donors)
 
     def predict(self, x: Any, absent: np.ndarray | None = None) -> Distribution:
         """Predict from inputs (n, features), with recalibration.
@@ -114,14 +114,8 @@ class FittedModel:
         """
         if self.donors is None or absent is None:
             return recalibrated(self.calibration, self.uncalibrated(x))
-        answer = self.donors.predict(self._raw, x, absent)
+        answer = self.donors.predict(self.uncalibrated, x, absent)
         return recalibrated(self.calibration, answer)
-
-    def _raw(self, x: Any) -> Predicted:
-        limits = limits_of(self.members[0])
-        if self.donors is None or limits is None:  # in fit directories of 0.1.0
-            return predict_distribution(self.members, x)
-        return self.donors.beyond(lambda rows: predict_distribution(self.members, rows), x, limits)
 
     def _absent(self, gaps: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return which inputs are absent that never were in training: (n, features)."""

@@ -17,8 +17,8 @@ from scipy import stats
 
 from commands import refused, run
 from keras_mvn import MultivariateNormal
+from keras_mvn._training import absent_inputs
 from keras_mvn.distributions import Distribution
-from keras_mvn.layers.soft_clip import limits_of
 from keras_mvn.tables import columnar, open_table, text
 from keras_mvn_cli import _model, backends
 from keras_mvn_cli._conditioning import parsed
@@ -26,8 +26,8 @@ from keras_mvn_cli._console import Output
 from keras_mvn_cli._findings import Findings
 from keras_mvn_cli._model import FittedModel
 from keras_mvn_cli.fitting import networks as _networks
-from keras_mvn_cli.fitting import results as _fit_results
 from keras_mvn_cli.fitting import training as _fit_training
+from predictions import within
 
 QUICK = ["--epochs", "3", "--hidden", "8", "--covariance", "cholesky", "--members", 1]
 QUICK += ["--tails", "normal", "--cv", "none", "--embedding", "none"]
@@ -83,12 +83,8 @@ def test_rows_of(folder):
 test_rows_of.__test__ = False
 
 
-def within(folder, x):
-    """Rows whose inputs are within those of the training rows: others are widened by `predict`."""
-    limits = limits_of(FittedModel.load(folder).members[0])
-    seen = limits.beyond(x).max(axis=1) == 0.0
-    assert seen.mean() > 0.7
-    return seen
+def seen_in(folder, x):
+    return within(FittedModel.load(folder).members[0], x)
 
 
 class TestFit:
@@ -214,7 +210,7 @@ class TestFit:
         assert np.abs((mean[rows] - expected.mean) / sd).max() < 1e-4
         difference = covariance[rows] - expected.covariance
         relative = np.abs(difference / (sd[:, :, None] * sd[:, None, :]))
-        assert relative[within(out, x[rows])].max() < 1e-4
+        assert relative[seen_in(out, x[rows])].max() < 1e-4
 
     @pytest.mark.once
     @pytest.mark.slow
@@ -353,9 +349,9 @@ def test_a_target_that_only_training_rows_have(fitted, tmp_path, calibration):
 
 @pytest.mark.once
 def test_each_network_predicts_the_test_rows_once(table, tmp_path, monkeypatch):
-    calls, predict = [], _fit_results.predict_distribution
+    calls, predict = [], absent_inputs.predict_distribution
     monkeypatch.setattr(
-        _fit_results, "predict_distribution", lambda *a: calls.append(a) or predict(*a)
+        absent_inputs, "predict_distribution", lambda *a: calls.append(a) or predict(*a)
     )
     run("fit", table, "--targets", "a,b", "--out", tmp_path / "fit", *QUICK)
     of_test_rows = [x for _, x in calls if len(x) == 36]
@@ -654,7 +650,7 @@ class TestReportAndExport:
         _, stddev = session.run(None, {session.get_inputs()[0].name: x})
         expected = MultivariateNormal.load(out / "test/model.npz").stddev
         rows = test_rows_of(out)[0]
-        seen = within(out, x[rows])
+        seen = seen_in(out, x[rows])
         np.testing.assert_allclose(stddev[rows][seen], expected[seen], rtol=1e-4)
 
 

@@ -7,18 +7,19 @@ but what it does there is not: the further out, the more the same spread is adde
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
 
 from keras_mvn._core.types import Array
-from keras_mvn._training.prediction import widened
+from keras_mvn._training.prediction import predict_distribution, widened
 from keras_mvn.distributions import Mixture
 from keras_mvn.distributions._predicted import Predicted
 from keras_mvn.layers import SoftClip
+from keras_mvn.layers.soft_clip import limits_of
 
-__all__ = ["DONORS", "Donors"]
+__all__ = ["DONORS", "Donors", "predict_beyond"]
 
 DONORS = 1000
 """Maximum number of training rows whose values are used."""
@@ -60,6 +61,7 @@ class Donors:
         spread = self.rows.std(axis=0)
         self._center = self.rows.mean(axis=0)
         self._spread = np.where(spread > 0.0, spread, np.inf)  # constant columns tell nothing
+        self._standardized = self._in_spreads(self.rows)
 
     def draws(self, x: Array, absent: np.ndarray) -> Array:
         """Return inputs with values for the absent ones: (draws, n, features).
@@ -81,13 +83,15 @@ class Donors:
         return found
 
     def _nearest(self, x: Array, pattern: np.ndarray, count: int) -> np.ndarray:
-        donors = (self.rows - self._center) / self._spread
-        known, sought = donors[:, ~pattern], donors[:, pattern]
+        known, sought = self._standardized[:, ~pattern], self._standardized[:, pattern]
         gram = known.T @ known + RIDGE * len(known) * np.eye(known.shape[1])
         slopes = np.linalg.solve(gram, known.T @ sought)
-        given = ((np.asarray(x, np.float64) - self._center) / self._spread)[:, ~pattern]
+        given = self._in_spreads(np.asarray(x, np.float64))[:, ~pattern]
         distance = self._distances(given @ slopes, known @ slopes)
         return np.argpartition(distance, count - 1, axis=1)[:, :count]
+
+    def _in_spreads(self, x: Array) -> Array:
+        return (x - self._center) / self._spread
 
     @staticmethod
     def _distances(one: Array, other: Array) -> Array:
@@ -151,6 +155,20 @@ class Donors:
         n = int(lacking.sum())
         parts = [drawn[i * n : (i + 1) * n] for i in range(len(filled))]
         return _with(predict(x), np.flatnonzero(lacking), Mixture(parts).matched())
+
+
+def predict_beyond(members: Sequence[Any], x: Any, donors: Donors | None) -> Predicted:
+    """Predict rows by an ensemble, more widely where inputs are beyond the training rows.
+
+    Without donors, or a layer that knows the range of the inputs, as in what 0.1.0 saved, they are
+    not widened.
+    """
+
+    def predict(rows: Array) -> Predicted:
+        return predict_distribution(members, rows)
+
+    limits = limits_of(members[0])
+    return predict(x) if donors is None or limits is None else donors.beyond(predict, x, limits)
 
 
 def _with(answer: Predicted, rows: np.ndarray, others: Any) -> Predicted:

@@ -280,6 +280,7 @@ class Fitter:
     def _networks(self, order: _Order) -> list[Trained]:
         """Train the networks of an order, on JAX in one pass, if possible."""
         trained: list[Trained] = []
+        judged: list[Scored] = []
         order = replace(order, ends=self._end_of(order))
 
         def next_in_turn() -> bool:
@@ -291,7 +292,7 @@ class Fitter:
                 return False
             trained.append(one)
             self._tell(rest, rest.which[0], one)
-            return not self._given_up(order, trained)
+            return not self._given_up(order, trained, judged)
 
         while self._began(order.after(len(trained)).which[:1], order):
             if not next_in_turn():
@@ -301,11 +302,16 @@ class Fitter:
             pass
         return trained
 
-    def _given_up(self, order: _Order, trained: list[Trained]) -> bool:
-        """Whether the networks so far are clearly worse than the same ones of another candidate."""
+    def _given_up(self, order: _Order, trained: Sequence[Trained], judged: list[Scored]) -> bool:
+        """Whether the networks so far are clearly worse than the same ones of another candidate.
+
+        `judged` holds the scores of those that were asked about before, and gets the others'.
+        """
         if order.rival is None or len(trained) == len(order.which):
             return False
-        return scored(trained, self._parts).clearly_worse(order.rival.scored)
+        for i in range(len(judged), len(trained)):
+            judged.append(scored([trained[i]], [self._parts[i]]))
+        return Scored.joined(judged).clearly_worse(order.rival.scored)
 
     def _began(self, which: range, order: _Order) -> bool:
         """Whether an earlier process has left a backup of one of these, trained on its own."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_mvn._core.types import Array
 from keras_mvn.distributions import Mixture, MultivariateNormal
+from keras_mvn.distributions._gaussian import lower_factor
 from keras_mvn.distributions._predicted import Predicted
 from keras_mvn.layers._find_heads import heads
 
@@ -66,11 +67,8 @@ def widened(answer: Predicted, spread: Array) -> Predicted:
         spread: (m, n, d), the vectors s.
 
     """
-    factor = np.swapaxes(answer.moments().scale_tril, -1, -2)
-    stacked = np.concatenate([factor, np.moveaxis(spread, 0, -2)], axis=-2)
-    root = np.linalg.qr(stacked, mode="r")
-    sign = np.where(np.diagonal(root, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
-    tril = np.swapaxes(sign[..., None] * root, -1, -2)
+    beside = [answer.moments().scale_tril, np.moveaxis(spread, 0, -1)]
+    tril = lower_factor(np.concatenate(beside, axis=-1))
     found = MultivariateNormal(answer.center, scale_tril=tril, target_names=answer.target_names)
     return answer.with_moments_of(found, answer.law)
 

@@ -42,6 +42,11 @@ class Scored(NamedTuple):
         """Return the scores of the first rows."""
         return Scored(self.scores[:rows], self.weights[:rows])
 
+    @classmethod
+    def joined(cls, parts: Sequence[Scored]) -> Scored:
+        """Return the scores of several networks, one after the other."""
+        return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
     def clearly_worse(self, other: Scored) -> bool:
         """Whether these rows have a larger mean than with other networks, by a standard error.
 
@@ -56,7 +61,7 @@ class Scored(NamedTuple):
 def scored(trained: Sequence[Trained], parts: Sequence[Part]) -> Scored:
     """Score the rows that each network has not seen."""
     found = [_scores(one, part) for one, part in zip(trained, parts, strict=False) if part.held_out]
-    return Scored(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+    return Scored.joined(found)
 
 
 def _scores(trained: Trained, part: Part) -> Scored:

@@ -13,9 +13,11 @@ from keras_mvn._core.types import Array
 from keras_mvn._training.data import Part, Table
 from keras_mvn._training.prediction import predict_distribution, widened
 from keras_mvn.distributions._predicted import Predicted
+from keras_mvn.tables.splitting import dealt
 
 __all__ = [
     "AUTO_FOLDS",
+    "SMALLEST_FOLDS",
     "as_of_the_ensemble",
     "auto_up_to",
     "crosses",
@@ -112,10 +114,8 @@ def _random_folds(k: int, rows: int, groups: Array | None, seed: int) -> list[np
     if len(sizes) < k:
         raise ValueError(f"cv={k} needs at least as many groups; there are {len(sizes)}.")
     order = rng.permutation(len(sizes))
-    fold_of, filled = np.zeros(len(sizes), int), np.zeros(k)
-    for group in order[np.argsort(-sizes[order], kind="stable")]:  # the largest first
-        fold_of[group] = np.argmin(filled)
-        filled[fold_of[group]] += sizes[group]
+    largest_first = order[np.argsort(-sizes[order], kind="stable")]
+    fold_of, _ = dealt(largest_first, sizes, np.ones(k))
     return [np.flatnonzero(fold_of[labels] == fold) for fold in range(k)]
 
 

@@ -15,6 +15,7 @@ from keras_mvn._core.checks import whole
 from keras_mvn._core.targets import checked_missing
 from keras_mvn._training.recipe import Recipe, likelihood_of, loss_for, predicts_tails
 from keras_mvn.estimator._calibration import calibration_kind
+from keras_mvn.estimator._cross_fitting import SMALLEST_FOLDS
 
 __all__ = ["chooses_embedding", "chooses_tails", "is_auto", "recipe_of"]
 
@@ -116,7 +117,7 @@ def _check_cv(cv: Any) -> None:
             f"cv={reprlib.repr(cv)} must be 'auto', None (rows are held out), a number of folds, "
             "or a splitter such as sklearn.model_selection.KFold(5); lists of rows are none."
         )
-    whole(cv, "cv", "a number of folds", 3)
+    whole(cv, "cv", "a number of folds", SMALLEST_FOLDS)
 
 
 def _check_what_is_no_recipe(estimator: Any) -> None:

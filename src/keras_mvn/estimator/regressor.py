@@ -14,10 +14,10 @@ from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.interrupts import deferred_interrupts
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
-from keras_mvn._training.absent_inputs import DONORS, Donors
+from keras_mvn._training.absent_inputs import DONORS, Donors, predict_beyond
 from keras_mvn._training.data import Part, moments, thinned
 from keras_mvn._training.members import Fitter
-from keras_mvn._training.prediction import from_bytes, predict_distribution, to_bytes
+from keras_mvn._training.prediction import from_bytes, to_bytes
 from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.scoring import subsample
 from keras_mvn.distributions import TransformedDistribution, TransformedRegion
@@ -39,7 +39,6 @@ from keras_mvn.estimator._parameters import (
 )
 from keras_mvn.estimator._selection import Choices, selected
 from keras_mvn.layers._find_heads import heads
-from keras_mvn.layers.soft_clip import limits_of
 
 _base: Any = require("sklearn.base", "keras_mvn.estimator")
 _validation: Any = require("sklearn.utils.validation", "keras_mvn.estimator")
@@ -393,12 +392,10 @@ class MultivariateNormalRegressor(
 
     def _raw(self, x: Any) -> Predicted:
         """Predict the distribution of T(y), not calibrated."""
-        models = _models(vars(self))
-        limits, donors = limits_of(models[0]), getattr(self, "_donors", None)  # None in old pickles
         # On another scale, such as that of logarithms, more spread would move the mean of y.
-        if limits is None or donors is None or self.target_transform_ is not None:
-            return predict_distribution(models, x)
-        return donors.beyond(lambda rows: predict_distribution(models, rows), x, limits)
+        widens = self.target_transform_ is None
+        donors = getattr(self, "_donors", None) if widens else None  # none in old pickles
+        return predict_beyond(_models(vars(self)), x, donors)
 
     def _predicted(self, X: Any) -> Predicted:  # noqa: N803
         """Predict the distribution of T(y), recalibrated."""

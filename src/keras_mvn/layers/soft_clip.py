@@ -113,8 +113,7 @@ class SoftClip(keras.layers.Layer):
 
     def beyond(self, x: Array) -> Array:
         """Return how far inputs are beyond the limits, in margins: (n, features); 0 within."""
-        values = np.asarray(x, np.float64)
-        return np.maximum(np.maximum(values - self.upper, self.lower - values), 0.0) / self.margin
+        return self._excess(np.asarray(x, np.float64)) / self.margin
 
     def outside(self, x: Array) -> Array:
         """Return how far inputs are beyond the limits, in widths of the range: (n, features).
@@ -122,8 +121,10 @@ class SoftClip(keras.layers.Layer):
         0 within the range, and for a column without any.
         """
         width = self.upper - self.lower
-        beyond = np.maximum(np.maximum(x - self.upper, self.lower - x), 0.0)
-        return beyond / np.where(width > 0.0, width, np.inf)
+        return self._excess(x) / np.where(width > 0.0, width, np.inf)
+
+    def _excess(self, x: Array) -> Array:
+        return np.maximum(np.maximum(x - self.upper, self.lower - x), 0.0)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the shape of the inputs."""

@@ -9,7 +9,16 @@ import numpy as np
 
 from keras_mvn.tables.errors import TableError
 
-__all__ = ["PARTS", "Split", "by_groups", "by_time", "random_split", "shares", "time_blocks"]
+__all__ = [
+    "PARTS",
+    "Split",
+    "by_groups",
+    "by_time",
+    "dealt",
+    "random_split",
+    "shares",
+    "time_blocks",
+]
 
 PARTS = ("train", "validation", "calibration", "test")
 
@@ -77,13 +86,13 @@ def by_groups(groups: np.ndarray, parts: tuple[float, ...], seed: int) -> Split:
         )
     rng = np.random.default_rng(seed)
     for _ in range(DEALS):
-        part_of, misplaced = _dealt(rng.permutation(used), members, wanted)
+        part_of, misplaced = dealt(rng.permutation(used), members, wanted)
         if misplaced <= NEAR:
             break
     else:
         order = rng.permutation(used)
         largest_first = order[np.argsort(-members[order], kind="stable")]
-        part_of, _ = _dealt(largest_first, members, wanted)
+        part_of, _ = dealt(largest_first, members, wanted)
     return Split(*(np.flatnonzero(part_of[groups] == i) for i in range(len(parts))))
 
 
@@ -94,7 +103,7 @@ NEAR = 0.03
 """Share of excess rows up to which an assignment is close enough to the requested shares."""
 
 
-def _dealt(order: np.ndarray, members: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, float]:
+def dealt(order: np.ndarray, members: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, float]:
     """The part of each group, leaving no part empty, and the share of excess rows in all parts."""
     rows = int(members.sum())
     lack = [float(share * rows) for share in wanted]

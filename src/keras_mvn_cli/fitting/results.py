@@ -16,8 +16,7 @@ from keras_mvn._core.files import write_json
 from keras_mvn._core.types import Array
 from keras_mvn._training import data as training_data
 from keras_mvn._training.absent_inputs import DONORS as DONORS_KEPT
-from keras_mvn._training.absent_inputs import Donors
-from keras_mvn._training.prediction import predict_distribution
+from keras_mvn._training.absent_inputs import Donors, predict_beyond
 from keras_mvn.calibration import Recalibration
 from keras_mvn.covariances._streaming import StreamingMoments
 from keras_mvn.distributions import Distribution
@@ -55,9 +54,7 @@ def assessed(
     with output.progress("scoring the test rows"):
         donors = _donors(prepared)
         plain: dict[str, Distribution] = {
-            name: _predicted(one, x, donors)
-            if name == _assessing.MODEL
-            else predict_distribution(one.members, x)
+            name: predict_beyond(one.members, x, donors if name == _assessing.MODEL else None)
             for name, one in networks.items()
         }
         found = dict(_compared(networks, plain))
@@ -80,14 +77,6 @@ def assessed(
 def _donors(prepared: Prepared) -> Donors:
     rows = training_data.thinned(prepared.arrays.split.train, DONORS_KEPT)
     return Donors(np.asarray(prepared.arrays.x[rows], np.float32))
-
-
-def _predicted(network: Network, x: Array, donors: Donors) -> Distribution:
-    """Predict rows as `predict` does, without recalibration."""
-    limits = limits_of(network.members[0])
-    if limits is None:
-        return predict_distribution(network.members, x)
-    return donors.beyond(lambda rows: predict_distribution(network.members, rows), x, limits)
 
 
 def _compared(
