@@ -21,7 +21,7 @@ $(VENV)/bin/python:
 	@mkdir -p $(STAMPS)
 
 $(STAMPS)/demo: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install -q jax -e '.[cli]'
+	$(BIN)/pip install -q jax -e '.[demo]'
 	@touch $@
 
 # The CPU build of PyTorch comes first: a plain `torch` would pull in gigabytes of CUDA libraries.
@@ -42,7 +42,7 @@ $(STAMPS)/bench: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install -q -e '.[benchmarks]'
 	@touch $@
 
-demo: $(STAMPS)/demo  ## train on real data, print the comparison, write a figure (1 minute)
+demo: $(STAMPS)/demo  ## train on the weather of three airports, answer questions (2 minutes)
 	$(BIN)/keras-mvn demo
 
 environment: $(STAMPS)/test  ## everything the tests need, in .venv

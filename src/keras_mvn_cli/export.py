@@ -53,6 +53,11 @@ def export(model_dir: Path, form: str, outputs: str, out: Path | None, as_json: 
 
     output = Output(as_json)
     model = FittedModel.load(model_dir)
+    if model.centers:
+        raise RefusalError(
+            f"{model_dir} has networks that correct predictions of {model.about['mean']}, "
+            "scikit-learn's, which cannot be exported with them. Fit with --mean none."
+        )
     path = out or model_dir / ("model.onnx" if form == "onnx" else "saved_model")
     wanted = tuple(name.strip() for name in outputs.split(","))
     try:

@@ -119,6 +119,15 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
     help="Inputs as they are (none) or embedded by waves, which helps where trees do well: "
     "coordinates, steps, counts; auto: whichever held-out rows say.",
 )
+@click.option(
+    "--mean",
+    type=click.Choice(["auto", "none", "ridge", "trees"]),
+    default="auto",
+    show_default=True,
+    help="What else predicts the targets, cross-fitted: the networks then correct it, and learn "
+    "the covariance of its errors. trees: scikit-learn's boosted trees; auto: none or the better "
+    "of the two, as held-out rows say.",
+)
 @click.option("--hidden", default="64,64", show_default=True, help="Widths of the hidden layers.")
 @click.option("--dropout", type=_options.FiniteRange(0, 1, max_open=True), default=0.0)
 @click.option(

@@ -9,7 +9,7 @@ from sklearn.base import clone
 
 from keras_mvn import MultivariateNormal, MultivariateStudentT
 from keras_mvn._training.absent_inputs import DRAWS, Donors
-from keras_mvn._training.prediction import predict_distribution
+from keras_mvn._training.member import members_of, predict_distribution
 from keras_mvn.estimator import MultivariateNormalRegressor
 from keras_mvn.layers import SoftClip
 
@@ -126,7 +126,7 @@ def test_the_estimator_widens_and_copies_do(rng):
     x = rng.uniform(-1.0, 1.0, size=(200, 2))
     y = 2.0 * x + 0.1 * rng.normal(size=(200, 2))
     model = MultivariateNormalRegressor(
-        hidden=(8,), epochs=60, random_state=0, cv=None, embedding=None, tails="normal"
+        hidden=(8,), epochs=60, random_state=0, cv=None, embedding=None, mean=None, tails="normal"
     ).fit(x, y)
     new = np.array([[0.0, 0.0], [0.0, 8.0]])
     for one in (model, pickle.loads(pickle.dumps(model))):
@@ -136,5 +136,5 @@ def test_the_estimator_widens_and_copies_do(rng):
     logs = clone(model).set_params(target_transform="log").fit(x, np.exp(y))
     mean = np.exp(logs.predict_distribution(new).base.mean)
     np.testing.assert_allclose(logs.predict(new), mean, rtol=0.3)
-    within, out = predict_distribution([model.model_], new).stddev
+    within, out = predict_distribution(members_of([model.model_]), new).stddev
     assert out[1] < 5.0 * within[1]

@@ -28,7 +28,7 @@ def data():
 def estimator(**changes):
     settings = {
         "n_members": 3, "covariance": "cholesky", "hidden": (8,), "epochs": 12, "patience": 4,
-        "tails": "normal", "cv": None, "embedding": None,
+        "tails": "normal", "cv": None, "embedding": None, "mean": None,
         "calibration": None, "random_state": 0, "learning_rate": 0.02,
     }  # fmt: skip
     return MultivariateNormalRegressor(**{**settings, **changes})

@@ -14,7 +14,7 @@ from keras_mvn_cli.fitting import networks
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 QUICK = ["--epochs", 2, "--hidden", 4, "--covariance", "cholesky", "--tails", "normal"]
-QUICK += ["--embedding", "none"]
+QUICK += ["--embedding", "none", "--mean", "none"]
 
 
 @pytest.fixture(scope="module")

@@ -36,8 +36,9 @@ def fitted(tmp_path_factory):
     table.loc[20, "wind"], table.loc[31, "u"] = 1048.0, 1e9
     table.to_csv(folder / "t.csv", index=False)
     result = run("fit", folder / "t.csv", "--targets", "u,v,count", "--out", folder / "fit",
-                 "--epochs", 40, "--hidden", 8, "--covariance", "cholesky", "--embedding", "none",
-                 "--tails", "normal")  # fmt: skip
+                 "--epochs", 40, "--hidden", 8, "--covariance", "cholesky", "--embedding",
+                 "none", "--mean", "none", "--tails", "normal", "--cv", 3,
+                 "--no-baselines")  # fmt: skip
     return folder, result.output
 
 

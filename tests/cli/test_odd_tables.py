@@ -11,7 +11,17 @@ from commands import refused, run
 pytestmark = pytest.mark.once
 
 QUICK = ["--epochs", "1", "--hidden", "4", "--covariance", "diagonal", "--members", 1]
-QUICK += ["--no-baselines", "--tails", "normal", "--cv", "none", "--embedding", "none"]
+QUICK += [
+    "--no-baselines",
+    "--tails",
+    "normal",
+    "--cv",
+    "none",
+    "--embedding",
+    "none",
+    "--mean",
+    "none",
+]
 
 
 def frame(n=90, seed=0):

@@ -65,7 +65,7 @@ def test_the_command_tells_it(tmp_path):
     out = tmp_path / "fit"
     said = run("fit", tmp_path / "t.csv", "--targets", "a,b", "--time", "day", "--out", out,
                "--epochs", 2, "--hidden", 4, "--covariance", "cholesky", "--tails", "normal",
-               "--cv", "none", "--embedding", "none", "--members", 1,
+               "--cv", "none", "--embedding", "none", "--mean", "none", "--members", 1,
                "--no-baselines").output  # fmt: skip
     expected = (
         "year: 22 of 22 rows lie above 2001.8, the largest of the training rows, up to 2002.98"

@@ -22,8 +22,8 @@ def fitted(tmp_path_factory):
     frame = pandas.DataFrame(np.hstack([x, y]).round(5), columns=["u", "v", "a", "b"])
     frame.to_csv(folder / "t.csv", index=False)
     result = run("fit", folder / "t.csv", "--targets", "a,b", "--out", folder / "fit", "--epochs",
-                 40, "--hidden", 8, "--covariance", "cholesky", "--members", 2,
-                 "--cv", "none", "--embedding", "none")  # fmt: skip
+                 15, "--hidden", 8, "--covariance", "cholesky", "--members", 2,
+                 "--cv", "none", "--embedding", "none", "--mean", "none")  # fmt: skip
     return folder, result.output
 
 

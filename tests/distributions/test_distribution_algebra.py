@@ -453,7 +453,7 @@ class TestProbability:
         packed = np.concatenate([np.zeros(30), np.ones(30), loads])
         normal = MultivariateNormal.from_prediction(packed, LOW_RANK_1)
         a, b = low * normal.stddev, high * normal.stddev
-        f = np.linspace(-12.0, 12.0, 400_001)[:, None]
+        f = np.linspace(-12.0, 12.0, 40_001)[:, None]  # 20 nodes where the steepest factor rises
         cdf = scipy.stats.norm.cdf
         inside = (cdf(b - loads * f) - cdf(a - loads * f)).prod(axis=-1)
         expected = scipy.integrate.trapezoid(inside * scipy.stats.norm.pdf(f[:, 0]), f[:, 0])

@@ -12,14 +12,21 @@ from sklearn.model_selection import (
 )
 
 from keras_mvn._training import train_at_once
+from keras_mvn._training.candidates import Candidate
 from keras_mvn._training.data import Table
-from keras_mvn._training.members import Candidate
-from keras_mvn._training.prediction import predict_distribution
+from keras_mvn._training.member import members_of, predict_distribution
 from keras_mvn.covariances import Cholesky, Diagonal
 from keras_mvn.estimator import MultivariateNormalRegressor, _selection
 from keras_mvn.estimator._cross_fitting import as_of_the_ensemble, auto_up_to, folds_of, parts_of
 
-SMALL = {"hidden": (8,), "epochs": 4, "random_state": 0, "tails": "normal", "embedding": None}
+SMALL = {
+    "hidden": (8,),
+    "epochs": 4,
+    "random_state": 0,
+    "tails": "normal",
+    "embedding": None,
+    "mean": None,
+}
 ROOT = np.array([[1.0, 0.0], [0.8, 0.6]])
 
 
@@ -182,8 +189,8 @@ class TestFit:
         x, y = data
         model = MultivariateNormalRegressor(cv=3, n_members=4, **{**SMALL, "epochs": 1}).fit(x, y)
         first, *_, last = model.ensemble_.members
-        out = as_of_the_ensemble(model.ensemble_.members, x, model.folds_)
-        expected = predict_distribution([first, last], x[model.folds_[0]]).mean
+        out = as_of_the_ensemble(members_of(model.ensemble_.members), x, model.folds_)
+        expected = predict_distribution(members_of([first, last]), x[model.folds_[0]]).mean
         np.testing.assert_allclose(out.mean[: len(expected)], expected)
 
     @pytest.mark.elsewhere(False)
@@ -196,7 +203,7 @@ class TestFit:
         assert len(model.ensemble_.members) == 3
         scores = []
         for i, fold in enumerate(model.folds_):
-            answer = predict_distribution(model.ensemble_.members[i : i + 1], x[fold])
+            answer = predict_distribution(members_of(model.ensemble_.members[i : i + 1]), x[fold])
             scores.append(-answer.log_prob(y[fold], missing="marginalize"))
         assert np.concatenate(scores).mean() == pytest.approx(by_nll[0], rel=1e-5)
 

@@ -6,7 +6,7 @@ import pytest
 from keras_mvn.estimator import MultivariateNormalRegressor
 from keras_mvn.layers import PeriodicEmbedding
 
-SETTINGS = {"tails": "normal", "cv": None, "calibration": None, "random_state": 0}
+SETTINGS = {"tails": "normal", "cv": None, "calibration": None, "random_state": 0, "mean": None}
 
 
 def embedded(model):
@@ -17,7 +17,7 @@ def errors(x, rng):
     return 0.2 * rng.normal(size=(len(x), 2)) @ [[1.0, 0.8], [0.0, 0.6]]
 
 
-def steps(rng, rows=700):
+def steps(rng, rows=400):
     """Targets that jump from field to field of a map."""
     x = rng.uniform(0.0, 8.0, size=(rows, 2))
     fields = rng.normal(size=(2, 8))
@@ -29,14 +29,14 @@ def steps(rng, rows=700):
 @pytest.mark.elsewhere(False)
 def test_coordinates_are_embedded_and_lines_are_not(rng):
     x, y = steps(rng)
-    model = MultivariateNormalRegressor(epochs=120, **SETTINGS).fit(x, y)
+    model = MultivariateNormalRegressor(hidden=(32,), epochs=60, **SETTINGS).fit(x, y)
     assert [one["embedding"] for one in model.selection_] == ["periodic", None]
     assert embedded(model.model_)
     better, worse = (one["validation_nll"] for one in model.selection_)
     assert worse - better > 0.5
     x = rng.normal(size=(150, 4))
     y = x[:, :2] + errors(x, rng)
-    plain = MultivariateNormalRegressor(hidden=(8,), epochs=120, **SETTINGS).fit(x, y)
+    plain = MultivariateNormalRegressor(hidden=(8,), epochs=60, **SETTINGS).fit(x, y)
     assert [one["embedding"] for one in plain.selection_] == [None, "periodic"]
     assert not embedded(plain.model_)
 

@@ -14,7 +14,14 @@ PARTS = {
     "validation": np.arange(200, 250),
     "calibration": np.arange(250, 300),
 }
-QUICK = {"tails": "normal", "hidden": (8,), "epochs": 60, "random_state": 0, "embedding": None}
+QUICK = {
+    "tails": "normal",
+    "hidden": (8,),
+    "epochs": 30,
+    "random_state": 0,
+    "embedding": None,
+    "mean": None,
+}
 
 
 def table(rng, rows=300):
@@ -39,10 +46,19 @@ def nll(model, x, y):
     return log_score(model.predict_distribution(x), y).mean() / y.shape[1]
 
 
-@pytest.mark.parametrize("size", [1e3, 1e12])
-@pytest.mark.parametrize("row", [5, 205, 255], ids=list(PARTS))
+@pytest.mark.parametrize(
+    ("row", "size"),
+    [
+        (5, 1e3),
+        (5, 1e12),
+        pytest.param(205, 1e3, marks=pytest.mark.full),
+        (205, 1e12),
+        pytest.param(255, 1e3, marks=pytest.mark.full),
+        (255, 1e12),
+    ],
+)
 @pytest.mark.parametrize("where", ["x", "y"])
-@pytest.mark.elsewhere(size=[1e12], row=[5])
+@pytest.mark.elsewhere(size=[1e12], row=[5], where=["x"])  # y: as any gap
 @pytest.mark.filterwarnings("ignore:These:UserWarning")
 def test_one_row_costs_the_others_next_to_nothing(clean, where, row, size):
     x, y, x_test, y_test, before = clean
@@ -51,6 +67,7 @@ def test_one_row_costs_the_others_next_to_nothing(clean, where, row, size):
     assert nll(fitted(x, y), x_test, y_test) - before < 0.05
 
 
+@pytest.mark.once
 def test_they_are_named_with_what_was_done(clean):
     x, y, *_ = clean
     x, y = x.copy(), y.copy()
@@ -64,6 +81,7 @@ def test_they_are_named_with_what_was_done(clean):
     assert all("isolated='keep'" in text for text in texts)
 
 
+@pytest.mark.elsewhere(False)
 def test_keep_leaves_them_as_they_are(clean):
     x, y, x_test, y_test, before = clean
     x = x.copy()
@@ -78,6 +96,7 @@ def test_keep_leaves_them_as_they_are(clean):
         fitted(x, y, isolated="drop")
 
 
+@pytest.mark.elsewhere(False)
 @pytest.mark.filterwarnings("ignore:These:UserWarning")
 def test_a_far_input_at_prediction_stays_near_what_was_seen(clean):
     x, y, *_ = clean
@@ -93,7 +112,14 @@ def test_targets_of_two_values_are_told(rng):
     y = np.stack([x[:, 0], x[:, 1] > 0.0], axis=1)
     y[3] = np.nan
     y[4, 1] = np.nan
-    quick = {"epochs": 1, "tails": "normal", "embedding": None, "cv": None, "calibration": None}
+    quick = {
+        "epochs": 1,
+        "tails": "normal",
+        "embedding": None,
+        "mean": None,
+        "cv": None,
+        "calibration": None,
+    }
     model = MultivariateNormalRegressor("diagonal", hidden=(4,), random_state=0, **quick)
     with pytest.warns(UserWarning, match=r"two values: target 1 \(0 or 1\).*probability of each"):
         model.fit(x, y)

@@ -13,11 +13,11 @@ from typing import Any, final
 import numpy as np
 
 from keras_mvn._core.types import Array
-from keras_mvn._training.prediction import predict_distribution, widened
+from keras_mvn._training.member import Member, predict_distribution
+from keras_mvn._training.prediction import widened
 from keras_mvn.distributions import Mixture
 from keras_mvn.distributions._predicted import Predicted
 from keras_mvn.layers import SoftClip
-from keras_mvn.layers.soft_clip import limits_of
 
 __all__ = ["DONORS", "Donors", "predict_beyond"]
 
@@ -157,8 +157,8 @@ class Donors:
         return _with(predict(x), np.flatnonzero(lacking), Mixture(parts).matched())
 
 
-def predict_beyond(members: Sequence[Any], x: Any, donors: Donors | None) -> Predicted:
-    """Predict rows by an ensemble, more widely where inputs are beyond the training rows.
+def predict_beyond(members: Sequence[Member], x: Any, donors: Donors | None) -> Predicted:
+    """Predict rows by all members, more widely where inputs are beyond the training rows.
 
     Without donors, or a layer that knows the range of the inputs, as in what 0.1.0 saved, they are
     not widened.
@@ -167,7 +167,7 @@ def predict_beyond(members: Sequence[Any], x: Any, donors: Donors | None) -> Pre
     def predict(rows: Array) -> Predicted:
         return predict_distribution(members, rows)
 
-    limits = limits_of(members[0])
+    limits = members[0].limits
     return predict(x) if donors is None or limits is None else donors.beyond(predict, x, limits)
 
 

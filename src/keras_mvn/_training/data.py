@@ -14,6 +14,7 @@ from keras_mvn._core.types import Array
 
 __all__ = [
     "Batches",
+    "Material",
     "Moments",
     "Part",
     "Split",
@@ -56,6 +57,8 @@ class Table:
     """(n,), or None."""
     rows: np.ndarray
     """Numbers of the rows that belong to this part, ascending."""
+    measured: Any = None
+    """(n, d), the targets as they were measured, if y is what another model leaves of them."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,8 +81,15 @@ class Table:
 
     def targets(self) -> Iterator[Array]:
         """Yield y of all rows of this part in float64, some rows at a time."""
+        return self._by_part(self.y)
+
+    def measured_targets(self) -> Iterator[Array] | None:
+        """Yield `measured` of all rows likewise; None if there is nothing but y."""
+        return None if self.measured is None else self._by_part(self.measured)
+
+    def _by_part(self, values: Any) -> Iterator[Array]:
         for start in range(0, len(self.rows), PART):
-            yield np.asarray(self.y[self.rows[start : start + PART]], np.float64)
+            yield np.asarray(values[self.rows[start : start + PART]], np.float64)
 
     @property
     def has_gaps(self) -> bool:
@@ -104,6 +114,15 @@ class Part:
     def sizes(self) -> tuple[int, int]:
         """The numbers of rows for training and for early stopping."""
         return len(self.training), 0 if self.validation is None else len(self.validation)
+
+
+class Material(NamedTuple):
+    """The rows of all networks of one kind."""
+
+    parts: list[Part]
+    """The rows of each network."""
+    inputs: Moments
+    """Moments and range of the inputs."""
 
 
 @final

@@ -10,87 +10,21 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 
-from keras_mvn import covariances
 from keras_mvn._core.interrupts import Interruption
-from keras_mvn._training.data import Moments, Part
+from keras_mvn._training.candidates import Candidate
+from keras_mvn._training.data import Material, Part
 from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.scoring import Scored, scored
 from keras_mvn._training.train import Trained, train
 from keras_mvn._training.train_at_once import train_in_one_pass
-from keras_mvn.covariances import Covariance
 
 __all__ = [
-    "Candidate",
     "Fitter",
     "Tried",
-    "candidates",
-    "constant_covariance",
-    "independent",
-    "label_of",
 ]
 
-DENSE_UP_TO = 100
-"""Number of targets above which d(d + 1)/2 numbers per row are too many (docs/choosing.md)."""
-
-LOW_RANK_FROM = 20
-"""Number of targets below which a low rank saves nothing."""
-
-
-class Candidate(NamedTuple):
-    """A covariance structure, which part of it does not depend on x, its tails, and its inputs."""
-
-    name: str
-    covariance: Covariance
-    constant: str | None
-    tails: str = "normal"
-    embedding: str | None = None
-
-    @property
-    def label(self) -> str:
-        """Its name, with its tails unless they are normal, and how inputs are embedded."""
-        return label_of(self.name, self.tails, self.embedding)
-
-    def folder(self, member: int) -> str:
-        """Folder name for one of its networks when candidates are compared."""
-        kind = self.label.replace(", ", "-").replace(" ", "_")
-        return f"{kind}-member_{member}"
-
-
-def label_of(name: str, tails: str, embedding: str | None = None) -> str:
-    """Return the name of a structure, with its tails unless normal, and embedded inputs."""
-    return ", ".join([name, *([] if tails == "normal" else [tails]), *filter(None, [embedding])])
-
-
-def independent() -> Candidate:
-    """Return the candidate with independent targets."""
-    return Candidate("diagonal", covariances.Diagonal(), None)
-
-
-def constant_covariance(event_size: int) -> Candidate:
-    """Return the candidate with one full covariance (one variance if d = 1) for all rows."""
-    one = event_size == 1
-    full: Covariance = covariances.Diagonal() if one else covariances.Cholesky()
-    return Candidate("constant covariance", full, "covariance")
-
-
-def candidates(event_size: int) -> list[Candidate]:
-    """Return what "auto" tries for d targets, the most promising first, as time may run out."""
-    if event_size == 1:
-        return [independent(), constant_covariance(event_size)]
-    found = [independent()]
-    if event_size >= LOW_RANK_FROM:
-        rank = min(10, event_size // 4)
-        found.insert(0, Candidate("low_rank", covariances.LowRank(rank=rank), None))
-    if event_size <= DENSE_UP_TO:
-        full = covariances.Cholesky()
-        found = [
-            Candidate("cholesky", full, None),
-            Candidate("constant shape", full, "shape"),
-            *found,
-            Candidate("precision_cholesky", covariances.PrecisionCholesky(), None),
-            constant_covariance(event_size),
-        ]
-    return found
+SHARE_OF_REGRESSORS = 0.25
+"""Share of the time left within which other regressors can be fitted."""
 
 
 class Tried(NamedTuple):
@@ -154,13 +88,14 @@ class Fitter:
     network i has the rows of part i modulo their number.
 
     Args:
-        parts: the rows of the networks.
-        inputs: moments and range of the inputs.
+        material: the rows of the networks.
         seed: seed of all networks.
+        regressors: what finds the best of other regressors, and the rows for networks over it,
+            given the `time.monotonic()` up to which there is time; None if there is none.
         target_names: d names.
         callbacks: function that returns new callbacks.
         folder: folder for backups, with a subfolder for each network; None for no backups.
-        time_budget: seconds for all networks.
+        ends: `time.monotonic()` at which training ends, or None.
         interruption: whether ^C was pressed; training then ends after the current step.
         verbose: 0 for nothing, 1 for a line per network, 2 for a line per epoch.
 
@@ -171,22 +106,23 @@ class Fitter:
 
     def __init__(
         self,
-        parts: Sequence[Part],
-        inputs: Moments,
+        material: Material,
         seed: int,
         *,
+        regressors: Callable[[float | None], tuple[str, Material] | None] | None = None,
         target_names: tuple[str, ...] | None = None,
         callbacks: Callable[[], Any] | None = None,
         folder: Path | None = None,
-        time_budget: float | None = None,
+        ends: float | None = None,
         interruption: Interruption | None = None,
         verbose: int = 0,
     ) -> None:
-        self._parts, self._inputs, self._seed = list(parts), inputs, seed
+        self._materials: dict[str | None, Material] = {None: material}
+        self._regressors, self._seed = regressors, seed
         self._names, self._callbacks = target_names, callbacks
         self._folder, self._verbose = folder, verbose
         self._interruption = interruption or Interruption()
-        self._ends = None if time_budget is None else time.monotonic() + time_budget
+        self._ends = ends
         self.interrupted = False
 
     def members(self, recipe: Recipe, n: int, first: Sequence[Trained] = ()) -> list[Trained]:
@@ -202,22 +138,46 @@ class Fitter:
     @property
     def event_size(self) -> int:
         """The number of targets."""
-        return int(self._parts[0].training.y.shape[1])
+        return int(self._of(None).parts[0].training.y.shape[1])
 
     @property
     def numbers(self) -> int:
         """The number of inputs that have more than two values."""
-        return int(np.count_nonzero(~self._inputs.binary))
+        return int(np.count_nonzero(~self._of(None).inputs.binary))
+
+    @property
+    def rows(self) -> int:
+        """The number of rows that the first network learns from."""
+        return len(self._of(None).parts[0].training)
+
+    @property
+    def size(self) -> int:
+        """The size of the table of one network: (rows + 1000) × inputs × targets."""
+        inputs = int(self._of(None).parts[0].training.x.shape[1])
+        return (self.rows + 1000) * inputs * self.event_size
 
     @property
     def smallest_ensemble(self) -> int:
         """The number of networks of which each has other rows."""
-        return len(self._parts)
+        return len(self._of(None).parts)
 
     @property
     def can_select(self) -> bool:
         """Whether there are held-out rows, on which candidates are compared."""
-        return self._parts[0].held_out is not None
+        return self._of(None).parts[0].held_out is not None
+
+    def best_regressor(self) -> str | None:
+        """Return the name of the best of other regressors; None if there is too little time."""
+        if self._regressors is None:
+            return None
+        now = time.monotonic()
+        share = None if self._ends is None else now + SHARE_OF_REGRESSORS * (self._ends - now)
+        found = self._regressors(share)
+        if found is None:
+            self._say("over other regressors: not tried, as there is too little time")
+            return None
+        name, self._materials[name] = found
+        return name
 
     def select(
         self,
@@ -243,7 +203,7 @@ class Fitter:
                 "covariance='auto' selects a structure on validation rows, but there are none. Use "
                 "validation_fraction > 0, or choose a structure."
             )
-        tried, n = list(earlier), len(self._parts)
+        tried, n = list(earlier), self.smallest_ensemble
         for i, choice in enumerate(choices):
             if tried and (self.interrupted or self._too_late(tried)):
                 break
@@ -253,6 +213,7 @@ class Fitter:
                 constant=choice.constant,
                 tails=choice.tails,
                 embedding=choice.embedding,
+                mean=choice.mean,
             )
             left = n * (len(choices) - i) + others
             names = [choice.folder(member) for member in range(n)]
@@ -269,7 +230,7 @@ class Fitter:
     def _tried(
         self, candidate: Candidate, recipe: Recipe, trained: list[Trained], best: Tried | None
     ) -> Tried:
-        found = scored(trained, self._parts)
+        found = scored(trained, self._of(recipe.mean).parts)
         nll = found.mean
         if best is not None and len(found.scores) < len(best.scored.scores):
             nll += best.validation_nll - best.scored.first(len(found.scores)).mean
@@ -310,7 +271,7 @@ class Fitter:
         if order.rival is None or len(trained) == len(order.which):
             return False
         for i in range(len(judged), len(trained)):
-            judged.append(scored([trained[i]], [self._parts[i]]))
+            judged.append(scored([trained[i]], [self._part(order.recipe, i)]))
         return Scored.joined(judged).clearly_worse(order.rival.scored)
 
     def _began(self, which: range, order: _Order) -> bool:
@@ -328,8 +289,8 @@ class Fitter:
         try:
             trained = train_in_one_pass(
                 order.recipe,
-                [self._part(i) for i in which],
-                self._inputs,
+                [self._part(order.recipe, i) for i in which],
+                self._of(order.recipe.mean).inputs,
                 [self._seed_of(i) for i in which],
                 target_names=self._names,
                 callbacks=self._callbacks,
@@ -355,8 +316,8 @@ class Fitter:
         try:
             trained = train(
                 order.recipe,
-                self._part(i),
-                self._inputs,
+                self._part(order.recipe, i),
+                self._of(order.recipe.mean).inputs,
                 self._seed_of(i),
                 target_names=self._names,
                 callbacks=self._callbacks,
@@ -373,8 +334,12 @@ class Fitter:
         self.interrupted = trained.interrupted or self._interruption.requested
         return trained
 
-    def _part(self, member: int) -> Part:
-        return self._parts[member % len(self._parts)]
+    def _part(self, recipe: Recipe, member: int) -> Part:
+        parts = self._of(recipe.mean).parts
+        return parts[member % len(parts)]
+
+    def _of(self, mean: str | None) -> Material:
+        return self._materials[mean]
 
     def _end_of(self, order: _Order) -> float | None:
         """Return when the networks of an order have had their share of the time, half or more.

@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,14 @@ import keras
 import numpy as np
 
 from keras_mvn._core.types import Array
-from keras_mvn.distributions import Mixture, MultivariateNormal
+from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.distributions._gaussian import lower_factor
 from keras_mvn.distributions._predicted import Predicted
-from keras_mvn.layers._find_heads import heads
 
 __all__ = [
     "from_bytes",
     "load_to_predict",
     "predict",
-    "predict_distribution",
     "to_bytes",
     "widened",
 ]
@@ -43,18 +41,6 @@ def predict(model: Any, x: Any) -> Array:
         y_pred = keras.ops.convert_to_numpy(model.predict_on_batch(padded))
         parts.append(np.asarray(y_pred)[: len(part)])
     return np.concatenate(parts)
-
-
-def predict_distribution(members: Sequence[Any], x: Any) -> Predicted:
-    """Return one distribution per row, with the mean and covariance of the members' mixture.
-
-    Source: Lakshminarayanan, Pritzel & Blundell, NeurIPS 2017, who do so for one target.
-    """
-    head = heads(members[0])[-1]
-    y_pred = [predict(member, x) for member in members]
-    if len(y_pred) == 1:
-        return head.distribution(y_pred[0])
-    return Mixture(head.distribution(np.stack(y_pred))).matched()
 
 
 def widened(answer: Predicted, spread: Array) -> Predicted:

@@ -64,6 +64,11 @@ class Recipe:
     dropout: float = 0.0
     embedding: str | None = None
     """"periodic" for inputs of more than two values embedded by waves, before the hidden layers."""
+    mean: str | None = None
+    """Name of the regressor whose predictions the network corrects, of those that were chosen from;
+    None if there was no choice."""
+    centered: bool = False
+    """Whether the network predicts a mean of 0, as the targets are errors of a model to keep."""
     builder: Callable[[Tensor], Tensor] | None = None
     """Function from standardized inputs to the head's input, in place of the hidden layers."""
     learning_rate: float = 5e-3
@@ -88,8 +93,9 @@ def network(
         target_names=target_names,
         constant=recipe.constant,
         degrees_of_freedom=_degrees_of_freedom(recipe, loss),
+        centered=recipe.centered,
     )
-    head.adapt(training.targets(), residuals=part.residuals)
+    head.adapt(training.targets(), part.residuals, training.measured_targets())
     raw = keras.Input((training.x.shape[1],))
     spread = np.where(inputs.upper > inputs.lower, np.sqrt(inputs.variance), 0.0)
     x = SoftClip.around(inputs.lower, inputs.upper, spread)(raw)

@@ -24,6 +24,8 @@ class Data(NamedTuple):
     weight: Array | None
     one_dimensional: bool
     names: tuple[str, ...] | None
+    measured: Any = None
+    """(n, d), the targets as they were measured, if y is what another regressor leaves of them."""
 
     def in_units_of(self, transform: TargetTransform | None) -> Data:
         """Return a copy with T(y) in place of y."""
@@ -35,4 +37,4 @@ class Data(NamedTuple):
     def table(self, rows: np.ndarray) -> Table:
         """Return some rows, with weights of mean 1 among them, so that they keep the step size."""
         weight = None if self.weight is None else self.weight / self.weight[rows].mean()
-        return Table(self.x, self.y, weight, rows)
+        return Table(self.x, self.y, weight, rows, self.measured)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_mvn._core.optional import require
-from keras_mvn._training.data import Split, Table
+from keras_mvn._training.data import Split
 from keras_mvn.distributions._transforms import TargetTransform
 from keras_mvn.estimator import _rows as rows_of
 from keras_mvn.estimator._calibration import calibration_kind
@@ -24,6 +24,8 @@ class Division(NamedTuple):
     split: Split
     folds: list[np.ndarray]
     """Row numbers of each fold; none without cross-fitting."""
+    labels: np.ndarray | None = None
+    """Labels of the groups of all rows, or None."""
 
     @property
     def calibrating(self) -> list[np.ndarray]:
@@ -77,7 +79,7 @@ def division(
             )
     rows_of.require_observed(data.y, parts.train, data.names)
     if not crossed:
-        return Division(parts, [])
+        return Division(parts, [], labels)
     of_rows = None if labels is None else labels[parts.train]
     folds = folds_of(estimator.cv, parts.train, of_rows, seed)
     for i, fold in enumerate(folds):
@@ -88,7 +90,7 @@ def division(
                 f"Without fold {i} of {len(folds)} (cv={estimator.cv!r}), {error} Or pass cv=None, "
                 "or other folds."
             ) from error
-    return Division(parts, folds)
+    return Division(parts, folds, labels)
 
 
 def _labels(groups: Any, usable: np.ndarray) -> np.ndarray:
@@ -123,8 +125,8 @@ def given_validation(
     data: Data,
     transform: TargetTransform | None,
     checked: Callable[[Any], Any],
-) -> Table:
-    """Return the rows for early stopping that the user passed, as a table.
+) -> Data:
+    """Return the rows for early stopping that the user passed.
 
     Args:
         validation_data: as in `fit`.
@@ -145,4 +147,4 @@ def given_validation(
     rows = np.flatnonzero(rows_of.usable_rows(given.y, None))
     if not len(rows):
         raise ValueError("validation_data has no row in which a target was observed.")
-    return given.table(rows)
+    return given._replace(x=given.x[rows], y=given.y[rows])

@@ -16,8 +16,9 @@ from keras_mvn._core.targets import checked_missing
 from keras_mvn._training.recipe import Recipe, likelihood_of, loss_for, predicts_tails
 from keras_mvn.estimator._calibration import calibration_kind
 from keras_mvn.estimator._cross_fitting import SMALLEST_FOLDS
+from keras_mvn.estimator._mean import AUTO, is_frozen, regressor_for
 
-__all__ = ["chooses_embedding", "chooses_tails", "is_auto", "recipe_of"]
+__all__ = ["chooses_embedding", "chooses_mean", "chooses_tails", "is_auto", "recipe_of"]
 
 
 def is_auto(covariance: Any) -> bool:
@@ -49,6 +50,7 @@ def recipe_of(estimator: Any) -> Recipe:
         activation=_activation(estimator.activation),
         dropout=_share(estimator.dropout, "dropout"),
         embedding="periodic" if estimator.embedding == "periodic" else None,
+        centered=is_frozen(estimator.mean),
         builder=_builder(estimator.builder),
         learning_rate=_positive(estimator.learning_rate, "learning_rate"),
         epochs=whole(estimator.epochs, "epochs", "a number of epochs", 1),
@@ -75,6 +77,12 @@ def chooses_embedding(estimator: Any) -> bool:
     return bool(estimator.embedding == "auto" and estimator.builder is None)
 
 
+def chooses_mean(estimator: Any) -> bool:
+    """Whether `fit` chooses between networks alone and networks over boosted trees."""
+    auto = isinstance(estimator.mean, str) and estimator.mean == AUTO
+    return auto and estimator.builder is None
+
+
 def _check_embedding(embedding: Any, builder: Any) -> None:
     known = embedding is None or (isinstance(embedding, str) and embedding in EMBEDDINGS)
     if not known:
@@ -89,6 +97,16 @@ def _check_embedding(embedding: Any, builder: Any) -> None:
 
 
 EMBEDDINGS = ("auto", "periodic")
+
+
+def _check_mean(mean: Any, target_transform: Any) -> None:
+    regressor_for(mean)
+    if is_frozen(mean) and target_transform is not None:
+        raise ValueError(
+            f"mean={mean!r} cannot be combined with target_transform={target_transform!r}: the "
+            "mean of transformed targets is not the transformed mean. Pass target_transform=None, "
+            "or the regressor unfrozen, which is then fitted to the transformed targets."
+        )
 
 
 def _check_tails(tails: Any, loss: Any) -> None:
@@ -125,6 +143,7 @@ def _check_what_is_no_recipe(estimator: Any) -> None:
     calibration_kind(estimator.calibration)
     _check_cv(estimator.cv)
     _check_embedding(estimator.embedding, estimator.builder)
+    _check_mean(estimator.mean, estimator.target_transform)
     checked_missing(estimator.missing)
     if not isinstance(estimator.isolated, str) or estimator.isolated not in ("missing", "keep"):
         raise ValueError(f"isolated={estimator.isolated!r} must be 'missing' or 'keep'.")

@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from keras_mvn._training.members import Candidate, Fitter, Tried, candidates
+from keras_mvn._training.candidates import Candidate, candidates
+from keras_mvn._training.members import Fitter, Tried
 from keras_mvn._training.recipe import Recipe
 
 __all__ = ["Choices", "selected"]
 
 
+MOST_FOR_REGRESSORS = 4_000_000
+"""Size of a table, (rows + 1000) × inputs × targets, above which fitting others takes too long."""
+
 MOST_EMBEDDED = 100
 """Number of inputs with more than two values above which embedding them takes too long to try."""
+
+MOST_ROWS_TIMES_EMBEDDED = 1_000_000
+"""Their number times that of the rows, up to which it does not, for tables of few rows."""
 
 
 @final
@@ -25,17 +32,20 @@ class Choices:
     """Between a normal and a Student's t; without held-out rows, those of the recipe are kept."""
     embedding: bool
     """Between plain and embedded inputs; without held-out rows, plain ones are kept."""
+    mean: bool
+    """Between networks alone and over another regressor; without held-out rows, the former."""
 
 
 def selected(fitter: Fitter, recipe: Recipe, others: int, choices: Choices) -> list[Tried]:
-    """Compare structures, then inputs and tails of the best one; the best first.
+    """Compare structures, then means, inputs and tails of the best one; the best first.
 
-    Structures are compared with the tails of a Student's t, which a normal is a case of; embedded
-    inputs, and then the normal, are tried for the best of them alone.
+    Structures are compared with the tails of a Student's t, which a normal is a case of; networks
+    over the better of ridge regressions and boosted trees, then embedded inputs, then the normal
+    are tried for the best of the earlier ones alone.
 
     Args:
         fitter: what trains the candidates.
-        recipe: recipe whose structure, tails and inputs are replaced.
+        recipe: recipe whose structure, tails, inputs and mean are replaced.
         others: number of networks to be trained afterwards, in the same time budget.
         choices: what is to be chosen.
 
@@ -44,18 +54,22 @@ def selected(fitter: Fitter, recipe: Recipe, others: int, choices: Choices) -> l
 
     """
     tails = choices.tails and fitter.can_select
-    few = 0 < fitter.numbers <= MOST_EMBEDDED
-    embedding = choices.embedding and fitter.can_select and few
+    embedding = choices.embedding and fitter.can_select and _few(fitter)
+    regressors = choices.mean and fitter.can_select and fitter.size <= MOST_FOR_REGRESSORS
     given = "t" if tails else recipe.tails
     if choices.structure:
         first = [one._replace(tails=given) for one in candidates(fitter.event_size)]
-    elif tails or embedding:
+    elif tails or embedding or regressors:
         first = [Candidate(recipe.covariance.name, recipe.covariance, recipe.constant, given)]
     else:
         return []
     first = [one._replace(embedding=recipe.embedding) for one in first]
     n = fitter.smallest_ensemble
-    tried = fitter.select(recipe, first, others + n * (tails + embedding))
+    tried = fitter.select(recipe, first, others + n * (tails + embedding + regressors))
+    better = fitter.best_regressor() if regressors else None
+    if better is not None:
+        over = tried[0].candidate._replace(mean=better)
+        tried = fitter.select(recipe, [over], others + n * (tails + embedding), tried)
     if embedding:
         waves = tried[0].candidate._replace(embedding="periodic")
         tried = fitter.select(recipe, [waves], others + n * tails, tried)
@@ -63,3 +77,10 @@ def selected(fitter: Fitter, recipe: Recipe, others: int, choices: Choices) -> l
         normal = tried[0].candidate._replace(tails="normal")
         tried = fitter.select(recipe, [normal], others, tried)
     return tried
+
+
+def _few(fitter: Fitter) -> bool:
+    """Whether embedding the inputs takes so little time that it is tried."""
+    numbers = fitter.numbers
+    small = numbers * fitter.rows <= MOST_ROWS_TIMES_EMBEDDED
+    return numbers > 0 and (numbers <= MOST_EMBEDDED or small)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from keras_mvn._core.interrupts import deferred_interrupts
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn._training.absent_inputs import DONORS, Donors, predict_beyond
-from keras_mvn._training.data import Part, moments, thinned
+from keras_mvn._training.data import thinned
 from keras_mvn._training.members import Fitter
 from keras_mvn._training.prediction import from_bytes, to_bytes
 from keras_mvn._training.recipe import Recipe
@@ -28,11 +29,14 @@ from keras_mvn.distributions.transformed_distribution import ordered
 from keras_mvn.ensemble import DeepEnsemble
 from keras_mvn.estimator import _rows as rows_of
 from keras_mvn.estimator._calibration import calibration_kind
-from keras_mvn.estimator._cross_fitting import as_of_the_ensemble, parts_of
+from keras_mvn.estimator._cross_fitting import as_of_the_ensemble
 from keras_mvn.estimator._data import Data
 from keras_mvn.estimator._division import division, given_validation
+from keras_mvn.estimator._material import Materials
+from keras_mvn.estimator._networks import all_members, networks_of
 from keras_mvn.estimator._parameters import (
     chooses_embedding,
+    chooses_mean,
     chooses_tails,
     is_auto,
     recipe_of,
@@ -81,13 +85,19 @@ class MultivariateNormalRegressor(
         dropout: float in [0, 1), dropout rate after each hidden layer.
         embedding: None; "periodic": inputs pass through `layers.PeriodicEmbedding`, which helps
             where trees do well (coordinates, steps, counts); "auto": the better one on held-out
-            rows (half as much training again; plain without them, or for over 100 inputs).
+            rows (half as much training again; plain without them, or for too many inputs).
         builder: in place of the four above, a function from the standardized inputs, a Keras
             tensor (rows, features), to the inputs of the head, (rows, units). Called once for
             each network; pickled and cloned with the estimator.
         constant: part of the covariance that is the same for all rows: None, "shape" (the
             correlations) or "covariance" (see `MultivariateNormalHead`); with few rows often the
             better model.
+        mean: None: networks alone predict; "ridge"; "trees" (scikit-learn's boosting); or a
+            regressor: networks correct its predictions, which they get beside the inputs. It is
+            cross-fitted. With `sklearn.frozen.FrozenEstimator(model)`, means stay those of `model`,
+            fitted to other rows, and networks learn the covariance of its errors. "auto": None or
+            the better of "ridge" and (where they take seconds) "trees", as held-out rows say (a
+            third as much training again; None without them, for large tables, with a builder).
         learning_rate: float > 0, learning rate of Adam.
         epochs: int, maximum number of epochs.
         batch_size: int, rows per step; "auto": an eighth of small tables, 32 to 128, and up to
@@ -134,6 +144,8 @@ class MultivariateNormalRegressor(
             `calibration_.apply(model_)` returns a model that does.
         history_: losses by epoch, as in `keras.callbacks.History.history`; a list for ensembles.
         selection_: with "auto", a dictionary for each candidate tried, best first.
+        means_: with `mean`, the fitted regressors of each fold. The networks are then functions of
+            X and of d further columns, m(X), and predict y − m(X).
         split_: row numbers in X: "train", "validation", "calibration".
         folds_: row numbers of each fold, or None; network i has not seen those of fold i modulo
             their number.
@@ -169,6 +181,7 @@ class MultivariateNormalRegressor(
         embedding: str | None = "auto",
         builder: Callable[[Any], Any] | None = None,
         constant: str | None = None,
+        mean: Any = "auto",
         learning_rate: float = 5e-3,
         epochs: int = 1000,
         batch_size: int | str = "auto",
@@ -194,6 +207,7 @@ class MultivariateNormalRegressor(
         self.embedding = embedding
         self.builder = builder
         self.constant = constant
+        self.mean = mean
         self.learning_rate = learning_rate
         self.epochs = epochs
         self.batch_size = batch_size
@@ -260,6 +274,7 @@ class MultivariateNormalRegressor(
 
         """
         recipe = recipe_of(self)
+        ends = None if self.time_budget is None else time.monotonic() + self.time_budget
         folder = None if backup_dir is None else Path(backup_dir)
         data = self._checked(X, y, sample_weight)
         seed = self._seed(folder)
@@ -272,49 +287,53 @@ class MultivariateNormalRegressor(
         seen = np.asarray(data.y[thinned(rows.train, TRANSFORM_SEES)], np.float64)
         transform = fit_target_transform(self.target_transform, seen, data.names)
         observed, data = observed.in_units_of(transform), data.in_units_of(transform)
-        training = data.table(rows.train)
-        if divided.folds:
-            parts = parts_of(training, divided.folds, rows_of.ridge_residuals)
-        else:
-            validation = training.of(rows.validation) if len(rows.validation) else None
-            if validation_data is not None:
-                validation = given_validation(validation_data, data, transform, self._inputs)
-            residuals = rows_of.ridge_residuals(training)
-            parts = [Part(training, validation, validation, residuals)]
+        given = None
+        if validation_data is not None:
+            given = given_validation(validation_data, data, transform, self._inputs)
+        materials = Materials(data, divided, given, self.isolated != "keep", seed)
         with deferred_interrupts() as interruption:
             fitter = Fitter(
-                parts,
-                moments(training, fenced=self.isolated != "keep"),
+                materials.first(self.mean),
                 seed,
+                regressors=materials.over_the_best,
                 target_names=data.names,
                 callbacks=callbacks,
                 folder=folder,
-                time_budget=self.time_budget,
+                ends=ends,
                 interruption=interruption,
                 verbose=int(self.verbose),
             )
-            self._train(fitter, recipe, seed)
+            chosen = self._train(fitter, recipe, seed)
+            means = materials.means(chosen.mean or self.mean)
             self._one_dimensional = data.one_dimensional
             self.target_names_ = data.names
             self.target_transform_ = transform
             self.split_, self.folds_ = rows._asdict(), divided.folds or None
-            self._donors = Donors(data.x[thinned(rows.train, DONORS)])
+            self._donors = Donors(observed.x[thinned(rows.train, DONORS)])
+            self._centers, self.means_ = means.centers, means.fits
             self._calibrate(observed, divided.calibrating)
         self.interrupted_ = fitter.interrupted or interruption.requested
         if self.interrupted_:
             raise KeyboardInterrupt
         return self
 
-    def _train(self, fitter: Fitter, recipe: Recipe, seed: int) -> None:
+    def _train(self, fitter: Fitter, recipe: Recipe, seed: int) -> Recipe:
+        """Train the networks, and return the recipe that was chosen."""
         for name in ("model_", "ensemble_", "selection_", "interrupted_"):  # from an earlier fit
             if hasattr(self, name):
                 delattr(self, name)
         n = max(int(self.n_members), fitter.smallest_ensemble)
-        choices = Choices(is_auto(self.covariance), chooses_tails(self), chooses_embedding(self))
+        choices = Choices(
+            is_auto(self.covariance),
+            chooses_tails(self),
+            chooses_embedding(self),
+            chooses_mean(self),
+        )
         tried = selected(fitter, recipe, n - fitter.smallest_ensemble, choices)
         if tried:
             self.selection_ = [one.summary() for one in tried]
-            members = fitter.members(tried[0].recipe, n, first=tried[0].trained)
+            recipe = tried[0].recipe
+            members = fitter.members(recipe, n, first=tried[0].trained)
         else:
             members = fitter.members(recipe, n)
         self.head_ = members[0].head
@@ -324,6 +343,7 @@ class MultivariateNormalRegressor(
         else:
             self.ensemble_ = DeepEnsemble.from_members([member.model for member in members], seed)
             self.history_ = [member.history for member in members]
+        return recipe
 
     def _seed(self, folder: Path | None) -> int:
         """Return a seed from random_state, or that of the run to resume."""
@@ -371,8 +391,8 @@ class MultivariateNormalRegressor(
         self._conformal = kind is not None and kind.conformal
         if kind is None:
             return
-        models = _models(vars(self))
-        rows = [subsample(part, self.head_) for part in rows[: len(models)]]
+        members = all_members(vars(self))
+        rows = [subsample(part, self.head_) for part in rows[: len(members)]]
         if not kind.takes_gaps:
             rows = [part[~np.isnan(observed.y[part]).any(axis=1)] for part in rows]
         y = np.asarray(np.concatenate([observed.y[part] for part in rows]), np.float64)
@@ -386,7 +406,7 @@ class MultivariateNormalRegressor(
                 stacklevel=3,
             )
             return
-        self.calibration_ = kind.fit(as_of_the_ensemble(models, observed.x, rows), y)
+        self.calibration_ = kind.fit(as_of_the_ensemble(members, observed.x, rows), y)
 
     # --- prediction ------------------------------------------------------------------------------
 
@@ -395,7 +415,7 @@ class MultivariateNormalRegressor(
         # On another scale, such as that of logarithms, more spread would move the mean of y.
         widens = self.target_transform_ is None
         donors = getattr(self, "_donors", None) if widens else None  # none in old pickles
-        return predict_beyond(_models(vars(self)), x, donors)
+        return predict_beyond(all_members(vars(self)), x, donors)
 
     def _predicted(self, X: Any) -> Predicted:  # noqa: N803
         """Predict the distribution of T(y), recalibrated."""
@@ -555,7 +575,7 @@ class MultivariateNormalRegressor(
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
-        models = _models(state)
+        models = networks_of(state)
         if models:
             state["_networks"] = [to_bytes(model) for model in models]
             state["_has_ensemble"] = "ensemble_" in state
@@ -574,10 +594,3 @@ class MultivariateNormalRegressor(
         elif networks:
             self.model_ = networks[0]
             self.head_ = heads(self.model_)[-1]
-
-
-def _models(state: Mapping[str, Any]) -> list[Any]:
-    """Return the networks of a fitted estimator."""
-    if "ensemble_" in state:
-        return list(state["ensemble_"].members)
-    return [state["model_"]] if "model_" in state else []

@@ -82,6 +82,8 @@ class MultivariateNormalHead(keras.layers.Layer):
             δ/√12 where the values of a target repeat on a grid of width δ (rounded values, counts),
             the standard deviation of a rounding error, and 1e-4 of the spread elsewhere. Without
             it, a likelihood rewards scales that collapse onto values that many rows share.
+        centered: whether the targets are errors of another model, y − m(x), whose mean is to stay
+            at 0: the head then learns their covariance alone.
 
     Input shape: (..., features); sequences are (batch, time, features), without
     `keras.layers.TimeDistributed`. Output shape: (..., 2 d + k), with one more column for
@@ -115,6 +117,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         shrinkage: float | str | None = "auto",
         degrees_of_freedom: float | str | None = None,
         min_scale: Any = _min_scale.AUTO,
+        centered: bool = False,
         **kwargs: Any,
     ) -> None:
         version = kwargs.pop("wire_version", WIRE_VERSION)
@@ -143,7 +146,10 @@ class MultivariateNormalHead(keras.layers.Layer):
         self.degrees_of_freedom = _degrees_of_freedom.checked(degrees_of_freedom)
         self.supports_masking = True
         self._add_origin()
-        self.mean_dense = self._dense(self.event_size, self.kernel_initializer, "mean")
+        self.centered = bool(centered)
+        initializer = keras.initializers.Zeros() if centered else self.kernel_initializer
+        self.mean_dense = self._dense(self.event_size, initializer, "mean")
+        self.mean_dense.trainable = not self.centered
         self._add_raw_covariance()
         self.raw_degrees_of_freedom = (
             self.add_weight(name="raw_degrees_of_freedom", shape=(1,), initializer="zeros")
@@ -215,7 +221,7 @@ class MultivariateNormalHead(keras.layers.Layer):
             self.scale_floor = constant("scale_floor", d, "zeros")
             self._set_floor(_min_scale.given(self.min_scale, d))
 
-    def adapt(self, y: Any, residuals: Any = None) -> None:
+    def adapt(self, y: Any, residuals: Any = None, measured: Any = None) -> None:
         """Start the predictions at the mean and covariance of y, and store the units of y.
 
         Computed in float64, with NaN treated as missing. Call it before training; later, it would
@@ -231,6 +237,8 @@ class MultivariateNormalHead(keras.layers.Layer):
                 that of y, most of which x may explain. For tables of a few hundred rows, where
                 training stops before the covariance has moved that far; with scikit-learn,
                 `y - cross_val_predict(RidgeCV(), x, y)`.
+            measured: the targets as they were measured, if y is what another model leaves of them,
+                in any form accepted for y: whether values repeat is then seen in these.
 
         Raises:
             ValueError: the number of targets is wrong, columns have other names or another order
@@ -262,13 +270,17 @@ class MultivariateNormalHead(keras.layers.Layer):
         scale, shape_params = self.covariance.from_moments(start)
         nu = _degrees_of_freedom.start(self.degrees_of_freedom)
         scale = scale * np.sqrt(1.0 - 2.0 / nu)  # ν/(ν − 2) Σ is the covariance of a Student's t
-        self._resolution, floor = _min_scale.found_in(found)
+        seen = found
+        if measured is not None:
+            seen = moments.estimate(measured, self.event_size, names, rank)
+        self._resolution, floor = _min_scale.found_in(seen)
         if self.min_scale != _min_scale.AUTO:
             floor = _min_scale.given(self.min_scale, self.event_size)
         if (self.covariance.scale_raw_size(self.event_size) or self.event_size) < self.event_size:
             floor = scale * np.max(floor / scale)  # one number sets all scales
         scale = np.maximum(scale, _min_scale.START * floor)
-        self._set_origin(found.mean, found.stddev, scale, shape_params, found.rows)
+        mean = np.zeros(self.event_size) if self.centered else found.mean
+        self._set_origin(mean, found.stddev, scale, shape_params, found.rows)
         self._set_floor(floor)
 
     @property
@@ -503,6 +515,7 @@ class MultivariateNormalHead(keras.layers.Layer):
             "shrinkage": self.shrinkage,
             "degrees_of_freedom": self.degrees_of_freedom,
             "min_scale": self.min_scale,
+            "centered": self.centered,
             "wire_version": WIRE_VERSION,
             "origin": self._origin_config(),
         }

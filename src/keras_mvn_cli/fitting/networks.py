@@ -17,12 +17,14 @@ import numpy as np
 
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
-from keras_mvn._training import members as _members
+from keras_mvn._training import candidates as _candidates
 from keras_mvn._training.callbacks import EpochProgress
-from keras_mvn._training.members import Candidate
+from keras_mvn._training.candidates import Candidate
+from keras_mvn._training.member import Center, Member, members_of
 from keras_mvn.calibration import Recalibration
 from keras_mvn.covariances import Covariance
 from keras_mvn.estimator import MultivariateNormalRegressor
+from keras_mvn.estimator._mean import Fitted
 from keras_mvn.estimator._rows import OutlyingValuesWarning
 from keras_mvn.layers import PeriodicEmbedding
 from keras_mvn.layers._find_heads import heads
@@ -102,6 +104,17 @@ class Network(NamedTuple):
     selection: list[dict[str, Any]]
     """Structures tried for "auto"."""
     interrupted: bool
+    means: Sequence[Fitted] = ()
+    """Regressors of each fold whose predictions the networks correct."""
+    mean: str | None = None
+    """Their name."""
+    centers: Sequence[Center] = ()
+    """What network i is over, at i modulo their number."""
+
+    @property
+    def predicting(self) -> list[Member]:
+        """What predicts: the networks, over the regressors if there are any."""
+        return members_of(self.members, self.centers)
 
     @property
     def tails(self) -> str:
@@ -145,7 +158,7 @@ class Network(NamedTuple):
 def label_of(candidate: Mapping[str, Any]) -> str:
     """Return the name of one entry of the selection, with its tails unless they are normal."""
     tails, embedding = candidate.get("tails", "normal"), candidate.get("embedding")
-    return _members.label_of(candidate["name"], tails, embedding)
+    return _candidates.label_of(candidate["name"], tails, embedding, candidate.get("mean"))
 
 
 def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what: str) -> Network:
@@ -199,7 +212,18 @@ def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what
         [histories] if alone else histories,
         getattr(estimator, "selection_", []),
         estimator.interrupted_,
+        estimator.means_,
+        _mean_of(estimator),
+        estimator._centers,
     )
+
+
+def _mean_of(estimator: MultivariateNormalRegressor) -> str | None:
+    """Return the name of the regressor that the networks correct."""
+    if estimator.mean != "auto":
+        return str(estimator.mean) if estimator.mean else None
+    tried = getattr(estimator, "selection_", [])
+    return tried[0]["mean"] if tried else None
 
 
 def _structure(covariance: str | Covariance) -> str | Covariance:

@@ -39,6 +39,7 @@ class FitOptions:
     tails: str
     isolated: str
     embedding: str
+    mean: str
     hidden: str
     dropout: float
     epochs: int

@@ -20,10 +20,10 @@ from keras_mvn._training.absent_inputs import Donors, predict_beyond
 from keras_mvn.calibration import Recalibration
 from keras_mvn.covariances._streaming import StreamingMoments
 from keras_mvn.distributions import Distribution
-from keras_mvn.layers.soft_clip import limits_of
 from keras_mvn_cli import _assessing
 from keras_mvn_cli._console import Output
 from keras_mvn_cli._fit_directory import FIT, FORMAT, FitFolder
+from keras_mvn_cli._means import save_means
 from keras_mvn_cli._model import (
     DONORS,
     MEMBERS,
@@ -40,6 +40,11 @@ from keras_mvn_cli.fitting.table import Prepared, request_of
 
 __all__ = ["about_fit", "assessed", "write_results"]
 
+_MEANS = {
+    name: [f"means: the networks correct cross-fitted predictions of {words} (--mean {name})"]
+    for name, words in (("ridge", "ridge regressions"), ("trees", "boosted trees"))
+}
+
 CUT_SHORT = "training was interrupted by ^C: the weights are the best up to then"
 
 
@@ -54,7 +59,7 @@ def assessed(
     with output.progress("scoring the test rows"):
         donors = _donors(prepared)
         plain: dict[str, Distribution] = {
-            name: predict_beyond(one.members, x, donors if name == _assessing.MODEL else None)
+            name: predict_beyond(one.predicting, x, donors if name == _assessing.MODEL else None)
             for name, one in networks.items()
         }
         found = dict(_compared(networks, plain))
@@ -138,12 +143,17 @@ def about_fit(
         "columns": prepared.preprocessing.columns,
         "inputs": prepared.preprocessing.names,
         "covariance": model.structure,
+        "mean": model.mean,
         "tails": _tails_in_words(model, prepared),
         "calibration": _in_words(model.calibration, options.calibration, rows),
         "members": len(model.members),
         "folds": prepared.about["folds"],
         "selection": [_plain(one) for one in model.selection],
-        "decisions": [*prepared.about["decisions"], *([CUT_SHORT] if interrupted else [])],
+        "decisions": [
+            *prepared.about["decisions"],
+            *_MEANS.get(str(model.mean), []),
+            *([CUT_SHORT] if interrupted else []),
+        ],
         "options": request_of(options)["options"],
         "seed": options.seed,
         "versions": versions(),
@@ -152,7 +162,7 @@ def about_fit(
 
 def _outside(model: Network, prepared: Prepared) -> list[str]:
     """Describe the inputs of which the test rows are beyond the training rows."""
-    limits = limits_of(model.members[0])
+    limits = model.predicting[0].limits
     if limits is None:
         return []
     arrays = prepared.arrays
@@ -163,7 +173,7 @@ def _outside(model: Network, prepared: Prepared) -> list[str]:
 
 def _plain(candidate: Mapping[str, Any]) -> dict[str, Any]:
     """Return one entry of the selection as JSON values."""
-    kept = ("name", "tails", "embedding", "validation_nll", "epochs", "seconds")
+    kept = ("name", "tails", "embedding", "mean", "validation_nll", "epochs", "seconds")
     values = {name: candidate[name] for name in kept}
     return {
         k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()
@@ -215,6 +225,7 @@ def write_results(
         (folder / MEMBERS).mkdir(exist_ok=True)
         for i, member in enumerate(model.members):
             member.save(folder / MEMBERS / f"member_{i:02d}.keras")
+    save_means(model.centers, model.means, folder)
     save_calibration(model.calibration, method, folder)
     np.save(folder / DONORS, _donors(prepared).rows.astype(np.float32))
     write_history(folder / "history.csv", model.histories)

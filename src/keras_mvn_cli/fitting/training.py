@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from keras_mvn._training.members import Candidate, constant_covariance, independent
+from keras_mvn._training.candidates import Candidate, constant_covariance, independent
 from keras_mvn_cli import _assessing
 from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._fit_directory import FitFolder
@@ -57,6 +57,7 @@ def _settings(options: FitOptions, share: float) -> Settings:
             "tails": options.tails,
             "isolated": options.isolated,
             "embedding": None if options.embedding == "none" else options.embedding,
+            "mean": None if options.mean == "none" else options.mean,
             "hidden": widths_of(options.hidden),
             "dropout": options.dropout,
             "epochs": options.epochs,
@@ -75,6 +76,7 @@ def _baselines(
     They have the model's tails and inputs, so that they differ from it in their covariance alone.
     """
     same: dict[str, Any] = {"tails": trained.tails, "embedding": trained.embedding}
+    mean = {"mean": trained.mean}
     budget = options.time_budget
     share = None if budget is None else 0.5 * (1.0 - SHARE_OF_MODEL) * budget
     structures = {
@@ -91,9 +93,9 @@ def _baselines(
                 candidate.constant,
                 members=model.members,
                 time_budget=share,
-                options={**model.options, **same},
+                options={**model.options, **same, **mean},
             ),
-            candidate._replace(**same),
+            candidate._replace(**same, mean=trained.mean if options.mean == "auto" else None),
         )
 
 

@@ -1,0 +1,143 @@
+"""What predicts a table's rows: a network, or one over the predictions of another regressor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol, final
+
+import numpy as np
+
+from keras_mvn._core.types import Array
+from keras_mvn._training.prediction import predict
+from keras_mvn.distributions import Mixture
+from keras_mvn.distributions._predicted import Predicted
+from keras_mvn.layers import MultivariateNormalHead, SoftClip
+from keras_mvn.layers._find_heads import heads
+from keras_mvn.layers.soft_clip import limits_of
+
+__all__ = ["Center", "Centered", "Member", "Network", "members_of", "predict_distribution"]
+
+
+class Center(Protocol):
+    """Another model of the expected targets."""
+
+    def predict(self, x: Any) -> Array:
+        """Return the expected targets for inputs as they are in the table: (n, d)."""
+        ...
+
+
+class Member(ABC):
+    """One of the models whose mixture predicts."""
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+
+    @property
+    def head(self) -> MultivariateNormalHead:
+        """The head of its network."""
+        return heads(self.network)[-1]
+
+    @property
+    def center(self) -> Center | None:
+        """What predicts the expected targets, which its network corrects; None for nothing."""
+        return None
+
+    @property
+    def limits(self) -> SoftClip | None:
+        """The range of the table's inputs in training; None if its network does not know it."""
+        return limits_of(self.network)
+
+    @abstractmethod
+    def y_pred(self, x: Any, centers: Array | None) -> Array:
+        """Return what its network predicts for rows: of y, or of y without the centers.
+
+        Args:
+            x: inputs as they are in the table, (n, features).
+            centers: the predictions of `center`, (n, d), or None if there is none.
+
+        """
+
+
+@final
+class Network(Member):
+    """A network of the table's inputs."""
+
+    def y_pred(self, x: Any, centers: Array | None) -> Array:
+        """Return what the network predicts."""
+        return predict(self.network, x)
+
+
+@final
+class Centered(Member):
+    """A network over another model: it predicts y − m(x) from x and m(x).
+
+    Args:
+        network: the network, of features + d inputs.
+        center: m.
+
+    """
+
+    def __init__(self, network: Any, center: Center) -> None:
+        super().__init__(network)
+        self._center = center
+
+    @property
+    def center(self) -> Center:
+        """What predicts m(x)."""
+        return self._center
+
+    @property
+    def limits(self) -> SoftClip | None:
+        """The range of the table's inputs in training."""
+        found = limits_of(self.network)
+        if found is None:
+            return None
+        features = len(found.lower) - self.head.event_size
+        return SoftClip(found.lower[:features], found.upper[:features], found.margin[:features])
+
+    def y_pred(self, x: Any, centers: Array | None) -> Array:
+        """Return what the network predicts of the errors of m."""
+        assert centers is not None
+        return predict(self.network, beside(x, centers))
+
+
+def beside(x: Any, centers: Array) -> Array:
+    """Return inputs with the predictions of another model beside them: (n, features + d)."""
+    x = np.asarray(x)
+    return np.concatenate([x, centers.astype(x.dtype, copy=False)], axis=1)
+
+
+def members_of(networks: Sequence[Any], centers: Sequence[Center] = ()) -> list[Member]:
+    """Return the members; network i is over the center i modulo their number, if there are any."""
+    if not centers:
+        return [Network(network) for network in networks]
+    return [Centered(one, centers[i % len(centers)]) for i, one in enumerate(networks)]
+
+
+def predict_distribution(members: Sequence[Member], x: Any) -> Predicted:
+    """Return one distribution per row, with the mean and covariance of the members' mixture.
+
+    If they are over one center and predict no errors of it, the mean is that of the center, to the
+    last bit.
+
+    Source: Lakshminarayanan, Pritzel & Blundell, NeurIPS 2017, who do so for one target.
+    """
+    head, common = members[0].head, members[0].center
+    predictions: dict[int, Array] = {}  # each center is asked once
+    for center in (member.center for member in members):
+        if center is not None and id(center) not in predictions:
+            predictions[id(center)] = center.predict(x)
+    y_pred = []
+    for member in members:
+        centers = predictions.get(id(member.center))
+        found = member.y_pred(x, centers)
+        if centers is not None and member.center is not common:
+            found = np.asarray(found, np.float64)
+            found[:, : head.event_size] += centers - predictions[id(common)]
+        y_pred.append(found)
+    if len(y_pred) == 1:
+        answer = head.distribution(y_pred[0])
+    else:
+        answer = Mixture(head.distribution(np.stack(y_pred))).matched()
+    return answer if common is None else answer + predictions[id(common)]

@@ -1,0 +1,59 @@
+"""The command with `--mean`: networks over other regressors, written, read again, told."""
+
+import json
+
+import numpy as np
+import pandas
+import pytest
+
+from commands import refused, run
+
+pytestmark = [pytest.mark.once, pytest.mark.slow]
+
+QUICK = ["--epochs", 2, "--hidden", 4, "--covariance", "cholesky", "--tails", "normal"]
+QUICK += ["--embedding", "none"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(size=(2, 120, 2))
+    frame = pandas.DataFrame(
+        np.hstack([x, np.floor(2 * x) + 0.2 * noise]).round(4), columns=list("uvab")
+    )
+    path = tmp_path_factory.mktemp("over") / "t.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+def means_of_test_rows(out):
+    return np.load(out / "test" / "model.npz")["mean"]
+
+
+@pytest.mark.parametrize("folds", ["4", "none"])
+def test_what_is_read_again_predicts_as_what_was_fitted(table, tmp_path, folds):
+    out, again = tmp_path / "fit", tmp_path / "p.csv"
+    run("fit", table, "--targets", "a,b", "--out", out, "--mean", "trees", "--cv", folds,
+        "--no-baselines", *QUICK)  # fmt: skip
+    run("predict", out, table, "--out", again)
+    rows = np.load(out / "split.npz")["test"]
+    read = pandas.read_csv(again)[["a_mean", "b_mean"]].to_numpy()[rows]
+    np.testing.assert_allclose(read, means_of_test_rows(out), rtol=1e-4, atol=1e-5)
+    y = pandas.read_csv(table)[["a", "b"]].to_numpy()[rows]
+    assert np.mean((read - y) ** 2) < 0.5 * y.var()  # after two epochs: by the trees
+
+
+def test_what_was_chosen_is_told_and_is_what_baselines_are_over(table, tmp_path):
+    out = tmp_path / "fit"
+    said = run("fit", table, "--targets", "a,b", "--out", out, "--cv", "none", *QUICK).output
+    about = json.loads((out / "fit.json").read_text())
+    assert about["mean"] == "ridge"
+    assert [one["mean"] for one in about["selection"]] == ["ridge", None]
+    assert "by NLL per target on held-out rows: cholesky, over ridge" in said
+    assert any("cross-fitted predictions of ridge regressions" in one for one in about["decisions"])
+    found = json.loads((out / "metrics.json").read_text())["test"]
+    errors = {name: one["scores"]["rmse"]["mean"] for name, one in found.items()}
+    assert errors["diagonal"] == pytest.approx(errors["model"], rel=0.3)
+    text = refused("export", out)
+    assert "correct predictions of ridge" in text
+    assert "--mean none" in text
