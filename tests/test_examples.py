@@ -65,6 +65,20 @@ def test_it_answers_its_question(name, said, run):
     assert said in run(name, "--data", "air.csv")
 
 
+def test_a_covariance_that_gains_nothing(run):
+    lines = run("diabetes.py", "--seeds", "1").splitlines()[1:]
+    nll = {line[:15].strip(): float(line[15:].split()[0]) for line in lines}
+    assert nll["full Cholesky"] < nll["diagonal"] - 0.2
+    assert nll["full Cholesky"] > nll["constant Σ"] - 0.1
+
+
+def test_a_difference_of_targets_that_rise_together(run):
+    lines = run("distribution_of_a_difference.py").splitlines()
+    joint, apart = (float(next(line for line in lines if line.startswith(name)).split()[-1])
+                    for name in ("joint errors", "as if independent"))  # fmt: skip
+    assert joint < apart - 0.5
+
+
 def test_the_picture_of_distributions(folder, run):
     printed = run("which_distribution.py")
     normal, student = (float(x.split()[-4]) for x in printed.splitlines())

@@ -204,12 +204,12 @@ class Demonstration:
         grid: Any = figure.subplots(2, 2)
         noon, evening = target("JFK", "temp", 6), target("JFK", "temp", 12)
         _, _, measured, _ = self._around_noon(row)
-        wind = target("LGA", "temp", 12)
+        elsewhere = target("LGA", "temp", 12)
         plots.conditioning(
             grid[0, 0],
             self.answers[row],
             {noon: measured},
-            (evening, wind),
+            (evening, elsewhere),
             y=self.observed(np.array([row]))[0],
         )
         grid[0, 0].set_title(f"{self.frame['time'].iloc[row]}: before and after noon was measured")

@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
+from keras import ops
+
 from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.optional import require
-from keras_mvn._training.member import Center
+from keras_mvn._training.member import Center, Centered
 from keras_mvn.estimator._mean import Average, Fitted
+from keras_mvn.layers._find_heads import heads
 
-__all__ = ["load_means", "save_means"]
+__all__ = ["load_means", "over_linear", "save_means"]
 
 MEANS = "means"
 INDEX = "means.json"
@@ -46,6 +51,26 @@ def load_means(folder: Path) -> list[Center]:
     index = read_json(folder / MEANS / INDEX)
     fits = [_loaded(skops, folder / MEANS / name) for name in index["files"]]
     return [Average(fits)] if index["averaged"] else list(fits)
+
+
+def over_linear(network: Any, center: Center) -> Any:
+    """Return a network of the table's inputs alone: with a linear center inside, for export.
+
+    The center is found by its predictions: m(x) = m(c) + (x − c) W, c the middle of the inputs'
+    range, from which differences keep their precision in float32.
+    """
+    limits, head = Centered(network, center).limits, heads(network)[-1]
+    assert limits is not None
+    middle = 0.5 * (limits.lower + limits.upper)
+    at_middle = center.predict(middle[None])
+    steps = np.where(limits.upper > limits.lower, limits.upper - limits.lower, 1.0)
+    slopes = (center.predict(middle + np.diag(steps)) - at_middle) / steps[:, None]
+    raw = keras.Input((len(middle),))
+    difference = raw - middle.astype(np.float32)
+    mean = ops.matmul(difference, slopes.astype(np.float32)) + at_middle[0].astype(np.float32)
+    y_pred = network(ops.concatenate([raw, mean], axis=-1))
+    d = head.event_size
+    return keras.Model(raw, ops.concatenate([y_pred[:, :d] + mean, y_pred[:, d:]], axis=-1))
 
 
 def _loaded(skops: Any, file: Path) -> Fitted:

@@ -78,8 +78,8 @@ def demo(out: Path, time_budget: int) -> None:
     )
     arguments = [
         str(table), "--targets", ",".join(targets), "--drop", "time", "--group", "week",
-        "--covariance", "cholesky", "--embedding", "none", "--time-budget", str(time_budget), "--out", str(folder),
-        "--overwrite",
+        "--covariance", "cholesky", "--embedding", "none", "--time-budget", str(time_budget),
+        "--out", str(folder), "--overwrite",
     ]  # fmt: skip
     shown = shlex.join(arguments).replace(",".join(targets), ",".join([*targets[:2], "…"]))
     console.print(f"$ keras-mvn fit {shown}", soft_wrap=True)

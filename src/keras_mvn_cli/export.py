@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -49,19 +50,26 @@ def export(model_dir: Path, form: str, outputs: str, out: Path | None, as_json: 
     """  # noqa: D301  (click's \b keeps these line breaks)
     from keras_mvn.exporting import export as write
     from keras_mvn_cli._console import Output, RefusalError
+    from keras_mvn_cli._means import over_linear
     from keras_mvn_cli._model import FittedModel
 
     output = Output(as_json)
     model = FittedModel.load(model_dir)
-    if model.centers:
+    networks, read = model.members, dict[str, Any]()
+    if model.centers and model.about["mean"] != "ridge":
         raise RefusalError(
             f"{model_dir} has networks that correct predictions of {model.about['mean']}, "
             "scikit-learn's, which cannot be exported with them. Fit with --mean none."
         )
+    if model.centers:
+        centers = [model.centers[i % len(model.centers)] for i in range(len(networks))]
+        networks = [over_linear(*pair) for pair in zip(networks, centers, strict=True)]
+        head = model.predicting[0].head
+        read = {"covariance": head.covariance, "layout": head.layout}
     path = out or model_dir / ("model.onnx" if form == "onnx" else "saved_model")
     wanted = tuple(name.strip() for name in outputs.split(","))
     try:
-        write(model.members, path, form, wanted, calibration=model.calibration)
+        write(networks, path, form, wanted, calibration=model.calibration, **read)
     except (ValueError, ImportError) as error:
         raise RefusalError(str(error)) from error
     output.say(f"{', '.join(wanted)} → {path}")

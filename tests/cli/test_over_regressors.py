@@ -3,10 +3,13 @@
 import json
 
 import numpy as np
+import onnxruntime
 import pandas
 import pytest
 
 from commands import refused, run
+from keras_mvn._training.absent_inputs import predict_beyond
+from keras_mvn_cli._model import FittedModel, recalibrated
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 
@@ -54,6 +57,26 @@ def test_what_was_chosen_is_told_and_is_what_baselines_are_over(table, tmp_path)
     found = json.loads((out / "metrics.json").read_text())["test"]
     errors = {name: one["scores"]["rmse"]["mean"] for name, one in found.items()}
     assert errors["diagonal"] == pytest.approx(errors["model"], rel=0.3)
-    text = refused("export", out)
-    assert "correct predictions of ridge" in text
-    assert "--mean none" in text
+
+
+@pytest.mark.parametrize("folds", ["3", "none"])
+def test_ridge_regressions_are_exported(table, tmp_path, folds):
+    out = tmp_path / "fit"
+    run("fit", table, "--targets", "a,b", "--out", out, "--mean", "ridge", "--cv", folds,
+        "--no-baselines", *QUICK)  # fmt: skip
+    run("export", out, "--outputs", "mean,covariance")
+    x = pandas.read_csv(table)[["u", "v"]].to_numpy(np.float32)[:20]
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    mean, covariance = session.run(None, {session.get_inputs()[0].name: x})
+    model = FittedModel.load(out)
+    expected = recalibrated(model.calibration, predict_beyond(model.predicting, x, None))
+    np.testing.assert_allclose(mean, expected.mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(covariance, expected.covariance, rtol=1e-3, atol=1e-6)
+
+
+def test_trees_are_not(table, tmp_path):
+    out = tmp_path / "fit"
+    run("fit", table, "--targets", "a,b", "--out", out, "--mean", "trees", "--cv", "none",
+        "--no-baselines", *QUICK)  # fmt: skip
+    assert "correct predictions of trees" in refused("export", out)
+    assert "--mean none" in refused("export", out)

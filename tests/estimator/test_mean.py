@@ -3,9 +3,12 @@
 import pickle
 import time
 
+import keras
 import numpy as np
+import pandas
 import pytest
 from lightgbm import LGBMRegressor
+from sklearn.compose import make_column_transformer
 from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
@@ -13,6 +16,8 @@ from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import KFold
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import SplineTransformer
 
 from keras_mvn import MultivariateNormal
 from keras_mvn.estimator import MultivariateNormalRegressor, _material, _mean, _selection
@@ -176,6 +181,22 @@ class TestKinds:
         assert len(first) == 2
         np.testing.assert_allclose(first[0].predict(x), alone.predict(x))
         assert np.isfinite(fitted.score(x, gaps))
+
+    def test_columns_of_a_data_frame_keep_their_names(self):
+        x, y, _ = draw(103, 0)
+        by_name = make_column_transformer((SplineTransformer(), ["b"]), ("passthrough", ["a"]))
+        frame = pandas.DataFrame(x, columns=["a", "b", "c"])
+        mean = make_pipeline(by_name, LinearRegression())
+        fitted = MultivariateNormalRegressor(mean=mean, **QUICK).fit(frame, y)
+        assert fitted.predict(frame).shape == y.shape
+
+    def test_a_keras_model_is_a_frozen_mean(self, capsys):
+        x, y, _ = draw(60, 0)
+        network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        fitted = MultivariateNormalRegressor(mean=FrozenEstimator(network), **QUICK).fit(x, y)
+        expected = network.predict(x, verbose=0)
+        np.testing.assert_allclose(fitted.predict(x), expected, rtol=1e-5, atol=1e-6)
+        assert capsys.readouterr().out == ""
 
     def test_one_target(self):
         x, y, _ = draw(103, 0)

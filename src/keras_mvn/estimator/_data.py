@@ -24,6 +24,8 @@ class Data(NamedTuple):
     weight: Array | None
     one_dimensional: bool
     names: tuple[str, ...] | None
+    inputs: tuple[str, ...] | None = None
+    """Names of the inputs, if they came as a data frame."""
     measured: Any = None
     """(n, d), the targets as they were measured, if y is what another regressor leaves of them."""
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
+import keras
 import numpy as np
 
 from keras_mvn._core.optional import require
@@ -45,9 +46,8 @@ class Fitted:
             ValueError: a prediction is not finite, or has another shape.
 
         """
-        if self.names is not None:
-            x = require("pandas", "mean=").DataFrame(x, columns=list(self.names))
-        found = [np.asarray(one.predict(x), np.float64) for one in self.regressors]
+        x = _named(x, self.names)
+        found = [np.asarray(_predict(one, x), np.float64) for one in self.regressors]
         columns = [part[:, None] if part.ndim == 1 else part for part in found]
         values = np.concatenate(columns, axis=1)
         if not np.isfinite(values).all():
@@ -57,6 +57,20 @@ class Fitted:
                 "expected finite numbers."
             )
         return values
+
+
+def _named(x: Any, names: Sequence[str] | None) -> Any:
+    """Return inputs as a data frame, if they have names."""
+    if names is None:
+        return x
+    return require("pandas", "mean=").DataFrame(x, columns=list(names))
+
+
+def _predict(regressor: Any, x: Any) -> Any:
+    """Predict, without the progress bar that a Keras model draws."""
+    if isinstance(getattr(regressor, "estimator", regressor), keras.Model):
+        return regressor.predict(x, verbose=0)
+    return regressor.predict(x)
 
 
 @final
@@ -135,7 +149,11 @@ def _trees() -> Any:
 
 
 def means_of(
-    mean: Any, data: Data, divided: Division, seed: int, ends: float | None = None
+    mean: Any,
+    data: Data,
+    divided: Division,
+    seed: int,
+    ends: float | None = None,
 ) -> Means | None:
     """Fit a regressor to all but each fold in turn, and predict the rows of the fit.
 
@@ -161,13 +179,14 @@ def means_of(
     train = divided.split.train
     folds = divided.folds or _folds(train, divided.labels, seed)
     regressor = _seeded(regressor, seed)
+    names = None if isinstance(mean, str) else data.inputs
     fits: list[Fitted] = []
     began = time.monotonic()
     for fold in folds:
         now = time.monotonic()
         if ends is not None and now + (now - began) / max(len(fits), 1) > ends:
             return None
-        fits.append(_fitted(regressor, data, np.setdiff1d(train, fold)))
+        fits.append(_fitted(regressor, data, np.setdiff1d(train, fold), names))
     average = Average(fits)
     of_rows = np.zeros((len(data.x), data.y.shape[1]))
     rest = np.setdiff1d(np.concatenate(list(divided.split)), train)
@@ -213,21 +232,21 @@ def _checked(predicted: Array, mean: Any, data: Data) -> Array:
     return predicted
 
 
-def _fitted(regressor: Any, data: Data, rows: np.ndarray) -> Fitted:
+def _fitted(regressor: Any, data: Data, rows: np.ndarray, names: Sequence[str] | None) -> Fitted:
     """Fit clones to rows: one for all targets if it can take them, else one for each."""
-    x, y = np.asarray(data.x[rows]), np.asarray(data.y[rows], np.float64)
+    x, y = _named(np.asarray(data.x[rows]), names), np.asarray(data.y[rows], np.float64)
     weight = None if data.weight is None else data.weight[rows]
     seen = ~np.isnan(y)
     if y.shape[1] > 1 and seen.all() and _takes_several(regressor):
-        return Fitted([_fit(regressor, x, y, weight)])
+        return Fitted([_fit(regressor, x, y, weight)], names)
     fits = []
     for j, mine in enumerate(seen.T):
         own = None if weight is None else weight[mine]
         fits.append(_fit(regressor, x[mine], y[mine, j], own))
-    return Fitted(fits)
+    return Fitted(fits, names)
 
 
-def _fit(regressor: Any, x: Array, y: Array, weight: Array | None) -> Any:
+def _fit(regressor: Any, x: Any, y: Array, weight: Array | None) -> Any:
     base = require("sklearn.base", "mean=")
     has_parameter = require("sklearn.utils.validation", "mean=").has_fit_parameter
     own = base.clone(regressor, safe=False)

@@ -376,7 +376,9 @@ class MultivariateNormalRegressor(
         weight = None
         if sample_weight is not None:
             weight = rows_of.checked_weight(sample_weight, x)
-        return Data(x, values, weight, one_dimensional, names)
+        inputs = getattr(self, "feature_names_in_", None)
+        inputs = None if inputs is None else tuple(inputs)
+        return Data(x, values, weight, one_dimensional, names, inputs)
 
     def _inputs(self, X: Any) -> Any:  # noqa: N803
         rows_of.require_unmasked(X)
