@@ -7,8 +7,10 @@ boosted trees (scikit-learn's, LightGBM) with a constant covariance (Ledoit–Wo
 out-of-fold errors, NGBoost's multivariate normal (up to three targets), the estimator without trees
 (`mean=None`), and the estimator as it comes. Per target: NLL in nats (of the rounding cell where
 targets repeat a few values), energy score and RMSE in standard deviations; share of rows in their
-50, 90 and 95 % regions; seconds. `regret`: the NLL of the estimator less that of the best other
-method (not of ours). Results are appended to a JSON file, from which `--show` prints the tables.
+50, 90 and 95 % regions; seconds. `--methods "t alone,t ridge,t trees" --limit 2000` compares
+networks of one kind alone and over other regressors. `regret`: the NLL of the estimator less that
+of the best other method (not of ours). Results are appended to a JSON file, from which `--show`
+prints the tables.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from keras_mvn.estimator import MultivariateNormalRegressor
 from keras_mvn.layers import MultivariateNormalHead
 from tails import divided
 
-OURS = ("networks", "default")
+OURS = ("networks", "default", "t alone", "t ridge", "t trees")
 TABLES = "jura,slump,edm,energy,scpf,atp1d,wq,births1,casp,air"
 
 
@@ -97,7 +99,12 @@ METHODS = {
     "ngboost": ngboost,
     "networks": estimator(mean=None),
     "default": estimator(),
+    **{
+        f"t {mean or 'alone'}": estimator(mean=mean, tails="t", embedding=None)
+        for mean in (None, "ridge", "trees")
+    },
 }
+COMMON = "ridge,trees,lightgbm,ngboost,networks,default"
 
 
 def figures(answer, y, resolution):
@@ -185,7 +192,7 @@ def main():
     parser.add_argument("--tables", default=TABLES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--limit", type=int, default=6000, help="rows of a table")
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=COMMON)
     parser.add_argument("--results", type=Path, default=Path("real_tables.jsonl"))
     parser.add_argument("--show", action="store_true")
     arguments = parser.parse_args()

@@ -163,3 +163,27 @@ def check_the_tag_survives(rng):
     with pytest.raises(ValueError, match="reads covariance='cholesky'"):
         losses.FaithfulNegativeLogLikelihood(dtype="float64")(np.zeros((4, D)), y_pred)
     assert np.isfinite(numpy(loss(np.zeros((4, D)), y_pred)))
+
+
+class TestCentered:
+    """Targets that are errors of another model: their mean stays at 0, to the last bit."""
+
+    def test_only_the_covariance_is_learned_and_saved(self, tmp_path):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(200, 2)).astype("float32")
+        m = np.round(x, 1)
+        y = np.round(m + 0.3 + 0.5 * np.exp(x[:, :1]) * rng.normal(size=(200, 2)), 1)
+        head = MultivariateNormalHead(2, centered=True)
+        head.adapt(y - m, measured=y)
+        np.testing.assert_allclose(head.resolution, 0.1, rtol=1e-6)
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(8, "gelu"), head])
+        model.compile("adam", losses.BalancedNegativeLogLikelihood())
+        before = head.distribution(model.predict(x, verbose=0))
+        model.fit(x, y - m, epochs=3, verbose=0)
+        after = head.distribution(model.predict(x, verbose=0))
+        np.testing.assert_array_equal(after.mean, 0.0)
+        assert np.abs(after.stddev - before.stddev).max() > 1e-3
+        model.save(tmp_path / "model.keras")
+        again = keras.models.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(again.predict(x, verbose=0)[:, :2], 0.0)
+        assert not again.layers[-1].mean_dense.trainable
