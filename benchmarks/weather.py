@@ -49,7 +49,7 @@ def table():
     wide = wide.asfreq("h")
     wide.columns = [f"{reading}_{origin}" for reading, origin in wide.columns]
     hour = wide.index.hour.to_numpy() / 24.0
-    day = wide.index.dayofyear.to_numpy() / 365.25
+    day = wide.index.day_of_year.to_numpy() / 365.25
     angles = 2.0 * np.pi * np.stack([hour, day], axis=1)
     filled = wide.ffill(limit=3)
     now, change = filled.to_numpy(), (filled - filled.shift(BACK)).to_numpy()
@@ -57,7 +57,7 @@ def table():
     y = wide[[f"{name}_JFK" for name in TARGETS]].shift(-AHEAD).to_numpy()
     kept = ~np.isnan(y).any(axis=1) & (np.isnan(x).mean(axis=1) < 0.3)
     x = np.where(np.isnan(x), np.nanmedian(x[kept], axis=0), x)
-    week = wide.index.dayofyear.to_numpy() // 7
+    week = wide.index.day_of_year.to_numpy() // 7
     return x[kept], y[kept], week[kept]
 
 

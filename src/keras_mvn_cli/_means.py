@@ -15,6 +15,7 @@ from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.optional import require
 from keras_mvn._training.member import Center, Centered
 from keras_mvn.estimator._mean import Average, Fitted
+from keras_mvn.layers import SoftClip
 from keras_mvn.layers._find_heads import heads
 
 __all__ = ["load_means", "over_linear", "save_means"]
@@ -34,7 +35,9 @@ def save_means(centers: Sequence[Center], fits: Sequence[Fitted], folder: Path) 
     (folder / MEANS).mkdir(exist_ok=True)
     names = [f"fold_{i:02d}.skops" for i in range(len(fits))]
     for name, fit in zip(names, fits, strict=True):
-        skops.dump(fit.regressors, folder / MEANS / name, compression=zipfile.ZIP_DEFLATED)
+        limits = None if fit.limits is None else fit.limits.get_config()
+        kept = {"regressors": fit.regressors, "limits": limits and _range(limits)}
+        skops.dump(kept, folder / MEANS / name, compression=zipfile.ZIP_DEFLATED)
     write_json(folder / MEANS / INDEX, {"files": names, "averaged": len(centers) < len(fits)})
 
 
@@ -56,17 +59,20 @@ def load_means(folder: Path) -> list[Center]:
 def over_linear(network: Any, center: Center) -> Any:
     """Return a network of the table's inputs alone: with a linear center inside, for export.
 
-    The center is found by its predictions: m(x) = m(c) + (x − c) W, c the middle of the inputs'
-    range, from which differences keep their precision in float32.
+    The center limits its inputs as the network does, and is found by its predictions:
+    m(x) = m(c) + (x − c) W, c the middle of the inputs' range, from which differences keep their
+    precision in float32.
     """
     limits, head = Centered(network, center).limits, heads(network)[-1]
     assert limits is not None
     middle = 0.5 * (limits.lower + limits.upper)
     at_middle = center.predict(middle[None])
-    steps = np.where(limits.upper > limits.lower, limits.upper - limits.lower, 1.0)
-    slopes = (center.predict(middle + np.diag(steps)) - at_middle) / steps[:, None]
+    steps = np.maximum(0.5 * (limits.upper - limits.lower), 0.1 * limits.margin)
+    ahead, behind = (center.predict(middle + sign * np.diag(steps)) for sign in (1, -1))
+    slopes = (ahead - behind) / (2.0 * steps[:, None])
     raw = keras.Input((len(middle),))
-    difference = raw - middle.astype(np.float32)
+    difference = SoftClip(limits.lower, limits.upper, limits.margin)(raw)
+    difference = difference - middle.astype(np.float32)
     mean = ops.matmul(difference, slopes.astype(np.float32)) + at_middle[0].astype(np.float32)
     y_pred = network(ops.concatenate([raw, mean], axis=-1))
     d = head.event_size
@@ -74,4 +80,10 @@ def over_linear(network: Any, center: Center) -> Any:
 
 
 def _loaded(skops: Any, file: Path) -> Fitted:
-    return Fitted(skops.load(file, trusted=TRUSTED))
+    kept = skops.load(file, trusted=TRUSTED)
+    limits = None if kept["limits"] is None else SoftClip(**kept["limits"])
+    return Fitted(kept["regressors"], None, limits)
+
+
+def _range(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: config[name] for name in ("lower", "upper", "margin")}

@@ -67,7 +67,7 @@ def table(file: Path) -> Any:
         for airport in AIRPORTS
         for what in ("temp", "wind")
     }
-    clock = {"hour": (wide.index.hour, 24.0), "season": (wide.index.dayofyear, 365.25)}
+    clock = {"hour": (wide.index.hour, 24.0), "season": (wide.index.day_of_year, 365.25)}
     angles = {
         f"{name}_{function.__name__}": function(2.0 * np.pi * np.asarray(at) / period)
         for name, (at, period) in clock.items()

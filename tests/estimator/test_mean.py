@@ -198,6 +198,21 @@ class TestKinds:
         np.testing.assert_allclose(fitted.predict(x), expected, rtol=1e-5, atol=1e-6)
         assert capsys.readouterr().out == ""
 
+    @pytest.mark.parametrize("mean", ["ridge", "trees"])
+    def test_one_odd_input_ruins_nothing(self, mean):
+        x, y, _ = draw(150, 0)
+        fitted = MultivariateNormalRegressor(mean=mean, **QUICK).fit(x, y)
+        odd = x.copy()
+        odd[0, 0] = 1e9
+        with pytest.warns(UserWarning, match="far from all others"):
+            again = MultivariateNormalRegressor(mean=mean, **QUICK).fit(odd, y)
+        new, _, _ = draw(50, 1)
+        change = np.abs(again.predict(new) - fitted.predict(new)) / y.std(axis=0)
+        assert np.sqrt(np.mean(change**2)) < 0.1
+        beyond = new.copy()
+        beyond[:, 0] = 1e9
+        assert np.abs(again.predict(beyond)).max() < 10 * np.abs(y).max()
+
     def test_one_target(self):
         x, y, _ = draw(103, 0)
         fitted = MultivariateNormalRegressor(mean="trees", **QUICK).fit(x, y[:, 0])

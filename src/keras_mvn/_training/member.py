@@ -16,7 +16,15 @@ from keras_mvn.layers import MultivariateNormalHead, SoftClip
 from keras_mvn.layers._find_heads import heads
 from keras_mvn.layers.soft_clip import limits_of
 
-__all__ = ["Center", "Centered", "Member", "Network", "members_of", "predict_distribution"]
+__all__ = [
+    "Center",
+    "Centered",
+    "Member",
+    "Network",
+    "beside",
+    "members_of",
+    "predict_distribution",
+]
 
 
 class Center(Protocol):

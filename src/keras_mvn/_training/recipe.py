@@ -23,6 +23,7 @@ __all__ = [
     "Schedule",
     "batch_size_for",
     "likelihood_of",
+    "limits_around",
     "loss_for",
     "network",
     "optimizer",
@@ -97,13 +98,18 @@ def network(
     )
     head.adapt(training.targets(), part.residuals, training.measured_targets())
     raw = keras.Input((training.x.shape[1],))
-    spread = np.where(inputs.upper > inputs.lower, np.sqrt(inputs.variance), 0.0)
-    x = SoftClip.around(inputs.lower, inputs.upper, spread)(raw)
+    x = limits_around(inputs)(raw)
     x = keras.layers.Normalization(mean=inputs.mean, variance=inputs.variance)(x)
     if recipe.embedding is not None:
         x = PeriodicEmbedding(inputs=np.flatnonzero(~inputs.binary))(x)
     x = _hidden(x, recipe) if recipe.builder is None else _built(recipe.builder, x)
     return keras.Model(raw, head(x))
+
+
+def limits_around(inputs: Moments) -> SoftClip:
+    """Return the layer that limits inputs to what training rows had."""
+    spread = np.where(inputs.upper > inputs.lower, np.sqrt(inputs.variance), 0.0)
+    return SoftClip.around(inputs.lower, inputs.upper, spread)
 
 
 def _degrees_of_freedom(recipe: Recipe, loss: CovarianceLoss) -> float | str | None:

@@ -57,7 +57,7 @@ class Materials:
             The rows; None if there is too little time.
 
         """
-        means = means_of(mean, self._data, self._divided, self._seed, ends)
+        means = means_of(mean, self._data, self._divided, self._seed, ends, self._fenced)
         if means is None:
             return None
         self._means[_key(mean)] = means

@@ -12,10 +12,13 @@ import numpy as np
 
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
+from keras_mvn._training.data import moments
 from keras_mvn._training.member import Center, beside
+from keras_mvn._training.recipe import limits_around
 from keras_mvn.estimator._cross_fitting import AUTO_FOLDS, folds_of
 from keras_mvn.estimator._data import Data
 from keras_mvn.estimator._division import Division
+from keras_mvn.layers import SoftClip
 
 __all__ = ["NAMED", "Average", "Fitted", "Means", "is_frozen", "means_of", "regressor_for"]
 
@@ -33,11 +36,19 @@ class Fitted:
     Args:
         regressors: one for all targets, or one for each.
         names: names of the inputs, if the regressors want a data frame.
+        limits: the range to which inputs are limited first, as those of networks are; None for
+            regressors of the user.
 
     """
 
-    def __init__(self, regressors: Sequence[Any], names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        regressors: Sequence[Any],
+        names: Sequence[str] | None = None,
+        limits: SoftClip | None = None,
+    ) -> None:
         self.regressors, self.names = list(regressors), names
+        self.limits = limits
 
     def predict(self, x: Any) -> Array:
         """Return the expected targets: (n, d).
@@ -46,7 +57,7 @@ class Fitted:
             ValueError: a prediction is not finite, or has another shape.
 
         """
-        x = _named(x, self.names)
+        x = _named(x if self.limits is None else self.limits.limited(x), self.names)
         found = [np.asarray(_predict(one, x), np.float64) for one in self.regressors]
         columns = [part[:, None] if part.ndim == 1 else part for part in found]
         values = np.concatenate(columns, axis=1)
@@ -154,6 +165,7 @@ def means_of(
     divided: Division,
     seed: int,
     ends: float | None = None,
+    fenced: bool = True,
 ) -> Means | None:
     """Fit a regressor to all but each fold in turn, and predict the rows of the fit.
 
@@ -166,6 +178,7 @@ def means_of(
         divided: which of them train, stop and calibrate.
         seed: seed of what is random in the regressors and the folds.
         ends: `time.monotonic()` up to which there is time; None for no limit.
+        fenced: whether inputs are limited to a range without single values far from all others.
 
     Returns:
         The regressors and their predictions; None if there is too little time.
@@ -179,14 +192,17 @@ def means_of(
     train = divided.split.train
     folds = divided.folds or _folds(train, divided.labels, seed)
     regressor = _seeded(regressor, seed)
-    names = None if isinstance(mean, str) else data.inputs
+    names, limits = data.inputs, None
+    if isinstance(mean, str):
+        names, limits = None, limits_around(moments(data.table(train), fenced))
+        data = data._replace(x=limits.limited(data.x))
     fits: list[Fitted] = []
     began = time.monotonic()
     for fold in folds:
         now = time.monotonic()
         if ends is not None and now + (now - began) / max(len(fits), 1) > ends:
             return None
-        fits.append(_fitted(regressor, data, np.setdiff1d(train, fold), names))
+        fits.append(_fitted(regressor, data, np.setdiff1d(train, fold), names, limits))
     average = Average(fits)
     of_rows = np.zeros((len(data.x), data.y.shape[1]))
     rest = np.setdiff1d(np.concatenate(list(divided.split)), train)
@@ -232,18 +248,24 @@ def _checked(predicted: Array, mean: Any, data: Data) -> Array:
     return predicted
 
 
-def _fitted(regressor: Any, data: Data, rows: np.ndarray, names: Sequence[str] | None) -> Fitted:
+def _fitted(
+    regressor: Any,
+    data: Data,
+    rows: np.ndarray,
+    names: Sequence[str] | None,
+    limits: SoftClip | None,
+) -> Fitted:
     """Fit clones to rows: one for all targets if it can take them, else one for each."""
     x, y = _named(np.asarray(data.x[rows]), names), np.asarray(data.y[rows], np.float64)
     weight = None if data.weight is None else data.weight[rows]
     seen = ~np.isnan(y)
     if y.shape[1] > 1 and seen.all() and _takes_several(regressor):
-        return Fitted([_fit(regressor, x, y, weight)], names)
+        return Fitted([_fit(regressor, x, y, weight)], names, limits)
     fits = []
     for j, mine in enumerate(seen.T):
         own = None if weight is None else weight[mine]
         fits.append(_fit(regressor, x[mine], y[mine, j], own))
-    return Fitted(fits, names)
+    return Fitted(fits, names, limits)
 
 
 def _fit(regressor: Any, x: Any, y: Array, weight: Array | None) -> Any:

@@ -111,6 +111,12 @@ class SoftClip(keras.layers.Layer):
         inside = ops.minimum(ops.maximum(x, lower), upper)
         return inside + margin * ops.tanh((x - inside) / margin)
 
+    def limited(self, x: Array) -> Array:
+        """Return the limited inputs as `call` does, of a NumPy array, in float64."""
+        values = np.asarray(x, np.float64)
+        inside = np.clip(values, self.lower, self.upper)
+        return inside + self.margin * np.tanh((values - inside) / self.margin)
+
     def beyond(self, x: Array) -> Array:
         """Return how far inputs are beyond the limits, in margins: (n, features); 0 within."""
         return self._excess(np.asarray(x, np.float64)) / self.margin
