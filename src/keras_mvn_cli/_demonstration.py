@@ -13,7 +13,6 @@ import numpy as np
 from keras_mvn import plots, scores
 from keras_mvn._core.files import read_json
 from keras_mvn._core.types import Array
-from keras_mvn._training.candidates import label_of
 from keras_mvn.covariances import moments
 from keras_mvn.distributions import Distribution, MultivariateNormal
 from keras_mvn_cli import _assessing
@@ -22,6 +21,7 @@ from keras_mvn_cli._findings import Findings
 from keras_mvn_cli._model import table_and_model
 from keras_mvn_cli._table_options import TableOptions
 from keras_mvn_cli._weather import target
+from keras_mvn_cli.fitting.networks import label_of
 
 __all__ = ["Compared", "Demonstration", "compared", "fitted", "ridge_with_constant_covariance"]
 
@@ -35,7 +35,8 @@ def fitted(folder: Path, frame: Any, file: Path) -> Demonstration:
     with contextlib.redirect_stderr(io.StringIO()):
         parts = [rows.normal for rows in model.stream(table, findings)]
     joined: Any = type(parts[0])
-    return Demonstration(folder, frame, joined.concatenate(parts))
+    about, test = read_json(folder / "fit.json"), np.load(folder / "split.npz")["test"]
+    return Demonstration(folder, frame, joined.concatenate(parts), about, test)
 
 
 LEVEL = 0.9
@@ -67,17 +68,15 @@ class Demonstration:
     """The table."""
     answers: Distribution
     """Predictions for all rows of the table."""
-
-    @property
-    def test(self) -> np.ndarray:
-        """Row numbers of the test rows."""
-        rows: np.ndarray = np.load(self.folder / "split.npz")["test"]
-        return rows
+    about: dict[str, Any]
+    """The contents of `fit.json`."""
+    test: np.ndarray
+    """Row numbers of the test rows."""
 
     @property
     def targets(self) -> list[str]:
         """Names of the targets."""
-        return list(read_json(self.folder / "fit.json")["targets"])
+        return list(self.about["targets"])
 
     def observed(self, rows: np.ndarray) -> Array:
         """Return what was measured later: (n, d)."""
@@ -102,12 +101,9 @@ class Demonstration:
 
     def chosen(self) -> str:
         """Tell what held-out rows chose."""
-        tried = read_json(self.folder / "fit.json")["selection"]
         d = len(self.targets)
         said = [
-            f"{label_of(one['name'], one['tails'], one['embedding'], one['mean'])} "
-            f"{one['validation_nll'] / d:.3f}"
-            for one in tried
+            f"{label_of(one)} {one['validation_nll'] / d:.3f}" for one in self.about["selection"]
         ]
         return "By NLL per target on held-out rows: " + "; ".join(said) + "."
 

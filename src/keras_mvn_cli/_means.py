@@ -16,7 +16,6 @@ from keras_mvn._core.optional import require
 from keras_mvn._training.member import Center, Centered
 from keras_mvn.estimator._mean import Average, Fitted
 from keras_mvn.layers import SoftClip
-from keras_mvn.layers._find_heads import heads
 
 __all__ = ["load_means", "over_linear", "save_means"]
 
@@ -35,8 +34,7 @@ def save_means(centers: Sequence[Center], fits: Sequence[Fitted], folder: Path) 
     (folder / MEANS).mkdir(exist_ok=True)
     names = [f"fold_{i:02d}.skops" for i in range(len(fits))]
     for name, fit in zip(names, fits, strict=True):
-        limits = None if fit.limits is None else fit.limits.get_config()
-        kept = {"regressors": fit.regressors, "limits": limits and _range(limits)}
+        kept = {"regressors": fit.regressors, "limits": fit.limits and _range(fit.limits)}
         skops.dump(kept, folder / MEANS / name, compression=zipfile.ZIP_DEFLATED)
     write_json(folder / MEANS / INDEX, {"files": names, "averaged": len(centers) < len(fits)})
 
@@ -63,7 +61,8 @@ def over_linear(network: Any, center: Center) -> Any:
     m(x) = m(c) + (x − c) W, c the middle of the inputs' range, from which differences keep their
     precision in float32.
     """
-    limits, head = Centered(network, center).limits, heads(network)[-1]
+    member = Centered(network, center)
+    limits, head = member.limits, member.head
     assert limits is not None
     middle = 0.5 * (limits.lower + limits.upper)
     at_middle = center.predict(middle[None])
@@ -71,8 +70,7 @@ def over_linear(network: Any, center: Center) -> Any:
     ahead, behind = (center.predict(middle + sign * np.diag(steps)) for sign in (1, -1))
     slopes = (ahead - behind) / (2.0 * steps[:, None])
     raw = keras.Input((len(middle),))
-    difference = SoftClip(limits.lower, limits.upper, limits.margin)(raw)
-    difference = difference - middle.astype(np.float32)
+    difference = limits(raw) - middle.astype(np.float32)
     mean = ops.matmul(difference, slopes.astype(np.float32)) + at_middle[0].astype(np.float32)
     y_pred = network(ops.concatenate([raw, mean], axis=-1))
     d = head.event_size
@@ -85,5 +83,6 @@ def _loaded(skops: Any, file: Path) -> Fitted:
     return Fitted(kept["regressors"], None, limits)
 
 
-def _range(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: config[name] for name in ("lower", "upper", "margin")}
+def _range(limits: SoftClip) -> dict[str, Any]:
+    """Return the arguments that make the layer anew."""
+    return {"lower": limits.lower, "upper": limits.upper, "margin": limits.margin}

@@ -103,7 +103,6 @@ def _fit(arguments: list[str], console: Any) -> None:
 def _tell(console: Any, frame: Any, folder: Path, out: Path) -> None:
     import numpy as np
 
-    from keras_mvn_cli import _assessing
     from keras_mvn_cli import _demonstration as demonstration
 
     model = demonstration.fitted(folder, frame, out / "weather.csv")
@@ -138,7 +137,6 @@ def _tell(console: Any, frame: Any, folder: Path, out: Path) -> None:
     }
     for name, words in told.items():
         console.print(f"  {name:16s} {words}")
-    assert _assessing.MODEL in predictions
 
 
 def _table(found: list[Compared], rows: int, weeks: int) -> Table:

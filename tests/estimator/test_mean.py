@@ -281,14 +281,13 @@ class TestChoice:
 
     def test_there_is_time_for_all_folds_or_for_none(self, monkeypatch, capsys):
         x, y, _ = draw(100, 0)
-        late = lambda *given: _mean.means_of(*given[:4], ends=time.monotonic() - 1.0)  # noqa: E731
-        monkeypatch.setattr(
-            _material,
-            "means_of",
-            lambda mean, *given: (
-                late(mean, *given) if mean in _mean.NAMED else _mean.means_of(mean, *given)
-            ),
-        )
+
+        def late(mean, data, divided, seed, ends, limits):
+            now = time.monotonic()
+            ends = now - 1.0 if mean in _mean.NAMED else ends
+            return _mean.means_of(mean, data, divided, seed, ends, limits)
+
+        monkeypatch.setattr(_material, "means_of", late)
         quick = {**self.SETTINGS, "epochs": 1, "verbose": 1}
         fitted = MultivariateNormalRegressor(**quick).fit(x, y)
         assert fitted.means_ == ()

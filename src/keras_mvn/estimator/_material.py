@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, final
 
 import numpy as np
 
-from keras_mvn._training.data import Material, Part, Table, moments
+from keras_mvn._training.data import Material, Moments, Part, Table, moments
+from keras_mvn._training.recipe import limits_around
 from keras_mvn.estimator import _rows as rows_of
 from keras_mvn.estimator._cross_fitting import parts_of
 from keras_mvn.estimator._data import Data
@@ -42,28 +44,9 @@ class Materials:
 
     def first(self, mean: Any) -> Material:
         """Return the rows as the estimator's parameter says; plain ones for None and "auto"."""
-        found = self.over(mean, None)
-        assert found is not None
-        return found
-
-    def over(self, mean: Any, ends: float | None) -> Material | None:
-        """Return the rows for networks over a regressor.
-
-        Args:
-            mean: the estimator's parameter, already checked.
-            ends: `time.monotonic()` up to which the regressor may be fitted; None for no limit.
-
-        Returns:
-            The rows; None if there is too little time.
-
-        """
-        means = means_of(mean, self._data, self._divided, self._seed, ends, self._fenced)
-        if means is None:
-            return None
-        self._means[_key(mean)] = means
-        data, rows = means.beside(self._data), self._divided.split
-        training = data.table(rows.train)
-        return Material(self._parts(training, means), moments(training, self._fenced))
+        means = self._fitted(mean, None)
+        assert means is not None
+        return self._over(mean, means)
 
     def over_the_best(self, ends: float | None) -> tuple[str, Material] | None:
         """Return the name of the best of `mean`'s regressors, and the rows for networks over it.
@@ -75,15 +58,30 @@ class Materials:
             The best of those for which there was time; None if there was none.
 
         """
-        found = {}
-        for name in NAMED if self._cost_of_trees() <= MOST_OF_TREES else ("ridge",):
-            material = self.over(name, ends)
-            if material is not None:
-                found[name] = material
+        names = NAMED if self._cost_of_trees() <= MOST_OF_TREES else ("ridge",)
+        fitted = {name: self._fitted(name, ends) for name in names}
+        found = {name: means for name, means in fitted.items() if means is not None}
         if not found:
             return None
-        best = min(found, key=lambda name: self._error(self._means[name]))
-        return best, found[best]
+        best = min(found, key=lambda name: self._error(found[name]))
+        return best, self._over(best, found[best])
+
+    def _fitted(self, mean: Any, ends: float | None) -> Means | None:
+        limits = limits_around(self._inputs) if isinstance(mean, str) else None
+        return means_of(mean, self._data, self._divided, self._seed, ends, limits)
+
+    @functools.cached_property
+    def _inputs(self) -> Moments:
+        """Moments and range of the table's inputs."""
+        return moments(self._data.table(self._divided.split.train), self._fenced)
+
+    def _over(self, mean: Any, means: Means) -> Material:
+        """Return the rows for networks over these regressors, or plain ones for none."""
+        self._means[_key(mean)] = means
+        data = means.beside(self._data)
+        training = data.table(self._divided.split.train)
+        inputs = self._inputs if data is self._data else moments(training, self._fenced)
+        return Material(self._parts(training, means), inputs)
 
     def _cost_of_trees(self) -> float:
         """Return what a model of trees for each target costs: twice the seconds of five folds."""

@@ -12,9 +12,7 @@ import numpy as np
 
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
-from keras_mvn._training.data import moments
 from keras_mvn._training.member import Center, beside
-from keras_mvn._training.recipe import limits_around
 from keras_mvn.estimator._cross_fitting import AUTO_FOLDS, folds_of
 from keras_mvn.estimator._data import Data
 from keras_mvn.estimator._division import Division
@@ -165,7 +163,7 @@ def means_of(
     divided: Division,
     seed: int,
     ends: float | None = None,
-    fenced: bool = True,
+    limits: SoftClip | None = None,
 ) -> Means | None:
     """Fit a regressor to all but each fold in turn, and predict the rows of the fit.
 
@@ -178,7 +176,7 @@ def means_of(
         divided: which of them train, stop and calibrate.
         seed: seed of what is random in the regressors and the folds.
         ends: `time.monotonic()` up to which there is time; None for no limit.
-        fenced: whether inputs are limited to a range without single values far from all others.
+        limits: the range to which inputs of "ridge" and "trees" are limited.
 
     Returns:
         The regressors and their predictions; None if there is too little time.
@@ -192,10 +190,7 @@ def means_of(
     train = divided.split.train
     folds = divided.folds or _folds(train, divided.labels, seed)
     regressor = _seeded(regressor, seed)
-    names, limits = data.inputs, None
-    if isinstance(mean, str):
-        names, limits = None, limits_around(moments(data.table(train), fenced))
-        data = data._replace(x=limits.limited(data.x))
+    names, limits = (None, limits) if isinstance(mean, str) else (data.inputs, None)
     fits: list[Fitted] = []
     began = time.monotonic()
     for fold in folds:
@@ -256,7 +251,8 @@ def _fitted(
     limits: SoftClip | None,
 ) -> Fitted:
     """Fit clones to rows: one for all targets if it can take them, else one for each."""
-    x, y = _named(np.asarray(data.x[rows]), names), np.asarray(data.y[rows], np.float64)
+    x, y = np.asarray(data.x[rows]), np.asarray(data.y[rows], np.float64)
+    x = _named(x if limits is None else limits.limited(x), names)
     weight = None if data.weight is None else data.weight[rows]
     seen = ~np.isnan(y)
     if y.shape[1] > 1 and seen.all() and _takes_several(regressor):

@@ -78,7 +78,7 @@ def chooses_embedding(estimator: Any) -> bool:
 
 
 def chooses_mean(estimator: Any) -> bool:
-    """Whether `fit` chooses between networks alone and networks over boosted trees."""
+    """Whether `fit` chooses between networks alone and networks over another regressor."""
     auto = isinstance(estimator.mean, str) and estimator.mean == AUTO
     return auto and estimator.builder is None
 

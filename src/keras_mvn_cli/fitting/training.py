@@ -76,7 +76,6 @@ def _baselines(
     They have the model's tails and inputs, so that they differ from it in their covariance alone.
     """
     same: dict[str, Any] = {"tails": trained.tails, "embedding": trained.embedding}
-    mean = {"mean": trained.mean}
     budget = options.time_budget
     share = None if budget is None else 0.5 * (1.0 - SHARE_OF_MODEL) * budget
     structures = {
@@ -93,7 +92,7 @@ def _baselines(
                 candidate.constant,
                 members=model.members,
                 time_budget=share,
-                options={**model.options, **same, **mean},
+                options={**model.options, **same, "mean": trained.mean},
             ),
             candidate._replace(**same, mean=trained.mean if options.mean == "auto" else None),
         )
