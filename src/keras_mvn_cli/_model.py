@@ -21,6 +21,7 @@ from keras_mvn.tables import Preprocessing, Table, open_table
 from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._findings import MOST, Findings
 from keras_mvn_cli._fit_directory import fitted, is_same
+from keras_mvn_cli._lags import with_lags
 from keras_mvn_cli._means import load_means
 from keras_mvn_cli._outside import Outside
 from keras_mvn_cli._table_options import TableOptions
@@ -228,13 +229,15 @@ def table_and_model(
         TableError: the table cannot be opened.
 
     """
-    options = given.over(TableOptions.kept(fitted(model_dir)))
+    about = fitted(model_dir)
+    options = given.over(TableOptions.kept(about))
     table = open_table(data, options.reading())
     left_out = options.left_out(given)
     if left_out and table.is_text:
         findings.remember(f"lines of {data.name} are left out as in the fit: {left_out}")
     model = FittedModel.load(model_dir)
     cells = given.cells(model.preprocessing.cells)
+    table = with_lags(table, about.get("options", {}), cells)
     return table, replace(model, preprocessing=replace(model.preprocessing, cells=cells))
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "model_argument",
     "one_column",
     "out_option",
+    "steps",
     "strict_option",
 ]
 
@@ -85,6 +86,23 @@ def folds(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
 
 
 FEWEST_FOLDS = 3
+
+
+def steps(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """Return numbers of rows, separated by commas.
+
+    Raises:
+        RefusalError: one is not a whole number of at least 1.
+
+    """
+    texts = [text.strip() for text in value.split(",")] if value else []
+    wrong = [text for text in texts if not text.isdecimal() or int(text) < 1]
+    if wrong:
+        raise RefusalError(
+            f"{param.opts[0]} {value}: expected numbers of rows, such as 1,2,24; found "
+            f"{wrong[0]!r}."
+        )
+    return tuple(sorted({int(text) for text in texts}))
 
 
 data_argument = click.argument("data", type=click.Path(path_type=Path), callback=_existing_file)

@@ -61,6 +61,26 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
     "--skip-untimed", is_flag=True, help="Leave out rows that have no --time; otherwise an error."
 )
 @click.option(
+    "--trend",
+    is_flag=True,
+    help="With --time: also use inputs that only grow with time, such as a year or a counter, "
+    "although every later row lies beyond what was learned of them.",
+)
+@click.option(
+    "--lags",
+    metavar="1,2,24",
+    callback=_options.steps,
+    help="With --time and --lag-columns: earlier values as further inputs, this many rows back, "
+    "and their changes.",
+)
+@click.option(
+    "--lag-columns",
+    multiple=True,
+    metavar="A,B,C",
+    help="Columns of numbers with --lags; also targets, if their earlier values are known when "
+    "predictions are made. Repeatable.",
+)
+@click.option(
     "--covariance",
     default="auto",
     show_default=True,
@@ -183,6 +203,7 @@ def fit(**given: Any) -> None:
     Examples:
       keras-mvn fit air.csv --targets max_NO2,max_O3,max_CO --out air
       keras-mvn fit sensors.csv --targets CO,NOx --missing-value -200 --time date --out sensors
+      keras-mvn fit load.csv --targets kW --time hour --lags 1,2,24 --lag-columns kW --out load
       keras-mvn fit huge.parquet --targets a,b --group patient --time-budget 3600 --out huge
     """  # noqa: D301  (click's \b keeps these line breaks)
     from keras_mvn_cli.fitting.options import FitOptions

@@ -325,7 +325,7 @@ class TestPreprocessing:
         when = used["when"].reset_index(drop=True).dt
         seconds = (when.hour * 60 + when.minute) * 60 + when.second
         turns = {
-            "month": (when.month - 1) / 12,
+            "day of year": (when.day_of_year - 1 + seconds / 86400) / 365.2425,
             "weekday": when.day_of_week / 7,
             "hour": seconds / 86400,
         }

@@ -6,10 +6,15 @@ that a network trains on; `Preprocessing` applies the same steps to any later ta
 """
 
 from keras_mvn.tables.cells import Cells as Cells
+from keras_mvn.tables.clock import Clock as Clock
 from keras_mvn.tables.column_names import columns_named as columns_named
 from keras_mvn.tables.dates import DateReading as DateReading
 from keras_mvn.tables.deciding import Decision as Decision
 from keras_mvn.tables.errors import TableError as TableError
+from keras_mvn.tables.lags import LaggedTable as LaggedTable
+from keras_mvn.tables.lags import Lags as Lags
+from keras_mvn.tables.lags import lagged as lagged
+from keras_mvn.tables.lags import lags_of as lags_of
 from keras_mvn.tables.planning import Plan as Plan
 from keras_mvn.tables.planning import Survey as Survey
 from keras_mvn.tables.planning import plan as plan
@@ -25,8 +30,11 @@ from keras_mvn.tables.text import Reading as Reading
 
 __all__ = [
     "Cells",
+    "Clock",
     "DateReading",
     "Decision",
+    "LaggedTable",
+    "Lags",
     "Plan",
     "Preprocessing",
     "Question",
@@ -36,6 +44,8 @@ __all__ = [
     "Table",
     "TableError",
     "columns_named",
+    "lagged",
+    "lags_of",
     "open_table",
     "plan",
     "shares",

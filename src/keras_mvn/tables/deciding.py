@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -14,7 +14,7 @@ from keras_mvn.tables.dates import has_shape, shape_of
 from keras_mvn.tables.errors import LONGEST, CellError, TableError, cut, listed
 from keras_mvn.tables.profiling import FEW_STRAYS, MANY, TEMPORAL, Candidate, Profile
 
-__all__ = ["KINDS", "Decision", "decide", "mend_of"]
+__all__ = ["GROWS", "KINDS", "Decision", "decide", "mend_of"]
 
 KINDS = ("number", "boolean", "category", "date", "time of day")
 """Kinds of inputs."""
@@ -43,6 +43,9 @@ CENTURY = 60 * 365.25 * 86400.0
 """Seconds above which dates with years of two digits may be in the wrong century."""
 
 
+GROWS = "only grows with time, so later rows lie beyond it; --trend keeps it"
+
+
 @final
 @dataclass(frozen=True)
 class Decision:
@@ -56,6 +59,14 @@ class Decision:
     """Format of dates and times in text."""
     advice: str = ""
     """What may be wrong with this decision, and the option that mends it."""
+    trend: bool = True
+    """Whether that part of dates is used which only grows with time."""
+
+    def without_trend(self) -> Decision:
+        """Return the decision for a column that only grows with time."""
+        if self.kind == "date":
+            return replace(self, trend=False)
+        return Decision(self.column, "dropped", GROWS)
 
 
 def decide(profile: Profile, asked: str | None = None) -> Decision:

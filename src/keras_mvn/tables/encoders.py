@@ -248,7 +248,7 @@ class CategoryEncoder(Encoder):
 @final
 @dataclass(frozen=True)
 class DateEncoder(Encoder):
-    """Encoder of dates as year, elapsed time, and sine and cosine of month, weekday and hour.
+    """Encoder of dates as year, elapsed time, and waves over the year, the week and the day.
 
     Only the parts that vary are used. Elapsed time is clipped to the range of the training rows,
     since the network has learned nothing about dates beyond it.
@@ -280,7 +280,8 @@ class DateEncoder(Encoder):
         if not len(seen):
             return None
         start, end, fill = float(seen.min()), float(seen.max()), float(np.median(seen))
-        parts = tuple(part for part in DATE_PARTS if len(np.unique(_calendar(part, seen))) > 1)
+        asked = [part for part in DATE_PARTS if decision.trend or part not in TRENDS]
+        parts = tuple(part for part in asked if len(np.unique(_calendar(part, seen))) > 1)
         if not parts and not indicator:
             return None
         return cls(decision.column, indicator, decision.form, parts, start, end, fill)
@@ -314,7 +315,11 @@ class TimeOfDayEncoder(Encoder):
         return cls(decision.column, indicator, decision.form, float(np.median(seen)))
 
 
-DATE_PARTS = ("year", "elapsed", "month", "weekday", "hour")
+TRENDS = ("year", "elapsed")
+"""Parts of dates that only grow."""
+
+DATE_PARTS = (*TRENDS, "day of year", "weekday", "hour")
+"""Parts of dates; files of 0.1.0 have "month" in place of the day of the year."""
 
 ENCODERS: dict[str, type[Encoder]] = {
     "number": NumberEncoder,
@@ -343,7 +348,7 @@ def _none(rows: np.ndarray) -> Array:
 
 
 def _part_names(part: str) -> list[str]:
-    return [part] if part in ("year", "elapsed") else [f"{part} sin", f"{part} cos"]
+    return [part] if part in TRENDS else [f"{part} sin", f"{part} cos"]
 
 
 def _calendar(part: str, seconds: Array) -> Array:
@@ -353,6 +358,8 @@ def _calendar(part: str, seconds: Array) -> Array:
     if part == "hour":
         return np.asarray(seconds % DAY)
     days = np.floor(seconds / DAY).astype(np.int64).astype("datetime64[D]")
+    if part == "day of year":
+        return np.asarray((seconds - _calendar_start(days)) / DAY)
     if part == "weekday":
         return np.asarray((days.astype(np.int64) + 3) % 7, dtype=np.float64)  # 1970-01-01: Thursday
     if part == "month":
@@ -360,7 +367,12 @@ def _calendar(part: str, seconds: Array) -> Array:
     return np.asarray(days.astype("datetime64[Y]").astype(np.int64) + 1970, dtype=np.float64)
 
 
-PERIODS = {"hour": DAY, "weekday": 7.0, "month": 12.0}
+def _calendar_start(days: np.ndarray) -> Array:
+    """Return when the year of each day began, in seconds."""
+    return np.asarray(days.astype("datetime64[Y]").astype("datetime64[s]").astype(np.float64))
+
+
+PERIODS = {"hour": DAY, "weekday": 7.0, "month": 12.0, "day of year": 365.2425}
 
 
 def _date_part(part: str, seconds: Array, start: float, end: float) -> Array:

@@ -16,11 +16,12 @@ import numpy as np
 
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
-from keras_mvn.tables.cells import Cells, Values
+from keras_mvn.tables.cells import Cells
+from keras_mvn.tables.clock import Clock, grows, values_of
 from keras_mvn.tables.deciding import Decision, decide, mend_of
 from keras_mvn.tables.dividing import Divided
 from keras_mvn.tables.errors import CellError, TableError, cut, listed
-from keras_mvn.tables.preprocessing import Preprocessing, fit_preprocessing, share_of
+from keras_mvn.tables.preprocessing import Preprocessing, chunk_of, fit_preprocessing, share_of
 from keras_mvn.tables.profiling import Candidate, Profile, profiles_of
 from keras_mvn.tables.question import Question
 from keras_mvn.tables.sampling import RowSample
@@ -66,6 +67,8 @@ class Survey:
     """Number of these rows that have no group."""
     untimed: int = 0
     """Number of rows that were left out because they have no time."""
+    history: int = 0
+    """Number of first rows that were left out because they lack earlier ones."""
 
 
 @final
@@ -117,7 +120,9 @@ def inputs_of(table: Table, question: Question) -> list[str]:
     contradicted = [name for name in question.features or () if name in question.drop]
     if contradicted:
         raise TableError(f"--features: {listed(contradicted)} is in --drop too.")
-    every = table.columns if question.features is None else question.features
+    asked = question.features
+    every = table.columns if asked is None else (*asked, *table.derived)
+    every = tuple(dict.fromkeys(every))
     out = {*targets, *question.drop, question.group, *index_left_out(table, question)}
     inputs = [name for name in every if name not in out]
     if not inputs:
@@ -152,11 +157,12 @@ def survey(table: Table, question: Question, cells: Cells, notify: Notify) -> Su
     usable = []
     rows = 0
     for batch in table.batches(columns):
-        numbers = np.arange(rows, rows + batch.num_rows)
-        present = [profiles[name].update(batch.column(name), numbers) for name in question.targets]
+        late = batch.slice(max(table.history - rows, 0))
+        numbers = np.arange(rows + batch.num_rows - late.num_rows, rows + batch.num_rows)
+        present = [profiles[name].update(late.column(name), numbers) for name in question.targets]
         observed = np.any(present, axis=0)
         usable.append(numbers[observed])
-        used = batch.take(arrow.array(np.flatnonzero(observed)))
+        used = late.take(arrow.array(np.flatnonzero(observed)))
         for name in columns:
             if name not in question.targets:
                 profiles[name].update(used.column(name), usable[-1])
@@ -182,11 +188,12 @@ def survey(table: Table, question: Question, cells: Cells, notify: Notify) -> Su
     untimed = 0
     if question.time is not None:
         with table.located():
-            order = _times(
-                table, profiles[question.time], question.kinds.get(question.time), cells, found
-            )
+            kind = question.kinds.get(question.time)
+            clock = Clock(question.time, kind, cells)
+            order = clock.of(table, decide(profiles[question.time], kind), found)
         found, order, untimed = _timed(table, question, found, order)
-    return Survey(rows, profiles, sample, found, order, groups.without, untimed)
+    history = min(table.history, rows)
+    return Survey(rows, profiles, sample, found, order, groups.without, untimed, history)
 
 
 def _timed(
@@ -222,6 +229,8 @@ def plan(table: Table, question: Question, cells: Cells, surveyed: Survey) -> Pl
     divided = question.division.of(len(surveyed.usable), surveyed.order)
     split = divided.split
     training = surveyed.sample.among(surveyed.usable[split.train])
+    if question.time is not None and not question.trend:
+        decisions = _without_trends(decisions, training, surveyed, split, cells)
     preprocessing, told = fit_preprocessing(
         decisions, surveyed.profiles, training, question.targets, cells
     )
@@ -239,6 +248,20 @@ def plan(table: Table, question: Question, cells: Cells, surveyed: Survey) -> Pl
         tuple(notes),
         tuple(warnings),
     )
+
+
+def _without_trends(
+    decisions: list[Decision], training: Any, surveyed: Survey, split: Split, cells: Cells
+) -> list[Decision]:
+    """Leave out what only grows with time: all later rows would lie beyond what was learned."""
+    rows = surveyed.sample.rows_among(surveyed.usable[split.train])
+    times = np.asarray(surveyed.order)[np.searchsorted(surveyed.usable, rows)]
+    found = []
+    for decision in decisions:
+        values = values_of(chunk_of(training, decision.column), decision, cells)
+        trend = values is not None and grows(values.numbers, times)
+        found.append(decision.without_trend() if trend else decision)
+    return found
 
 
 def write_arrays(
@@ -330,27 +353,6 @@ class _Groups:
         return None if self._name is None else np.concatenate(self._of_rows)
 
 
-def _times(
-    table: Table, profile: Profile, kind: str | None, cells: Cells, usable: np.ndarray
-) -> Array:
-    """Return the times of the rows used as numbers; the first pass has determined their kind."""
-    arrow = require("pyarrow", "reading a table")
-    decision = decide(profile, kind)
-    readers: dict[str, Callable[[Any], Values]] = {
-        "number": cells.numbers,
-        "date": lambda column: cells.instants(column, decision.form),
-        "time of day": lambda column: cells.times_of_day(column, decision.form),
-    }
-    if decision.kind not in readers:
-        raise TableError(f"--time {profile.name}: neither number nor date, but {decision.why}.")
-    times, first = [], 0
-    for batch in table.batches([profile.name]):
-        rows = arrow.array(_between(usable, first, first + batch.num_rows))
-        times.append(readers[decision.kind](batch.column(0).take(rows)).numbers)
-        first += batch.num_rows
-    return np.concatenate(times)
-
-
 def _check_target(profile: Profile) -> None:
     """Check that a target holds usable numbers; values may be missing, but not in every row."""
     name, number = profile.name, profile.number
@@ -401,9 +403,12 @@ def _notes(question: Question, surveyed: Survey, told: Iterable[Decision]) -> li
     notes = []
     if surveyed.untimed:
         notes.append(f"{surveyed.untimed} rows have no {question.time} and are left out")
-    lost = surveyed.rows - len(surveyed.usable) - surveyed.untimed
+    if surveyed.history:
+        notes.append(f"the first {surveyed.history} rows lack earlier ones for --lags: left out")
+    counted = surveyed.rows - surveyed.history
+    lost = counted - len(surveyed.usable) - surveyed.untimed
     if lost:
-        notes.append(f"{lost} of {surveyed.rows} rows have no target and are left out")
+        notes.append(f"{lost} of {counted} rows have no target and are left out")
     for name in question.targets:
         profile = surveyed.profiles[name]
         gaps = len(surveyed.usable) + surveyed.untimed - profile.present

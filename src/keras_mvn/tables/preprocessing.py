@@ -13,14 +13,14 @@ import numpy as np
 from keras_mvn._core.types import Array
 from keras_mvn.tables.cells import Cells
 from keras_mvn.tables.dates import DateReading
-from keras_mvn.tables.deciding import Decision
+from keras_mvn.tables.deciding import GROWS, Decision
 from keras_mvn.tables.encoders import ENCODERS, Encoder, encoder_of
 from keras_mvn.tables.errors import LONGEST, CellError, TableError, cut, listed
 from keras_mvn.tables.obstacles import obstacle
 from keras_mvn.tables.profiling import Profile
 from keras_mvn.tables.table import Table
 
-__all__ = ["Preprocessing", "fit_preprocessing", "share_of"]
+__all__ = ["Preprocessing", "chunk_of", "fit_preprocessing", "share_of"]
 
 FORMAT = 2
 """Version of the file format that `save` writes."""
@@ -98,7 +98,7 @@ class Preprocessing:
         return np.concatenate(parts, axis=1), gaps
 
     def _encoded(self, batch: Any, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
-        column = _chunk(batch, encoder.column)
+        column = chunk_of(batch, encoder.column)
         with np.errstate(over="ignore"):
             wide, missing = encoder.encode(column, self.cells)
             values = wide.astype(np.float32)
@@ -123,11 +123,11 @@ class Preprocessing:
 
     def shown(self, batch: Any) -> dict[str, np.ndarray]:
         """Return the input columns for display: numbers as they are, everything else as text."""
-        return {e.column: e.shown(_chunk(batch, e.column), self.cells) for e in self.encoders}
+        return {e.column: e.shown(chunk_of(batch, e.column), self.cells) for e in self.encoders}
 
     def unknown_categories(self, batch: Any) -> dict[str, list[str]]:
         """Return a mapping from columns to their categories that were not in the training rows."""
-        found = {e.column: e.unknown(_chunk(batch, e.column), self.cells) for e in self.encoders}
+        found = {e.column: e.unknown(chunk_of(batch, e.column), self.cells) for e in self.encoders}
         return {column: texts for column, texts in found.items() if texts}
 
     @property
@@ -217,10 +217,10 @@ def fit_preprocessing(
         profile = profiles[decision.column]
         gaps = profile.gaps(decision.kind)
         encoder = ENCODERS[decision.kind].fit(
-            decision, _chunk(training, decision.column), cells, gaps > 0
+            decision, chunk_of(training, decision.column), cells, gaps > 0
         )
         if encoder is None:
-            why = "always the same in the training rows"
+            why = "always the same in the training rows" if decision.trend else GROWS
             final_decisions.append(Decision(decision.column, "dropped", why))
             continue
         encoders.append(encoder)
@@ -240,6 +240,8 @@ def _told(decision: Decision, encoder: Encoder, gaps: int, rows: int) -> Decisio
     why = decision.why
     if decision.kind not in ("number", "boolean"):
         why += f" → {count} inputs"
+    if not decision.trend:
+        why += "; without its trend, which --trend keeps"
     if gaps:
         why += f"; {share_of(gaps, rows)} missing: imputed, with an indicator"
     return Decision(decision.column, decision.kind, why, decision.form)
@@ -251,7 +253,7 @@ def share_of(count: int, rows: int) -> str:
     return f"{share:.0f} %" if share >= 1 else f"{count} of {rows}"
 
 
-def _chunk(batch: Any, name: str) -> Any:
+def chunk_of(batch: Any, name: str) -> Any:
     """Return a column as one `pyarrow` array, even if it has several chunks."""
     column = batch.column(name)
     if hasattr(column, "combine_chunks"):
@@ -262,7 +264,7 @@ def _chunk(batch: Any, name: str) -> Any:
 
 
 def _numbers(batch: Any, name: str, cells: Cells) -> Array:
-    column = _chunk(batch, name)
+    column = chunk_of(batch, name)
     numbers, unreadable = cells.numbers(column)
     if unreadable.any() or np.isinf(numbers).any():
         row = int(np.argmax(unreadable | np.isinf(numbers)))

@@ -28,6 +28,8 @@ class Question:
     time: str | None = None
     skip_untimed: bool = False
     """Whether rows without a time are left out; otherwise, they are an error."""
+    trend: bool = False
+    """Whether inputs that only grow with time are used although rows are split by time."""
     calibrated: bool = True
     folds: int = 0
     """Number of folds for cross-fitting; 0 for rows that are held out."""

@@ -59,3 +59,7 @@ class RowSample:
         """Return a `pyarrow.Table` of the sampled rows whose row numbers are in `rows`."""
         arrow = require("pyarrow", "reading a table")
         return self._kept.take(arrow.array(np.flatnonzero(np.isin(self._rows, rows))))
+
+    def rows_among(self, rows: np.ndarray) -> np.ndarray:
+        """Return the numbers of the rows that `among` returns."""
+        return np.asarray(self._rows[np.isin(self._rows, rows)])

@@ -27,6 +27,10 @@ class Table(abc.ABC):
 
     is_text: bool = False
     """Whether it has lines, some of which may be no part of the table."""
+    derived: tuple[str, ...] = ()
+    """Columns that are computed from others, such as lags."""
+    history: int = 0
+    """Number of first rows that lack values of earlier rows."""
 
     def __init__(
         self,

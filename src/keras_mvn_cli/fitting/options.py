@@ -30,6 +30,9 @@ class FitOptions:
     group: str | None
     time: str | None
     skip_untimed: bool
+    trend: bool
+    lags: tuple[int, ...]
+    lag_columns: tuple[str, ...]
     covariance: str
     calibration: str
     cv: str | int

@@ -68,6 +68,9 @@ def _check(options: FitOptions) -> None:
     widths_of(options.hidden)
     if options.group and options.time:
         raise RefusalError("--group and --time cannot be combined; choose one.")
+    for option, value in (("--lags", options.lags), ("--trend", options.trend)):
+        if value and not options.time:
+            raise RefusalError(f"{option} needs --time, the column that orders the rows.")
     for entry in options.kinds:
         if "=" not in entry:
             raise RefusalError(f"--as {entry}: expected COLUMN=KIND, such as station=category.")

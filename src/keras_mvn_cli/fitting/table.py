@@ -29,6 +29,7 @@ from keras_mvn.tables import (
 )
 from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._fit_directory import FitFolder, identity
+from keras_mvn_cli._lags import kinds_of, with_lags
 from keras_mvn_cli._model import PREPROCESSING
 from keras_mvn_cli._structures import wasteful
 from keras_mvn_cli.fitting.isolated import isolated_values
@@ -77,8 +78,10 @@ def prepared_table(options: FitOptions, folder: FitFolder, output: Output) -> Pr
         _require_same(request, read_json(folder.work / REQUEST))
         output.say(f"resuming {folder.partial}")
         return _reopened(folder)._replace(seconds=_seconds_before(folder.work))
+    cells = options.reading.cells(Cells())
     table = open_table(options.data, options.reading.reading())
-    question, cells = _question(options, table), options.reading.cells(Cells())
+    table = with_lags(table, options.to_json(), cells)
+    question = _question(options, table)
     with output.progress(f"reading {table.path.name}") as progress:
         found = survey(table, question, cells, lambda n: progress(n, f"{n} rows"))
     planned = plan(table, question, cells, found)
@@ -141,10 +144,11 @@ def _question(options: FitOptions, table: Table) -> Question:
         targets=named("targets"),
         features=named("features") or None,
         drop=named("drop"),
-        kinds=dict(entry.rpartition("=")[::2] for entry in options.kinds),
+        kinds=kinds_of(options.to_json()),
         group=options.group,
         time=options.time,
         skip_untimed=options.skip_untimed,
+        trend=options.trend,
         calibrated=options.calibrated,
         folds=AUTO_FOLDS if options.cv == "auto" else int(options.cv),
         fold_up_to=auto_up_to() if options.cv == "auto" else np.inf,
