@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from keras_mvn._core.interrupts import Interruption
 from keras_mvn._training import backup
 from keras_mvn._training.data import Batches
+from keras_mvn._training.deadline import Deadline
 
 __all__ = [
     "Backup",
@@ -170,11 +170,15 @@ class StopWhenInterrupted(keras.callbacks.Callback):
 class StopAtDeadline(keras.callbacks.Callback):
     """Stops training at a deadline."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: Deadline) -> None:
         super().__init__()
-        self._deadline = deadline
+        self._deadline, self._epochs = deadline, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Remember the number of epochs before."""
+        self._epochs = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Stop training if the deadline has passed."""
-        if time.monotonic() > self._deadline:
+        if self._deadline.passed(self._epochs):
             self.model.stop_training = True

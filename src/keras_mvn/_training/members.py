@@ -13,6 +13,7 @@ import numpy as np
 from keras_mvn._core.interrupts import Interruption
 from keras_mvn._training.candidates import Candidate
 from keras_mvn._training.data import Material, Part
+from keras_mvn._training.deadline import Deadline
 from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.scoring import Scored, scored
 from keras_mvn._training.train import Trained, train
@@ -67,8 +68,8 @@ class _Order:
     """The best candidate so far, if these are of another one."""
     told: bool = False
     """Whether each is worth a line."""
-    ends: float | None = None
-    """`time.monotonic()` at which they have had their share of the time."""
+    ends: Deadline | None = None
+    """When they have had their share of the time."""
 
     def after(self, trained: int) -> _Order:
         """Return what is left of the order once so many have been trained."""
@@ -321,7 +322,7 @@ class Fitter:
                 self._seed_of(i),
                 target_names=self._names,
                 callbacks=self._callbacks,
-                deadline=_share(order.ends, len(order.which)),
+                deadline=None if order.ends is None else order.ends.divided(len(order.which)),
                 backup_dir=None if self._folder is None else self._folder / order.names[i],
                 interruption=self._interruption,
                 verbose=2 if self._verbose >= 2 else 0,
@@ -341,17 +342,19 @@ class Fitter:
     def _of(self, mean: str | None) -> Material:
         return self._materials[mean]
 
-    def _end_of(self, order: _Order) -> float | None:
+    def _end_of(self, order: _Order) -> Deadline | None:
         """Return when the networks of an order have had their share of the time, half or more.
 
         Half, since the most promising candidate comes first, and is better trained for longer than
-        compared with others that were hardly trained.
+        compared with others that were hardly trained. For the same reason, the first one may take
+        all of the time for its first epochs.
         """
-        if self._ends is None or not order.which:
-            return self._ends
+        if self._ends is None:
+            return None
         now = time.monotonic()
-        share = max(len(order.which) / order.left, 0.5)
-        return now + max(self._ends - now, 0.0) * share
+        share = max(len(order.which) / max(order.left, 1), 0.5)
+        ends = now + max(self._ends - now, 0.0) * share
+        return Deadline(ends, self._ends if order.rival is None else ends)
 
     def _too_late(self, tried: Sequence[Tried]) -> bool:
         """Whether a further candidate would have less than half of the time of an earlier one."""
@@ -368,12 +371,6 @@ class Fitter:
     def _say(self, line: str) -> None:
         if self._verbose:
             print(line, flush=True)
-
-
-def _share(ends: float | None, networks: int) -> float | None:
-    """Return when the first of so many networks has had its share of the time until `ends`."""
-    now = time.monotonic()
-    return None if ends is None else now + max(ends - now, 0.0) / networks
 
 
 def _summary(trained: Sequence[Trained]) -> str:

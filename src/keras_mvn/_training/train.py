@@ -27,6 +27,7 @@ from keras_mvn._training.callbacks import (
     seed_generators,
 )
 from keras_mvn._training.data import Batches, Moments, Part, Table
+from keras_mvn._training.deadline import Deadline
 from keras_mvn._training.prediction import EVALUATED_AT_ONCE
 from keras_mvn._training.recipe import (
     Recipe,
@@ -79,7 +80,7 @@ def train(
     *,
     target_names: Sequence[str] | None = None,
     callbacks: Callable[[], Any] | None = None,
-    deadline: float | None = None,
+    deadline: Deadline | None = None,
     backup_dir: Path | None = None,
     interruption: Interruption | None = None,
     verbose: int = 0,
@@ -93,7 +94,7 @@ def train(
         seed: seed of initial weights, order of rows, and dropout.
         target_names: d names.
         callbacks: function that returns further callbacks.
-        deadline: `time.monotonic()` at which to stop, with the best weights so far.
+        deadline: when to stop, with the best weights so far.
         backup_dir: folder for backups: after a kill, the same call gives the same weights as an
             uninterrupted run; after training has finished, it returns the result.
         interruption: whether ^C was pressed; training then ends after the current step.
@@ -178,7 +179,7 @@ class _Run:
         validation: Table | None,
         seed: int,
         make_callbacks: Callable[[], Any] | None,
-        deadline: float | None,
+        deadline: Deadline | None,
         interruption: Interruption,
         verbose: int,
     ) -> bool:

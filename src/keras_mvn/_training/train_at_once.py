@@ -25,6 +25,7 @@ from keras_mvn._core.random_state import random_state
 from keras_mvn._training import backup
 from keras_mvn._training.callbacks import EpochProgress
 from keras_mvn._training.data import Moments, Part, Table
+from keras_mvn._training.deadline import Deadline
 from keras_mvn._training.prediction import EVALUATED_AT_ONCE
 from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.train import Prepared, Trained, prepared
@@ -48,7 +49,7 @@ def train_in_one_pass(
     *,
     target_names: Sequence[str] | None = None,
     callbacks: Callable[[], Any] | None = None,
-    deadline: float | None = None,
+    deadline: Deadline | None = None,
     backup_dirs: Sequence[Path] = (),
     interruption: Interruption | None = None,
 ) -> list[Trained] | None:
@@ -61,7 +62,7 @@ def train_in_one_pass(
         seeds: one seed for each network.
         target_names: d names.
         callbacks: as in `train`; with anything but `EpochProgress`, the result is None.
-        deadline: `time.monotonic()` at which to stop, after an epoch.
+        deadline: when to stop, after an epoch.
         backup_dirs: one folder for each network, in which `train` finds the finished network; or
             empty.
         interruption: whether ^C was pressed; training then ends after the current epoch.
@@ -190,7 +191,7 @@ class _Watch:
         self,
         networks: Sequence[Prepared],
         callbacks: Sequence[EpochProgress],
-        deadline: float | None,
+        deadline: Deadline | None,
         backup_dirs: Sequence[Path],
         interruption: Interruption,
     ) -> None:
@@ -199,7 +200,7 @@ class _Watch:
         self._folders = list(backup_dirs)
         together = "".join(one.fingerprint for one in networks)
         self._fingerprint = hashlib.sha256(together.encode()).hexdigest()
-        self._epoch, self._began = 0, time.monotonic()
+        self._epoch, self._began, self._compiled = 0, time.monotonic(), False
 
     @property
     def interrupted(self) -> bool:
@@ -249,8 +250,10 @@ class _Watch:
                     best=state.best,
                 ),
             )
-        took = time.monotonic() - self._began
-        late = self._deadline is not None and time.monotonic() + took > self._deadline
+        # The first epoch was mostly compilation, and says nothing about the next.
+        ahead = time.monotonic() - self._began if self._compiled else 0.0
+        self._compiled = True
+        late = self._deadline is not None and self._deadline.passed(self._epoch, ahead)
         if self._interruption.requested or late:
             return True
         self._began_epoch()
