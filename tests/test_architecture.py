@@ -22,6 +22,7 @@ ORDER = [
     {"calibration", "callbacks", "ensemble"},
     {"_training", "plots", "report", "exporting"},
     {"estimator"},
+    {"serving"},
     {"__init__"},
 ]
 """Rooms, from the ground up: each imports from lines above its own only."""
@@ -92,6 +93,7 @@ PUBLIC = {
         "crps", "dawid_sebastiani", "energy_score", "evaluate", "interval_score", "log_score",
         "variogram_score",
     ),
+    "keras_mvn.serving": ("BatchPredictor", "FittedModel"),
     "keras_mvn.tables": ("Preprocessing", "Table", "open_table"),
 }  # fmt: skip
 """What users import, and from where."""

@@ -18,7 +18,7 @@ from keras_mvn.distributions import Distribution, MultivariateNormal
 from keras_mvn_cli import _assessing
 from keras_mvn_cli._console import Output
 from keras_mvn_cli._findings import Findings
-from keras_mvn_cli._model import table_and_model
+from keras_mvn_cli._model import stream, table_and_model
 from keras_mvn_cli._table_options import TableOptions
 from keras_mvn_cli._weather import target
 from keras_mvn_cli.fitting.networks import label_of
@@ -33,7 +33,7 @@ def fitted(folder: Path, frame: Any, file: Path) -> Demonstration:
     findings = Findings(output, strict=False)
     table, model = table_and_model(file, folder, TableOptions(), findings)
     with contextlib.redirect_stderr(io.StringIO()):
-        parts = [rows.normal for rows in model.stream(table, findings)]
+        parts = [rows.normal for rows in stream(model, table, findings)]
     joined: Any = type(parts[0])
     about, test = read_json(folder / "fit.json"), np.load(folder / "split.npz")["test"]
     return Demonstration(folder, frame, joined.concatenate(parts), about, test)

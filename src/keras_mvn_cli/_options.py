@@ -23,6 +23,7 @@ __all__ = [
     "out_option",
     "steps",
     "strict_option",
+    "tables_argument",
 ]
 
 
@@ -49,6 +50,11 @@ def _existing_file(ctx: click.Context, param: click.Parameter, path: Path) -> Pa
             return path
     except OSError as error:
         raise RefusalError(f"{path}: {error.strerror or error}") from error
+
+
+def _existing_tables(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
+    """Return the path if it is a folder, or a file that can be opened."""
+    return path if path.is_dir() else _existing_file(ctx, param, path)
 
 
 def _fit_directory(ctx: click.Context, param: click.Parameter, folder: Path) -> Path:
@@ -106,6 +112,8 @@ def steps(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 
 
 data_argument = click.argument("data", type=click.Path(path_type=Path), callback=_existing_file)
+
+tables_argument = click.argument("data", type=click.Path(path_type=Path), callback=_existing_tables)
 
 model_argument = click.argument(
     "model_dir", metavar="MODEL_DIR", type=click.Path(path_type=Path), callback=_fit_directory

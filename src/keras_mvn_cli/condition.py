@@ -55,7 +55,7 @@ def condition(
     from keras_mvn_cli._conditioning import conditioned, parsed
     from keras_mvn_cli._console import Output
     from keras_mvn_cli._findings import Findings
-    from keras_mvn_cli._model import table_and_model
+    from keras_mvn_cli._model import stream, table_and_model
     from keras_mvn_cli._tables_out import frame_writer
 
     output = Output(as_json, quiet=out is None)
@@ -64,7 +64,7 @@ def condition(
     known = parsed(given, model.targets, table)
     rows = 0
     with frame_writer(out) as write, output.progress(f"predicting {data.name}") as progress:
-        for batch, normal in model.stream(table, findings, known.columns):
+        for batch, normal in stream(model, table, findings, known.columns):
             with table.located(rows):
                 values = known.values(batch, model.preprocessing)
             frame = conditioned(normal, values).to_frame(level=level)

@@ -39,7 +39,7 @@ def evaluate(
     from keras_mvn import scores
     from keras_mvn_cli._console import Output, RefusalError
     from keras_mvn_cli._findings import Findings
-    from keras_mvn_cli._model import table_and_model
+    from keras_mvn_cli._model import stream, table_and_model
 
     output = Output(as_json)
     findings = Findings(output, strict)
@@ -47,7 +47,7 @@ def evaluate(
     normals, observed = [], []
     rows = 0
     with output.progress(f"predicting {data.name}") as progress:
-        for batch, normal in model.stream(table, findings, targets=True, what="scores"):
+        for batch, normal in stream(model, table, findings, targets=True, what="scores"):
             with table.located(rows):
                 y = model.preprocessing.observed(batch)
             rows += len(y)

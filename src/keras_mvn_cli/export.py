@@ -49,12 +49,12 @@ def export(model_dir: Path, form: str, outputs: str, out: Path | None, as_json: 
       keras-mvn export air --outputs mean,stddev,correlation --out air.onnx
     """  # noqa: D301  (click's \b keeps these line breaks)
     from keras_mvn.exporting import export as write
+    from keras_mvn.serving._means import over_linear
     from keras_mvn_cli._console import Output, RefusalError
-    from keras_mvn_cli._means import over_linear
-    from keras_mvn_cli._model import FittedModel
+    from keras_mvn_cli._model import load_model
 
     output = Output(as_json)
-    model = FittedModel.load(model_dir)
+    model = load_model(model_dir)
     networks, read = model.members, dict[str, Any]()
     if model.centers and model.about["mean"] != "ridge":
         raise RefusalError(

@@ -15,11 +15,12 @@ __all__ = ["predict"]
 
 @click.command(cls=Command)
 @_options.model_argument
-@_options.data_argument
+@_options.tables_argument
 @_options.out_option
 @_options.level_option
 @_options.keep_option
 @_options.strict_option
+@click.option("--resume", is_flag=True, help="Of a folder: leave the predictions that are there.")
 @table_options
 @_options.as_json
 def predict(
@@ -29,6 +30,7 @@ def predict(
     level: float,
     keep: tuple[str, ...],
     strict: bool,
+    resume: bool,
     reading: TableOptions,
     as_json: bool,
 ) -> None:
@@ -40,34 +42,28 @@ def predict(
     <target>_<other>_correlation for every pair. The table is read and written in batches, so it
     may be larger than memory.
 
+    DATA may also be a folder with Parquet or Feather files; --out is then a folder, with a file of
+    predictions for each, in the same order of rows. Files are written whole or not at all, and
+    --resume goes on where a run was killed.
+
     \b
     Examples:
       keras-mvn predict air new.csv --out predictions.parquet
       keras-mvn predict air new.csv --level 0.5 --keep station,date | head
+      keras-mvn predict air parts/ --out predictions/ --resume
     """  # noqa: D301  (click's \b keeps these line breaks)
-    from keras_mvn.tables import columns_named
     from keras_mvn_cli._console import Output, RefusalError
-    from keras_mvn_cli._findings import Findings
-    from keras_mvn_cli._model import table_and_model
-    from keras_mvn_cli._tables_out import frame_writer
+    from keras_mvn_cli._prediction import Request, predict_folder, predict_table
 
     output = Output(as_json, quiet=out is None)
-    findings = Findings(output, strict)
-    table, model = table_and_model(data, model_dir, reading, findings)
-    kept = tuple(dict.fromkeys(columns_named(keep, table.columns)))
-    rows = 0
-    with frame_writer(out) as write, output.progress(f"predicting {data.name}") as progress:
-        for batch, normal in model.stream(table, findings, kept):
-            frame = normal.to_frame(level=level)
-            twice = [name for name in kept if name in frame.columns]
-            if twice:
-                raise RefusalError(
-                    f"--keep {','.join(twice)}: the predictions have a column of the same name; "
-                    f"rename the column in {data}."
-                )
-            write(frame, {name: batch.column(name) for name in kept})
-            rows += len(frame)
-            progress(rows, f"{rows} rows")
+    request = Request(model_dir, level, keep, strict, reading)
+    if not data.is_dir():
+        if resume:
+            raise RefusalError("--resume is for a folder of tables; a single one is written whole.")
+        found = predict_table(request, data, out, output)
+    elif out is None:
+        raise RefusalError(f"{data} is a folder; give --out, the folder for its predictions.")
+    else:
+        found = predict_folder(request, data, out, resume, output)
     if out is not None:
-        output.say(f"{rows} rows → {out}")
-        output.result({"rows": rows, "out": str(out), "level": level, **findings.to_dict()})
+        output.result({"out": str(out), "level": level, **found})

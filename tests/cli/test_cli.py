@@ -19,12 +19,12 @@ from commands import refused, run
 from keras_mvn import MultivariateNormal
 from keras_mvn._training import absent_inputs
 from keras_mvn.distributions import Distribution
+from keras_mvn.serving import FittedModel
 from keras_mvn.tables import columnar, open_table, text
 from keras_mvn_cli import _model, backends
 from keras_mvn_cli._conditioning import parsed
 from keras_mvn_cli._console import Output
 from keras_mvn_cli._findings import Findings
-from keras_mvn_cli._model import FittedModel
 from keras_mvn_cli.fitting import networks as _networks
 from keras_mvn_cli.fitting import training as _fit_training
 from predictions import within
@@ -318,8 +318,10 @@ class TestFit:
 @pytest.mark.once
 def test_by_default_the_90_percent_regions_cover_90_percent_of_the_calibration_rows(fitted, table):
     out, _ = fitted
-    model = _model.FittedModel.load(out)
-    batches = model.stream(open_table(table), Findings(Output(False, quiet=True), strict=False))
+    model = FittedModel.load(out)
+    batches = _model.stream(
+        model, open_table(table), Findings(Output(False, quiet=True), strict=False)
+    )
     normal = MultivariateNormal.concatenate([rows.normal for rows in batches])
     rows = split_of(out)["calibration"]
     y = make_table()[TARGETS].to_numpy()[rows]

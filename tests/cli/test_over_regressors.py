@@ -9,7 +9,8 @@ import pytest
 
 from commands import refused, run
 from keras_mvn._training.absent_inputs import predict_beyond
-from keras_mvn_cli._model import FittedModel, recalibrated
+from keras_mvn.serving import FittedModel
+from keras_mvn.serving.fitted_model import recalibrated
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 

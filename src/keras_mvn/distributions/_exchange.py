@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from keras_mvn._core.optional import require
 from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
@@ -22,13 +24,14 @@ __all__ = [
 ]
 
 
-def to_frame(normal: Any, bounds: Sequence[Array], index: Any) -> Any:
+def to_frame(normal: Any, bounds: Sequence[Array], index: Any, correlations: bool = True) -> Any:
     """Return a pandas table with one row per distribution and flat columns.
 
     Args:
         normal: the distributions, with mean, stddev and correlation.
         bounds: lower and upper ends of intervals, (..., d) each, or empty.
         index: index of the table's rows.
+        correlations: whether there are columns for pairs.
 
     """
     pandas = require("pandas", "to_frame")
@@ -38,7 +41,7 @@ def to_frame(normal: Any, bounds: Sequence[Array], index: Any) -> Any:
             f"shape is {normal.batch_shape}. Select one axis by indexing, or use `flatten()`."
         )
     names = target_names_of(normal.target_names, normal.event_size)
-    mean, stddev, correlation = normal.mean, normal.stddev, normal.correlation
+    mean, stddev = normal.mean, normal.stddev
     columns: dict[str, Any] = {}
 
     def add(column: str, values: Any) -> None:
@@ -54,7 +57,9 @@ def to_frame(normal: Any, bounds: Sequence[Array], index: Any) -> Any:
         add(f"{name}_stddev", stddev[..., j])
         for kind, bound in zip(("lower", "upper"), bounds, strict=False):
             add(f"{name}_{kind}", bound[..., j])
-    for i, j in itertools.combinations(range(normal.event_size), 2):
+    correlation = normal.correlation if correlations else np.zeros(0)
+    pairs = itertools.combinations(range(normal.event_size), 2) if correlations else ()
+    for i, j in pairs:
         add(f"{names[i]}_{names[j]}_correlation", correlation[..., i, j])
     rows = columns if normal.batch_shape else {name: [value] for name, value in columns.items()}
     return pandas.DataFrame(rows, index=index)

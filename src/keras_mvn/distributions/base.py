@@ -431,7 +431,9 @@ class Distribution(Files):
     def flatten(self) -> Self:
         """The same distributions with one batch axis, in C order; (1,) for a single one."""
 
-    def to_frame(self, index: Any = None, level: float | None = None) -> Any:
+    def to_frame(
+        self, index: Any = None, level: float | None = None, correlations: bool = True
+    ) -> Any:
         """Return a pandas table with means, standard deviations and correlations as columns.
 
         There is one row per distribution. Columns are `<target>_mean`, `<target>_stddev`, with
@@ -441,6 +443,7 @@ class Distribution(Files):
         Args:
             index: index of the table's rows.
             level: probability of the intervals; None for no intervals.
+            correlations: whether there are columns for pairs of targets.
 
         Raises:
             ValueError: there is more than one batch axis, or mean or covariance do not exist.
@@ -448,7 +451,7 @@ class Distribution(Files):
 
         """
         bounds = () if level is None else self.interval(level)
-        return _exchange.to_frame(self, bounds, index)
+        return _exchange.to_frame(self, bounds, index, correlations)
 
 
 def correlation_of(matrix: Array) -> Array:

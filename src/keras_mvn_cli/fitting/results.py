@@ -20,17 +20,17 @@ from keras_mvn._training.absent_inputs import Donors, predict_beyond
 from keras_mvn.calibration import Recalibration
 from keras_mvn.covariances._streaming import StreamingMoments
 from keras_mvn.distributions import Distribution
-from keras_mvn_cli import _assessing
-from keras_mvn_cli._console import Output
-from keras_mvn_cli._fit_directory import FIT, FORMAT, FitFolder
-from keras_mvn_cli._means import save_means
-from keras_mvn_cli._model import (
+from keras_mvn.serving._means import save_means
+from keras_mvn.serving.fitted_model import (
     DONORS,
     MEMBERS,
     MODEL,
     recalibrated,
     save_calibration,
 )
+from keras_mvn_cli import _assessing
+from keras_mvn_cli._console import Output
+from keras_mvn_cli._fit_directory import FIT, FORMAT, FitFolder
 from keras_mvn_cli._outside import Outside
 from keras_mvn_cli._versions import versions
 from keras_mvn_cli.fitting.networks import Network

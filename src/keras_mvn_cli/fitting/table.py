@@ -13,6 +13,7 @@ from keras_mvn._core.optional import require
 from keras_mvn._training.data import thinned
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.estimator._cross_fitting import AUTO_FOLDS, auto_up_to
+from keras_mvn.serving.fitted_model import PREPROCESSING
 from keras_mvn.tables import (
     Cells,
     Plan,
@@ -30,7 +31,6 @@ from keras_mvn.tables import (
 from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._fit_directory import FitFolder, identity
 from keras_mvn_cli._lags import kinds_of, with_lags
-from keras_mvn_cli._model import PREPROCESSING
 from keras_mvn_cli._structures import wasteful
 from keras_mvn_cli.fitting.isolated import isolated_values
 from keras_mvn_cli.fitting.networks import Arrays
