@@ -35,7 +35,7 @@ $(STAMPS)/lint: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(STAMPS)/docs: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install -q jax -e '.[cli,docs]'
+	$(BIN)/pip install -q jax -e '.[docs]'
 	@touch $@
 
 $(STAMPS)/bench: pyproject.toml | $(VENV)/bin/python
@@ -65,7 +65,7 @@ test-fast: $(STAMPS)/test  ## the fast part of the suite, on PyTorch (FAST=jax: 
 	KERAS_BACKEND=$(FAST) $(PYTEST) -m 'not slow and not full and not native'
 
 test-native: $(STAMPS)/test  ## the C++ tests, built with sanitizers
-	KERAS_BACKEND=torch $(BIN)/python -m pytest -q -m native tests/kernels/test_kernels.py
+	KERAS_BACKEND=torch $(PYTEST) -m native tests/kernels/test_kernels.py
 
 durations: $(STAMPS)/test  ## where the time of the suite goes: build/durations
 	@mkdir -p build/durations
@@ -82,8 +82,8 @@ lint: $(STAMPS)/lint  ## check style and format with ruff
 types: $(STAMPS)/lint  ## check types with mypy, strict
 	$(BIN)/mypy
 
-docs: $(STAMPS)/docs  ## build the HTML documentation in docs/_build/html
-	KERAS_BACKEND=jax $(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+docs: $(STAMPS)/docs  ## run the pages and build the site in docs/_build/html (5 minutes; later only what changed)
+	KERAS_BACKEND=jax $(BIN)/sphinx-build -q -W --keep-going -j auto -b html docs docs/_build/html
 
 bench: $(STAMPS)/test $(STAMPS)/bench  ## compare with published results, measure speed; written to benchmarks/results
 	KERAS_BACKEND=jax $(BIN)/python benchmarks/known_truth.py

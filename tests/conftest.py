@@ -79,7 +79,8 @@ def dtype(request):
 def pytest_collection_modifyitems(items):
     """Leave to PyTorch, which starts operations fastest, what the other backends would repeat.
 
-    Tests marked "once" do not touch a backend's tensors. Of those marked "elsewhere", JAX and
+    Tests marked "once" do not touch a backend's tensors, and examples in docstrings are
+    documentation. Of those marked "elsewhere", JAX and
     TensorFlow run the cases that the marker names, one for each path through the code; the others
     are marked "full", and run in `make test-full`.
     """
@@ -87,7 +88,7 @@ def pytest_collection_modifyitems(items):
         return
     skip = pytest.mark.skip(reason="the backend takes no part; run with PyTorch")
     for item in items:
-        if item.get_closest_marker("once"):
+        if item.get_closest_marker("once") or isinstance(item, pytest.DoctestItem):
             item.add_marker(skip)
         if not all(map(functools.partial(_is_among, item), item.iter_markers("elsewhere"))):
             item.add_marker(pytest.mark.full)

@@ -63,7 +63,8 @@ def test_the_command_tells_it(tmp_path):
     frame["year"] = 2000 + np.arange(150) / 50
     frame.to_csv(tmp_path / "t.csv", index=False)
     out = tmp_path / "fit"
-    said = run("fit", tmp_path / "t.csv", "--targets", "a,b", "--time", "day", "--out", out,
+    said = run("fit", tmp_path / "t.csv", "--targets", "a,b", "--time", "day", "--trend", "--out",
+               out,
                "--epochs", 2, "--hidden", 4, "--covariance", "cholesky", "--tails", "normal",
                "--cv", "none", "--embedding", "none", "--mean", "none", "--members", 1,
                "--no-baselines").output  # fmt: skip

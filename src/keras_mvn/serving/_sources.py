@@ -32,7 +32,7 @@ from keras_mvn.serving.fitted_model import (
     FittedModel,
 )
 
-__all__ = ["Loaded", "Source", "source_of"]
+__all__ = ["Estimator", "FitDirectory", "Loaded", "Network", "Source", "source_of"]
 
 NEEDED = (FIT, PREPROCESSING, CALIBRATION, DONORS, MODEL)
 """Files of a fit directory that predictions need."""
