@@ -19,6 +19,7 @@ from keras_mvn.covariances.kronecker import Kronecker as Kronecker
 from keras_mvn.covariances.low_rank import LowRank as LowRank
 from keras_mvn.covariances.precision_cholesky import PrecisionCholesky as PrecisionCholesky
 from keras_mvn.covariances.symmetric import Symmetric as Symmetric
+from keras_mvn.covariances.target_summary import TargetSummary as TargetSummary
 
 __all__ = [
     "Banded",
@@ -32,6 +33,7 @@ __all__ = [
     "LowRank",
     "PrecisionCholesky",
     "Symmetric",
+    "TargetSummary",
     "get",
     "namespace",
 ]

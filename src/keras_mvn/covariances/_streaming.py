@@ -44,8 +44,29 @@ class StreamingMoments:
     def update_all(self, batches: Iterator[Array]) -> None:
         """Add the rows (n, d) of every batch."""
         for y in batches:
-            for start in range(0, len(y), CHUNK):
-                self._update(y[start : start + CHUNK])
+            self.update(y)
+
+    def update(self, y: Array) -> None:
+        """Add rows (n, d)."""
+        for start in range(0, len(y), CHUNK):
+            self._update(y[start : start + CHUNK])
+
+    def merge(self, other: StreamingMoments) -> None:
+        """Add the rows that another one, of the same rank, was given."""
+        both = (self.count > 0) & (other.count > 0)
+        total = np.maximum(self.count + other.count, 1)
+        step = np.where(both, other.mean - self.mean, 0.0)
+        self._squares += other._squares + step**2 * self.count * other.count / total
+        if self._rank and other._rows:
+            self._unit = np.where(self._unit > 0.0, self._unit, other._unit)
+            unit = np.where(self._unit > 0.0, self._unit, 1.0)
+            moved = step * np.sqrt(self._rows * other._rows / (self._rows + other._rows))
+            theirs = other._basis * other._unit / unit
+            self._keep_leading(np.vstack([self._basis, theirs, moved[None, :] / unit]))
+        here = np.where(self.count > 0, self.mean, other.mean)
+        self.mean = here + step * other.count / total
+        self.count += other.count
+        self._rows += other._rows
 
     def _update(self, y: Array) -> None:
         observed = ~np.isnan(y)
@@ -73,7 +94,9 @@ class StreamingMoments:
         self._unit = np.where(self._unit > 0.0, self._unit, spread)  # from the first varying rows
         unit = np.where(self._unit > 0.0, self._unit, 1.0)
         moved = step * np.sqrt(self._rows * rows / (self._rows + rows))
-        stacked = np.vstack([self._basis, centered / unit, moved[None, :] / unit])
+        self._keep_leading(np.vstack([self._basis, centered / unit, moved[None, :] / unit]))
+
+    def _keep_leading(self, stacked: Array) -> None:
         _, vectors = np.linalg.eigh(stacked @ stacked.T)
         self._basis = vectors[:, : -self._rank - 1 : -1].T @ stacked
 

@@ -27,23 +27,38 @@ class ThinnedRows:
     Args:
         event_size: int, number of columns.
 
+    Attributes:
+        seen: number of rows so far.
+        step: every how many of them are kept.
+
     """
 
     def __init__(self, event_size: int) -> None:
         self._most = max(FEWEST_ROWS, MOST_NUMBERS // event_size)
         self._kept: list[Array] = []
-        self._count, self._seen, self._step = 0, 0, 1
+        self._count, self.seen, self.step = 0, 0, 1
         self._empty = np.zeros((0, event_size))
 
     def update(self, rows: Array) -> None:
         """Add rows (n, columns)."""
-        kept = rows[-self._seen % self._step :: self._step]
-        self._seen += len(rows)
-        self._kept.append(kept.copy())
-        self._count += len(kept)
+        kept = rows[-self.seen % self.step :: self.step]
+        self.seen += len(rows)
+        self._keep(kept.copy())
+
+    def merge(self, other: ThinnedRows) -> None:
+        """Add the rows that another one was given, as densely sampled as those here."""
+        step = max(self.step, other.step)
+        mine, theirs = self.rows[:: step // self.step], other.rows[:: step // other.step]
+        self._kept, self._count, self.step = [mine], len(mine), step
+        self.seen += other.seen
+        self._keep(theirs)
+
+    def _keep(self, rows: Array) -> None:
+        self._kept.append(rows)
+        self._count += len(rows)
         while self._count > self._most:
             thinner = self.rows[::2]
-            self._kept, self._count, self._step = [thinner], len(thinner), 2 * self._step
+            self._kept, self._count, self.step = [thinner], len(thinner), 2 * self.step
 
     @property
     def rows(self) -> Array:

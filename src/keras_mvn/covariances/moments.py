@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_mvn._core.fences import described, fences
+from keras_mvn._core.fences import described
 from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
-from keras_mvn.covariances._streaming import StreamingMoments
-from keras_mvn.covariances._target_batches import target_batches
-from keras_mvn.covariances._thinned_rows import ThinnedRows
+from keras_mvn.covariances.target_summary import TargetSummary
 
 __all__ = ["Moments", "estimate"]
 
@@ -85,7 +83,8 @@ def estimate(
 
     Args:
         data: array or tensor (..., d), or a dataset or iterable of batches: of y, of (x, y), or of
-            (x, y, sample_weight) as `fit` takes them (weights are not used).
+            (x, y, sample_weight) as `fit` takes them (weights are not used); or a `TargetSummary`
+            of them, with this rank.
         event_size: int, number of targets d.
         target_names: names of the targets, for error messages and warnings.
         rank: None measures the covariance, in O(d²) memory. An int measures standard deviations
@@ -94,7 +93,7 @@ def estimate(
 
     Raises:
         ValueError: the number of targets is not d, values are infinite, or a target has fewer than
-            two observed values.
+            two observed values; or a summary is of another rank.
 
     Warns:
         UserWarning: there are constant targets, or collinear ones if the covariance is measured;
@@ -103,18 +102,21 @@ def estimate(
 
     """
     names = target_names_of(target_names, event_size)
-    sample = ThinnedRows(event_size)
-    measured = _measured(_sampled(target_batches(data, event_size), sample), event_size, rank)
-    rows = sample.rows
-    found = fences(rows)
+    if isinstance(data, TargetSummary):
+        summary = data.checked(event_size, rank)
+    else:
+        summary = TargetSummary(event_size, rank).update(data)
+    rows, measured = summary.sample, summary.measured
+    found = summary.fences()
     if found.any:
         warnings.warn(
             f"adapt: single values are far from all others, and do not count. "
-            f"{described(rows, found, names)}.",
+            f"{described(summary.with_extremes(), found, names, summary.place)}.",
             stacklevel=3,
         )
         rows = found.regular(rows)
-        measured = _measured([rows], event_size, rank)._replace(rows=measured.rows)
+        regular = TargetSummary(event_size, rank).update([rows])
+        measured = regular.measured._replace(rows=measured.rows)
     seen, mean, variance = measured.seen, measured.mean, measured.variance
     if (seen < 2).any():
         few = ", ".join(f"{names[j]} ({int(seen[j])})" for j in np.flatnonzero(seen < 2))
@@ -136,107 +138,6 @@ def estimate(
     correlation = _floor_eigenvalues(correlation, names, rows=int(seen.min()))
     sigma = stddev[:, None] * correlation * stddev[None, :]
     return Moments(mean, stddev, sigma, measured.rows, sample=rows)
-
-
-class _Measured(NamedTuple):
-    """Sums over all rows, with the correlation or the leading directions."""
-
-    seen: Array
-    mean: Array
-    variance: Array
-    rows: int
-    correlation: Array | None
-    directions: Array
-    with_gaps: bool
-
-
-def _measured(batches: Iterable[Array], event_size: int, rank: int | None) -> _Measured:
-    if rank is None:
-        pairs = _PairMoments(event_size)
-        for y in batches:
-            pairs.update(y)
-        rows, none = int(pairs.seen.max()), np.zeros((event_size, 0))
-        return _Measured(
-            pairs.seen, pairs.mean, pairs.variance, rows, pairs.correlation, none, pairs.with_gaps
-        )
-    streamed = StreamingMoments(event_size, rank)
-    streamed.update_all(iter(batches))
-    count, mean, variance = streamed.count, streamed.mean, streamed.variance
-    return _Measured(
-        count, mean, variance, int(count.max()), None, streamed.directions, with_gaps=False
-    )
-
-
-def _sampled(batches: Iterable[Array], sample: ThinnedRows) -> Iterator[Array]:
-    for batch in batches:
-        sample.update(batch)
-        yield batch
-
-
-class _PairMoments:
-    """Means and variances from the rows of each target, correlations from the rows of each pair.
-
-    The standard deviations in a correlation come from the same rows as the covariance; otherwise
-    the correlation could exceed 1.
-    """
-
-    def __init__(self, d: int) -> None:
-        self._count, self._product = np.zeros((d, d)), np.zeros((d, d))
-        self._sums, self._squares = np.zeros((d, d)), np.zeros((d, d))
-        self._shift: Array | None = None
-
-    def update(self, y: Array) -> None:
-        """Add rows (n, d)."""
-        if not len(y):
-            return
-        observed = ~np.isnan(y)
-        if self._shift is None:
-            # Differences from a typical value: with squares of the raw values, digits would cancel.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # a target missing in batch one
-                self._shift = np.nan_to_num(np.nanmean(y, axis=0))
-        mask = observed.astype(np.float64)
-        centered = np.where(observed, y - self._shift, 0.0)
-        self._count += mask.T @ mask
-        self._product += centered.T @ centered
-        self._sums += centered.T @ mask  # [i, j]: of target i over rows that also have target j
-        self._squares += (centered * centered).T @ mask
-
-    @property
-    def seen(self) -> Array:
-        """The number of rows in which each target was observed: (d,)."""
-        return np.diagonal(self._count)
-
-    @property
-    def with_gaps(self) -> bool:
-        """Whether any pair of targets was not always observed together."""
-        return bool((self._count < self._count.max(initial=0.0)).any())
-
-    @property
-    def mean(self) -> Array:
-        """The mean of each target: (d,)."""
-        shift = 0.0 if self._shift is None else self._shift
-        return np.asarray(np.diagonal(self._sums) / np.maximum(self.seen, 1.0) + shift)
-
-    @property
-    def variance(self) -> Array:
-        """The variance of each target: (d,)."""
-        return np.diagonal(self._variances())
-
-    def _variances(self) -> Array:
-        """Return at [i, j] the variance of target i over the rows that also have target j."""
-        safe = np.maximum(self._count, 1.0)
-        return np.maximum(self._squares / safe - (self._sums / safe) ** 2, 0.0)
-
-    @property
-    def correlation(self) -> Array:
-        """The correlation matrix (d, d), with 0 for pairs that were never observed together."""
-        safe = np.maximum(self._count, 1.0)
-        covariance = self._product / safe - (self._sums / safe) * (self._sums.T / safe)
-        root = np.sqrt(self._variances())
-        size = root * root.T
-        known = (self._count > 1) & (size > 0)
-        return np.clip(np.where(known, covariance / np.where(known, size, 1.0), 0.0), -1.0, 1.0)
 
 
 def _made_consistent(correlation: Array) -> Array:

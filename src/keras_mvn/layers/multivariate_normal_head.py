@@ -14,7 +14,7 @@ from keras_mvn._core.checks import whole
 from keras_mvn._core.dtypes import at_least_float32_policy
 from keras_mvn._core.targets import column_labels, names_of_targets
 from keras_mvn._core.types import Array, Tensor
-from keras_mvn.covariances import DEFAULT, CovarianceLike, moments
+from keras_mvn.covariances import DEFAULT, CovarianceLike, TargetSummary, moments
 from keras_mvn.distributions._predicted import Predicted, predicted
 from keras_mvn.kernels import Origin, parameters
 from keras_mvn.layers import _degrees_of_freedom, _min_scale
@@ -231,7 +231,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         Args:
             y: (rows, d) array, tensor or data frame; or a dataset or iterable of batches of y, or
                 of (x, y) as passed to `fit`. If its length is unknown, as that of a generator, at
-                most about four million rows are read.
+                most about four million rows are read. Or a `TargetSummary` from `summarize`.
             residuals: errors of a simpler model on rows that were not used to fit it, in the units
                 of y and in any form accepted for y. The covariance then starts at theirs instead of
                 that of y, most of which x may explain. For tables of a few hundred rows, where
@@ -282,6 +282,22 @@ class MultivariateNormalHead(keras.layers.Layer):
         mean = np.zeros(self.event_size) if self.centered else found.mean
         self._set_origin(mean, found.stddev, scale, shape_params, found.rows)
         self._set_floor(floor)
+
+    def summarize(self, y: Any) -> TargetSummary:
+        """Return what `adapt` needs to know of y, to be merged with that of other parts.
+
+        For data in pieces: `head.adapt(TargetSummary.merged(map(head.summarize, parts)))`; the
+        parts may be summarized in other processes.
+
+        Args:
+            y: one part of the targets, in any form that `adapt` takes.
+
+        Raises:
+            ValueError: the number of targets is wrong, or values are infinite.
+
+        """
+        rank = self.covariance.moments_rank(self.event_size)
+        return TargetSummary(self.event_size, rank).update(y)
 
     @property
     def resolution(self) -> Array:
