@@ -47,7 +47,7 @@ PUBLIC = {
         "layouts", "losses", "metrics", "ops", "regions", "regularizers", "scores", "__version__",
     ),
     "keras_mvn.calibration": (
-        "AdaptiveConformal", "ConformalScores", "CovarianceMap", "CoverageCurve", "Diagnosis",
+        "AdaptiveConformal", "ConformalPredictor", "ConformalRegion", "ConformalScores", "CovarianceMap", "CoverageCurve", "Diagnosis",
         "MatrixScaling",
         "MondrianConformal", "PerTarget", "RadialIsotonic", "Recalibration", "SplitConformal",
         "Temperature", "diagnose",
@@ -57,7 +57,7 @@ PUBLIC = {
     ),
     "keras_mvn.covariances": (
         "Banded", "BlockDiagonal", "Cholesky", "Correlation", "Covariance", "Diagonal",
-        "Isotropic", "Kronecker", "LowRank", "PrecisionCholesky", "Symmetric", "get",
+        "Isotropic", "Kronecker", "LowRank", "PrecisionCholesky", "Symmetric", "TargetSummary", "get",
     ),
     "keras_mvn.distributions": (
         "Distribution", "HighestDensityRegion", "Mixture", "MultivariateNormal",
@@ -67,11 +67,11 @@ PUBLIC = {
     "keras_mvn.estimator": ("MultivariateNormalRegressor",),
     "keras_mvn.exporting": ("export",),
     "keras_mvn.kernels": ("elliptical", "recording", "status"),
-    "keras_mvn.layers": ("MultivariateNormalHead",),
+    "keras_mvn.layers": ("MultivariateMixtureHead", "MultivariateNormalHead"),
     "keras_mvn.layouts": ("get", "Layout", "Reader"),
     "keras_mvn.losses": (
         "BalancedNegativeLogLikelihood", "BalancedStudentT", "BetaNegativeLogLikelihood", "CRPS",
-        "EnergyScore", "FaithfulNegativeLogLikelihood",
+        "EnergyScore", "FaithfulNegativeLogLikelihood", "MixtureNegativeLogLikelihood",
         "NaturalGradientNegativeLogLikelihood",
         "NegativeLogLikelihood", "StudentT", "VariogramScore",
     ),

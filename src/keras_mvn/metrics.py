@@ -17,7 +17,7 @@ from keras_mvn.covariances import DEFAULT, CovarianceLike
 from keras_mvn.kernels import elliptical
 from keras_mvn.layouts import Parameters, Reader
 from keras_mvn.layouts._y_true import Targets, as_tensor, product, read_targets, weighted_events
-from keras_mvn.ops._laws import law_of
+from keras_mvn.ops._laws import law_of, negative_log_density
 
 __all__ = [
     "CovarianceMetric",
@@ -137,13 +137,12 @@ class NegativeLogLikelihood(CovarianceMetric):
     _direction = "down"
 
     def decode(self, y_pred: Tensor) -> Parameters:
-        """Return the parameters as stored, with ν for a Student's t."""
-        return self.reader.decode_elliptical(y_pred)
+        """Return the parameters as stored, with ν for a Student's t, or of all components."""
+        return self.reader.decode_any(y_pred)
 
     def row_statistic(self, targets: Targets, parameters: Parameters) -> Tensor:
         """Return −log p of each row (...)."""
-        found = elliptical(self.reader.covariance, targets, parameters)
-        return law_of(parameters).negative_log_density(found, targets)
+        return negative_log_density(self.reader.covariance, targets, parameters)
 
 
 @final

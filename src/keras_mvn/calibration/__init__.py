@@ -5,6 +5,8 @@ from keras_mvn.calibration._coverage import CoverageCurve as CoverageCurve
 from keras_mvn.calibration._slices import Slice as Slice
 from keras_mvn.calibration.adaptive_conformal import AdaptiveConformal as AdaptiveConformal
 from keras_mvn.calibration.base import Recalibration as Recalibration
+from keras_mvn.calibration.conformal_predictor import ConformalPredictor as ConformalPredictor
+from keras_mvn.calibration.conformal_predictor import ConformalRegion as ConformalRegion
 from keras_mvn.calibration.diagnostics import Diagnosis as Diagnosis
 from keras_mvn.calibration.diagnostics import Direction as Direction
 from keras_mvn.calibration.diagnostics import diagnose as diagnose
@@ -18,6 +20,8 @@ from keras_mvn.calibration.temperature import Temperature as Temperature
 
 __all__ = [
     "AdaptiveConformal",
+    "ConformalPredictor",
+    "ConformalRegion",
     "ConformalScores",
     "CovarianceMap",
     "CoverageCurve",

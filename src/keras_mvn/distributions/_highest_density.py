@@ -31,7 +31,8 @@ class HighestDensityRegion(Batch):
 
     Args:
         distribution: the distributions, of batch shape (...).
-        level: probability of the region.
+        level: probability of the region; above 1, it reaches so many nats below the least likely of
+            the draws.
         log_densities: log-densities at draws from each distribution, (n, ...).
 
     """
@@ -39,7 +40,8 @@ class HighestDensityRegion(Batch):
     def __init__(self, distribution: Distribution, level: float, log_densities: Array) -> None:
         self.distribution, self.level = distribution, level
         self._log_densities = log_densities
-        self.log_limit = np.quantile(log_densities, 1.0 - level, axis=0)
+        beyond = max(level - 1.0, 0.0)
+        self.log_limit = np.quantile(log_densities, max(1.0 - level, 0.0), axis=0) - beyond
 
     def contains(self, y: Any) -> np.ndarray:
         """Whether y (..., d) is inside: (...), boolean.
@@ -115,7 +117,12 @@ def log_densities(distribution: Distribution, samples: int, seed: Any) -> Array:
 
 
 def level_of(
-    distribution: Distribution, values: Array, observed: Array | None, samples: int, seed: Any
+    distribution: Distribution,
+    values: Array,
+    observed: Array | None,
+    samples: int,
+    seed: Any,
+    beyond: bool = False,
 ) -> Array:
     """Return the probability of a higher density than at these values: (...).
 
@@ -125,6 +132,7 @@ def level_of(
         observed: (..., d), 1 where observed and 0 where missing; None if everything was observed.
         samples: number of draws per distribution.
         seed: seed of the draws.
+        beyond: whether to add how many nats a density is below that of every draw.
 
     """
     shape = distribution.common_shape(values)
@@ -141,5 +149,8 @@ def level_of(
             continue
         part = flat[rows].marginal(np.flatnonzero(pattern))
         drawn = log_densities(part, samples, seed)
-        found[rows] = (drawn > part.log_prob(y[rows][:, pattern])).mean(axis=0)
+        density = part.log_prob(y[rows][:, pattern])
+        found[rows] = (drawn > density).mean(axis=0)
+        if beyond:
+            found[rows] += np.maximum(drawn.min(axis=0) - density, 0.0)
     return found.reshape(shape[:-1])[()]

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from keras_mvn._core.types import Array
+from keras_mvn.distributions._density_regions import DensityRegions
 from keras_mvn.distributions.base import Distribution
 from keras_mvn.distributions.multivariate_normal import MultivariateNormal
 
 __all__ = ["MixtureMoments"]
 
 
-class MixtureMoments(Distribution):
+class MixtureMoments(DensityRegions):
     """Components and their weights, and moments by the law of total covariance."""
 
     _components: tuple[Distribution, ...]

@@ -205,6 +205,14 @@ class Questions(Elliptical):
         """The smallest region that contains all targets at once: the same as `region`."""
         return self.region(level)
 
+    def nonconformity(self, y: Any, missing: str = "raise") -> Array:
+        """The squared Mahalanobis distance of y: (...)."""
+        return np.asarray(self.mahalanobis(y, missing) ** 2)
+
+    def region_up_to(self, nonconformity: float) -> Ellipsoid:
+        """The ellipsoids with this squared radius."""
+        return Ellipsoid(self, nonconformity)
+
     def region_level(self, y: Any, missing: str = "raise") -> Array:
         """The probability of the smallest ellipsoid that contains y: (...).
 

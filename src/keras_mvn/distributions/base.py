@@ -350,6 +350,23 @@ class Distribution(Files):
 
     # --- what scores and calibration need --------------------------------------------------------
 
+    def nonconformity(self, y: Any, missing: str = "raise") -> Array:
+        """How far outside y is, a number that grows from region to larger region: (...).
+
+        For elliptical distributions the squared Mahalanobis distance, for others `region_level`.
+        Conformal regions hold all y up to a value of it.
+
+        Args:
+            y: as in `log_prob`.
+            missing: as in `log_prob`; of what was observed, then.
+
+        """
+        return self.region_level(y, missing)
+
+    def region_up_to(self, nonconformity: float) -> Any:
+        """The region of all y whose `nonconformity` is at most this: see `region`."""
+        return self.region(min(max(nonconformity, SMALLEST_LEVEL), 1.0 - SMALLEST_LEVEL))
+
     @abc.abstractmethod
     def moments(self) -> Any:
         """The `MultivariateNormal` with the same mean and covariance.
@@ -452,6 +469,10 @@ class Distribution(Files):
         """
         bounds = () if level is None else self.interval(level)
         return _exchange.to_frame(self, bounds, index, correlations)
+
+
+SMALLEST_LEVEL = 1e-9
+"""Distance of the level of a region from 0 and 1, at which regions end."""
 
 
 def correlation_of(matrix: Array) -> Array:

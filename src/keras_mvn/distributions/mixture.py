@@ -8,13 +8,12 @@ from typing import Any, ClassVar, Self, final
 
 import numpy as np
 
-from keras_mvn._core.checks import probability, whole
-from keras_mvn._core.targets import observed_targets
+from keras_mvn._core.checks import whole
 from keras_mvn._core.types import Array
 from keras_mvn.distributions import _storage
 from keras_mvn.distributions._arguments import Measurements
 from keras_mvn.distributions._components import check_components, checked_log_weights
-from keras_mvn.distributions._highest_density import HighestDensityRegion, level_of, log_densities
+from keras_mvn.distributions._highest_density import log_densities
 from keras_mvn.distributions._mixture_moments import MixtureMoments
 from keras_mvn.distributions._parts import Part
 from keras_mvn.distributions.base import Distribution
@@ -272,44 +271,6 @@ class Mixture(MixtureMoments):
             value = value + np.exp(log_weight) * part
             square = square + (np.exp(log_weight) * error) ** 2
         return (value, np.sqrt(square)) if return_error else value
-
-    def region(
-        self, level: float = 0.9, *, samples: int = 1000, seed: Any = 0
-    ) -> HighestDensityRegion:
-        """The smallest region that contains all targets at once with probability `level`.
-
-        All y whose density is above a limit, which is estimated by draws; it may have several
-        pieces. The probability is accurate to about √(level (1 − level) / samples).
-
-        Args:
-            level: probability, between 0 and 1.
-            samples: number of draws per distribution.
-            seed: seed of the draws.
-
-        Raises:
-            ValueError: level is not between 0 and 1.
-
-        """
-        return HighestDensityRegion(
-            self, probability(level, "level"), log_densities(self, samples, seed)
-        )
-
-    def region_level(
-        self, y: Any, missing: str = "raise", *, samples: int = 1000, seed: Any = 0
-    ) -> Array:
-        """The probability of the smallest `region` that contains y, estimated by draws: (...).
-
-        It is uniform on (0, 1) if the distributions are right. The level of a row without any
-        observed value is 0.
-
-        Args:
-            y: as in `log_prob`.
-            missing: as in `log_prob`.
-            samples: number of draws per distribution.
-            seed: seed of the draws.
-
-        """
-        return level_of(self, *observed_targets(y, missing, self.target_names), samples, seed)
 
     def parts(self) -> tuple[Part, ...] | None:
         """The elliptical components, or None if a component has none."""

@@ -295,14 +295,19 @@ class TransformedDistribution(Distribution):
         """The region that contains all targets at once with probability `level`: T⁻¹ of t's."""
         return TransformedRegion(self.base.region(probability(level, "level")), self.transform)
 
-    def ellipsoid(self, level: float = 0.9) -> TransformedRegion:
-        """The region that contains all targets at once: the same as `region`."""
-        return self.region(level)
+    ellipsoid = region
 
     def region_level(self, y: Any, missing: str = "raise") -> Array:
         """The probability of the smallest `region` that contains y: (...)."""
-        values = self._values(y, missing)
-        return self.base.region_level(self.transform.forward(values), missing)
+        return self.base.region_level(self.transform.forward(self._values(y, missing)), missing)
+
+    def nonconformity(self, y: Any, missing: str = "raise") -> Array:
+        """That of T(y): (...)."""
+        return self.base.nonconformity(self.transform.forward(self._values(y, missing)), missing)
+
+    def region_up_to(self, nonconformity: float) -> TransformedRegion:
+        """The regions T⁻¹ of those of T(y)."""
+        return TransformedRegion(self.base.region_up_to(nonconformity), self.transform)
 
     def require_elliptical(self, who: str) -> Any:
         """Not possible, but for T(y).

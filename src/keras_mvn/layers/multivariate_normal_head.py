@@ -561,13 +561,18 @@ class MultivariateNormalHead(keras.layers.Layer):
         if config.pop("learn_degrees_of_freedom", False):  # the name in files of 0.1.0
             config["degrees_of_freedom"] = _degrees_of_freedom.CONSTANT
         config.setdefault("min_scale", None)  # files of 0.1.0 have no floor
-        origin = dict(config.pop("origin", None) or {})
-        floor, grid = origin.pop("floor", None), origin.pop("resolution", None)
+        origin = config.pop("origin", None)
         head = cls(**config)
-        if origin:
-            head._set_origin(**{name: np.asarray(values) for name, values in origin.items()})
-        if floor is not None:
-            head._set_floor(np.asarray(floor))
-        if grid is not None:
-            head._resolution = np.asarray(grid)
+        head._restore_origin(origin or {})
         return head
+
+    def _restore_origin(self, config: dict[str, Any]) -> None:
+        """Restore the results of `adapt` from what `_origin_config` returned."""
+        origin = dict(config)
+        floor, grid = origin.pop("floor", None), origin.pop("resolution", None)
+        if origin:
+            self._set_origin(**{name: np.asarray(values) for name, values in origin.items()})
+        if floor is not None:
+            self._set_floor(np.asarray(floor))
+        if grid is not None:
+            self._resolution = np.asarray(grid)

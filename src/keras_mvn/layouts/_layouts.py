@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import Covariance, links
@@ -18,7 +18,6 @@ __all__ = [
     "StudentT",
     "StudentTParameters",
     "degrees_of_freedom_from",
-    "get",
 ]
 
 
@@ -45,6 +44,16 @@ class Parameters(NamedTuple):
     @property
     def degrees_of_freedom(self) -> Tensor | None:
         """ν (...), if Σ is the scale matrix of a Student's t; None for a normal."""
+        return None
+
+    @property
+    def components(self) -> tuple[Parameters, ...]:
+        """The parameters of the components of a mixture; of a single distribution, its own."""
+        return (self,)
+
+    @property
+    def logits(self) -> Tensor | None:
+        """Logits of the weights of a mixture (..., n); None for a single distribution."""
         return None
 
 
@@ -119,6 +128,8 @@ class Layout(abc.ABC):
     of_a_head = False
     """Whether a `MultivariateNormalHead` writes this layout, in the units of y."""
     has_degrees_of_freedom = False
+    component: Layout | None = None
+    """The layout of the components of a mixture; None for single distributions."""
 
     @abc.abstractmethod
     def event_size(self, y_pred: Tensor, covariance: Covariance, from_raw: bool) -> int | None:
@@ -131,6 +142,10 @@ class Layout(abc.ABC):
     def degrees_of_freedom(self, y_pred: Tensor, from_raw: bool) -> Tensor | None:
         """Return ν of each row (...) if the layout has it; None for the normal distribution."""
         return None
+
+    def split(self, y_pred: Any) -> tuple[Any, list[Any]]:
+        """Return the logits of a mixture's weights (..., n), or None, and y_pred by component."""
+        return None, [y_pred]
 
     def mean(self, y_pred: Tensor, event_size: int) -> Tensor:
         """Return the mean only: the first d columns, unless the layout overrides this."""
@@ -258,18 +273,3 @@ class MeanLogVariance(Layout):
     ) -> Parameters:
         scale = links.positive_from_log(0.5 * y_pred[..., event_size:])
         return Parameters(self.mean(y_pred, event_size), scale, y_pred[..., :0])
-
-
-_LAYOUTS = {layout.name: layout for layout in (Packed(), StudentT(), Stacked(), MeanLogVariance())}
-
-
-def get(name: str) -> Layout:
-    """Return the layout with this name.
-
-    Raises:
-        ValueError: there is no layout with this name; the message lists the known ones.
-
-    """
-    if name not in _LAYOUTS:
-        raise ValueError(f"layout={name!r} is not known. Expected one of {sorted(_LAYOUTS)}.")
-    return _LAYOUTS[name]

@@ -11,7 +11,9 @@ from keras_mvn._core.numeric import namespace
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import CovarianceLike
 from keras_mvn.layouts import _tag
-from keras_mvn.layouts._layouts import Parameters, StudentTParameters, get
+from keras_mvn.layouts._layouts import Parameters, StudentTParameters
+from keras_mvn.layouts._lookup import get
+from keras_mvn.layouts._mixture import MixtureParameters
 
 __all__ = ["Reader"]
 
@@ -81,6 +83,25 @@ class Reader:
         if nu is None:
             return parameters
         return StudentTParameters.of(parameters, nu, None if self.from_raw else y_pred)
+
+    def decode_any(self, y_pred: Tensor) -> Parameters:
+        """Return the parameters as stored in y_pred: for a mixture, `MixtureParameters`.
+
+        Raises:
+            ValueError: the shape of y_pred fits no number of targets.
+
+        """
+        logits, blocks = self.layout.split(y_pred)
+        if logits is None or self.layout.component is None:
+            return self.decode_elliptical(y_pred)
+        self._event_size(y_pred)
+        of_component = Reader(self.covariance, self.from_raw, self.layout.component.name)
+        components = tuple(of_component.decode_elliptical(block) for block in blocks)
+        means = keras.ops.stack([one.mean for one in components], axis=-1)
+        total = keras.ops.logsumexp(logits, axis=-1, keepdims=True)
+        weights = keras.ops.exp(logits - total)
+        mean = keras.ops.sum(weights[..., None, :] * means, axis=-1)
+        return MixtureParameters.of(mean, components, logits)
 
     def decode_student_t(self, y_pred: Tensor) -> tuple[Parameters, Tensor | None]:
         """Return location, scale and shape parameters as stored in y_pred, and ν (...) or None.

@@ -14,6 +14,9 @@ from keras_mvn.losses.energy_score import EnergyScore as EnergyScore
 from keras_mvn.losses.faithful_negative_log_likelihood import (
     FaithfulNegativeLogLikelihood as FaithfulNegativeLogLikelihood,
 )
+from keras_mvn.losses.mixture_negative_log_likelihood import (
+    MixtureNegativeLogLikelihood as MixtureNegativeLogLikelihood,
+)
 from keras_mvn.losses.natural_gradient_negative_log_likelihood import (
     NaturalGradientNegativeLogLikelihood as NaturalGradientNegativeLogLikelihood,
 )
@@ -29,6 +32,7 @@ __all__ = [
     "CovarianceLoss",
     "EnergyScore",
     "FaithfulNegativeLogLikelihood",
+    "MixtureNegativeLogLikelihood",
     "NaturalGradientNegativeLogLikelihood",
     "NegativeLogLikelihood",
     "StudentT",

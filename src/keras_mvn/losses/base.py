@@ -114,7 +114,10 @@ class CovarianceLoss(keras.losses.Loss, abc.ABC):
         targets = read_targets(y_true, parameters.mean, self.missing, self.unit(y_pred), weight)
         values = self.row_loss(targets, parameters)
         if self.regularizer is not None:
-            values = values + self.regularizer(self.reader.covariance, parameters)
+            penalties = [
+                self.regularizer(self.reader.covariance, one) for one in parameters.components
+            ]
+            values = values + sum(penalties[1:], penalties[0]) / len(penalties)
         return values
 
     def decode(self, y_pred: Tensor) -> Parameters:

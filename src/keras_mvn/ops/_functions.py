@@ -14,10 +14,10 @@ from keras_mvn._core.targets import checked_missing
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import DEFAULT, Covariance, CovarianceLike
 from keras_mvn.kernels import elliptical
-from keras_mvn.layouts import Parameters, Reader, StudentTParameters, _tag
+from keras_mvn.layouts import MixtureParameters, Parameters, Reader, StudentTParameters, _tag
 from keras_mvn.layouts._y_true import Targets, as_tensor, read_targets
 from keras_mvn.ops import _kl_divergence
-from keras_mvn.ops._laws import law_of
+from keras_mvn.ops._laws import law_of, negative_log_density
 
 __all__ = [
     "covariance",
@@ -57,7 +57,7 @@ def log_prob(
         covariance: the structure that wrote y_pred, or its name; use the head's.
         from_raw: as in `keras_mvn.losses.NegativeLogLikelihood`.
         layout: "packed", "student_t", "stacked" or "mean_log_variance"; "student_t" reads the
-            Student's t itself.
+            Student's t itself, and "mixture_<n>" what a `MultivariateMixtureHead` writes.
         missing: "marginalize" treats NaN in y as missing: the result is the log-density of the
             observed targets, and 0 for a row with nothing observed. With "propagate", NaN makes
             the row NaN.
@@ -73,9 +73,8 @@ def log_prob(
 
     """
     reader = Reader(covariance, from_raw, layout)
-    targets, parameters = _read_both(y, y_pred, reader, missing, "ops.log_prob")
-    found = elliptical(reader.covariance, targets, parameters)
-    return -law_of(parameters).negative_log_density(found, targets)
+    targets, parameters = _read_both(y, y_pred, reader, missing, "ops.log_prob", mixtures=True)
+    return -negative_log_density(reader.covariance, targets, parameters)
 
 
 def region_level(
@@ -428,12 +427,18 @@ def _checked(y_pred: Tensor, reader: Reader, owner: str) -> Tensor:
 
 
 def _read_both(
-    y: Tensor, y_pred: Tensor, reader: Reader, missing: str, owner: str
+    y: Tensor,
+    y_pred: Tensor,
+    reader: Reader,
+    missing: str,
+    owner: str,
+    mixtures: bool = False,
 ) -> tuple[Targets, Parameters]:
     """Return targets and parameters with equal batch axes."""
     missing = checked_missing(missing, "propagate")
     y, y_pred = as_tensor(y), as_tensor(y_pred)
-    parameters = reader.decode_elliptical(_checked(y_pred, reader, owner))
+    decode = reader.decode_any if mixtures else reader.decode_elliptical
+    parameters = decode(_checked(y_pred, reader, owner))
     if _continues(y, parameters.mean):
         parameters = _repeat(parameters, y)
     else:
@@ -474,6 +479,9 @@ def _ends_with(longer: Tensor, x: Tensor) -> bool:
 def _repeat(parameters: Parameters, like: Tensor) -> Parameters:
     """Repeat the parameters for every leading index of `like` (n, ..., d)."""
     batch = kops.cast(kops.zeros_like(like[..., :1]), parameters.mean.dtype)
+    if parameters.logits is not None:
+        components = tuple(_repeat(one, like) for one in parameters.components)
+        return MixtureParameters.of(parameters.mean + batch, components, parameters.logits + batch)
     repeated, nu = Parameters(*(x + batch for x in parameters)), parameters.degrees_of_freedom
     return repeated if nu is None else StudentTParameters.of(repeated, nu + batch[..., 0])
 

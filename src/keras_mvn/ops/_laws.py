@@ -19,7 +19,7 @@ from keras_mvn._core.log_gamma import digamma_difference, scaled_log_gamma_ratio
 from keras_mvn._core.region_levels import chi_square_level, student_level
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances import Covariance
-from keras_mvn.kernels import Elliptical
+from keras_mvn.kernels import Elliptical, elliptical
 from keras_mvn.layouts import Parameters
 from keras_mvn.layouts._y_true import Targets
 from keras_mvn.ops._density import from_elliptical
@@ -27,7 +27,7 @@ from keras_mvn.ops._draws import draw_errors, draw_stretches
 from keras_mvn.ops._pair_differences import mean_power
 from keras_mvn.ops._student_norms import student_mean_power
 
-__all__ = ["Law", "law_of"]
+__all__ = ["Law", "law_of", "negative_log_density"]
 
 
 class Law(abc.ABC):
@@ -136,3 +136,18 @@ def law_of(parameters: Parameters) -> Law:
     """Return the law of the rows that these parameters describe."""
     nu = parameters.degrees_of_freedom
     return _NORMAL if nu is None else _StudentT(nu)
+
+
+def negative_log_density(
+    covariance: Covariance, targets: Targets, parameters: Parameters, fused: bool | None = None
+) -> Tensor:
+    """Return −log p of the observed targets of each row (...), in nats, for mixtures, too."""
+    terms = [
+        law_of(one).negative_log_density(elliptical(covariance, targets, one, fused=fused), targets)
+        for one in parameters.components
+    ]
+    if parameters.logits is None:
+        return terms[0]
+    logits = parameters.logits
+    joint = ops.logsumexp(logits - ops.stack(terms, axis=-1), axis=-1)
+    return ops.logsumexp(logits, axis=-1) - joint
