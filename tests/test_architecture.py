@@ -22,7 +22,7 @@ ORDER = [
     {"calibration", "callbacks", "ensemble"},
     {"_training", "plots", "report", "exporting"},
     {"estimator"},
-    {"serving"},
+    {"serving", "explain"},
     {"__init__"},
 ]
 """Rooms, from the ground up: each imports from lines above its own only."""
@@ -47,7 +47,8 @@ PUBLIC = {
         "layouts", "losses", "metrics", "ops", "regions", "regularizers", "scores", "__version__",
     ),
     "keras_mvn.calibration": (
-        "AdaptiveConformal", "ConformalPredictor", "ConformalRegion", "ConformalScores", "CovarianceMap", "CoverageCurve", "Diagnosis",
+        "AdaptiveConformal", "ConformalPredictor", "ConformalRegion", "ConformalScores",
+        "CovarianceMap", "CoverageCurve", "Diagnosis",
         "MatrixScaling",
         "MondrianConformal", "PerTarget", "RadialIsotonic", "Recalibration", "SplitConformal",
         "Temperature", "diagnose",
@@ -57,7 +58,8 @@ PUBLIC = {
     ),
     "keras_mvn.covariances": (
         "Banded", "BlockDiagonal", "Cholesky", "Correlation", "Covariance", "Diagonal",
-        "Isotropic", "Kronecker", "LowRank", "PrecisionCholesky", "Symmetric", "TargetSummary", "get",
+        "Isotropic", "Kronecker", "LowRank", "PrecisionCholesky", "Symmetric", "TargetSummary",
+        "get",
     ),
     "keras_mvn.distributions": (
         "Distribution", "HighestDensityRegion", "Mixture", "MultivariateNormal",
@@ -65,6 +67,10 @@ PUBLIC = {
     ),
     "keras_mvn.ensemble": ("DeepEnsemble",),
     "keras_mvn.estimator": ("MultivariateNormalRegressor",),
+    "keras_mvn.explain": (
+        "Correlation", "LogVolume", "Mean", "Stddev", "partial_dependence",
+        "permutation_importance", "shapley_values",
+    ),
     "keras_mvn.exporting": ("export",),
     "keras_mvn.kernels": ("elliptical", "recording", "status"),
     "keras_mvn.layers": ("MultivariateMixtureHead", "MultivariateNormalHead"),

@@ -10,6 +10,7 @@ from keras_mvn_cli._console import INTERRUPTED, NOBODY_READS, RefusalError, sile
 from keras_mvn_cli.condition import condition
 from keras_mvn_cli.demo import demo
 from keras_mvn_cli.evaluate import evaluate
+from keras_mvn_cli.explain import explain
 from keras_mvn_cli.export import export
 from keras_mvn_cli.fit import fit
 from keras_mvn_cli.info import info
@@ -73,5 +74,5 @@ def command() -> None:
     """  # noqa: D301  (click's \b keeps these line breaks)
 
 
-for _command in (fit, predict, evaluate, condition, report, export, demo, info):
+for _command in (fit, predict, evaluate, condition, explain, report, export, demo, info):
     command.add_command(_command)

@@ -20,6 +20,7 @@ _EXTRAS = {
     "onnxscript": "export",
     "tf2onnx": "export",
     "jax2onnx": "export-jax",
+    "shap": "explain",
 }
 """Extra of this package that installs a top-level module; others have their own package name."""
 

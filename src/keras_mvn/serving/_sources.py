@@ -178,7 +178,7 @@ class _OfTable(Loaded):
         return _present(table, self._model.preprocessing.columns)
 
     def predict(self, table: Any) -> Distribution:
-        return self._model.predict_rows(table)
+        return self._model.predict_distribution(table)
 
     def none(self) -> Distribution:
         return self._model.no_rows()

@@ -18,6 +18,7 @@ from keras_mvn.calibration import Recalibration
 from keras_mvn.distributions import Distribution
 from keras_mvn.distributions._predicted import Predicted
 from keras_mvn.serving._means import load_means
+from keras_mvn.serving._tables import as_arrow
 from keras_mvn.tables import Preprocessing
 
 __all__ = [
@@ -129,14 +130,21 @@ class FittedModel:
         ]
         return np.concatenate(masks, axis=1)
 
-    def predict_rows(self, batch: Any) -> Distribution:
-        """Predict for rows of a table, a `pyarrow` batch or table with the columns of training.
+    def predict_distribution(self, table: Any) -> Distribution:
+        """Predict for the rows of a table with the columns of training, with recalibration.
+
+        Args:
+            table: a pandas DataFrame, an Arrow or Polars table, or a dict of arrays.
 
         Raises:
             TableError: cells are of a different kind than in training.
+            KeyError: a column is missing.
 
         """
-        inputs, gaps = self.preprocessing.inputs_and_gaps(batch)
+        given = as_arrow(table)
+        if not given.num_rows:
+            return self.no_rows()
+        inputs, gaps = self.preprocessing.inputs_and_gaps(given)
         return self.predict(inputs, self.absent(gaps))
 
     def no_rows(self) -> Distribution:

@@ -26,11 +26,12 @@ class RowSample:
     Args:
         columns: int, number of columns.
         seed: int, seed of the random keys.
+        most: int, maximum number of rows.
 
     """
 
-    def __init__(self, columns: int, seed: int) -> None:
-        self._size = max(100, min(ROWS, CELLS // max(columns, 1)))
+    def __init__(self, columns: int, seed: int, most: int = ROWS) -> None:
+        self._size = min(most, max(100, min(ROWS, CELLS // max(columns, 1))))
         self._random = np.random.default_rng(seed)
         self._kept: Any = None
         self._keys = np.zeros(0)
@@ -54,6 +55,11 @@ class RowSample:
         order = np.sort(np.argsort(keys, kind="stable")[: self._size])
         self._kept = table.take(arrow.array(order)).combine_chunks()
         self._keys, self._rows = keys[order], rows[order]
+
+    @property
+    def table(self) -> Any:
+        """The sampled rows, as a `pyarrow.Table`; None before the first row."""
+        return self._kept
 
     def among(self, rows: np.ndarray) -> Any:
         """Return a `pyarrow.Table` of the sampled rows whose row numbers are in `rows`."""
