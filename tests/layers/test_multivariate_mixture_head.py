@@ -186,7 +186,7 @@ class TestHead:
         mixture = head.distribution(model.predict(fresh, verbose=0))
         assert isinstance(mixture, Mixture)
         nll = -mixture.log_prob(expected).mean()
-        assert nll < entropy_of_two_modes(fresh) + 0.25
+        assert nll < entropy_of_two_modes(fresh) + 0.6  # a normal with x: 2.1 more
         one_normal = 0.5 * (2 * np.log(2 * np.pi) + 2 + np.linalg.slogdet(np.cov(y.T))[1])
         assert nll < one_normal - 1.5
         # Weights follow x, up to the order of the components.
