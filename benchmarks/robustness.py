@@ -59,11 +59,11 @@ def spoiled(x, y, where, rows, size, rng):
     return x, y
 
 
-def cases(split, rng):
+def cases(split, rng, sizes=SIZES):
     """Yield the name of a case, x or y, the rows and the size."""
     for where in "xy":
         for part in PARTS:
-            for size in SIZES:
+            for size in sizes:
                 yield f"one of {part}", where, split[part][:1], size
         everyone = np.concatenate(list(split.values()))
         some = rng.choice(everyone, size=max(2, len(everyone) // 100), replace=False)
@@ -75,6 +75,7 @@ def main():
     parser.add_argument("--rows", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--errors", default="normal,t")
+    parser.add_argument("--sizes", type=float, nargs="+", default=SIZES)
     arguments = parser.parse_args()
     for errors in arguments.errors.split(","):
         costs = {}
@@ -85,7 +86,7 @@ def main():
             split = split_of(arguments.rows, rng)
             clean = nll(fitted(x, y, split, seed), x_test, y_test)
             costs.setdefault(("clean", "", 0.0), []).append(clean)
-            for name, where, rows, size in cases(split, rng):
+            for name, where, rows, size in cases(split, rng, arguments.sizes):
                 model = fitted(*spoiled(x, y, where, rows, size, rng), split, seed)
                 key = (name, where, float(np.max(size)) if name != "1 % of all" else 0.0)
                 costs.setdefault(key, []).append(nll(model, x_test, y_test) - clean)
