@@ -168,7 +168,7 @@ class TestRooms:
             for path in (ROOT / "src/keras_mvn_cli").glob("[a-z]*.py")
             if path.stem not in entry
         ]
-        assert len(commands) == 9
+        assert len(commands) == 10
         for name in [*entry, *commands]:
             tree = ast.parse((ROOT / f"src/keras_mvn_cli/{name}.py").read_text())
             for node in tree.body:

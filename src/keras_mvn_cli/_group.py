@@ -16,6 +16,7 @@ from keras_mvn_cli.fit import fit
 from keras_mvn_cli.info import info
 from keras_mvn_cli.predict import predict
 from keras_mvn_cli.report import report
+from keras_mvn_cli.serve import serve
 
 __all__ = ["command"]
 
@@ -74,5 +75,5 @@ def command() -> None:
     """  # noqa: D301  (click's \b keeps these line breaks)
 
 
-for _command in (fit, predict, evaluate, condition, explain, report, export, demo, info):
+for _command in (fit, predict, evaluate, condition, explain, report, export, serve, demo, info):
     command.add_command(_command)

@@ -52,7 +52,8 @@ def condition(
       keras-mvn condition air new.csv --given max_NO2=31.5
       keras-mvn condition air new.csv --given max_NO2=@max_NO2 --given max_CO=@max_CO --out rest.csv
     """  # noqa: D301  (click's \b keeps these line breaks)
-    from keras_mvn_cli._conditioning import conditioned, parsed
+    from keras_mvn.serving.conditioning import conditioned
+    from keras_mvn_cli._conditioning import parsed
     from keras_mvn_cli._console import Output
     from keras_mvn_cli._findings import Findings
     from keras_mvn_cli._model import stream, table_and_model

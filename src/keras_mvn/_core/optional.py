@@ -21,6 +21,9 @@ _EXTRAS = {
     "tf2onnx": "export",
     "jax2onnx": "export-jax",
     "shap": "explain",
+    "fastapi": "serve",
+    "pydantic": "serve",
+    "uvicorn": "serve",
 }
 """Extra of this package that installs a top-level module; others have their own package name."""
 
