@@ -32,21 +32,25 @@ class Schemas:
         self._columns = [encoder.column for encoder in encoders]
         self._targets = list(targets)
         forbid = pydantic.ConfigDict(extra="forbid")
-        number = Annotated[float, field(allow_inf_nan=False)]
+        number = Annotated[float, field(allow_inf_nan=False, strict=True)]
         row = make(
             "Row", **{f"column_{i}": _cell(field, one) for i, one in enumerate(encoders)}
         )  # fmt: skip
-        measured = number | list[number | None] | None
+        measured = number | list[number | None]
+        some = {"minProperties": 1, "maxProperties": max(len(self._targets) - 1, 0)}
         given = make(
             "Given",
-            __config__=forbid,
+            __config__={**forbid, "json_schema_extra": some},
             **{f"target_{i}": (measured, field(None, alias=t)) for i, t in enumerate(targets)},
         )
         rows = (
             list[row],  # type: ignore[valid-type]
             field(min_length=1, max_length=max_rows, description="All columns; null is missing."),
         )
-        level = (float, field(0.9, gt=0.0, lt=1.0, description="Probability of intervals."))
+        level = (
+            float,
+            field(0.9, strict=True, gt=0.0, lt=1.0, description="Probability of intervals."),
+        )
         of_some = field(description="Measured targets: a number, or one for each row.")
         self.Predict = make("Predict", __config__=forbid, rows=rows, level=level)
         self.Condition = make(
@@ -108,12 +112,16 @@ def _cell(field: Any, encoder: Encoder) -> tuple[Any, Any]:
         center, scale = encoder.units
         reach = FARTHEST * (scale or 1.0)
         return float | None, field(
-            alias=encoder.column, allow_inf_nan=False, ge=center - reach, le=center + reach
+            alias=encoder.column,
+            strict=True,
+            allow_inf_nan=False,
+            ge=center - reach,
+            le=center + reach,
         )
     if isinstance(encoder, BooleanEncoder):
-        return bool | None, field(alias=encoder.column)
-    number = Annotated[float, field(allow_inf_nan=False)]
-    return number | int | str | bool | None, field(alias=encoder.column)
+        return bool | None, field(alias=encoder.column, strict=True)
+    number = Annotated[float, field(allow_inf_nan=False, strict=True)]
+    return number | str | bool | None, field(alias=encoder.column)
 
 
 def _column(arrow: Any, name: str, cells: list[Any]) -> Any:

@@ -89,7 +89,7 @@ def create_app(
 
     responses = {
         status: {"description": text, "model": schemas.Refusal}
-        for status, text in ((413, "Too large"), (422, "Does not fit the model"))
+        for status, text in ((400, "No text"), (413, "Too large"), (422, "Does not fit"))
     }
 
     @app.post("/predict", responses=responses)
