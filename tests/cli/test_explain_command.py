@@ -39,6 +39,16 @@ def test_the_column_that_moves_it_comes_first(fitted):
     assert found["quantities"]["stddev of a"]["inputs"]["site"] > 0.6 * spread
 
 
+def test_the_report_says_it(fitted):
+    about = json.loads((fitted / "fit" / "fit.json").read_text())
+    drivers = {one["quantity"]: one for one in about["drivers"]}
+    assert drivers["stddev of a"]["inputs"][0][0] == "site"
+    for name in ("report.md", "report.html"):
+        text = (fitted / "fit" / name).read_text(encoding="utf-8")
+        assert "What drives the uncertainty" in text
+        assert "between rows, above all with site" in text
+
+
 def test_what_was_asked_for_is_shown(fitted):
     said = run("explain", fitted / "fit", fitted / "t.csv", "--of", "mean:a", "--of",
                "correlation:a,b", "--repeats", 1).output  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 from keras_mvn._core.targets import names_of_targets
 from keras_mvn._core.types import Array
 from keras_mvn.distributions import Distribution
+from keras_mvn.report._drivers import Driver
 
 __all__ = ["CONSTANT", "DIAGONAL", "MODEL", "Assessed", "ReportData"]
 
@@ -73,6 +74,7 @@ class ReportData:
             values), 0 for others; () for none.
         outside: descriptions of inputs of which many test rows are beyond the training rows.
         tails: description of the tails and of how they were chosen; "" for nothing to say.
+        drivers: what moves spreads and correlations; () for nothing to say.
 
     Raises:
         ValueError: "model" is not the first prediction, shapes do not match, or y holds infinite
@@ -102,6 +104,7 @@ class ReportData:
     tails: str = ""
     outside: tuple[str, ...] = ()
     resolution: Sequence[float] = ()
+    drivers: tuple[Driver, ...] = ()
 
     def __post_init__(self) -> None:
         d = len(self.targets)

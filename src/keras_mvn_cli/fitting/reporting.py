@@ -45,6 +45,7 @@ def write_report(folder: Path) -> list[Path]:
         chosen_from=tuple(dict.fromkeys(one["name"] for one in about["selection"])),
         tails=about.get("tails", ""),
         outside=tuple(about.get("outside", ())),
+        drivers=tuple(report.Driver.of(one) for one in about.get("drivers", ())),
         resolution=about.get("target_resolution", ()),
     )
     report.write(data, folder)

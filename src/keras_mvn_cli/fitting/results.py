@@ -33,6 +33,7 @@ from keras_mvn_cli._console import Output
 from keras_mvn_cli._fit_directory import FIT, FORMAT, FitFolder
 from keras_mvn_cli._outside import Outside
 from keras_mvn_cli._versions import versions
+from keras_mvn_cli.fitting.drivers import drivers_of
 from keras_mvn_cli.fitting.networks import Network
 from keras_mvn_cli.fitting.options import FitOptions
 from keras_mvn_cli.fitting.reporting import write_history
@@ -132,6 +133,7 @@ def about_fit(
         "seconds": round(seconds, 1),
         "interrupted": interrupted,
         "outside": _outside(model, prepared),
+        "drivers": drivers_of(prepared, model),
         "resumed": bool(options.resume),
         "source": Path(options.data).name,
         "file": prepared.about.get("file"),
