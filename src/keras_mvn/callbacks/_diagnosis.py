@@ -170,7 +170,8 @@ def _not_finite(
     way_out = (
         "fix or drop these rows"
         if cause == "x" or not np.isnan(values).any()
-        else "drop these rows, or give them a sample weight of 0"
+        else "if NaN means not observed, give the loss missing='marginalize'; otherwise drop these "
+        "rows, or give them a sample weight of 0"
     )
     return [
         Finding(
