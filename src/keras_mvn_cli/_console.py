@@ -98,7 +98,7 @@ class Output:
             TimeElapsedColumn(),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not (self.console.is_terminal and self.console.file.isatty()),
         ) as bar:
             task = bar.add_task(what, total=total, words="")
 

@@ -57,6 +57,13 @@ def test_a_new_table_brings_its_history(made):
     assert "a lag 1" in out
 
 
+def test_a_table_of_one_row_has_no_history(made):
+    folder, _ = made
+    walks(40, 1)[:1].to_csv(folder / "one.csv", index=False)
+    run("predict", folder / "fit", folder / "one.csv", "--out", folder / "o.csv")
+    assert len(pandas.read_csv(folder / "o.csv")) == 1
+
+
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
 def test_rows_out_of_order_are_refused_later_too(made, command):
     folder, _ = made

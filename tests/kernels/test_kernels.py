@@ -172,6 +172,7 @@ LOSSES = {
 WITH_KERNEL = {
     *(case.cls.__name__ for case in LOSSES.values()),
     "BalancedStudentT",
+    "MixtureNegativeLogLikelihood",
     "NaturalGradientNegativeLogLikelihood",
 }
 

@@ -131,6 +131,18 @@ class TestTrends:
             values[at] = 1e9
             assert grows(values, times)
 
+    @pytest.mark.parametrize(("days", "season"), [(200, False), (900, True)])
+    def test_the_season_grows_within_a_year(self, tmp_path, rng, days, season):
+        frame = pandas.DataFrame({"when": pandas.date_range("2020-01-01", periods=days)})
+        frame["x"], frame["a"], frame["b"] = rng.normal(size=(3, days))
+        path = written(frame, tmp_path / "t.csv")
+        for trend in (False, True):
+            table, question = open_table(path), Question(("a", "b"), time="when", trend=trend)
+            found = survey(table, question, Cells(), lambda *_: None)
+            names = plan(table, question, Cells(), found).preprocessing.names
+            assert ("when day of year sin" in names) == (season or trend)
+            assert "when weekday sin" in names
+
     def test_left_out_unless_asked_for(self, tmp_path, rng):
         n = 400
         times = pandas.date_range("2020-01-01", periods=n, freq="6D")

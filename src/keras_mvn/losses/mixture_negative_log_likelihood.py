@@ -51,7 +51,7 @@ class MixtureNegativeLogLikelihood(CovarianceLoss):
 
     def __init__(
         self,
-        n_components: int,
+        n_components: int = 2,
         covariance: CovarianceLike = DEFAULT,
         component_layout: str = "packed",
         **kwargs: Any,

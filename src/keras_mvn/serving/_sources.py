@@ -139,11 +139,7 @@ class FitDirectory(Source):
             with zipfile.ZipFile(io.BytesIO(self.content)) as archive:
                 archive.extractall(folder)
             model = FittedModel.load(Path(folder))
-        if model.about.get("options", {}).get("lags"):
-            raise ValueError(
-                "The model was fitted with --lags, which need the rows before each row; a batch "
-                "has only its own. Use `keras-mvn predict` on a table in the order of time."
-            )
+        model.require_no_lags()
         return _OfTable(model)
 
 

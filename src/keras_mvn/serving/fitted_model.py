@@ -65,13 +65,14 @@ class FittedModel:
     centers: Sequence[Center] = ()
 
     @classmethod
-    def load(cls, folder: Path) -> FittedModel:
+    def load(cls, folder: str | Path) -> FittedModel:
         """Load the model from a fit directory.
 
         Raises:
             OSError: the folder is not a fit directory, or is incomplete.
 
         """
+        folder = Path(folder)
         about: dict[str, Any] = read_json(folder / FIT)
         preprocessing = Preprocessing.load(folder / PREPROCESSING)
         calibration = load_calibration(folder)
@@ -139,13 +140,28 @@ class FittedModel:
         Raises:
             TableError: cells are of a different kind than in training.
             KeyError: a column is missing.
+            ValueError: the model was fitted with lags.
 
         """
+        self.require_no_lags()
         given = as_arrow(table)
         if not given.num_rows:
             return self.no_rows()
         inputs, gaps = self.preprocessing.inputs_and_gaps(given)
         return self.predict(inputs, self.absent(gaps))
+
+    def require_no_lags(self) -> None:
+        """Check that rows can be predicted without those before them.
+
+        Raises:
+            ValueError: the model was fitted with lags.
+
+        """
+        if self.about.get("options", {}).get("lags"):
+            raise ValueError(
+                "The model was fitted with --lags, which need the rows before each row; some rows "
+                "alone do not have them. Use `keras-mvn predict` on a table in the order of time."
+            )
 
     def no_rows(self) -> Distribution:
         """Return the predictions for zero rows."""

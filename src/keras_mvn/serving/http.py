@@ -41,11 +41,7 @@ def create_app(
     fastapi = require("fastapi", "serving.create_app")
     loaded = model if isinstance(model, FittedModel) else FittedModel.load(Path(model))
     schemas = Schemas(loaded.preprocessing.encoders, loaded.targets, max_rows)
-    if loaded.about.get("options", {}).get("lags"):
-        raise ValueError(
-            "The model was fitted with --lags, which need the rows before each row; a request has "
-            "only its own. Use `keras-mvn predict` on a table in the order of time."
-        )
+    loaded.require_no_lags()
     batcher = Batcher(loaded.predict)
 
     @contextlib.asynccontextmanager

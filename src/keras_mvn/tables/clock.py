@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -13,7 +13,7 @@ from keras_mvn._core.types import Array
 from keras_mvn.tables.cells import Cells, Values
 from keras_mvn.tables.deciding import Decision, decide
 from keras_mvn.tables.errors import TableError
-from keras_mvn.tables.profiling import profiles_of
+from keras_mvn.tables.profiling import Profile, profiles_of
 from keras_mvn.tables.table import Table
 
 __all__ = ["Clock", "Times", "grows", "values_of"]
@@ -59,7 +59,7 @@ class Clock:
             profile.update(batch.column(0), np.arange(rows, rows + batch.num_rows))
             rows += batch.num_rows
         with table.located():
-            decision = decide(profile, self.kind)
+            decision = _of_few_rows(profile, decide(profile, self.kind))
         return Times(self.of(table, decision), decision.kind == "date")
 
     def of(self, table: Table, decision: Decision, rows: np.ndarray | None = None) -> Array:
@@ -89,6 +89,18 @@ class Clock:
             found.append(values.numbers)
             first = last
         return np.concatenate(found)
+
+
+def _of_few_rows(profile: Profile, decision: Decision) -> Decision:
+    """Return what a column holds in which all times are equal, as in a table of one row."""
+    if decision.kind != "dropped" or not profile.present:
+        return decision
+    if profile.number is not None and profile.number.readable == profile.present:
+        return replace(decision, kind="number")
+    best = profile.best_form()
+    if best is None or best[2].readable < profile.present:
+        return decision
+    return replace(decision, kind=best[0], form=best[1] or None)
 
 
 def values_of(column: Any, decision: Decision, cells: Cells) -> Values | None:

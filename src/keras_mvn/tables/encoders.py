@@ -280,7 +280,8 @@ class DateEncoder(Encoder):
         if not len(seen):
             return None
         start, end, fill = float(seen.min()), float(seen.max()), float(np.median(seen))
-        asked = [part for part in DATE_PARTS if decision.trend or part not in TRENDS]
+        grow = {*TRENDS, *([] if end - start >= MOST_OF_A_YEAR else ["day of year"])}
+        asked = [part for part in DATE_PARTS if decision.trend or part not in grow]
         parts = tuple(part for part in asked if len(np.unique(_calendar(part, seen))) > 1)
         if not parts and not indicator:
             return None
@@ -317,6 +318,9 @@ class TimeOfDayEncoder(Encoder):
 
 TRENDS = ("year", "elapsed")
 """Parts of dates that only grow."""
+
+MOST_OF_A_YEAR = 350 * DAY
+"""Time within which the day of the year only grows, too."""
 
 DATE_PARTS = (*TRENDS, "day of year", "weekday", "hour")
 """Parts of dates; files of 0.1.0 have "month" in place of the day of the year."""
