@@ -145,4 +145,9 @@ def table_and_model(
     model = load_model(model_dir)
     cells = given.cells(model.preprocessing.cells)
     table = with_lags(table, about.get("options", {}), cells)
+    if table.history:
+        findings.remember(
+            f"the first {table.history} rows of {data.name} lack earlier ones for --lags, and are "
+            "predicted without"
+        )
     return table, replace(model, preprocessing=replace(model.preprocessing, cells=cells))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -11,7 +12,7 @@ from keras_mvn.serving.fitted_model import FIT
 from keras_mvn.tables import columns_named
 from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._findings import Findings
-from keras_mvn_cli._fit_directory import identity
+from keras_mvn_cli._fit_directory import fitted, identity
 from keras_mvn_cli._model import stream, table_and_model
 from keras_mvn_cli._table_options import TableOptions
 from keras_mvn_cli._tables_out import frame_writer
@@ -77,6 +78,15 @@ def predict_folder(
         TableError: a table does not fit the model; the files before it stay.
 
     """
+    if fitted(request.model_dir).get("options", {}).get("lags"):
+        raise RefusalError(
+            f"{data} is a folder, and the model was fitted with --lags, which reach back over the "
+            "ends of files; give one table in the order of time."
+        )
+    if out.resolve() == data.resolve():
+        raise RefusalError(f"--out {out} is the folder with the tables; give another one.")
+    if out.suffix in (".csv", ".tsv", ".gz", *SUFFIXES):
+        raise RefusalError(f"--out {out}: for a folder of tables, give a folder.")
     tables = dict(_tables(data, out))
     if not tables:
         raise RefusalError(f"{data} holds no {', '.join(SUFFIXES)} files.")
@@ -87,6 +97,8 @@ def predict_folder(
             left += 1
             continue
         predictions.parent.mkdir(parents=True, exist_ok=True)
+        for left_by_a_kill in predictions.parent.glob(f".{predictions.name}.*"):
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
         output.say(f"{i + 1} of {len(tables)}: {table.relative_to(data)}")
         found[str(table.relative_to(data))] = predict_table(request, table, predictions, output)
     if left:

@@ -79,11 +79,13 @@ def test_a_run_that_broke_off_is_resumed(model, parts, tmp_path, monkeypatch):
     run("predict", model, folder, "--out", out, code=130)
     assert sorted(p.name for p in out.iterdir()) == ["a.parquet", "b.parquet", "predictions.json"]
     before = (out / "a.parquet").stat().st_mtime_ns
+    (out / ".c.feather.x1y2").mkdir()  # what a kill -9 leaves
     assert "--resume adds those that lack" in refused("predict", model, folder, "--out", out)
     said = run("predict", model, folder, "--out", out, "--resume").output
     assert "2 of 4 files were there" in said
     assert predicted == ["a.parquet", "b.pq", "killed", "c.feather", "d.parquet"]
     assert (out / "a.parquet").stat().st_mtime_ns == before
+    assert not [p.name for p in out.iterdir() if p.name.startswith(".")]
     other = refused("predict", model, folder, "--out", out, "--resume", "--level", 0.5)
     assert "another model or with other options" in other
 
@@ -92,6 +94,8 @@ def test_refused(model, parts, tmp_path):
     folder, _ = parts
     assert "give --out" in refused("predict", model, folder)
     (tmp_path / "file").write_text("")
+    assert "is the folder with the tables" in refused("predict", model, folder, "--out", folder)
+    assert "give a folder" in refused("predict", model, folder, "--out", tmp_path / "p.csv")
     assert "is a file" in refused("predict", model, folder, "--out", tmp_path / "file")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")

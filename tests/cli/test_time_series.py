@@ -54,7 +54,15 @@ def test_a_new_table_brings_its_history(made):
     assert np.sqrt(np.mean(error[2:] ** 2)) < 0.5
     wide = read["a_stddev"].to_numpy()
     assert wide[0] > 1.5 * np.median(wide[2:])  # no history: as wide as similar rows differ
-    assert "a lag 1" in out
+    assert "the first 2 rows of new.csv lack earlier ones" in out
+
+
+def test_a_folder_has_no_history(made):
+    folder, _ = made
+    (folder / "parts").mkdir(exist_ok=True)
+    walks(40, 1).to_parquet(folder / "parts" / "p.parquet")
+    said = refused("predict", folder / "fit", folder / "parts", "--out", folder / "po")
+    assert "reach back over the ends of files" in said
 
 
 def test_a_table_of_one_row_has_no_history(made):

@@ -147,7 +147,7 @@ class TestLoss:
         written = head(tensor(rng.normal(size=(ROWS, 4))))
         with pytest.raises(ValueError, match="layout='mixture_2'"):
             losses.NegativeLogLikelihood()(tensor(y), written)
-        with pytest.raises(ValueError, match="layout='mixture_2'"):
+        with pytest.raises(ValueError, match=r"Use MixtureNegativeLogLikelihood\(2, covariance="):
             losses.MixtureNegativeLogLikelihood(3)(tensor(y), written)
 
     @pytest.mark.once
@@ -226,6 +226,14 @@ class TestHead:
                 head.adapt(rows)
             starts.append([numpy(one.origin_mean) for one in head.components])
         np.testing.assert_allclose(*starts, atol=5.0)  # of means of ±300
+
+    @pytest.mark.once
+    def test_repeated_rows_have_no_narrow_component(self, rng):
+        y = np.repeat(rng.normal(size=(3, 2)), 200, axis=0)
+        head = MultivariateMixtureHead(2, 3)
+        head.adapt(head.summarize(y))
+        first, *others = (numpy(one.origin_scale) for one in head.components)
+        assert all((one >= 0.049 * first).all() for one in others)
 
     @pytest.mark.once
     def test_units_and_gaps(self, rng):

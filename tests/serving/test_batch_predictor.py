@@ -99,6 +99,11 @@ class TestTables:
             predictor([[1.0, 2.0]])
         with pytest.raises(TypeError, match=r"one axis.*shape \(40, 2\)"):
             predictor({**rows(40), "u": np.zeros((40, 2))})
+        with pytest.raises(TypeError, match="this Series is none|received Series"):
+            predictor(rows(40)["u"])
+        kept = BatchPredictor(fitted / "fit", keep=["a_mean"])
+        with pytest.raises(ValueError, match="have a column 'a_mean', too"):
+            kept(rows(40).assign(a_mean=1.0))
         with pytest.raises(ValueError, match="is not a directory made by"):
             BatchPredictor(tmp_path)
         with pytest.raises(ValueError, match="outputs="):

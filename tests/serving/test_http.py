@@ -127,6 +127,7 @@ class TestRefusals:
             ("condition", {"rows": [ROW]}, 422, "given"),
             ("condition", {"rows": [ROW], "given": {}}, 422, "at least one of"),
             ("condition", {"rows": [ROW], "given": {"a": 1, "b": 1}}, 422, "leave at least one"),
+            ("condition", {"rows": [ROW], "given": {"a": 1e308}}, 422, "given.a"),
             ("condition", {"rows": [ROW], "given": {"c": 1}}, 422, "given.c: Extra inputs"),
             ("condition", {"rows": [ROW], "given": {"a": [1, 2]}}, 422, "2 values for 1 rows"),
             ("predict", b" " * 60_000, 413, "more than 50000 bytes"),

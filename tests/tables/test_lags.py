@@ -102,6 +102,16 @@ class TestLags:
         table = with_lags(written(frame.drop(index=[30, 31, 60]), tmp_path / "t.csv"))
         assert "lags count rows, and 2 of 396 steps in time differ from 1 h" in table.notes
 
+    def test_too_few_rows_for_a_lag(self, tmp_path, rng):
+        table = with_lags(written(hourly(rng)[:24], tmp_path / "t.csv"))
+        with pytest.raises(TableError, match="has 24 rows; --lags 24 needs more"):
+            survey(table, Question(("a", "b"), time="time"), Cells(), lambda *_: None)
+
+    def test_numbers_too_large_to_tell_apart(self, tmp_path, rng):
+        frame = hourly(rng).assign(time=2**62 + 2 * np.arange(400))
+        with pytest.raises(TableError, match="cannot be told apart"):
+            with_lags(written(frame, tmp_path / "t.csv"))
+
     @pytest.mark.parametrize(
         ("columns", "steps", "match"),
         [((), (1,), "needs --lag-columns"), (("a",), (), "needs --lags"), (("a",), (0, 2), "one")],

@@ -609,6 +609,22 @@ def test_views_of_strings_are_read_as_strings(tmp_path, rng):
     np.testing.assert_array_equal(of_views[1], of_text[1])
 
 
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_dates_typed_in_training_may_be_text_later(tmp_path, rng, zone):
+    frame = table_of(rng, 100).assign(time=rng.integers(0, 86400, 100))
+    frame["when"] = frame["when"].dt.tz_localize(zone)
+    frame["time"] = pandas.to_datetime(frame["time"], unit="s").dt.time
+    frame.to_parquet(tmp_path / "t.parquet")
+    planned, x, _, _ = prepared(tmp_path / "t.parquet", tmp_path / "work")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    (batch,) = open_table(tmp_path / "t.csv").batches()
+    found = planned.preprocessing.inputs(batch)[planned.rows]
+    np.testing.assert_allclose(found, x, atol=1e-5)
+    iso = [f"{when:%Y-%m-%dT%H:%M:%S%z}" for when in frame["when"][:3]]
+    texts = pyarrow.Table.from_pandas(frame[:3].assign(when=iso), preserve_index=False)
+    np.testing.assert_allclose(planned.preprocessing.inputs(texts), x[:3], atol=1e-5)
+
+
 def test_numbers_beyond_float32_are_refused(tmp_path, rng):
     frame = table_of(rng)[["size", "a", "b"]]
     frame.to_csv(tmp_path / "t.csv", index=False)

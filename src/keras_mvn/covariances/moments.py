@@ -110,7 +110,8 @@ def estimate(
     found = summary.fences()
     if found.any:
         warnings.warn(
-            f"adapt: single values are far from all others, and do not count. "
+            f"adapt: single values are far from all others, and do not count here. The loss still "
+            "sees them: set them to NaN, with missing='marginalize', if they are no values. "
             f"{described(summary.with_extremes(), found, names, summary.place)}.",
             stacklevel=3,
         )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self, final
 
 import numpy as np
 
+from keras_mvn._core.checks import whole
 from keras_mvn._core.fences import Fences, fences
 from keras_mvn._core.types import Array
 from keras_mvn.covariances._pair_moments import PairMoments
@@ -59,7 +60,8 @@ class TargetSummary:
     """
 
     def __init__(self, event_size: int, rank: int | None = None) -> None:
-        self.event_size, self.rank = int(event_size), rank
+        self.event_size = whole(event_size, "event_size", "the number of targets", 1)
+        self.rank = rank
         self._pairs = PairMoments(event_size) if rank is None else None
         self._streamed = None if rank is None else StreamingMoments(event_size, rank)
         self._sample = ThinnedRows(event_size)
@@ -89,6 +91,8 @@ class TargetSummary:
             ValueError: the other one has another number of targets or another rank.
 
         """
+        if not isinstance(other, TargetSummary):
+            raise TypeError(f"Expected a TargetSummary, received {type(other).__name__}.")
         other.checked(self.event_size, self.rank)
         self._sample.merge(other._sample)
         if self._pairs is not None and other._pairs is not None:

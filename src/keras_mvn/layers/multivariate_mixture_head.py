@@ -35,6 +35,9 @@ FEWEST = 10
 
 SHARE = 0.02
 
+NARROWEST = 0.05
+"""Smallest scale at which a component starts, in those of all rows: repeated rows have none."""
+
 _SMALL_GLOROT = {"scale": 0.01, "mode": "fan_avg", "distribution": "uniform"}
 
 
@@ -206,6 +209,10 @@ class MultivariateMixtureHead(keras.layers.Layer):
         """How many components start at all rows: with two components, both start at clusters."""
         return 0 if self.n_components == 2 else 1
 
+    def summarize(self, y: Any) -> TargetSummary:
+        """Return what `adapt` needs to know of y, as `MultivariateNormalHead.summarize` does."""
+        return self._first.summarize(y)
+
     def _labels(self, rows: Array, start: Any) -> np.ndarray:
         """Return the cluster of each row, in units in which their covariance is I."""
         if self.n_components < 2 or not len(rows):
@@ -223,15 +230,18 @@ class MultivariateMixtureHead(keras.layers.Layer):
         if cluster is not None:
             rows = head._adapted_rows
             floor = None if head.scale_floor is None else ops.convert_to_numpy(head.scale_floor)
+            spread = ops.convert_to_numpy(head.origin_scale)
             resolution = head._resolution
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of constant and collinear targets, in a part
                 head.adapt(cluster)
             head._adapted_rows, head._resolution = rows, resolution
+            least = NARROWEST * spread
             if floor is not None:
                 head._set_floor(floor)
-                scale = ops.convert_to_numpy(head.origin_scale)
-                head.origin_scale.assign(np.maximum(scale, 2.0 * floor))
+                least = np.maximum(least, 2.0 * floor)
+            scale = ops.convert_to_numpy(head.origin_scale)
+            head.origin_scale.assign(np.maximum(scale, least))
         head.origin_mean.assign(mean)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

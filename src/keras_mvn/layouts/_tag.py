@@ -72,6 +72,13 @@ def check(y_pred: Tensor, covariance: Covariance, reader: str, layout: str, from
             f"that produced y_pred writes covariance={name}. Use the same structure for both: "
             f"{reader}(covariance={name})."
         )
+    if layout != written.layout and written.layout.startswith("mixture_"):
+        n = written.layout.split("_")[1]
+        raise ValueError(
+            f"{reader} expects layout={layout!r}, but y_pred comes from a head with "
+            f"n_components={n}, which writes layout={written.layout!r}. Use "
+            f"MixtureNegativeLogLikelihood({n}, covariance={name}), and metrics with that layout."
+        )
     if from_raw or layout != written.layout:
         expected = "" if written.layout == "packed" else f", layout={written.layout!r}"
         raise ValueError(

@@ -32,11 +32,12 @@ class Schemas:
         self._columns = [encoder.column for encoder in encoders]
         self._targets = list(targets)
         forbid = pydantic.ConfigDict(extra="forbid")
-        number = Annotated[float, field(allow_inf_nan=False, strict=True)]
         row = make(
             "Row", **{f"column_{i}": _cell(field, one) for i, one in enumerate(encoders)}
         )  # fmt: skip
-        measured = number | list[number | None]
+        near = field(allow_inf_nan=False, strict=True, ge=-FARTHEST, le=FARTHEST)
+        one = Annotated[float, near]
+        measured = one | list[one | None]
         some = {"minProperties": 1, "maxProperties": max(len(self._targets) - 1, 0)}
         given = make(
             "Given",

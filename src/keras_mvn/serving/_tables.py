@@ -30,10 +30,15 @@ def as_arrow(table: Any) -> Any:
         return arrow.Table.from_batches([table])
     if _is_pandas(table):
         return arrow.Table.from_pandas(table, preserve_index=False)
-    if hasattr(table, "__arrow_c_stream__"):
-        return arrow.table(table)
-    if isinstance(table, Mapping):
-        return arrow.table({name: _column(arrow, values) for name, values in table.items()})
+    try:
+        if hasattr(table, "__arrow_c_stream__"):
+            return arrow.table(table)
+        if isinstance(table, Mapping):
+            return arrow.table({name: _column(arrow, values) for name, values in table.items()})
+    except arrow.ArrowInvalid as error:
+        raise TypeError(
+            f"Expected a table; this {type(table).__name__} is none: {error}"
+        ) from error
     raise TypeError(
         f"Expected a table: a pandas DataFrame, an Arrow or Polars table, or a dict of arrays; "
         f"received {type(table).__name__}."

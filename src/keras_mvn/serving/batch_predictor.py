@@ -104,8 +104,14 @@ class BatchPredictor:
             raise ValueError(f"keep: the table lacks {', '.join(map(repr, absent))}.")
         inputs = given.select(model.columns(given))
         answer = model.predict(inputs) if given.num_rows else model.none()
+        found = self._columns(answer, model.targets)
+        twice = [name for name in self.keep if name in found]
+        if twice:
+            raise ValueError(
+                f"keep: the predictions have a column {twice[0]!r}, too; rename that of the table."
+            )
         kept = {name: given.column(name) for name in self.keep}
-        return returned_like(table, {**kept, **self._columns(answer, model.targets)})
+        return returned_like(table, {**kept, **found})
 
     def iterate(self, tables: Iterable[Any]) -> Iterator[Any]:
         """Yield the predictions for each of several batches, as Spark's `mapInPandas` asks for."""

@@ -62,6 +62,8 @@ def create_app(
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         detail = f"{where}: {first['msg']}" if where else first["msg"]
+        if "json" not in request.headers.get("content-type", ""):
+            detail += "; send the header content-type: application/json"
         return _refusal(detail)
 
     @app.exception_handler(TableError)

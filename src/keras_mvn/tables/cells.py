@@ -30,6 +30,19 @@ class Values(NamedTuple):
     unreadable: np.ndarray
 
 
+ISO_DATES = (
+    "%Y-%m-%d %H:%M:%S",
+    "%Y-%m-%dT%H:%M:%S",
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%dT%H:%M",
+    "%Y-%m-%d",
+)
+"""Formats of dates in text, where training rows had typed ones, as in a Parquet file."""
+
+ISO_TIMES = ("%H:%M:%S", "%H:%M")
+"""Formats of times of day in text, where training rows had typed ones."""
+
+
 @final
 @dataclass(frozen=True)
 class Cells:
@@ -144,28 +157,30 @@ class Cells:
         return _each(self.values(column), _truth)
 
     def instants(self, column: Any, form: str | None) -> Values:
-        """Return dates as seconds since 1970, in UTC; `form` is the format of dates in text."""
+        """Return dates as seconds since 1970, in UTC.
+
+        `form` is the format of dates in text; None, if the column was typed, for ISO 8601.
+        """
         arrow, _ = _arrow()
         kind = column.type
         if arrow.types.is_date(kind) or arrow.types.is_timestamp(kind):
             return Values(typed_instants(column), np.zeros(len(column), dtype=bool))
-        if form is None or not (is_text(kind) or is_number(kind)):
+        if not (is_text(kind) or (form is not None and is_number(kind))):
             return _unreadable(column)
-        return self._timed(column, form)
+        return self._timed(column, ISO_DATES if form is None else self.dates.tried(form))
 
     def times_of_day(self, column: Any, form: str | None) -> Values:
         """Return times of day as seconds since midnight; `form` is the format of times in text."""
         arrow, _ = _arrow()
         if arrow.types.is_time(column.type):
             return Values(typed_times_of_day(column), np.zeros(len(column), dtype=bool))
-        if form is None or not is_text(column.type):
+        if not is_text(column.type):
             return _unreadable(column)
-        values = self._timed(column, form)
+        values = self._timed(column, ISO_TIMES if form is None else self.dates.tried(form))
         return Values(values.numbers % 86400.0, values.unreadable)
 
-    def _timed(self, column: Any, form: str) -> Values:
-        """Read dates or times with the formats for a column of this format."""
-        forms = self.dates.tried(form)
+    def _timed(self, column: Any, forms: tuple[str, ...]) -> Values:
+        """Read dates or times by the first of these formats that fits."""
 
         def seconds(texts: list[str]) -> Array:
             found = seconds_of(texts, forms[0])

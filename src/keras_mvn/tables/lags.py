@@ -18,6 +18,9 @@ from keras_mvn.tables.table import Table
 
 __all__ = ["LaggedTable", "Lags", "lagged", "lags_of"]
 
+LARGEST_EXACT = 2.0**53
+"""Whole number beyond which float64 has not every one."""
+
 UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 """Seconds of a unit, and its symbol, from the longest."""
 
@@ -78,7 +81,7 @@ def lagged(table: Table, lags: Lags, clock: Clock) -> LaggedTable:
     table.require(lags.columns, "--lag-columns")
     times = clock.read(table)
     with table.located():
-        _check_order(times.numbers, clock.column)
+        _check_order(times.numbers, times.dated, clock.column)
     return LaggedTable(table, lags, clock.cells, _irregular(times))
 
 
@@ -148,7 +151,7 @@ class LaggedTable(Table):
         return np.stack(found, axis=1)
 
 
-def _check_order(times: Array, column: str) -> None:
+def _check_order(times: Array, dated: bool, column: str) -> None:
     """Check that every row has a time, and a later one than the row before."""
     if not len(times):
         return
@@ -158,6 +161,11 @@ def _check_order(times: Array, column: str) -> None:
             f"--time {column}: no time", int(np.argmax(without)), "; --lags needs one in every row."
         )
     wrong = np.diff(times) <= 0
+    if wrong.any() and not dated and np.abs(times).max() >= LARGEST_EXACT:
+        raise TableError(
+            f"--time {column}: its numbers reach {np.abs(times).max():.3g}, where neighbors cannot "
+            "be told apart; use a column of dates, or of smaller numbers."
+        )
     if wrong.any():
         raise CellError(
             f"--time {column}: not later than the row before",

@@ -158,6 +158,10 @@ def survey(table: Table, question: Question, cells: Cells, notify: Notify) -> Su
     rows = 0
     for batch in table.batches(columns):
         late = batch.slice(max(table.history - rows, 0))
+        if not late.num_rows:
+            sample.update(batch)
+            rows += batch.num_rows
+            continue
         numbers = np.arange(rows + batch.num_rows - late.num_rows, rows + batch.num_rows)
         present = [profiles[name].update(late.column(name), numbers) for name in question.targets]
         observed = np.any(present, axis=0)
@@ -172,6 +176,10 @@ def survey(table: Table, question: Question, cells: Cells, notify: Notify) -> Su
         notify(rows)
     if rows == 0:
         raise TableError(f"{table.path} has column names but no rows.")
+    if rows <= table.history:
+        raise TableError(
+            f"{table.path} has {rows} rows; --lags {table.history} needs more than that many."
+        )
     with table.located():
         for name in question.targets:
             _check_target(profiles[name])
