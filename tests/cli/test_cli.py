@@ -361,7 +361,7 @@ def test_each_network_predicts_the_test_rows_once(table, tmp_path, monkeypatch):
     )
     run("fit", table, "--targets", "a,b", "--out", tmp_path / "fit", *QUICK)
     of_test_rows = [x for _, x in calls if len(x) == 36]
-    assert len(of_test_rows) == 3
+    assert len(of_test_rows) == 4  # the model, two baselines, and once to be explained
     about = json.loads((tmp_path / "fit/fit.json").read_text())
     y = make_table()[["a", "b"]].to_numpy()[split_of(tmp_path / "fit")["train"]]
     np.testing.assert_allclose(about["target_stddev"], np.nanstd(y, axis=0))
