@@ -22,8 +22,10 @@ MOST_COLUMNS = 300
 
 MOST_ROWS, FEWEST_ROWS = 300, 20
 
-MOST_PREDICTIONS = 600_000
-"""Number of predicted rows, of all networks together, for which there is time."""
+MOST_PREDICTIONS = 150_000
+"""Number of predicted rows, of all networks together, for which there is time: seconds."""
+
+MOST_REPEATS = 5
 
 MOST_TARGETS, MOST_PAIRED = 6, 4
 """Targets whose standard deviations are explained, and up to which all correlations are."""
@@ -36,12 +38,13 @@ def drivers_of(prepared: Prepared, network: Network) -> list[dict[str, Any]]:
     """Return the inputs that move each spread and correlation most; see `explain`."""
     preprocessing, raw = prepared.preprocessing, prepared.raw
     columns, members = len(preprocessing.columns), len(network.predicting)
-    rows = thinned(np.arange(raw.num_rows), MOST_ROWS)
-    if not 0 < columns <= MOST_COLUMNS or len(rows) < FEWEST_ROWS:
+    if not 0 < columns <= MOST_COLUMNS:
         return []
-    repeats = min(5, MOST_PREDICTIONS // (columns * len(rows) * members))
-    if repeats < 1:
+    affordable = MOST_PREDICTIONS // (columns * members)
+    rows = thinned(np.arange(raw.num_rows), min(MOST_ROWS, affordable))
+    if len(rows) < FEWEST_ROWS:
         return []
+    repeats = min(MOST_REPEATS, affordable // len(rows))
 
     def predict(table: Any) -> Distribution:
         answer = predict_beyond(network.predicting, preprocessing.inputs(table), None)
