@@ -173,7 +173,7 @@ def test_a_process_finishes_what_it_began(fitted):
     try:
         url = f"http://127.0.0.1:{port}"
         _wait(url, process)
-        body = json.dumps({"rows": sent(rows(40, 1)) * 100}).encode()
+        body = json.dumps({"rows": sent(rows(40, 1)) * 240}).encode()
 
         def ask():
             request = urllib.request.Request(
@@ -184,9 +184,9 @@ def test_a_process_finishes_what_it_began(fitted):
 
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             answer = pool.submit(ask)
-            time.sleep(0.1)
+            time.sleep(0.5)
             process.send_signal(signal.SIGTERM)
-            assert answer.result() == 4000
+            assert answer.result() == 9600
         assert process.wait(30) in (0, -signal.SIGTERM)
     finally:
         process.kill()
