@@ -12,7 +12,7 @@ from keras_mvn.tables import Table, TableError
 from keras_mvn.tables.sampling import RowSample
 from keras_mvn_cli._console import RefusalError
 
-__all__ = ["quantities", "sampled", "shown"]
+__all__ = ["correlations", "quantities", "sampled", "shown"]
 
 MOST_PAIRED = 4
 """Number of targets up to which the correlations of all pairs are explained by default."""
@@ -41,8 +41,13 @@ def quantities(wanted: Sequence[str], targets: Sequence[str]) -> list[Quantity]:
     """
     if wanted:
         return [_quantity(text, targets) for text in wanted]
+    return [*map(Stddev, targets), *correlations(targets), LogVolume()]
+
+
+def correlations(targets: Sequence[str]) -> list[Quantity]:
+    """Return the correlations of all pairs, or none of many targets."""
     pairs = itertools.combinations(targets, 2) if len(targets) <= MOST_PAIRED else ()
-    return [*map(Stddev, targets), *(Correlation(*pair) for pair in pairs), LogVolume()]
+    return [Correlation(*pair) for pair in pairs]
 
 
 def _quantity(text: str, targets: Sequence[str]) -> Quantity:

@@ -19,7 +19,8 @@ from keras_mvn.distributions import Mixture
 from keras_mvn.distributions._predicted import predicted
 from keras_mvn.layers._clusters import clusters
 from keras_mvn.layers._full_precision_dense import FullPrecisionDense, refuse_to_quantize
-from keras_mvn.layers.multivariate_normal_head import MultivariateNormalHead
+from keras_mvn.layers._wire_version import check_wire_version
+from keras_mvn.layers.multivariate_normal_head import _SMALL_GLOROT, MultivariateNormalHead
 from keras_mvn.layouts import _tag, get
 
 __all__ = ["MultivariateMixtureHead"]
@@ -37,8 +38,6 @@ SHARE = 0.02
 
 NARROWEST = 0.05
 """Smallest scale at which a component starts, in those of all rows: repeated rows have none."""
-
-_SMALL_GLOROT = {"scale": 0.01, "mode": "fan_avg", "distribution": "uniform"}
 
 
 @final
@@ -98,12 +97,7 @@ class MultivariateMixtureHead(keras.layers.Layer):
         use_bias: bool = True,
         **kwargs: Any,
     ) -> None:
-        version = kwargs.pop("wire_version", WIRE_VERSION)
-        if version > WIRE_VERSION:
-            raise ValueError(
-                f"This model was saved with version {version} of the head's output, by a newer "
-                f"keras-mvn; this one reads versions up to {WIRE_VERSION}. Upgrade keras-mvn."
-            )
+        check_wire_version(kwargs.pop("wire_version", WIRE_VERSION), WIRE_VERSION)
         policy = at_least_float32_policy(kwargs.pop("dtype", None))
         own = {name: kwargs.pop(name) for name in ("name", "trainable") if name in kwargs}
         super().__init__(dtype=policy, **own)
@@ -193,8 +187,8 @@ class MultivariateMixtureHead(keras.layers.Layer):
         logits = np.zeros(self.n_components)
         rng = np.random.default_rng(0)
         for head in self.components[1:]:
-            head._set_origin(**_origin_of(first))
-            _copy_state(first, head)
+            head._restore_origin(first._origin_config())
+            head.target_names = first.target_names
         for i, head in enumerate(moved):
             cluster = rows[labels == largest_first[i]] if i < len(largest_first) else rows[:0]
             if len(cluster) and (~np.isnan(cluster)).sum(axis=0).min() > 1:
@@ -226,23 +220,19 @@ class MultivariateMixtureHead(keras.layers.Layer):
     @staticmethod
     def _move(head: MultivariateNormalHead, cluster: Array | None, by: Array) -> None:
         """Move a component's start, and give it the covariance of a cluster."""
-        mean = ops.convert_to_numpy(head.origin_mean) + by
+        start = head._origin_config()
+        mean = np.asarray(start["mean"]) + by
         if cluster is not None:
-            rows = head._adapted_rows
-            floor = None if head.scale_floor is None else ops.convert_to_numpy(head.scale_floor)
-            spread = ops.convert_to_numpy(head.origin_scale)
-            resolution = head._resolution
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of constant and collinear targets, in a part
                 head.adapt(cluster)
-            head._adapted_rows, head._resolution = rows, resolution
-            least = NARROWEST * spread
-            if floor is not None:
-                head._set_floor(floor)
-                least = np.maximum(least, 2.0 * floor)
-            scale = ops.convert_to_numpy(head.origin_scale)
-            head.origin_scale.assign(np.maximum(scale, least))
-        head.origin_mean.assign(mean)
+            found = head._origin_config()
+            least = NARROWEST * np.asarray(start["scale"])
+            if start["floor"] is not None:
+                least = np.maximum(least, 2.0 * np.asarray(start["floor"]))
+            found["scale"] = np.maximum(found["scale"], least)
+            start = {**found, **{name: start[name] for name in ("rows", "floor", "resolution")}}
+        head._restore_origin({**start, "mean": mean})
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the kernels for inputs of this shape."""
@@ -334,24 +324,6 @@ def _at_origin(head: MultivariateNormalHead) -> Array:
     y_pred = [ops.convert_to_numpy(part) for part in parts if part is not None]
     more = [] if head.degrees_of_freedom is None else [np.array([10.0])]
     return np.concatenate([np.asarray(part, np.float64) for part in [*y_pred, *more]])
-
-
-def _origin_of(head: MultivariateNormalHead) -> dict[str, Any]:
-    shape = head.origin_shape
-    return {
-        "mean": ops.convert_to_numpy(head.origin_mean),
-        "stddev": ops.convert_to_numpy(head.origin_stddev),
-        "scale": ops.convert_to_numpy(head.origin_scale),
-        "shape_params": np.zeros(0) if shape is None else ops.convert_to_numpy(shape),
-        "rows": head._adapted_rows,
-    }
-
-
-def _copy_state(source: MultivariateNormalHead, target: MultivariateNormalHead) -> None:
-    """Give a component the floor, the resolution and the names of another."""
-    if source.scale_floor is not None:
-        target._set_floor(ops.convert_to_numpy(source.scale_floor))
-    target._resolution, target.target_names = source._resolution, source.target_names
 
 
 def _regular(rows: Array) -> Array:

@@ -22,6 +22,7 @@ from keras_mvn.layers._full_precision_dense import FullPrecisionDense, refuse_to
 from keras_mvn.layers._mean_penalty import MeanPenalty
 from keras_mvn.layers._shrinkage import auto_strength, checked_shrinkage
 from keras_mvn.layers._time_distributed import outermost_time_distributed
+from keras_mvn.layers._wire_version import check_wire_version
 from keras_mvn.layouts import _tag
 
 __all__ = ["MultivariateNormalHead"]
@@ -120,12 +121,7 @@ class MultivariateNormalHead(keras.layers.Layer):
         centered: bool = False,
         **kwargs: Any,
     ) -> None:
-        version = kwargs.pop("wire_version", WIRE_VERSION)
-        if version > WIRE_VERSION:
-            raise ValueError(
-                f"This model was saved with version {version} of the head's output, by a newer "
-                f"keras-mvn; this one reads versions up to {WIRE_VERSION}. Upgrade keras-mvn."
-            )
+        check_wire_version(kwargs.pop("wire_version", WIRE_VERSION), WIRE_VERSION)
         super().__init__(dtype=at_least_float32_policy(kwargs.pop("dtype", None)), **kwargs)
         self.event_size = whole(event_size, "event_size", "the number of targets", 1)
         self.covariance = covariances.get(covariance)

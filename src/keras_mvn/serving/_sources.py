@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import hashlib
 import io
 import pickle
@@ -16,7 +17,6 @@ from typing import Any, final
 import keras
 import numpy as np
 
-from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn._training.prediction import from_bytes, predict, to_bytes
 from keras_mvn.distributions import Distribution
@@ -43,11 +43,6 @@ FOLDERS = (MEMBERS, MEANS)
 
 class Loaded(abc.ABC):
     """A model in memory."""
-
-    @property
-    @abc.abstractmethod
-    def targets(self) -> Sequence[str]:
-        """Names of the targets."""
 
     @abc.abstractmethod
     def columns(self, table: Any) -> list[str]:
@@ -78,8 +73,7 @@ class Source(abc.ABC):
 
     content: bytes
 
-    @property
-    @final
+    @functools.cached_property
     def key(self) -> str:
         """A hash of the contents."""
         return f"{type(self).__name__} {hashlib.sha256(self.content).hexdigest()}"
@@ -166,10 +160,6 @@ class _OfTable(Loaded):
     def __init__(self, model: FittedModel) -> None:
         self._model = model
 
-    @property
-    def targets(self) -> Sequence[str]:
-        return self._model.targets
-
     def columns(self, table: Any) -> list[str]:
         return _present(table, self._model.preprocessing.columns)
 
@@ -184,11 +174,6 @@ class _OfTable(Loaded):
 class _OfEstimator(Loaded):
     def __init__(self, model: Any) -> None:
         self._model = model
-
-    @property
-    def targets(self) -> Sequence[str]:
-        answer = self.none()
-        return target_names_of(answer.target_names, answer.event_size)
 
     def columns(self, table: Any) -> list[str]:
         names = getattr(self._model, "feature_names_in_", None)
@@ -215,10 +200,6 @@ class _OfEstimator(Loaded):
 class _OfNetwork(Loaded):
     def __init__(self, model: Any) -> None:
         self._model, (self._head,) = model, heads(model)
-
-    @property
-    def targets(self) -> Sequence[str]:
-        return target_names_of(self._head.target_names, self._head.event_size)
 
     def columns(self, table: Any) -> list[str]:
         width, found = self._model.input_shape[-1], list(table.column_names)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_mvn._core.optional import require
+from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.version import __version__
 from keras_mvn.distributions import Distribution
 from keras_mvn.serving._sources import Loaded, source_of
@@ -104,7 +105,7 @@ class BatchPredictor:
             raise ValueError(f"keep: the table lacks {', '.join(map(repr, absent))}.")
         inputs = given.select(model.columns(given))
         answer = model.predict(inputs) if given.num_rows else model.none()
-        found = self._columns(answer, model.targets)
+        found = self._columns(answer)
         twice = [name for name in self.keep if name in found]
         if twice:
             raise ValueError(
@@ -134,8 +135,7 @@ class BatchPredictor:
                 f"such as keep={{{untyped[0]!r}: 'int64'}}."
             )
         fields = [(name, arrow.type_for_alias(kind)) for name, kind in self.keep.items()]
-        model = self._loaded()
-        names = self._columns(model.none(), model.targets)
+        names = self._columns(self._loaded().none())
         return arrow.schema([*fields, *((name, arrow.float64()) for name in names)])
 
     @property
@@ -143,8 +143,9 @@ class BatchPredictor:
         """An empty pandas DataFrame with the columns and types of what is returned, for Dask."""
         return self.schema.empty_table().to_pandas()
 
-    def _columns(self, answer: Distribution, targets: Sequence[str]) -> dict[str, np.ndarray]:
+    def _columns(self, answer: Distribution) -> dict[str, np.ndarray]:
         """Return the requested columns, as `to_frame` names them."""
+        targets = target_names_of(answer.target_names, answer.event_size)
         level = self.level if "interval" in self.outputs else None
         frame = answer.to_frame(level=level, correlations="correlation" in self.outputs)
         kinds = {"mean": ("mean",), "stddev": ("stddev",), "interval": ("lower", "upper")}

@@ -24,9 +24,9 @@ def create_app(
     """Return an ASGI application that predicts with a model of `keras-mvn fit`.
 
     `POST /predict` and `POST /condition` take rows as JSON objects, with all columns the model was
-    fitted to; `null` is missing, as in `keras-mvn predict`. `GET /health`
-    names inputs and targets, and `/docs` describes all of it (OpenAPI). Requests that arrive
-    together are predicted together. Bad requests get a 4xx status and `{"detail": one line}`.
+    fitted to; `null` is missing, as in `keras-mvn predict`. `GET /health` names inputs and targets,
+    and `/docs` describes all of it (OpenAPI). Requests that arrive together are predicted together.
+    Bad requests get a 4xx status and `{"detail": one line}`.
 
     Args:
         model: a fit directory, or what `FittedModel.load` read from one.
@@ -39,7 +39,7 @@ def create_app(
 
     """
     fastapi = require("fastapi", "serving.create_app")
-    loaded = model if isinstance(model, FittedModel) else FittedModel.load(Path(model))
+    loaded = model if isinstance(model, FittedModel) else FittedModel.load(model)
     schemas = Schemas(loaded.preprocessing.encoders, loaded.targets, max_rows)
     loaded.require_no_lags()
     batcher = Batcher(loaded.predict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,9 @@ import numpy as np
 from keras_mvn._training.absent_inputs import predict_beyond
 from keras_mvn._training.data import thinned
 from keras_mvn.distributions import Distribution
-from keras_mvn.explain import Correlation, LogVolume, Quantity, Stddev, permutation_importance
+from keras_mvn.explain import LogVolume, Quantity, Stddev, permutation_importance
 from keras_mvn.serving.fitted_model import recalibrated
+from keras_mvn_cli._explaining import correlations
 from keras_mvn_cli.fitting.networks import Network
 from keras_mvn_cli.fitting.table import Prepared
 
@@ -27,8 +27,8 @@ MOST_PREDICTIONS = 150_000
 
 MOST_REPEATS = 5
 
-MOST_TARGETS, MOST_PAIRED = 6, 4
-"""Targets whose standard deviations are explained, and up to which all correlations are."""
+MOST_TARGETS = 6
+"""Number of targets whose standard deviations are explained."""
 
 KEPT = 8
 """Inputs kept of each quantity."""
@@ -63,6 +63,5 @@ def drivers_of(prepared: Prepared, network: Network) -> list[dict[str, Any]]:
 
 
 def _quantities(targets: tuple[str, ...]) -> list[Quantity]:
-    pairs = itertools.combinations(targets, 2) if len(targets) <= MOST_PAIRED else ()
     joint = [LogVolume()] if len(targets) > 1 else []
-    return [*map(Stddev, targets[:MOST_TARGETS]), *(Correlation(*pair) for pair in pairs), *joint]
+    return [*map(Stddev, targets[:MOST_TARGETS]), *correlations(targets), *joint]
