@@ -55,17 +55,24 @@ def export(model_dir: Path, form: str, outputs: str, out: Path | None, as_json: 
 
     output = Output(as_json)
     model = load_model(model_dir)
-    networks, read = model.members, dict[str, Any]()
-    if model.centers and model.about["mean"] != "ridge":
+    networks, read = list(model.members), dict[str, Any]()
+    names = model.about.get("over") or [model.about.get("mean")]  # "mean" before there were several
+    kept = sorted({name for name in names if name} - {"ridge"})
+    if kept:
         raise RefusalError(
-            f"{model_dir} has networks that correct predictions of {model.about['mean']}, "
-            "scikit-learn's, which cannot be exported with them. Fit with --mean none."
+            f"{model_dir} has networks that correct predictions of {' and '.join(kept)}, "
+            "scikit-learn's, which cannot be exported with them. Fit with --mean none, or ridge."
         )
-    if model.centers:
-        centers = [model.centers[i % len(model.centers)] for i in range(len(networks))]
-        networks = [over_linear(*pair) for pair in zip(networks, centers, strict=True)]
-        head = model.predicting[0].head
+    predicting = model.predicting
+    if any(one.center for one in predicting):
+        networks = [
+            one.network if one.center is None else over_linear(one.network, one.center)
+            for one in predicting
+        ]
+        head = predicting[0].head
         read = {"covariance": head.covariance, "layout": head.layout}
+    if len(networks) > 1:
+        read["weights"] = [one.weight for one in predicting]
     path = out or model_dir / ("model.onnx" if form == "onnx" else "saved_model")
     wanted = tuple(name.strip() for name in outputs.split(","))
     try:

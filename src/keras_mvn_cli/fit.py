@@ -141,12 +141,18 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
 )
 @click.option(
     "--mean",
-    type=click.Choice(["auto", "none", "ridge", "trees"]),
+    type=click.Choice(["auto", "none", "ridge", "trees", "forest", "gaussian_process"]),
     default="auto",
     show_default=True,
     help="What else predicts the targets, cross-fitted: the networks then correct it, and learn "
-    "the covariance of its errors. trees: scikit-learn's boosted trees; auto: none or the better "
-    "of the two, as held-out rows say.",
+    "the covariance of its errors. trees: scikit-learn's boosted trees; auto: none or the best "
+    "of the others that takes seconds, as held-out rows say.",
+)
+@click.option(
+    "--stack/--no-stack",
+    default=True,
+    help="Mix the networks and regressors that were compared, where held-out rows say that their "
+    "mixture is better than the best one.",
 )
 @click.option("--hidden", default="64,64", show_default=True, help="Widths of the hidden layers.")
 @click.option("--dropout", type=_options.FiniteRange(0, 1, max_open=True), default=0.0)

@@ -8,7 +8,10 @@ import pandas
 import pytest
 
 from commands import refused, run
+from keras_mvn._training import stacking
 from keras_mvn._training.absent_inputs import predict_beyond
+from keras_mvn.estimator import _material
+from keras_mvn.estimator._regressors import NAMED
 from keras_mvn.serving import FittedModel
 from keras_mvn.serving.fitted_model import recalibrated
 
@@ -49,15 +52,49 @@ def test_what_is_read_again_predicts_as_what_was_fitted(table, tmp_path, folds):
 
 def test_what_was_chosen_is_told_and_is_what_baselines_are_over(table, tmp_path):
     out = tmp_path / "fit"
-    said = run("fit", table, "--targets", "a,b", "--out", out, "--cv", "none", *QUICK).output
+    said = run("fit", table, "--targets", "a,b", "--out", out, "--cv", "none", "--no-stack",
+               *QUICK).output  # fmt: skip
     about = json.loads((out / "fit.json").read_text())
-    assert about["mean"] == "ridge"
-    assert [one["mean"] for one in about["selection"]] == ["ridge", None]
-    assert "by NLL per target on held-out rows: cholesky, over ridge" in said
-    assert any("cross-fitted predictions of ridge regressions" in one for one in about["decisions"])
+    assert set(about["over"]) == {"gaussian_process"}
+    assert [one["mean"] for one in about["selection"]] == ["gaussian_process", None]
+    assert "by NLL per target on held-out rows: cholesky, over gaussian_process" in said
+    assert any("cross-fitted predictions of Gaussian process" in one for one in about["decisions"])
     found = json.loads((out / "metrics.json").read_text())["test"]
     errors = {name: one["scores"]["rmse"]["mean"] for name, one in found.items()}
     assert errors["diagonal"] == pytest.approx(errors["model"], rel=0.3)
+
+
+@pytest.fixture(scope="module")
+def mixed(table, tmp_path_factory):
+    """A fit whose predictions are mixtures of candidates of different kinds."""
+    out = tmp_path_factory.mktemp("mixed") / "fit"
+
+    def voted(score, candidates, gain):
+        return np.array([0.5, 0.2, *[0.0] * (candidates - 3), 0.3])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stacking, "_voted", voted)
+        run("fit", table, "--targets", "a,b", "--out", out, "--cv", "3", *QUICK)
+    return out
+
+
+def test_mixtures_are_read_again(mixed, table, tmp_path):
+    about = json.loads((mixed / "fit.json").read_text())
+    assert sum(about["weights"]) == pytest.approx(1.0)
+    assert len(about["weights"]) == len(about["over"]) == 9
+    assert len(set(about["over"])) > 1
+    assert any(one.startswith("predictions: mixtures, best on") for one in about["decisions"])
+    run("predict", mixed, table, "--out", tmp_path / "p.csv")
+    rows = np.load(mixed / "split.npz")["test"]
+    read = pandas.read_csv(tmp_path / "p.csv")[["a_mean", "b_mean"]].to_numpy()[rows]
+    np.testing.assert_allclose(read, means_of_test_rows(mixed), rtol=1e-4, atol=1e-5)
+
+
+def test_mixtures_are_reported(mixed):
+    text = (mixed / "report.md").read_text()
+    assert "mixtures, best on held-out rows: 50%" in text
+    assert "no network" in text
+    assert "cross-fitted predictions of" in text
 
 
 @pytest.mark.parametrize("folds", ["3", "none"])
@@ -65,6 +102,10 @@ def test_ridge_regressions_are_exported(table, tmp_path, folds):
     out = tmp_path / "fit"
     run("fit", table, "--targets", "a,b", "--out", out, "--mean", "ridge", "--cv", folds,
         "--no-baselines", *QUICK)  # fmt: skip
+    assert_exported(out, table)
+
+
+def assert_exported(out, table):
     run("export", out, "--outputs", "mean,covariance")
     x = pandas.read_csv(table)[["u", "v"]].to_numpy(np.float32)[:20]
     session = onnxruntime.InferenceSession(out / "model.onnx")
@@ -73,6 +114,33 @@ def test_ridge_regressions_are_exported(table, tmp_path, folds):
     expected = recalibrated(model.calibration, predict_beyond(model.predicting, x, None))
     np.testing.assert_allclose(mean, expected.mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(covariance, expected.covariance, rtol=1e-3, atol=1e-6)
+
+
+def test_mixtures_over_ridge_regressions_are_exported_with_their_weights(table, tmp_path):
+    out = tmp_path / "fit"
+
+    def voted(score, candidates, gain):
+        return np.array([0.6, 0.1, 0.3])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stacking, "_voted", voted)
+        patch.setattr(_material, "NAMED", {"ridge": NAMED["ridge"]})
+        run(
+            "fit",
+            table,
+            "--targets",
+            "a,b",
+            "--out",
+            out,
+            "--cv",
+            "none",
+            "--members",
+            1,
+            "--no-baselines",
+            *QUICK,
+        )
+    assert json.loads((out / "fit.json").read_text())["weights"] == [0.6, 0.3, 0.1]
+    assert_exported(out, table)
 
 
 def test_trees_are_not(table, tmp_path):

@@ -30,16 +30,27 @@ __all__ = [
 class Center(Protocol):
     """Another model of the expected targets."""
 
+    @property
+    def fits(self) -> Sequence[Any]:
+        """The models it averages; itself, if it is one."""
+        ...
+
     def predict(self, x: Any) -> Array:
         """Return the expected targets for inputs as they are in the table: (n, d)."""
         ...
 
 
 class Member(ABC):
-    """One of the models whose mixture predicts."""
+    """One of the models whose mixture predicts.
 
-    def __init__(self, network: Any) -> None:
-        self.network = network
+    Args:
+        network: its network.
+        weight: its weight in the mixture, relative to those of the others.
+
+    """
+
+    def __init__(self, network: Any, weight: float = 1.0) -> None:
+        self.network, self.weight = network, weight
 
     @property
     def head(self) -> MultivariateNormalHead:
@@ -83,11 +94,12 @@ class Centered(Member):
     Args:
         network: the network, of features + d inputs.
         center: m.
+        weight: its weight in the mixture, relative to those of the others.
 
     """
 
-    def __init__(self, network: Any, center: Center) -> None:
-        super().__init__(network)
+    def __init__(self, network: Any, center: Center, weight: float = 1.0) -> None:
+        super().__init__(network, weight)
         self._center = center
 
     @property
@@ -116,11 +128,28 @@ def beside(x: Any, centers: Array) -> Array:
     return np.concatenate([x, centers.astype(x.dtype, copy=False)], axis=1)
 
 
-def members_of(networks: Sequence[Any], centers: Sequence[Center] = ()) -> list[Member]:
-    """Return the members; network i is over the center i modulo their number, if there are any."""
-    if not centers:
-        return [Network(network) for network in networks]
-    return [Centered(one, centers[i % len(centers)]) for i, one in enumerate(networks)]
+def members_of(
+    networks: Sequence[Any],
+    centers: Sequence[Center | None] = (),
+    weights: Sequence[float] = (),
+) -> list[Member]:
+    """Return the members.
+
+    Args:
+        networks: the networks.
+        centers: what network i is over, at i modulo their number; None for nothing.
+        weights: of each network; equal ones if there are none.
+
+    """
+    given = [float(one) for one in weights] or [1.0] * len(networks)
+    found: list[Member] = []
+    for i, (network, weight) in enumerate(zip(networks, given, strict=True)):
+        center = centers[i % len(centers)] if centers else None
+        if center is None:
+            found.append(Network(network, weight))
+        else:
+            found.append(Centered(network, center, weight))
+    return found
 
 
 def predict_distribution(members: Sequence[Member], x: Any) -> Predicted:
@@ -140,12 +169,17 @@ def predict_distribution(members: Sequence[Member], x: Any) -> Predicted:
     for member in members:
         centers = predictions.get(id(member.center))
         found = member.y_pred(x, centers)
-        if centers is not None and member.center is not common:
-            found = np.asarray(found, np.float64)
-            found[:, : head.event_size] += centers - predictions[id(common)]
+        if member.center is not common:
+            found = np.array(found, np.float64)
+            found[:, : head.event_size] += _or_zero(centers) - _or_zero(predictions.get(id(common)))
         y_pred.append(found)
     if len(y_pred) == 1:
         answer = head.distribution(y_pred[0])
     else:
-        answer = Mixture(head.distribution(np.stack(y_pred))).matched()
+        weights = np.array([member.weight for member in members])
+        answer = Mixture(head.distribution(np.stack(y_pred)), weights / weights.sum()).matched()
     return answer if common is None else answer + predictions[id(common)]
+
+
+def _or_zero(centers: Array | None) -> Array | float:
+    return 0.0 if centers is None else centers

@@ -3,51 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, Protocol, final
 
 import numpy as np
 
 from keras_mvn._core.interrupts import Interruption
 from keras_mvn._training.candidates import Candidate
+from keras_mvn._training.constant_errors import constant_errors, recipe_of_constant_errors
 from keras_mvn._training.data import Material, Part
 from keras_mvn._training.deadline import Deadline
 from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.scoring import Scored, scored
+from keras_mvn._training.stacking import stacked
 from keras_mvn._training.train import Trained, train
 from keras_mvn._training.train_at_once import train_in_one_pass
+from keras_mvn._training.tried import Tried, best_first
 
 __all__ = [
     "Fitter",
-    "Tried",
+    "Regressors",
 ]
+
+NO_NETWORK = "no network"
+"""Name of candidates that are a regressor with one covariance of its errors."""
 
 SHARE_OF_REGRESSORS = 0.25
 """Share of the time left within which other regressors can be fitted."""
 
 
-class Tried(NamedTuple):
-    """A trained candidate."""
+class Regressors(Protocol):
+    """What fits other regressors, over whose predictions networks may be trained."""
 
-    candidate: Candidate
-    validation_nll: float
-    """Mean over the held-out rows; for a candidate that was given up, an estimate."""
-    recipe: Recipe
-    trained: list[Trained]
-    """One network for each part, or fewer if the first ones were clearly worse than others."""
-    scored: Scored
+    def others(self, ends: float | None) -> dict[str, Material]:
+        """Fit them, in the time there is; return the rows beside the predictions of each."""
+        ...
 
-    def summary(self) -> dict[str, Any]:
-        """Return a summary for users."""
-        return {
-            **self.candidate._asdict(),
-            "validation_nll": self.validation_nll,
-            "networks": len(self.trained),
-            "epochs": max(one.epochs for one in self.trained),
-            "seconds": sum(one.seconds for one in self.trained),
-        }
+    def over(self, name: str) -> Material:
+        """Return the rows for networks over one of them."""
+        ...
 
 
 @final
@@ -91,8 +87,7 @@ class Fitter:
     Args:
         material: the rows of the networks.
         seed: seed of all networks.
-        regressors: what finds the best of other regressors, and the rows for networks over it,
-            given the `time.monotonic()` up to which there is time; None if there is none.
+        regressors: what fits other regressors; None for nothing.
         target_names: d names.
         callbacks: function that returns new callbacks.
         folder: folder for backups, with a subfolder for each network; None for no backups.
@@ -110,7 +105,7 @@ class Fitter:
         material: Material,
         seed: int,
         *,
-        regressors: Callable[[float | None], tuple[str, Material] | None] | None = None,
+        regressors: Regressors | None = None,
         target_names: tuple[str, ...] | None = None,
         callbacks: Callable[[], Any] | None = None,
         folder: Path | None = None,
@@ -167,18 +162,61 @@ class Fitter:
         """Whether there are held-out rows, on which candidates are compared."""
         return self._of(None).parts[0].held_out is not None
 
-    def best_regressor(self) -> str | None:
-        """Return the name of the best of other regressors; None if there is too little time."""
-        if self._regressors is None:
-            return None
+    @property
+    def over_a_regressor(self) -> bool:
+        """Whether the first rows are beside the predictions of a regressor."""
+        return self._of(None).parts[0].training.measured is not None
+
+    def regressors_alone(self, recipe: Recipe, names: Sequence[str | None]) -> list[Tried]:
+        """Return candidates without a network: regressors with one covariance of their errors.
+
+        Args:
+            recipe: recipe whose structure and tails they have.
+            names: of regressors from `other_regressors`; None for that of the first rows.
+
+        """
+        return [self._alone(replace(recipe, mean=name)) for name in names]
+
+    def _alone(self, recipe: Recipe) -> Tried:
+        own = recipe_of_constant_errors(recipe)
+        material = self._of(recipe.mean)
+        trained = [
+            constant_errors(own, part, material.inputs, self._seed_of(i), self._names)
+            for i, part in enumerate(material.parts)
+        ]
+        candidate = Candidate(
+            NO_NETWORK, own.covariance, own.constant, tails=own.tails, mean=own.mean
+        )
+        tried = self._tried(candidate, own, trained, None)
+        self._say(f"{tried.candidate.label}: validation NLL {tried.validation_nll:.4f}")
+        return tried
+
+    def other_regressors(self) -> list[str]:
+        """Fit other regressors; return the names of those for which there was time."""
+        if self._regressors is None or self.interrupted:
+            return []
         now = time.monotonic()
         share = None if self._ends is None else now + SHARE_OF_REGRESSORS * (self._ends - now)
-        found = self._regressors(share)
-        if found is None:
+        found = self._regressors.others(share)
+        if not found:
             self._say("over other regressors: not tried, as there is too little time")
-            return None
-        name, self._materials[name] = found
-        return name
+        self._materials.update(found)
+        return list(found)
+
+    def prepare_networks_over(self, name: str) -> None:
+        """Get the rows for networks over a regressor, with errors from which they start."""
+        assert self._regressors is not None
+        self._materials[name] = self._regressors.over(name)
+
+    def stacked(self, tried: Sequence[Tried]) -> list[Tried]:
+        """Return candidates with the weights of the mixture that predicts best, the best first."""
+        if self.interrupted:
+            return [tried[0]._replace(weight=1.0), *tried[1:]]
+        found = stacked(tried, [self._of(one.recipe.mean).parts for one in tried])
+        some = [f"{one.weight:.2g} of {one.candidate.label}" for one in found if one.weight]
+        if len(some) > 1:
+            self._say(f"mixture: {', '.join(some)}")
+        return found
 
     def select(
         self,
@@ -218,7 +256,7 @@ class Fitter:
             )
             left = n * (len(choices) - i) + others
             names = [choice.folder(member) for member in range(n)]
-            best = _best_first(tried)[0] if tried else None
+            best = best_first(tried)[0] if tried else None
             order = _Order(own, range(n), names, left, best is not None, best)
             trained = self._networks(order)
             if best is not None and (not trained or (self.interrupted and len(trained) < n)):
@@ -226,7 +264,7 @@ class Fitter:
             tried.append(self._tried(choice, own, trained, best))
             nll = tried[-1].validation_nll
             self._say(f"{choice.label}: validation NLL {nll:.4f}, {_summary(trained)}")
-        return _best_first(tried)
+        return best_first(tried)
 
     def _tried(
         self, candidate: Candidate, recipe: Recipe, trained: list[Trained], best: Tried | None
@@ -376,10 +414,3 @@ class Fitter:
 def _summary(trained: Sequence[Trained]) -> str:
     epochs, seconds = max(one.epochs for one in trained), sum(one.seconds for one in trained)
     return f"{epochs} epochs in {seconds:.0f} s"
-
-
-def _best_first(tried: Iterable[Tried]) -> list[Tried]:
-    """Sort candidates by their NLL on the validation rows."""
-    return sorted(
-        tried, key=lambda one: np.inf if np.isnan(one.validation_nll) else one.validation_nll
-    )

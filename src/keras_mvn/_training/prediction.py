@@ -17,6 +17,7 @@ from keras_mvn._core.types import Array
 from keras_mvn.distributions import MultivariateNormal
 from keras_mvn.distributions._gaussian import lower_factor
 from keras_mvn.distributions._predicted import Predicted
+from keras_mvn.layers._find_heads import heads
 
 __all__ = [
     "from_bytes",
@@ -33,6 +34,9 @@ EVALUATED_AT_ONCE = 4096
 
 def predict(model: Any, x: Any) -> Array:
     """Return y_pred of all rows, in batches of few different sizes, so that few are compiled."""
+    found = heads(model)
+    if found and found[-1].ignores_inputs:
+        return np.repeat(found[-1].constant_prediction(), len(x), axis=0)
     size = min(EVALUATED_AT_ONCE, max(64, 1 << max(len(x) - 1, 0).bit_length()))
     parts = []
     for start in range(0, len(x), size):

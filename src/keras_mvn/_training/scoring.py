@@ -14,7 +14,7 @@ from keras_mvn._training.train import Trained
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.scores import cell_log_score
 
-__all__ = ["Scored", "scored", "subsample"]
+__all__ = ["Scored", "scored", "subsample", "winsorized"]
 
 MOST_RANGES = 20.0
 """Interquartile ranges (of at least a nat) above the third quartile to which a row's score counts.
@@ -36,7 +36,7 @@ class Scored(NamedTuple):
     @property
     def mean(self) -> float:
         """The mean score; no row counts more than what is far out among them."""
-        return float(np.average(_winsorized(self.scores), weights=self.weights))
+        return float(np.average(winsorized(self.scores), weights=self.weights))
 
     def first(self, rows: int) -> Scored:
         """Return the scores of the first rows."""
@@ -53,7 +53,7 @@ class Scored(NamedTuple):
         The other scores may go on with further rows.
         """
         n = len(self.scores)
-        difference = _winsorized(self.scores) - _winsorized(other.first(n).scores)
+        difference = winsorized(self.scores) - winsorized(other.first(n).scores)
         mean = np.average(difference, weights=self.weights)
         return bool(mean > difference.std() / np.sqrt(max(n - 1, 1)))
 
@@ -76,7 +76,7 @@ def _scores(trained: Trained, part: Part) -> Scored:
     return Scored(score, np.ones(len(rows)) if table.weight is None else table.weight[rows])
 
 
-def _winsorized(scores: Array) -> Array:
+def winsorized(scores: Array) -> Array:
     """Return scores, none larger than what is far out among them: one row must not choose."""
     low, high = np.nanquantile(scores, (0.25, 0.75))
     return np.minimum(scores, high + MOST_RANGES * max(high - low, 1.0))

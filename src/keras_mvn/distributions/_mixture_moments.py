@@ -120,8 +120,8 @@ class MixtureMoments(DensityRegions):
     def matched(self) -> Any:
         """One distribution of the components' family, with the mean and covariance of the mixture.
 
-        That of normals is `moments()`. That of Student's t with equal weights has the harmonic mean
-        of their degrees of freedom. Where components differ in family, it is `moments()`, too.
+        That of normals is `moments()`. That of Student's t has the (weighted) harmonic mean of
+        their degrees of freedom. Where components differ in family, it is `moments()`, too.
 
         Raises:
             ValueError: there is no covariance.
@@ -133,5 +133,5 @@ class MixtureMoments(DensityRegions):
             return found
         laws = [one.require_elliptical("matched").law for one in self._components]
         return first.require_elliptical("matched").with_moments_of(
-            found, laws[0].averaged(laws[1:])
+            found, laws[0].averaged(laws[1:], np.exp(self._row_log_weights()))
         )

@@ -107,7 +107,7 @@ class _NormalLaw(RadialLaw):
     def given(self, squared: Array, count: int) -> tuple[Self, float]:
         return self, 1.0
 
-    def averaged(self, others: Sequence[Self]) -> Self:
+    def averaged(self, others: Sequence[Self], weights: Array) -> Self:
         return self
 
     @property

@@ -189,8 +189,8 @@ class RadialLaw(abc.ABC):
         """
 
     @abc.abstractmethod
-    def averaged(self, others: Sequence[Self]) -> Self:
-        """One law in place of several with equal weights."""
+    def averaged(self, others: Sequence[Self], weights: Array) -> Self:
+        """One law in place of several, this one first, with weights (k, ...)."""
 
     @property
     @abc.abstractmethod

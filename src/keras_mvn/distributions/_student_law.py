@@ -222,11 +222,12 @@ class StudentLaw(RadialLaw):
             factor = np.where(np.isinf(nu), 1.0, np.sqrt((nu + squared) / (nu + count)))
         return type(self)(np.broadcast_to(nu + count, factor.shape)), factor
 
-    def averaged(self, others: Sequence[Self]) -> Self:
+    def averaged(self, others: Sequence[Self], weights: Array) -> Self:
         """The mean of 1/ν, to which tails are proportional where they are light."""
         nu = [self.degrees_of_freedom, *(one.degrees_of_freedom for one in others)]
+        inverse = np.sum([w / one for w, one in zip(weights, nu, strict=True)], axis=0)
         with np.errstate(divide="ignore"):
-            return type(self)(1.0 / np.mean(1.0 / np.array(nu), axis=0))
+            return type(self)(1.0 / inverse)
 
     @property
     def label(self) -> str:

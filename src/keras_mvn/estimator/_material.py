@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
 
+from keras_mvn._core.types import Array
 from keras_mvn._training.data import Material, Moments, Part, Table, moments
+from keras_mvn._training.member import Center
 from keras_mvn._training.recipe import limits_around
-from keras_mvn.estimator import _rows as rows_of
 from keras_mvn.estimator._cross_fitting import parts_of
 from keras_mvn.estimator._data import Data
 from keras_mvn.estimator._division import Division
-from keras_mvn.estimator._mean import NAMED, Means, means_of
+from keras_mvn.estimator._mean import Fitted, Means, means_of
+from keras_mvn.estimator._regressors import NAMED
+from keras_mvn.estimator._rows import ridge_residuals
 
 __all__ = ["Materials"]
 
+Residuals = Callable[[Table], Array | None]
+"""Errors of another model on training rows, or None."""
 
-MOST_OF_TREES = 20.0
-"""Cost up to which trees are tried: about 10 s on two cores."""
+MOST_SECONDS = 10.0
+"""Time on one core above which a regressor is not tried."""
 
 
 @final
@@ -48,23 +54,30 @@ class Materials:
         assert means is not None
         return self._over(mean, means)
 
-    def over_the_best(self, ends: float | None) -> tuple[str, Material] | None:
-        """Return the name of the best of `mean`'s regressors, and the rows for networks over it.
+    def others(self, ends: float | None) -> dict[str, Material]:
+        """Fit what `mean` knows by name, and return the rows beside the predictions of each.
+
+        They have no residuals, from which networks start: `over` has.
 
         Args:
             ends: `time.monotonic()` up to which regressors may be fitted; None for no limit.
 
         Returns:
-            The best of those for which there was time; None if there was none.
+            Those for which there was time.
 
         """
-        names = NAMED if self._cost_of_trees() <= MOST_OF_TREES else ("ridge",)
-        fitted = {name: self._fitted(name, ends) for name in names}
-        found = {name: means for name, means in fitted.items() if means is not None}
-        if not found:
-            return None
-        best = min(found, key=lambda name: self._error(found[name]))
-        return best, self._over(best, found[best])
+        rows, features = len(self._divided.split.train), self._data.x.shape[1]
+        found = {}
+        for name, one in NAMED.items():
+            if one.seconds(rows, features, self._data.y.shape[1]) <= MOST_SECONDS:
+                means = self._fitted(name, ends)
+                if means is not None:
+                    found[name] = self._over(name, means, _no_residuals)
+        return found
+
+    def over(self, name: str) -> Material:
+        """Return the rows for networks over a regressor that `others` has fitted."""
+        return self._over(name, self._means[name])
 
     def _fitted(self, mean: Any, ends: float | None) -> Means | None:
         limits = limits_around(self._inputs) if isinstance(mean, str) else None
@@ -75,41 +88,45 @@ class Materials:
         """Moments and range of the table's inputs."""
         return moments(self._data.table(self._divided.split.train), self._fenced)
 
-    def _over(self, mean: Any, means: Means) -> Material:
+    def _over(self, mean: Any, means: Means, residuals: Residuals = ridge_residuals) -> Material:
         """Return the rows for networks over these regressors, or plain ones for none."""
         self._means[_key(mean)] = means
         data = means.beside(self._data)
         training = data.table(self._divided.split.train)
         inputs = self._inputs if data is self._data else moments(training, self._fenced)
-        return Material(self._parts(training, means), inputs)
+        return Material(self._parts(training, means, residuals), inputs)
 
-    def _cost_of_trees(self) -> float:
-        """Return what a model of trees for each target costs: twice the seconds of five folds."""
-        rows, features = len(self._divided.split.train), self._data.x.shape[1]
-        return float(self._data.y.shape[1] * (1.0 + rows * features / 20_000))
+    def of_networks(
+        self, mean: Any, names: Sequence[str | None]
+    ) -> tuple[list[Center | None], list[Fitted]]:
+        """Return what each network is over, None for nothing, and all regressors among these.
 
-    def _error(self, means: Means) -> float:
-        """Return the mean absolute error in standard deviations, which no single row decides."""
-        rows = self._divided.split.train
-        assert means.of_rows is not None
-        y = np.asarray(self._data.y[rows], np.float64)
-        spread = np.nanstd(y, axis=0)
-        error = np.abs(y - means.of_rows[rows]) / np.where(spread > 0.0, spread, 1.0)
-        return float(np.nanmean(error))
+        Args:
+            mean: the estimator's parameter.
+            names: of what each network is over, None for what the parameter says.
 
-    def means(self, mean: Any) -> Means:
-        """Return the regressors that were fitted for such networks."""
-        return self._means[_key(mean)]
+        """
+        means = [self._means[_key(name or mean)] for name in names]
+        centers = [
+            one.centers[i % len(one.centers)] if one.centers else None
+            for i, one in enumerate(means)
+        ]
+        fits = {id(one): one.fits for one in means}
+        return centers, [fit for some in fits.values() for fit in some]
 
-    def _parts(self, training: Table, means: Means) -> list[Part]:
+    def _parts(self, training: Table, means: Means, residuals: Residuals) -> list[Part]:
         if self._divided.folds:
-            return parts_of(training, self._divided.folds, rows_of.ridge_residuals)
+            return parts_of(training, self._divided.folds, residuals)
         rows = self._divided.split.validation
         validation = training.of(rows) if len(rows) else None
         if self._given is not None:
             given = means.beside_others(self._given)
             validation = given.table(np.arange(len(given.y)))
-        return [Part(training, validation, validation, rows_of.ridge_residuals(training))]
+        return [Part(training, validation, validation, residuals(training))]
+
+
+def _no_residuals(table: Table) -> Array | None:
+    return None
 
 
 def _key(mean: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, final
 
 import keras
@@ -16,12 +17,15 @@ from keras_mvn._training.member import Center, beside
 from keras_mvn.estimator._cross_fitting import AUTO_FOLDS, folds_of
 from keras_mvn.estimator._data import Data
 from keras_mvn.estimator._division import Division
+from keras_mvn.estimator._regressors import NAMED
 from keras_mvn.layers import SoftClip
 
-__all__ = ["NAMED", "Average", "Fitted", "Means", "is_frozen", "means_of", "regressor_for"]
+__all__ = ["Average", "Fitted", "Means", "is_frozen", "means_of", "regressor_for"]
 
 AUTO = "auto"
-NAMED = ("ridge", "trees")
+
+PREDICTED_AT_ONCE = 10_000
+"""Rows per call of a regressor: a Gaussian process forms its rows' covariances with all others."""
 
 EXACT = 0.5
 """Share of a fixed regressor's predictions above which being exact means that it saw the rows."""
@@ -48,6 +52,11 @@ class Fitted:
         self.regressors, self.names = list(regressors), names
         self.limits = limits
 
+    @property
+    def fits(self) -> Sequence[Fitted]:
+        """What it averages: itself."""
+        return [self]
+
     def predict(self, x: Any) -> Array:
         """Return the expected targets: (n, d).
 
@@ -55,10 +64,11 @@ class Fitted:
             ValueError: a prediction is not finite, or has another shape.
 
         """
-        x = _named(x if self.limits is None else self.limits.limited(x), self.names)
-        found = [np.asarray(_predict(one, x), np.float64) for one in self.regressors]
-        columns = [part[:, None] if part.ndim == 1 else part for part in found]
-        values = np.concatenate(columns, axis=1)
+        parts = [
+            self._predicted(x[start : start + PREDICTED_AT_ONCE])
+            for start in range(0, max(len(x), 1), PREDICTED_AT_ONCE)
+        ]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
             raise ValueError(
@@ -66,6 +76,12 @@ class Fitted:
                 "expected finite numbers."
             )
         return values
+
+    def _predicted(self, x: Any) -> Array:
+        x = _named(x if self.limits is None else self.limits.limited(x), self.names)
+        found = [np.asarray(_predict(one, x), np.float64) for one in self.regressors]
+        columns = [part[:, None] if part.ndim == 1 else part for part in found]
+        return np.concatenate(columns, axis=1)
 
 
 def _named(x: Any, names: Sequence[str] | None) -> Any:
@@ -87,11 +103,16 @@ class Average:
     """The average of regressors fitted to different rows."""
 
     def __init__(self, fits: Sequence[Fitted]) -> None:
-        self.fits = list(fits)
+        self._fits = list(fits)
+
+    @property
+    def fits(self) -> Sequence[Fitted]:
+        """What it averages."""
+        return self._fits
 
     def predict(self, x: Any) -> Array:
         """Return the average of their predictions: (n, d)."""
-        return np.mean([one.predict(x) for one in self.fits], axis=0)
+        return np.mean([one.predict(x) for one in self._fits], axis=0)
 
 
 class Means(NamedTuple):
@@ -135,26 +156,15 @@ def regressor_for(mean: Any) -> Any:
     if is_frozen(mean):
         return mean
     if isinstance(mean, str) and mean in NAMED:
-        return _ridge() if mean == "ridge" else _trees()
+        return NAMED[mean].unfitted()
     usable = all(callable(getattr(mean, name, None)) for name in ("fit", "predict"))
     if isinstance(mean, str | type) or not usable:
         raise ValueError(
-            f"mean={mean!r} must be 'auto', None, 'ridge', 'trees', or a regressor with fit and "
-            "predict such as sklearn.linear_model.RidgeCV(); for one that is fitted already, "
+            f"mean={mean!r} must be 'auto', None, one of {sorted(NAMED)}, or a regressor with fit "
+            "and predict such as sklearn.linear_model.RidgeCV(); for one that is fitted already, "
             "sklearn.frozen.FrozenEstimator(model)."
         )
     return mean
-
-
-def _ridge() -> Any:
-    what = "mean='ridge'"
-    scaler = require("sklearn.preprocessing", what).StandardScaler()
-    ridge = require("sklearn.linear_model", what).RidgeCV(np.logspace(-2, 4, 13))
-    return require("sklearn.pipeline", what).make_pipeline(scaler, ridge)
-
-
-def _trees() -> Any:
-    return require("sklearn.ensemble", "mean='trees'").HistGradientBoostingRegressor()
 
 
 def means_of(
@@ -176,7 +186,7 @@ def means_of(
         divided: which of them train, stop and calibrate.
         seed: seed of what is random in the regressors and the folds.
         ends: `time.monotonic()` up to which there is time; None for no limit.
-        limits: the range to which inputs of "ridge" and "trees" are limited.
+        limits: the range to which inputs of those with a name are limited.
 
     Returns:
         The regressors and their predictions; None if there is too little time.
@@ -189,15 +199,16 @@ def means_of(
         return _as_they_are(mean, data, divided)
     train = divided.split.train
     folds = divided.folds or _folds(train, divided.labels, seed)
-    regressor = _seeded(regressor, seed)
     names, limits = (None, limits) if isinstance(mean, str) else (data.inputs, None)
     fits: list[Fitted] = []
     began = time.monotonic()
+    find = NAMED[mean].tuned if isinstance(mean, str) else _as_it_is
+    tuned = functools.partial(find, _seeded(regressor, seed), seed=seed)
     for fold in folds:
         now = time.monotonic()
         if ends is not None and now + (now - began) / max(len(fits), 1) > ends:
             return None
-        fits.append(_fitted(regressor, data, np.setdiff1d(train, fold), names, limits))
+        fits.append(_fitted(tuned, data, np.setdiff1d(train, fold), names, limits))
     average = Average(fits)
     of_rows = np.zeros((len(data.x), data.y.shape[1]))
     rest = np.setdiff1d(np.concatenate(list(divided.split)), train)
@@ -206,6 +217,11 @@ def means_of(
         if len(rows):
             of_rows[rows] = _checked(one.predict(np.asarray(data.x[rows])), mean, data)
     return Means(of_rows, fits, list(fits) if divided.folds else [average])
+
+
+def _as_it_is(regressor: Any, x: Any, y: Array, seed: int) -> Sequence[Any]:
+    """Return a regressor of the user, which is not tuned."""
+    return [regressor]
 
 
 def _folds(train: np.ndarray, labels: np.ndarray | None, seed: int) -> list[np.ndarray]:
@@ -244,23 +260,34 @@ def _checked(predicted: Array, mean: Any, data: Data) -> Array:
 
 
 def _fitted(
-    regressor: Any,
+    tuned: Callable[[Any, Array], Sequence[Any]],
     data: Data,
     rows: np.ndarray,
     names: Sequence[str] | None,
     limits: SoftClip | None,
 ) -> Fitted:
-    """Fit clones to rows: one for all targets if it can take them, else one for each."""
+    """Fit clones to rows: one for all targets if it can take them, else one for each.
+
+    Args:
+        tuned: function from inputs and targets to a regressor for all targets, or to d.
+        data: the rows.
+        rows: those to fit to.
+        names: names of the inputs, if the regressors want a data frame.
+        limits: the range to which inputs are limited, or None.
+
+    """
     x, y = np.asarray(data.x[rows]), np.asarray(data.y[rows], np.float64)
     x = _named(x if limits is None else limits.limited(x), names)
     weight = None if data.weight is None else data.weight[rows]
     seen = ~np.isnan(y)
-    if y.shape[1] > 1 and seen.all() and _takes_several(regressor):
-        return Fitted([_fit(regressor, x, y, weight)], names, limits)
+    regressors = tuned(x, y)
+    alike = len(regressors) == 1
+    if y.shape[1] > 1 and seen.all() and alike and _takes_several(regressors[0]):
+        return Fitted([_fit(regressors[0], x, y, weight)], names, limits)
     fits = []
     for j, mine in enumerate(seen.T):
         own = None if weight is None else weight[mine]
-        fits.append(_fit(regressor, x[mine], y[mine, j], own))
+        fits.append(_fit(regressors[0 if alike else j], x[mine], y[mine, j], own))
     return Fitted(fits, names, limits)
 
 

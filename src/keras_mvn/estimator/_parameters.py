@@ -17,8 +17,9 @@ from keras_mvn._training.recipe import Recipe, likelihood_of, loss_for, predicts
 from keras_mvn.estimator._calibration import calibration_kind
 from keras_mvn.estimator._cross_fitting import SMALLEST_FOLDS
 from keras_mvn.estimator._mean import AUTO, is_frozen, regressor_for
+from keras_mvn.estimator._selection import Choices
 
-__all__ = ["chooses_embedding", "chooses_mean", "chooses_tails", "is_auto", "recipe_of"]
+__all__ = ["choices_of", "recipe_of"]
 
 
 def is_auto(covariance: Any) -> bool:
@@ -66,18 +67,29 @@ def _tails(estimator: Any) -> str:
     return "t" if predicts_tails(estimator.loss) else "normal"
 
 
-def chooses_tails(estimator: Any) -> bool:
+def choices_of(estimator: Any) -> Choices:
+    """Return what `fit` chooses on held-out rows."""
+    return Choices(
+        is_auto(estimator.covariance),
+        _chooses_tails(estimator),
+        _chooses_embedding(estimator),
+        _chooses_mean(estimator),
+        bool(estimator.stack),
+    )
+
+
+def _chooses_tails(estimator: Any) -> bool:
     """Whether `fit` chooses between a normal and a Student's t."""
     loss = estimator.loss
     return bool(estimator.tails == "auto" and likelihood_of(loss) and not predicts_tails(loss))
 
 
-def chooses_embedding(estimator: Any) -> bool:
+def _chooses_embedding(estimator: Any) -> bool:
     """Whether `fit` chooses between plain and embedded inputs."""
     return bool(estimator.embedding == "auto" and estimator.builder is None)
 
 
-def chooses_mean(estimator: Any) -> bool:
+def _chooses_mean(estimator: Any) -> bool:
     """Whether `fit` chooses between networks alone and networks over another regressor."""
     auto = isinstance(estimator.mean, str) and estimator.mean == AUTO
     return auto and estimator.builder is None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from keras_mvn._training.candidates import Candidate, candidates
-from keras_mvn._training.members import Fitter, Tried
+from keras_mvn._training.members import Fitter
 from keras_mvn._training.recipe import Recipe
+from keras_mvn._training.tried import Tried, best_first
 
 __all__ = ["Choices", "selected"]
 
@@ -34,14 +35,17 @@ class Choices:
     """Between plain and embedded inputs; without held-out rows, plain ones are kept."""
     mean: bool
     """Between networks alone and over another regressor; without held-out rows, the former."""
+    stack: bool
+    """Whether candidates are mixed, where that is better than the best of them."""
 
 
 def selected(fitter: Fitter, recipe: Recipe, others: int, choices: Choices) -> list[Tried]:
-    """Compare structures, then means, inputs and tails of the best one; the best first.
+    """Compare structures, then means, inputs and tails of the best one; mix what is best together.
 
     Structures are compared with the tails of a Student's t, which a normal is a case of; networks
-    over the better of ridge regressions and boosted trees, then embedded inputs, then the normal
-    are tried for the best of the earlier ones alone.
+    over the best of other regressors, then embedded inputs, then the normal are tried for the best
+    of the earlier ones alone. Regressors without a network, with one covariance of their errors,
+    are candidates, too.
 
     Args:
         fitter: what trains the candidates.
@@ -50,7 +54,7 @@ def selected(fitter: Fitter, recipe: Recipe, others: int, choices: Choices) -> l
         choices: what is to be chosen.
 
     Returns:
-        The trained candidates; [] if nothing is to be chosen.
+        The trained candidates with their weights, the best first; [] if nothing is to be chosen.
 
     """
     tails = choices.tails and fitter.can_select
@@ -66,8 +70,14 @@ def selected(fitter: Fitter, recipe: Recipe, others: int, choices: Choices) -> l
     first = [one._replace(embedding=recipe.embedding) for one in first]
     n = fitter.smallest_ensemble
     tried = fitter.select(recipe, first, others + n * (tails + embedding + regressors))
-    better = fitter.best_regressor() if regressors else None
-    if better is not None:
+    others_alone: list[str | None] = [None] if fitter.over_a_regressor else []
+    if regressors:
+        others_alone = [*fitter.other_regressors()]
+    alone = fitter.regressors_alone(tried[0].recipe, others_alone)
+    if regressors and alone:
+        better = best_first(alone)[0].candidate.mean
+        assert better is not None
+        fitter.prepare_networks_over(better)
         over = tried[0].candidate._replace(mean=better)
         tried = fitter.select(recipe, [over], others + n * (tails + embedding), tried)
     if embedding:
@@ -76,7 +86,10 @@ def selected(fitter: Fitter, recipe: Recipe, others: int, choices: Choices) -> l
     if tails:
         normal = tried[0].candidate._replace(tails="normal")
         tried = fitter.select(recipe, [normal], others, tried)
-    return tried
+        alone += fitter.regressors_alone(replace(recipe, tails="normal"), others_alone)
+    if not choices.stack:
+        return [tried[0]._replace(weight=1.0), *tried[1:]]
+    return fitter.stacked(best_first([*tried, *alone]))
 
 
 def _few(fitter: Fitter) -> bool:

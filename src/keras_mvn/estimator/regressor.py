@@ -33,15 +33,9 @@ from keras_mvn.estimator._cross_fitting import as_of_the_ensemble
 from keras_mvn.estimator._data import Data
 from keras_mvn.estimator._division import division, given_validation
 from keras_mvn.estimator._material import Materials
-from keras_mvn.estimator._networks import all_members, networks_of
-from keras_mvn.estimator._parameters import (
-    chooses_embedding,
-    chooses_mean,
-    chooses_tails,
-    is_auto,
-    recipe_of,
-)
-from keras_mvn.estimator._selection import Choices, selected
+from keras_mvn.estimator._networks import Weighted, all_members, networks_of, weighted
+from keras_mvn.estimator._parameters import choices_of, recipe_of
+from keras_mvn.estimator._selection import selected
 from keras_mvn.layers._find_heads import heads
 
 _base: Any = require("sklearn.base", "keras_mvn.estimator")
@@ -120,6 +114,9 @@ class MultivariateNormalRegressor(
             which trains them in one pass; to 2000 elsewhere.
         n_members: int, number of networks, but at least one for each fold; more than one make a
             deep ensemble, whose predictions have the mean and the covariance of the mixture.
+        stack: bool, whether what "auto" chooses from (networks with plain and embedded inputs, over
+            regressors, and the regressors without a network) is mixed where held-out rows say that
+            the mixture is better than the best one. False: the best network alone.
         target_transform: None, "log", "box-cox", "yeo-johnson", or a scikit-learn transformer that
             is monotone in each target: the network then predicts T(y). All results are in the units
             of y: means are means of y (not T⁻¹ of means; exact for "log", otherwise by
@@ -138,14 +135,16 @@ class MultivariateNormalRegressor(
 
     Attributes:
         model_: the trained `keras.Model`, whose input is raw X, if there is one network.
-        ensemble_: the trained `DeepEnsemble` of several networks.
+        ensemble_: the trained `DeepEnsemble` of several networks, in which a regressor without a
+            network has one that ignores X.
+        weights_: (networks,), their weights in the mixture that predicts.
         head_: the head of the (first) model.
         calibration_: the fitted calibration, or None. `model_` does not include it;
             `calibration_.apply(model_)` returns a model that does.
         history_: losses by epoch, as in `keras.callbacks.History.history`; a list for ensembles.
-        selection_: with "auto", a dictionary for each candidate tried, best first.
-        means_: with `mean`, the fitted regressors of each fold. The networks are then functions of
-            X and of d further columns, m(X), and predict y − m(X).
+        selection_: with "auto", a dictionary for each candidate and its weight, the best first.
+        means_: with `mean`, the fitted regressors of each fold. The networks over them are
+            functions of X and of d further columns, m(X), and predict y − m(X).
         split_: row numbers in X: "train", "validation", "calibration".
         folds_: row numbers of each fold, or None; network i has not seen those of fold i modulo
             their number.
@@ -191,6 +190,7 @@ class MultivariateNormalRegressor(
         calibration_fraction: float = 0.15,
         cv: Any = "auto",
         n_members: int = 1,
+        stack: bool = True,
         target_transform: Any = None,
         missing: str = "marginalize",
         isolated: str = "missing",
@@ -217,6 +217,7 @@ class MultivariateNormalRegressor(
         self.calibration_fraction = calibration_fraction
         self.cv = cv
         self.n_members = n_members
+        self.stack = stack
         self.target_transform = target_transform
         self.missing = missing
         self.isolated = isolated
@@ -295,7 +296,7 @@ class MultivariateNormalRegressor(
             fitter = Fitter(
                 materials.first(self.mean),
                 seed,
-                regressors=materials.over_the_best,
+                regressors=materials,
                 target_names=data.names,
                 callbacks=callbacks,
                 folder=folder,
@@ -303,47 +304,40 @@ class MultivariateNormalRegressor(
                 interruption=interruption,
                 verbose=int(self.verbose),
             )
-            chosen = self._train(fitter, recipe, seed)
-            means = materials.means(chosen.mean or self.mean)
+            members = self._train(fitter, recipe, seed)
             self._one_dimensional = data.one_dimensional
             self.target_names_ = data.names
             self.target_transform_ = transform
             self.split_, self.folds_ = rows._asdict(), divided.folds or None
             self._donors = Donors(observed.x[thinned(rows.train, DONORS)])
-            self._centers, self.means_ = means.centers, means.fits
+            self._over = [one.recipe.mean for one in members]
+            self._centers, self.means_ = materials.of_networks(self.mean, self._over)
             self._calibrate(observed, divided.calibrating)
         self.interrupted_ = fitter.interrupted or interruption.requested
         if self.interrupted_:
             raise KeyboardInterrupt
         return self
 
-    def _train(self, fitter: Fitter, recipe: Recipe, seed: int) -> Recipe:
-        """Train the networks, and return the recipe that was chosen."""
+    def _train(self, fitter: Fitter, recipe: Recipe, seed: int) -> list[Weighted]:
+        """Train the networks, and return them with their weights."""
         for name in ("model_", "ensemble_", "selection_", "interrupted_"):  # from an earlier fit
             if hasattr(self, name):
                 delattr(self, name)
         n = max(int(self.n_members), fitter.smallest_ensemble)
-        choices = Choices(
-            is_auto(self.covariance),
-            chooses_tails(self),
-            chooses_embedding(self),
-            chooses_mean(self),
-        )
-        tried = selected(fitter, recipe, n - fitter.smallest_ensemble, choices)
+        tried = selected(fitter, recipe, n - fitter.smallest_ensemble, choices_of(self))
         if tried:
             self.selection_ = [one.summary() for one in tried]
-            recipe = tried[0].recipe
-            members = fitter.members(recipe, n, first=tried[0].trained)
+        found = weighted(fitter, recipe, n, tried)
+        self.weights_ = np.array([one.weight for one in found])
+        self.head_ = found[0].trained.head
+        if len(found) == 1:
+            self.model_ = found[0].trained.model
+            self.history_: Any = found[0].trained.history
         else:
-            members = fitter.members(recipe, n)
-        self.head_ = members[0].head
-        if n == 1:
-            self.model_ = members[0].model
-            self.history_: Any = members[0].history
-        else:
-            self.ensemble_ = DeepEnsemble.from_members([member.model for member in members], seed)
-            self.history_ = [member.history for member in members]
-        return recipe
+            models = [one.trained.model for one in found]
+            self.ensemble_ = DeepEnsemble.from_members(models, seed)
+            self.history_ = [one.trained.history for one in found]
+        return found
 
     def _seed(self, folder: Path | None) -> int:
         """Return a seed from random_state, or that of the run to resume."""
@@ -569,7 +563,7 @@ class MultivariateNormalRegressor(
             n = len(self.ensemble_.members)
             raise AttributeError(
                 f"This estimator has {n} networks, in `ensemble_`, instead of one `model_`. For a "
-                "single network, pass cv=None and n_members=1."
+                "single network, pass stack=False, cv=None and n_members=1."
             )
         raise AttributeError(f"{type(self).__name__} object has no attribute {name!r}")
 

@@ -20,11 +20,13 @@ __all__ = ["EnsembleServing", "serving_of_ensemble"]
 @final
 @dataclass(frozen=True)
 class EnsembleServing(Serving):
-    """Networks with the same inputs, whose predictions have equal weights."""
+    """Networks with the same inputs, whose predictions are mixed."""
 
     members: tuple[ModelServing, ...]
     calibration: Recalibration | None
     """Recalibration of the mixture's moments, or None."""
+    weights: tuple[float, ...]
+    """Of the members; their sum is 1."""
 
     @property
     def name(self) -> str:
@@ -34,7 +36,8 @@ class EnsembleServing(Serving):
     def of(self, inputs: Any) -> tuple[Tensor, ...]:
         """Compute the outputs from the moments of the mixture."""
         structure = self.prediction.reader.covariance
-        moments = mixture(structure, [member.read(inputs)[1] for member in self.members])
+        predicted = [member.read(inputs)[1] for member in self.members]
+        moments = mixture(structure, predicted, self.weights)
         if self.calibration is not None:
             # Moments has the methods of MultivariateNormal that a recalibration calls.
             normal = self.calibration._apply_to_normal(cast(MultivariateNormal, moments))
@@ -44,7 +47,7 @@ class EnsembleServing(Serving):
 
 
 def serving_of_ensemble(
-    members: list[ModelServing], calibration: Recalibration | None
+    members: list[ModelServing], calibration: Recalibration | None, weights: tuple[float, ...]
 ) -> EnsembleServing:
     """Return the serving of an ensemble.
 
@@ -64,7 +67,13 @@ def serving_of_ensemble(
                 )
     models = tuple(member.models[0] for member in members)
     return EnsembleServing(
-        models, first.signature, first.prediction, first.outputs, tuple(members), calibration
+        models,
+        first.signature,
+        first.prediction,
+        first.outputs,
+        tuple(members),
+        calibration,
+        weights,
     )
 
 

@@ -50,6 +50,7 @@ def export(
     layout: str = "packed",
     from_raw: bool = False,
     calibration: Recalibration | None = None,
+    weights: Sequence[float] | None = None,
     opset: int | None = None,
     verify: bool = True,
 ) -> None:
@@ -58,7 +59,7 @@ def export(
     The file takes the inputs of the model, any number of rows at a time, and returns the outputs by
     name. It includes any recalibration of the model. Formats such as ONNX have no linear solver, so
     inverses and factorizations are expanded into products. For an ensemble, one file returns the
-    moments of the mixture, Σ* = mean(Σ_m) + mean((μ_m − μ*)(μ_m − μ*)ᵀ).
+    moments of the mixture, Σ* = Σ w_m Σ_m + Σ w_m (μ_m − μ*)(μ_m − μ*)ᵀ.
 
     "onnx" is one file for onnxruntime and other runtimes; it needs a converter, `pip install
     "keras-mvn[export]"` ("keras-mvn[export-jax]" on JAX). "saved_model" is a folder for TensorFlow,
@@ -89,16 +90,18 @@ def export(
         calibration: a `Recalibration` of the predictions, if the model does not include it yet. For
             an ensemble, it applies to the normal with the mean and the covariance of the mixture
             (`Mixture.moments`).
+        weights: of the models of an ensemble, positive; they are divided by their sum. None for
+            equal ones.
         opset: int, ONNX opset; None: the default of the converter.
         verify: bool, whether to run the file on random rows (zeros for inputs that are not
             floating-point) and compare it with the model before moving it into place. Needs
             onnxruntime or TensorFlow.
 
     Raises:
-        ValueError: the format or an output is unknown, the backend cannot write the format, the
-            model has no head, the members of an ensemble differ, path has other contents, the model
-            has operations that the format does not support, or the file does not reproduce the
-            model's outputs. Nothing is written then.
+        ValueError: the format or an output is unknown, weights do not fit, the backend cannot write
+            the format, the model has no head, the members of an ensemble differ, path has other
+            contents, the model has operations that the format does not support, or the file does
+            not reproduce the model's outputs. Nothing is written then.
         TypeError: model is neither a Keras model nor several, or calibration is not a
             `Recalibration`.
         ImportError: a converter is not installed; the message names it.
@@ -136,7 +139,7 @@ def export(
     servings = [serving_of(one, names, output, covariance, layout, from_raw) for one in models]
     serving: Serving = servings[0]
     if len(servings) > 1:
-        serving = serving_of_ensemble(servings, calibration)
+        serving = serving_of_ensemble(servings, calibration, _shares(weights, len(servings)))
     with replacing(target) as fresh, _quiet():
         with _explained("be written", serving, chosen), written_out():
             chosen.write(serving, fresh, opset)
@@ -157,6 +160,16 @@ def _models(model: Any) -> list[keras.Model]:
             f"{model!r}."
         )
     return list(models)
+
+
+def _shares(weights: Sequence[float] | None, models: int) -> tuple[float, ...]:
+    """Return weights with sum 1."""
+    given = np.ones(models) if weights is None else np.asarray(weights, np.float64)
+    if given.shape != (models,) or not (np.isfinite(given) & (given > 0.0)).all():
+        raise ValueError(
+            f"weights={weights!r} must be {models} positive numbers, one for each model."
+        )
+    return tuple((given / given.sum()).tolist())
 
 
 def _format(name: str) -> Format:

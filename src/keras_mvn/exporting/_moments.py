@@ -57,16 +57,23 @@ def _times(x: Tensor, constant: Array) -> Tensor:
     return x * constant_like(constant, x)
 
 
-def mixture(structure: Covariance, members: Sequence[Parameters]) -> Moments:
-    """Return the moments of a mixture with equal weights.
+def mixture(
+    structure: Covariance, members: Sequence[Parameters], weights: Sequence[float]
+) -> Moments:
+    """Return the moments of a mixture.
 
-    Σ* = mean(Σ_m) + mean((μ_m − μ*)(μ_m − μ*)ᵀ), as in
+    Σ* = Σ w_m Σ_m + Σ w_m (μ_m − μ*)(μ_m − μ*)ᵀ, as in
     `keras_mvn.distributions.mixture.Mixture`, but on tensors.
     """
-    mean = _average([member.mean for member in members])
+
+    def average(terms: list[Tensor]) -> Tensor:
+        weighted = [weight * term for weight, term in zip(weights, terms, strict=True)]
+        return sum(weighted[1:], start=weighted[0])
+
+    mean = average([member.mean for member in members])
 
     def variance() -> Tensor:
-        return _average(
+        return average(
             [
                 structure.variance(member.scale, member.shape_params) + (member.mean - mean) ** 2
                 for member in members
@@ -75,7 +82,7 @@ def mixture(structure: Covariance, members: Sequence[Parameters]) -> Moments:
 
     def covariance() -> Tensor:
         spread = [member.mean - mean for member in members]
-        return _average(
+        return average(
             [
                 structure.covariance(member.scale, member.shape_params)
                 + r[..., :, None] * r[..., None, :]
@@ -84,7 +91,3 @@ def mixture(structure: Covariance, members: Sequence[Parameters]) -> Moments:
         )
 
     return Moments(mean, variance, covariance)
-
-
-def _average(terms: list[Tensor]) -> Tensor:
-    return sum(terms[1:], start=terms[0]) / len(terms)

@@ -315,6 +315,17 @@ class MultivariateNormalHead(keras.layers.Layer):
         return auto_strength(1, self._adapted_rows), auto_strength(others, self._adapted_rows)
 
     @property
+    def ignores_inputs(self) -> bool:
+        """Whether all rows get the same prediction: mean 0, and one covariance for all."""
+        per_row = self.degrees_of_freedom == _degrees_of_freedom.PER_ROW
+        return self.centered and self.constant == "covariance" and not per_row
+
+    def constant_prediction(self) -> Array:
+        """y_pred of any row, (1, size), of a built head that ignores its inputs."""
+        features = int(self.mean_dense.kernel.shape[0])
+        return np.asarray(ops.convert_to_numpy(self(np.zeros((1, features), "float32"))))
+
+    @property
     def layout(self) -> str:
         """The layout of the output: "packed", or "student_t" with `degrees_of_freedom`."""
         return "packed" if self.degrees_of_freedom is None else "student_t"

@@ -15,6 +15,7 @@ from keras_mvn._core.files import read_json, write_json
 from keras_mvn._core.optional import require
 from keras_mvn._training.member import Center, Centered
 from keras_mvn.estimator._mean import Average, Fitted
+from keras_mvn.estimator._regressors import NAMED
 from keras_mvn.layers import SoftClip
 
 __all__ = ["load_means", "over_linear", "save_means"]
@@ -22,12 +23,16 @@ __all__ = ["load_means", "over_linear", "save_means"]
 MEANS = "means"
 INDEX = "means.json"
 
-TRUSTED = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"]
-"""Classes that a file may hold besides those that skops trusts: arrays of the nodes of a tree."""
 
+def save_means(centers: Sequence[Center | None], fits: Sequence[Fitted], folder: Path) -> None:
+    """Write the regressors of each fold into a fit directory, if there are any.
 
-def save_means(centers: Sequence[Center], fits: Sequence[Fitted], folder: Path) -> None:
-    """Write the regressors of each fold into a fit directory, if there are any."""
+    Args:
+        centers: what network i is over, at i modulo their number; None for nothing.
+        fits: the regressors of which these are, or are averages.
+        folder: the fit directory.
+
+    """
     if not fits:
         return
     skops = require("skops.io", "keras-mvn fit --mean")
@@ -36,11 +41,13 @@ def save_means(centers: Sequence[Center], fits: Sequence[Fitted], folder: Path) 
     for name, fit in zip(names, fits, strict=True):
         kept = {"regressors": fit.regressors, "limits": fit.limits and _range(fit.limits)}
         skops.dump(kept, folder / MEANS / name, compression=zipfile.ZIP_DEFLATED)
-    write_json(folder / MEANS / INDEX, {"files": names, "averaged": len(centers) < len(fits)})
+    number = {id(fit): i for i, fit in enumerate(fits)}
+    over = [[] if one is None else [number[id(fit)] for fit in one.fits] for one in centers]
+    write_json(folder / MEANS / INDEX, {"files": names, "over": over})
 
 
-def load_means(folder: Path) -> list[Center]:
-    """Load what `save_means` wrote: what network i is over, at i modulo their number.
+def load_means(folder: Path) -> list[Center | None]:
+    """Load the `centers` that `save_means` wrote.
 
     Raises:
         OSError: a file is missing.
@@ -51,7 +58,14 @@ def load_means(folder: Path) -> list[Center]:
     skops = require("skops.io", "a model that was fitted with --mean")
     index = read_json(folder / MEANS / INDEX)
     fits = [_loaded(skops, folder / MEANS / name) for name in index["files"]]
-    return [Average(fits)] if index["averaged"] else list(fits)
+    if "over" not in index:  # written before networks were over different regressors
+        return [Average(fits)] if index["averaged"] else list(fits)
+    averages: dict[tuple[int, ...], Center | None] = {(): None}
+    for numbers in map(tuple, index["over"]):
+        if numbers not in averages:
+            found = [fits[i] for i in numbers]
+            averages[numbers] = found[0] if len(found) == 1 else Average(found)
+    return [averages[tuple(numbers)] for numbers in index["over"]]
 
 
 def over_linear(network: Any, center: Center) -> Any:
@@ -78,7 +92,8 @@ def over_linear(network: Any, center: Center) -> Any:
 
 
 def _loaded(skops: Any, file: Path) -> Fitted:
-    kept = skops.load(file, trusted=TRUSTED)
+    known = [name for one in NAMED.values() for name in one.stored]
+    kept = skops.load(file, trusted=known)
     limits = None if kept["limits"] is None else SoftClip(**kept["limits"])
     return Fitted(kept["regressors"], None, limits)
 

@@ -53,7 +53,8 @@ class FittedModel:
         members: the networks; several of them form an ensemble.
         calibration: the recalibration of their predictions, or None.
         donors: training rows whose inputs stand in for absent ones, or None.
-        centers: what else predicts the targets, which network i corrects at i modulo their number.
+        centers: what else predicts the targets, which network i corrects, at i modulo their number;
+            None for nothing.
 
     """
 
@@ -62,7 +63,7 @@ class FittedModel:
     members: Sequence[Any]
     calibration: Recalibration | None
     donors: Donors | None = None
-    centers: Sequence[Center] = ()
+    centers: Sequence[Center | None] = ()
 
     @classmethod
     def load(cls, folder: str | Path) -> FittedModel:
@@ -94,7 +95,7 @@ class FittedModel:
     @property
     def predicting(self) -> list[Member]:
         """What predicts: the networks, over other regressors if there are any."""
-        return members_of(self.members, self.centers)
+        return members_of(self.members, self.centers, self.about.get("weights", ()))
 
     def uncalibrated(self, x: Any) -> Predicted:
         """Predict from inputs (n, features), without recalibration."""

@@ -106,15 +106,19 @@ class Network(NamedTuple):
     interrupted: bool
     means: Sequence[Fitted] = ()
     """Regressors of each fold whose predictions the networks correct."""
-    mean: str | None = None
-    """Their name."""
-    centers: Sequence[Center] = ()
+    given_mean: str | None = None
+    """The regressor that was asked for; None for networks alone, or a choice."""
+    over: Sequence[str | None] = ()
+    """The name of what each network is over, None for nothing; () if there are no regressors."""
+    weights: Sequence[float] = ()
+    """Weights of the networks; () for equal ones."""
+    centers: Sequence[Center | None] = ()
     """What network i is over, at i modulo their number."""
 
     @property
     def predicting(self) -> list[Member]:
         """What predicts: the networks, over the regressors if there are any."""
-        return members_of(self.members, self.centers)
+        return members_of(self.members, self.centers, self.weights)
 
     @property
     def tails(self) -> str:
@@ -122,10 +126,21 @@ class Network(NamedTuple):
         return "normal" if heads(self.members[0])[-1].degrees_of_freedom is None else "t"
 
     @property
-    def embedding(self) -> str | None:
-        """How inputs are embedded: "periodic" or None."""
+    def like_its_networks(self) -> dict[str, Any]:
+        """Parameters of networks that differ from the best of these in their covariance alone."""
+        best = next((one for one in self.selection if one["epochs"]), None)
+        if best is not None:
+            mean = best["mean"] or self.given_mean
+            return {"tails": best["tails"], "embedding": best["embedding"], "mean": mean}
         layers = self.members[0].layers
-        return "periodic" if any(isinstance(one, PeriodicEmbedding) for one in layers) else None
+        embedded = any(isinstance(one, PeriodicEmbedding) for one in layers)
+        embedding = "periodic" if embedded else None
+        return {"tails": self.tails, "embedding": embedding, "mean": self.given_mean}
+
+    @property
+    def means_used(self) -> list[str]:
+        """Names of the regressors that some of the networks are over."""
+        return list(dict.fromkeys(name for name in self.over if name))
 
     @property
     def event_size(self) -> int:
@@ -206,6 +221,7 @@ def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what
     for member in members:
         heads(member)[-1].target_names = arrays.targets
     histories = estimator.history_
+    given = None if estimator.mean in (None, "auto") else str(estimator.mean)
     return Network(
         list(members),
         estimator.calibration_,
@@ -213,17 +229,11 @@ def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what
         getattr(estimator, "selection_", []),
         estimator.interrupted_,
         estimator.means_,
-        _mean_of(estimator),
+        given,
+        [name or given for name in estimator._over],
+        estimator.weights_.tolist(),
         estimator._centers,
     )
-
-
-def _mean_of(estimator: MultivariateNormalRegressor) -> str | None:
-    """Return the name of the regressor that the networks correct."""
-    if estimator.mean != "auto":
-        return str(estimator.mean) if estimator.mean else None
-    tried = getattr(estimator, "selection_", [])
-    return tried[0]["mean"] if tried else None
 
 
 def _structure(covariance: str | Covariance) -> str | Covariance:

@@ -43,6 +43,7 @@ class FitOptions:
     isolated: str
     embedding: str
     mean: str
+    stack: bool
     hidden: str
     dropout: float
     epochs: int

@@ -42,7 +42,9 @@ def write_report(folder: Path) -> list[Path]:
         seconds=about["seconds"],
         calibrated_for_coverage=about["options"]["calibration"] == "coverage"
         and bool(about["calibration"]),
-        chosen_from=tuple(dict.fromkeys(one["name"] for one in about["selection"])),
+        chosen_from=tuple(
+            dict.fromkeys(one["name"] for one in about["selection"] if one["epochs"])
+        ),
         tails=about.get("tails", ""),
         outside=tuple(about.get("outside", ())),
         drivers=tuple(report.Driver.of(one) for one in about.get("drivers", ())),
@@ -52,12 +54,20 @@ def write_report(folder: Path) -> list[Path]:
     return [folder / "report.html", folder / "report.md"]
 
 
+def _structures(selection: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the structures of the networks that were compared."""
+    return tuple(dict.fromkeys(one["name"] for one in selection if one["epochs"]))
+
+
 def _history(path: Path) -> dict[str, list[float]]:
-    """Return the losses of the first network."""
+    """Return the losses of the first network that was trained."""
     history: dict[str, list[float]] = {}
+    first = ""
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            if row.pop("network") == "1" and row.pop("epoch"):
+            network = row.pop("network")
+            first = first or network
+            if network == first and row.pop("epoch"):
                 for name, value in row.items():
                     history.setdefault(name, []).append(float(value or "nan"))
     return history
@@ -70,7 +80,8 @@ def write_history(path: Path, histories: list[dict[str, list[float]]]) -> None:
         writer = csv.writer(file)
         writer.writerow(["network", "epoch", *names])
         for network, history in enumerate(histories, 1):
-            for epoch, values in enumerate(zip(*(history[n] for n in names), strict=True), 1):
+            columns = [history[name] for name in names] if history else []
+            for epoch, values in enumerate(zip(*columns, strict=True), 1):
                 writer.writerow([network, epoch, *map(_text, values)])
 
 

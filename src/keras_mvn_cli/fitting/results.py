@@ -20,6 +20,7 @@ from keras_mvn._training.absent_inputs import Donors, predict_beyond
 from keras_mvn.calibration import Recalibration
 from keras_mvn.covariances._streaming import StreamingMoments
 from keras_mvn.distributions import Distribution
+from keras_mvn.estimator._regressors import NAMED
 from keras_mvn.serving._means import save_means
 from keras_mvn.serving.fitted_model import (
     DONORS,
@@ -34,17 +35,12 @@ from keras_mvn_cli._fit_directory import FIT, FORMAT, FitFolder
 from keras_mvn_cli._outside import Outside
 from keras_mvn_cli._versions import versions
 from keras_mvn_cli.fitting.drivers import drivers_of
-from keras_mvn_cli.fitting.networks import Network
+from keras_mvn_cli.fitting.networks import Network, label_of
 from keras_mvn_cli.fitting.options import FitOptions
 from keras_mvn_cli.fitting.reporting import write_history
 from keras_mvn_cli.fitting.table import Prepared, request_of
 
 __all__ = ["about_fit", "assessed", "write_results"]
-
-_MEANS = {
-    name: [f"means: the networks correct cross-fitted predictions of {words} (--mean {name})"]
-    for name, words in (("ridge", "ridge regressions"), ("trees", "boosted trees"))
-}
 
 CUT_SHORT = "training was interrupted by ^C: the weights are the best up to then"
 
@@ -145,7 +141,8 @@ def about_fit(
         "columns": prepared.preprocessing.columns,
         "inputs": prepared.preprocessing.names,
         "covariance": model.structure,
-        "mean": model.mean,
+        "over": list(model.over),
+        "weights": list(model.weights),
         "tails": _tails_in_words(model, prepared),
         "calibration": _in_words(model.calibration, options.calibration, rows),
         "members": len(model.members),
@@ -153,7 +150,8 @@ def about_fit(
         "selection": [_plain(one) for one in model.selection],
         "decisions": [
             *prepared.about["decisions"],
-            *_MEANS.get(str(model.mean), []),
+            *_means_in_words(model),
+            *_mixture_in_words(model),
             *([CUT_SHORT] if interrupted else []),
         ],
         "options": request_of(options)["options"],
@@ -173,9 +171,26 @@ def _outside(model: Network, prepared: Prepared) -> list[str]:
     return found.told(prepared.preprocessing.names, prepared.preprocessing.in_units)
 
 
+def _means_in_words(model: Network) -> list[str]:
+    """Say what networks correct."""
+    return [
+        f"means: networks correct cross-fitted predictions of {NAMED[name].words} (--mean {name})"
+        for name in model.means_used
+    ]
+
+
+def _mixture_in_words(model: Network) -> list[str]:
+    """Say of which candidates the predictions are mixtures, if of several."""
+    used = [one for one in model.selection if one["weight"] > 0.0]
+    if len(used) < 2:
+        return []
+    parts = ", ".join(f"{one['weight']:.0%} {label_of(one)}" for one in used)
+    return [f"predictions: mixtures, best on held-out rows: {parts} (--no-stack for the best one)"]
+
+
 def _plain(candidate: Mapping[str, Any]) -> dict[str, Any]:
     """Return one entry of the selection as JSON values."""
-    kept = ("name", "tails", "embedding", "mean", "validation_nll", "epochs", "seconds")
+    kept = ("name", "tails", "embedding", "mean", "weight", "validation_nll", "epochs", "seconds")
     values = {name: candidate[name] for name in kept}
     return {
         k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()

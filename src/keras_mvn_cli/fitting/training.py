@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from keras_mvn._training.candidates import Candidate, constant_covariance, independent
 from keras_mvn_cli import _assessing
@@ -56,6 +55,7 @@ def _settings(options: FitOptions, share: float) -> Settings:
             "loss": options.loss,
             "tails": options.tails,
             "isolated": options.isolated,
+            "stack": options.stack,
             "embedding": None if options.embedding == "none" else options.embedding,
             "mean": None if options.mean == "none" else options.mean,
             "hidden": widths_of(options.hidden),
@@ -75,7 +75,8 @@ def _baselines(
 
     They have the model's tails and inputs, so that they differ from it in their covariance alone.
     """
-    same: dict[str, Any] = {"tails": trained.tails, "embedding": trained.embedding}
+    same = trained.like_its_networks
+    chosen = options.mean == "auto"
     budget = options.time_budget
     share = None if budget is None else 0.5 * (1.0 - SHARE_OF_MODEL) * budget
     structures = {
@@ -92,9 +93,9 @@ def _baselines(
                 candidate.constant,
                 members=model.members,
                 time_budget=share,
-                options={**model.options, **same, "mean": trained.mean},
+                options={**model.options, **same},
             ),
-            candidate._replace(**same, mean=trained.mean if options.mean == "auto" else None),
+            candidate._replace(**{**same, "mean": same["mean"] if chosen else None}),
         )
 
 

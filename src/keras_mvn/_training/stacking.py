@@ -1,0 +1,152 @@
+"""Weights of candidates whose mixture is the best on rows that none of them has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_mvn._core.types import Array
+from keras_mvn._training.data import Part, Table, thinned
+from keras_mvn._training.prediction import predict
+from keras_mvn._training.scoring import Scored
+from keras_mvn._training.train import Trained
+from keras_mvn._training.tried import Tried
+from keras_mvn.distributions import Mixture
+from keras_mvn.scores import cell_log_score
+
+__all__ = ["stacked", "stacking_weights"]
+
+STEPS = 20
+"""Votes that are given, one after the other."""
+
+SMALLEST = 0.1
+"""Weights below which a candidate is left out: it costs more than it is worth."""
+
+GAIN = 0.005
+"""Nats per target below which the best candidate alone is as good as a mixture."""
+
+NUMBERS = 2_000_000
+"""Size of the covariances of all rows that are looked at, in numbers."""
+
+
+def stacked(tried: Sequence[Tried], parts: Sequence[Sequence[Part]]) -> list[Tried]:
+    """Return candidates with the weights of the mixture that predicts best, the best first.
+
+    Those of the best one's kind are mixed: of its structure and tails, with all networks.
+
+    Args:
+        tried: the candidates, the best first.
+        parts: the rows of the networks of each.
+
+    """
+    best = tried[0]
+    alike = [i for i, one in enumerate(tried) if _kind(one) == _kind(best)]
+    weights = np.zeros(len(tried))
+    weights[alike] = 1.0
+    if len(alike) > 1:
+        weights[alike] = stacking_weights(
+            [tried[i].trained for i in alike], [parts[i] for i in alike]
+        )
+    found = [one._replace(weight=float(w)) for one, w in zip(tried, weights, strict=True)]
+    return sorted(found, key=lambda one: -one.weight)
+
+
+def _kind(one: Tried) -> tuple[Any, ...]:
+    return one.recipe.covariance, one.recipe.tails == "normal", len(one.trained)
+
+
+def stacking_weights(
+    trained: Sequence[Sequence[Trained]], parts: Sequence[Sequence[Part]]
+) -> Array:
+    """Return the weights with which candidates predict held-out rows best together: (c,).
+
+    Votes are given one after the other, each to the candidate with which the mixture of all votes
+    so far scores best; what is scored is what is delivered: one distribution with the mean and the
+    covariance of the mixture. The first vote is that for the best candidate.
+
+    Args:
+        trained: the networks of each candidate, one for each part.
+        parts: the parts of each candidate, with the same rows and its own inputs.
+
+    Source: Caruana, Niculescu-Mizil, Crew & Ksikes, "Ensemble selection from libraries of models",
+    ICML 2004; for scores of distributions, Yao, Vehtari, Simpson & Gelman, "Using stacking to
+    average Bayesian predictive distributions", Bayesian Analysis 13 (2018).
+
+    """
+    rows = [_rows(part) for part in parts[0]]
+    answers = [
+        [_answer(*each) for each in zip(networks, own, rows, strict=True)]
+        for networks, own in zip(trained, parts, strict=True)
+    ]
+    observed = [_observed(part.held_out, at) for part, at in zip(parts[0], rows, strict=True)]
+    weights = np.concatenate([_weights(part, at) for part, at in zip(parts[0], rows, strict=True)])
+    heads = [one.head for one in trained[0]]
+
+    def score(votes: Array) -> float:
+        some = np.flatnonzero(votes)
+        shares = votes[some] / votes.sum()
+        found = [
+            cell_log_score(
+                _delivered([answers[c][i] for c in some], shares),
+                observed[i],
+                heads[i].resolution,
+                "marginalize",
+            )
+            for i in range(len(rows))
+        ]
+        return Scored(np.concatenate(found), weights).mean
+
+    return _voted(score, len(trained), GAIN * heads[0].event_size)
+
+
+def _voted(score: Callable[[Array], float], candidates: int, gain: float) -> Array:
+    """Return shares of the votes; all are for one candidate if others gain less than so much."""
+    single = np.eye(candidates)
+    alone = [score(one) for one in single]
+    votes = single[int(np.argmin(alone))].copy()
+    best, least = votes.copy(), min(alone)
+    for _ in range(STEPS - 1):
+        scores = [score(votes + one) for one in single]
+        votes = votes + single[int(np.argmin(scores))]
+        if min(scores) < least:
+            best, least = votes.copy(), min(scores)
+    shares = best / best.sum()
+    kept = np.where(shares < SMALLEST, 0.0, shares)
+    kept = kept / kept.sum()
+    return kept if score(kept) < min(alone) - gain else single[int(np.argmin(alone))]
+
+
+def _delivered(answers: Sequence[Any], shares: Array) -> Any:
+    return answers[0] if len(answers) == 1 else Mixture(answers, shares).matched()
+
+
+def _rows(part: Part) -> np.ndarray:
+    table = _held_out(part)
+    return thinned(table.rows, NUMBERS, table.y.shape[1] ** 2)
+
+
+def _answer(one: Trained, part: Part, rows: np.ndarray) -> Any:
+    """Predict these rows, in the units of the targets as they were measured."""
+    table = _held_out(part)
+    x = np.asarray(table.x[rows])
+    answer = one.head.distribution(predict(one.model, x))
+    if table.measured is None:
+        return answer
+    return answer + np.asarray(x[:, -table.y.shape[1] :], np.float64)  # m(x) beside the inputs
+
+
+def _observed(table: Table | None, rows: np.ndarray) -> Array:
+    assert table is not None
+    return np.asarray((table.y if table.measured is None else table.measured)[rows], np.float64)
+
+
+def _weights(part: Part, rows: np.ndarray) -> Array:
+    weight = _held_out(part).weight
+    return np.ones(len(rows)) if weight is None else weight[rows]
+
+
+def _held_out(part: Part) -> Table:
+    assert part.held_out is not None
+    return part.held_out
