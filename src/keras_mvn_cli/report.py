@@ -16,7 +16,7 @@ __all__ = ["report"]
 @_options.model_argument
 @_options.as_json
 def report(model_dir: Path, as_json: bool) -> None:
-    """Rewrite report.html and report.md in a fit directory.
+    """Rewrite report.html, report.md and model_card.md in a fit directory.
 
     `keras-mvn fit` writes them itself; use this command after upgrading keras-mvn, or if a file
     was lost. Nothing is trained.

@@ -10,9 +10,10 @@ import pytest
 from commands import refused, run
 from keras_mvn._training import stacking
 from keras_mvn._training.absent_inputs import predict_beyond
-from keras_mvn.estimator import _material
+from keras_mvn.estimator import _material, _mean
 from keras_mvn.estimator._regressors import NAMED
 from keras_mvn.serving import FittedModel
+from keras_mvn.serving._means import load_means, save_means
 from keras_mvn.serving.fitted_model import recalibrated
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
@@ -149,3 +150,34 @@ def test_trees_are_not(table, tmp_path):
         "--no-baselines", *QUICK)  # fmt: skip
     assert "correct predictions of trees" in refused("export", out)
     assert "--mean none" in refused("export", out)
+
+
+@pytest.mark.parametrize("mean", NAMED)
+def test_all_regressors_are_kept_without_pickle(mean, tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 3)), rng.normal(size=(60, 2))
+    fits = [
+        _mean.Fitted([_mean.regressor_for(mean).fit(x, y[:, j]) for j in range(2)])
+        for _ in range(2)
+    ]
+    average = _mean.Average(fits)
+    save_means([fits[1], None, average], fits, tmp_path)
+    second, nothing, both = load_means(tmp_path)
+    assert nothing is None
+    np.testing.assert_array_equal(second.predict(x), fits[1].predict(x))
+    np.testing.assert_array_equal(both.predict(x), average.predict(x))
+
+
+@pytest.mark.parametrize("mean", ["trees", "forest"])
+def test_damaged_trees_are_refused(mean, tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200, 3)), rng.normal(size=200)
+    regressor = _mean.regressor_for(mean).fit(x, y)
+    if mean == "trees":
+        regressor._predictors[0][0].nodes["left"][0] = 10_000
+    else:
+        regressor.estimators_[0].tree_.children_left[0] = 10_000
+    fits = [_mean.Fitted([regressor])]
+    save_means(fits, fits, tmp_path)
+    with pytest.raises(OSError, match="is damaged: a tree has nodes that refer to none"):
+        load_means(tmp_path)

@@ -88,6 +88,7 @@ class Forest(NamedRegressor):
     """
 
     name, words = "forest", "forests of randomized trees"
+    stored = ("sklearn.tree._tree.Tree",)
 
     MOST_ROWS: ClassVar[int] = 1000
     """Rows above which boosting is better, and forests are large to keep."""

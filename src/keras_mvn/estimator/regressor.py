@@ -330,7 +330,7 @@ class MultivariateNormalRegressor(
         found = weighted(fitter, recipe, n, tried)
         self.weights_ = np.array([one.weight for one in found])
         self.head_ = found[0].trained.head
-        if len(found) == 1:
+        if n == len(found) == 1:
             self.model_ = found[0].trained.model
             self.history_: Any = found[0].trained.history
         else:

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import itertools
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,7 +91,9 @@ def to_markdown(data: ReportData) -> str:
 
 
 def write(data: ReportData, folder: Any) -> list[Path]:
-    """Write `report.html` and `report.md`; existing files are replaced once both are complete.
+    """Write `report.html`, `report.md` and `model_card.md`.
+
+    Existing files are replaced once all are complete.
 
     Args:
         data: data of the report.
@@ -102,7 +105,11 @@ def write(data: ReportData, folder: Any) -> list[Path]:
 
     """
     found = _find(data)
-    texts = {"report.html": _html(data, found), "report.md": _markdown(data, found)}
+    texts = {
+        "report.html": _html(data, found),
+        "report.md": _markdown(data, found),
+        "model_card.md": _model_card(data, found),
+    }
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as together:
@@ -187,10 +194,37 @@ def _hash(script: str) -> str:
 # --- Markdown ------------------------------------------------------------------------------------
 
 
+METRICS = {
+    "nll_per_target": "NLL per target",
+    "energy_score": "energy score",
+    "rmse": "RMSE",
+    "coverage_90": "coverage of joint 90 % regions",
+}
+"""Scores in the metadata of a model card."""
+
+
 def _markdown(data: ReportData, found: Findings) -> str:
-    environment = _environment(finalize=_escape_markdown)
     command = _code_span(" ".join(data.command.split()))
-    text = environment.get_template("template.md").render(**_shared(data, found), command=command)
+    return _laid_out("template.md", data, found, command=command)
+
+
+def _model_card(data: ReportData, found: Findings) -> str:
+    given = {data.targets[0]: 1.5} if len(data.targets) > 1 else {}
+    code = _verbatim(
+        "```python\n"
+        "from keras_mvn.serving import FittedModel\n\n"
+        'model = FittedModel.load("model_folder")\n'
+        "answer = model.predict_distribution(table)  # a data frame with the columns above\n"
+        "answer.mean, answer.stddev, answer.correlation\n"
+        + (f"answer.condition({json.dumps(given, ensure_ascii=False)})\n" if given else "")
+        + "```"
+    )
+    return _laid_out("model_card.md", data, found, code=code, metrics=METRICS)
+
+
+def _laid_out(template: str, data: ReportData, found: Findings, **more: Any) -> str:
+    environment = _environment(finalize=_escape_markdown)
+    text = environment.get_template(template).render(**_shared(data, found), **more)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,8 @@ def over_linear(network: Any, center: Center) -> Any:
 def _loaded(skops: Any, file: Path) -> Fitted:
     known = [name for one in NAMED.values() for name in one.stored]
     kept = skops.load(file, trusted=known)
+    for regressor in kept["regressors"]:
+        _require_sound(regressor, file)
     limits = None if kept["limits"] is None else SoftClip(**kept["limits"])
     return Fitted(kept["regressors"], None, limits)
 
@@ -101,3 +103,33 @@ def _loaded(skops: Any, file: Path) -> Fitted:
 def _range(limits: SoftClip) -> dict[str, Any]:
     """Return the arguments that make the layer anew."""
     return {"lower": limits.lower, "upper": limits.upper, "margin": limits.margin}
+
+
+def _require_sound(regressor: Any, file: Path) -> None:
+    """Check the nodes of trees, which scikit-learn follows without looking whether they exist.
+
+    Raises:
+        OSError: a node refers to one that is not after it, or to an input that there is not.
+
+    """
+    features = getattr(regressor, "n_features_in_", 0)
+    for inner, left, right, feature in _nodes(regressor):
+        at = np.flatnonzero(inner)
+        for child in (left[at], right[at]):
+            if not ((child > at) & (child < len(inner))).all():
+                raise OSError(f"{file} is damaged: a tree has nodes that refer to none.")
+        if not ((feature[at] >= 0) & (feature[at] < features)).all():
+            raise OSError(f"{file} is damaged: a tree asks for inputs that there are not.")
+
+
+def _nodes(regressor: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """Yield which nodes have children, these children, and the inputs they ask for, by tree."""
+    for one in getattr(regressor, "estimators_", ()):
+        tree = one.tree_
+        left, right = tree.children_left, tree.children_right
+        yield (left != -1) | (right != -1), left, right, tree.feature
+    for step in getattr(regressor, "_predictors", ()):
+        for one in step:
+            nodes = one.nodes
+            left, right = (nodes[name].astype(np.int64) for name in ("left", "right"))
+            yield nodes["is_leaf"] == 0, left, right, nodes["feature_idx"].astype(np.int64)

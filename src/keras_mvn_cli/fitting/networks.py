@@ -167,6 +167,9 @@ class Network(NamedTuple):
         """The covariance structure, in words."""
         head = heads(self.members[0])[-1]
         constant = {"covariance": ", the same for all rows", "shape": ", constant correlations"}
+        mixed = sum(one["weight"] > 0.0 for one in self.selection)
+        if mixed > 1:
+            return f"{head.covariance.name}, a mixture of {mixed} candidates"
         return f"{head.covariance.name}{constant.get(head.constant or '', '')}"
 
 

@@ -50,8 +50,7 @@ def write_report(folder: Path) -> list[Path]:
         drivers=tuple(report.Driver.of(one) for one in about.get("drivers", ())),
         resolution=about.get("target_resolution", ()),
     )
-    report.write(data, folder)
-    return [folder / "report.html", folder / "report.md"]
+    return report.write(data, folder)
 
 
 def _structures(selection: list[dict[str, Any]]) -> tuple[str, ...]:

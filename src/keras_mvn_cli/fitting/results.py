@@ -21,6 +21,7 @@ from keras_mvn.calibration import Recalibration
 from keras_mvn.covariances._streaming import StreamingMoments
 from keras_mvn.distributions import Distribution
 from keras_mvn.estimator._regressors import NAMED
+from keras_mvn.layers._find_heads import heads
 from keras_mvn.serving._means import save_means
 from keras_mvn.serving.fitted_model import (
     DONORS,
@@ -172,9 +173,15 @@ def _outside(model: Network, prepared: Prepared) -> list[str]:
 
 
 def _means_in_words(model: Network) -> list[str]:
-    """Say what networks correct."""
+    """Say whose predictions the means are, or are corrected from."""
+    corrected = {
+        name
+        for name, network in zip(model.over, model.members, strict=True)
+        if name and not heads(network)[-1].ignores_inputs
+    }
     return [
-        f"means: networks correct cross-fitted predictions of {NAMED[name].words} (--mean {name})"
+        f"means: {'networks correct ' if name in corrected else ''}cross-fitted predictions of "
+        f"{NAMED[name].words} (--mean {name})"
         for name in model.means_used
     ]
 
