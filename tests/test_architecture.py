@@ -73,6 +73,7 @@ PUBLIC = {
         "permutation_importance", "shapley_values",
     ),
     "keras_mvn.exporting": ("export",),
+    "keras_mvn.integrations": ("log_fit", "log_model", "pruning", "suggest"),
     "keras_mvn.kernels": ("elliptical", "recording", "status"),
     "keras_mvn.layers": ("MultivariateMixtureHead", "MultivariateNormalHead"),
     "keras_mvn.layouts": ("get", "Layout", "Reader"),

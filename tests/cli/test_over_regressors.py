@@ -152,6 +152,7 @@ def test_trees_are_not(table, tmp_path):
     assert "--mean none" in refused("export", out)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("mean", NAMED)
 def test_all_regressors_are_kept_without_pickle(mean, tmp_path):
     rng = np.random.default_rng(0)
