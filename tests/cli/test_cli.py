@@ -93,7 +93,8 @@ class TestFit:
         out, printed = fitted
         assert sorted(path.name for path in out.iterdir()) == [
             "calibration.json", "donors.npy", "fit.json", "history.csv", "metrics.json",
-            "model.keras", "preprocessing.json", "report.html", "report.md", "split.npz", "test",
+            "model.keras", "model_card.md", "preprocessing.json", "report.html", "report.md",
+            "split.npz", "test",
         ]  # fmt: skip
         assert not list(out.parent.glob("*partial*"))
         for words in ("id: dropped, an identifier", "day: date", "color: category, 3", "open: bool",
@@ -808,7 +809,9 @@ def in_a_process(signal, epoch, *arguments):
 class TestSignals:
     # TensorFlow compiles every network anew.
     networks = (
-        ["--cv", "none", "--embedding", "none", "--mean", "none"] if ON_TENSORFLOW else ["--cv", 3]
+        ["--cv", "none", "--embedding", "none", "--mean", "none"]
+        if ON_TENSORFLOW
+        else ["--cv", 3, "--embedding", "none"]
     )
 
     def arguments(self, table, out):

@@ -22,7 +22,7 @@ from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.layers._find_heads import heads
 from keras_mvn.layers._min_scale import START
 
-__all__ = ["constant_errors", "recipe_of_constant_errors"]
+__all__ = ["TRIED", "constant_errors", "recipe_of_constant_errors", "tails_of"]
 
 TRIED = (2.0 + np.geomspace(0.2, 200.0, 40)).tolist()
 """Degrees of freedom among which the tails of errors are sought."""

@@ -22,7 +22,7 @@ from keras_mvn.estimator._selection import Choices
 __all__ = ["choices_of", "recipe_of"]
 
 
-def is_auto(covariance: Any) -> bool:
+def _is_auto(covariance: Any) -> bool:
     """Whether `fit` chooses the covariance structure."""
     return isinstance(covariance, str) and covariance == "auto"
 
@@ -70,7 +70,7 @@ def _tails(estimator: Any) -> str:
 def choices_of(estimator: Any) -> Choices:
     """Return what `fit` chooses on held-out rows."""
     return Choices(
-        is_auto(estimator.covariance),
+        _is_auto(estimator.covariance),
         _chooses_tails(estimator),
         _chooses_embedding(estimator),
         _chooses_mean(estimator),
@@ -174,7 +174,7 @@ def _check_what_is_no_recipe(estimator: Any) -> None:
 
 
 def _structure(estimator: Any) -> covariances.Covariance:
-    if not is_auto(estimator.covariance):
+    if not _is_auto(estimator.covariance):
         try:
             return covariances.get(estimator.covariance)
         except ValueError as error:
