@@ -66,3 +66,33 @@ def test_spread_is_that_of_a_normal_and_moves_little(rng):
     assert spread(odd)[0] == pytest.approx(spread(values)[0], rel=0.03)
     mostly_zero = np.where(np.arange(100) < 80, 0.0, rng.normal(size=100) + 5.0)
     assert spread(mostly_zero[:, None])[0] > 0
+
+
+class TestCodes:
+    """One or two numbers in up to a fifth of a column, among inputs."""
+
+    @staticmethod
+    def column(share, *codes, n=400):
+        values = np.random.default_rng(0).normal(20.0, 3.0, size=n)
+        values[: int(share * n)] = np.resize(codes, int(share * n))
+        return values[:, None]
+
+    @pytest.mark.parametrize("share", [0.05, 0.19])
+    @pytest.mark.parametrize("codes", [(-9999.0,), (-9999.0, 9999.0)])
+    def test_are_beyond_the_fences_if_asked_for(self, share, codes):
+        values = self.column(share, *codes)
+        found = fences(values, codes=True)
+        np.testing.assert_array_equal(found.beyond(values), np.abs(values) > 5000)
+        assert not fences(values).any
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            column.__func__(0.25, -9999.0),  # too many
+            column.__func__(0.1, 1e4, 2e4, 3e4),  # too different
+            column.__func__(0.1, 200.0),  # not far enough
+            np.exp(3.0 * np.random.default_rng(0).normal(size=(400, 1))),
+        ],
+    )
+    def test_others_are_not(self, values):
+        assert not fences(values, codes=True).any

@@ -1,5 +1,6 @@
 """The report: its numbers by SciPy, its rules on planted faults, and the page in a real browser."""
 
+import dataclasses
 import inspect
 import itertools
 import json
@@ -11,6 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import scipy.stats
+import yaml
 from markdown_it import MarkdownIt
 
 from keras_mvn import MultivariateNormal, MultivariateStudentT, calibration, report
@@ -707,10 +709,14 @@ class TestFiles:
     def test_write(self, rng, tmp_path):
         data = report_data(rng)
         paths = report.write(data, tmp_path / "new" / "folder")
-        assert [path.name for path in paths] == ["report.html", "report.md"]
+        assert [path.name for path in paths] == ["report.html", "report.md", "model_card.md"]
         assert paths[0].read_text(encoding="utf-8") == report.to_html(data)
         assert paths[1].read_text(encoding="utf-8") == report.to_markdown(data)
-        assert sorted(p.name for p in paths[0].parent.iterdir()) == ["report.html", "report.md"]
+        names = ["model_card.md", "report.html", "report.md"]
+        assert sorted(p.name for p in paths[0].parent.iterdir()) == names
+        assert paths[2].read_text(encoding="utf-8") == _render._model_card(
+            data, _render._find(data)
+        )
 
     def test_write_leaves_what_was_there_if_it_fails(self, rng, tmp_path, monkeypatch):
         (tmp_path / "report.html").write_text("before")
@@ -723,6 +729,21 @@ class TestFiles:
             report.write(report_data(rng), tmp_path)
         assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
         assert (tmp_path / "report.html").read_text() == "before"
+
+    @pytest.mark.parametrize("hostile", HOSTILE)
+    def test_model_card(self, rng, hostile, tmp_path):
+        data = dataclasses.replace(report_data(rng), title=hostile, source=hostile)
+        _, front, text = report.write(data, tmp_path)[2].read_text("utf-8").split("---\n", 2)
+        metadata = yaml.safe_load(front)
+        assert metadata["library_name"] == "keras"
+        (entry,) = metadata["model-index"]
+        assert entry["name"] == hostile
+        metrics = {one["type"]: one["value"] for one in entry["results"][0]["metrics"]}
+        found = _render._find(data).comparison.model
+        assert metrics["rmse"] == pytest.approx(found["rmse"].mean, rel=1e-3)
+        assert "<script>" not in MarkdownIt().render(text)
+        headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+        assert headings == ["Model", "Use", "Training data", "Evaluation", "Limits"]
 
     def test_markdown_has_every_section(self, rng):
         data = report_data(rng, history={"loss": [2.0, 1.0], "val_loss": [2.5, 1.5]})
@@ -796,7 +817,7 @@ def open_page(browser, tmp_path):
     complaints, contexts = [], []
 
     def open_(data, width=1600, **options):
-        (path, _) = report.write(data, tmp_path)
+        path = report.write(data, tmp_path)[0]
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()

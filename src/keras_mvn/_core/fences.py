@@ -5,6 +5,9 @@ means, variances and ranges. Values count as isolated if they are at most 2 % of
 100 spreads from the median, and ten times as far from it as the next. Heavy tails aren't: their
 largest values follow each other more closely (of 300 values of a Student's t with ν = 3, one is
 isolated in 1 of 1000 samples; of a Cauchy distribution, in 1 of 10).
+
+A code for "not measured", such as −9999, may be more frequent. Among inputs, which are limited but
+not lost, one or two numbers that far from all others count as isolated up to a fifth of a column.
 """
 
 from __future__ import annotations
@@ -20,6 +23,12 @@ __all__ = ["Fences", "described", "fences", "spread"]
 
 _SHARE = 0.02
 """Largest share of values that can be isolated; one always can."""
+
+_SHARE_OF_CODES = 0.2
+"""Largest share of values that are codes; from a quarter on, the spread would be theirs."""
+
+_MOST_CODES = 2
+"""Largest number of different codes of a column."""
 
 _FAR = 100.0
 """Smallest distance of an isolated value from the median, in spreads."""
@@ -57,39 +66,49 @@ class Fences(NamedTuple):
         return np.where(self.beyond(values), np.nan, values)
 
 
-def fences(values: Array) -> Fences:
+def fences(values: Array, codes: bool = False) -> Fences:
     """Return the fences of each column.
 
     Args:
         values: (rows, k), NaN where missing.
+        codes: whether one or two numbers, however often up to a fifth, can be isolated.
 
     >>> column = np.append(np.random.default_rng(0).normal(size=200), 1e6)
     >>> fences(column[:, None]).beyond(column[:, None]).sum()
     np.int64(1)
 
     """
-    found = [_of_column(column[~np.isnan(column)]) for column in values.T]
+    found = [_of_column(column[~np.isnan(column)], codes) for column in values.T]
     lower, upper = np.array(found).reshape(-1, 2).T
     return Fences(lower, upper)
 
 
-def _of_column(values: Array) -> tuple[float, float]:
+def _of_column(values: Array, codes: bool) -> tuple[float, float]:
     none = -np.inf, np.inf
     unit = _spread_of(values)
     if len(values) < _FEWEST or unit == 0.0:
         return none
     center = float(np.median(values))
-    most = max(1, int(_SHARE * len(values)))
     distance = np.abs(values - center) / unit
+    half = _half_width(distance, _SHARE)
+    if codes and half is None:
+        half = _half_width(distance, _SHARE_OF_CODES)
+        if half is not None and len(np.unique(values[distance > half])) > _MOST_CODES:
+            half = None
+    return none if half is None else (center - unit * half, center + unit * half)
+
+
+def _half_width(distance: Array, share: float) -> float | None:
+    """Return a distance beyond which values are isolated, at most this share; None if none are."""
+    most = max(1, int(share * len(distance)))
     largest = np.sort(np.partition(distance, -most - 1)[-most - 1 :])
     if largest[-1] <= _FAR:
-        return none
+        return None
     jumps = (largest[1:] > _GAP * np.maximum(largest[:-1], 1.0)) & (largest[1:] > _FAR)
     if not jumps.any():
-        return none
+        return None
     reach = float(largest[np.argmax(jumps)])  # of the values before the first jump
-    half = unit * np.sqrt(max(reach, 1.0) * float(largest[np.argmax(jumps) + 1]))
-    return center - half, center + half
+    return float(np.sqrt(max(reach, 1.0) * float(largest[np.argmax(jumps) + 1])))
 
 
 def described(

@@ -207,7 +207,7 @@ def input_range(table: Table, fenced: bool = True) -> tuple[Array, Array]:
         ValueError: x contains numbers that float32 cannot represent.
 
     """
-    found = fences(sample(table.x, table.rows)[1] if fenced else table.x[:0])
+    found = fences(sample(table.x, table.rows)[1] if fenced else table.x[:0], codes=True)
     lower, upper = np.full(table.x.shape[1], np.inf), np.full(table.x.shape[1], -np.inf)
     for x, _ in table.parts():
         _refuse_beyond_float32(x)

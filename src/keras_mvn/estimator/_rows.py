@@ -228,7 +228,7 @@ def tell_isolated_inputs(x: Any, train: np.ndarray, estimator: Any) -> None:
 
     """
     rows, values = sample(x, train)
-    found = fences(values)
+    found = fences(values, codes=True)
     if found.any:
         given = getattr(estimator, "feature_names_in_", None)
         names = [f"x{i}" for i in range(x.shape[1])] if given is None else list(given)

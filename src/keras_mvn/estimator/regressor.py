@@ -124,9 +124,9 @@ class MultivariateNormalRegressor(
             are transformed.
         missing: "marginalize" treats NaN in y as missing; "raise" raises an error.
         isolated: what single values far from all others are (at most 2 % of a column, more than 100
-            spreads from its median, ten times as far as the next): "missing", for targets in
-            training and validation rows, while inputs are limited to the range of the others; or
-            "keep", as they are.
+            spreads from its median, ten times as far as the next; of inputs also a number such as
+            −9999 in up to a fifth): "missing", for targets in training and validation rows, while
+            inputs are limited to the range of the others; or "keep", as they are.
         time_budget: float, seconds after which `fit` stops training and keeps the best weights;
             None: no limit. With "auto" and several members, each gets its share. Results then
             depend on the speed of the machine.

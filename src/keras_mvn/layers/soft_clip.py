@@ -72,8 +72,9 @@ class SoftClip(keras.layers.Layer):
     def of(cls, x: Any, **kwargs: Any) -> Self:
         """Return the layer for these training rows.
 
-        Single values that are far from all others (a glitch of a sensor) do not count. The margin
-        is the standard deviation of a column.
+        Single values that are far from all others (a glitch of a sensor) do not count, nor do one
+        or two numbers in up to a fifth of a column (a code such as −9999). The margin is the
+        standard deviation of a column.
 
         Args:
             x: (rows, features) of finite numbers.
@@ -81,7 +82,7 @@ class SoftClip(keras.layers.Layer):
 
         """
         values = np.asarray(x, np.float64).reshape(len(x), -1)
-        regular = fences(values).regular(values)
+        regular = fences(values, codes=True).regular(values)
         lower, upper = np.nanmin(regular, axis=0), np.nanmax(regular, axis=0)
         return cls.around(lower, upper, np.nanstd(regular, axis=0), **kwargs)
 

@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, final
 
 import numpy as np
@@ -175,7 +176,28 @@ def _leniently_parsed(texts: list[str], form: str) -> Array:
     bare = np.flatnonzero(np.isnan(seconds))
     if form != ISO and day and day != form and len(bare):
         seconds[bare] = _parsed([plain[i][0] for i in bare], day)
+    for i in np.flatnonzero(np.isnan(seconds)):
+        seconds[i] = _far_instant(plain[i][0], form)
     return seconds + np.array([later for _, later in plain])
+
+
+_YEAR = re.compile(r"(?<!\d)\d{4}(?!\d)")
+
+_NANOSECONDS = range(1678, 2262)
+"""Years that nanoseconds in 64 bits reach, which are the resolution of pandas before version 3."""
+
+
+def _far_instant(text: str, form: str) -> float:
+    """Seconds since 1970 of a date that is beyond what nanoseconds reach; NaN for other text."""
+    years = {int(found) for found in _YEAR.findall(text)}
+    if not years or years & set(_NANOSECONDS):
+        return np.nan
+    try:
+        found = datetime.fromisoformat(text) if form == ISO else datetime.strptime(text, form)
+    except ValueError:
+        return np.nan
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    return (found - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
 
 
 _ZONE = re.compile(r"(?<=[\dMm])\s*(?:UTC|GMT|Z|(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d))$")

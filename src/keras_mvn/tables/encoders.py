@@ -158,7 +158,7 @@ class NumberEncoder(Encoder):
         seen = numbers[np.isfinite(numbers)]
         if not len(seen):
             return None
-        beyond = fences(seen[:, None]).beyond(seen[:, None])[:, 0]
+        beyond = fences(seen[:, None], codes=True).beyond(seen[:, None])[:, 0]
         regular = seen[~beyond]  # one glitch would leave the others no digits in float32
         unit = float(np.abs(regular).max()) or 1.0  # so that squares of 1e200 stay finite
         center, scale = float((regular / unit).mean()) * unit, float((regular / unit).std()) * unit

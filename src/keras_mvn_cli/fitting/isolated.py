@@ -34,7 +34,7 @@ def isolated_values(
         (arrays.x, used, preprocessing.names, "limited to the range of the others"),
     ):
         chosen, some = sample(values, part)
-        found = fences(some)
+        found = fences(some, codes=values is arrays.x)
         if not found.any:
             continue
         if values is arrays.x:
