@@ -42,7 +42,7 @@ $(STAMPS)/bench: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install -q -e '.[benchmarks]'
 	@touch $@
 
-demo: $(STAMPS)/demo  ## train on the weather of three airports, answer questions (2 minutes)
+demo: $(STAMPS)/demo  ## train on the weather of three airports, answer questions (3 minutes)
 	$(BIN)/keras-mvn demo
 
 environment: $(STAMPS)/test  ## everything the tests need, in .venv

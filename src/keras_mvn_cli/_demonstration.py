@@ -21,7 +21,7 @@ from keras_mvn_cli._findings import Findings
 from keras_mvn_cli._model import stream, table_and_model
 from keras_mvn_cli._table_options import TableOptions
 from keras_mvn_cli._weather import target
-from keras_mvn_cli.fitting.networks import label_of
+from keras_mvn_cli.fitting.networks import compared_in_words
 
 __all__ = ["Compared", "Demonstration", "compared", "fitted", "ridge_with_constant_covariance"]
 
@@ -102,9 +102,7 @@ class Demonstration:
     def chosen(self) -> str:
         """Tell what held-out rows chose."""
         d = len(self.targets)
-        said = [
-            f"{label_of(one)} {one['validation_nll'] / d:.3f}" for one in self.about["selection"]
-        ]
+        said = [compared_in_words(one, d) for one in self.about["selection"]]
         return "By NLL per target on held-out rows: " + "; ".join(said) + "."
 
     # --- questions -------------------------------------------------------------------------------

@@ -33,7 +33,16 @@ from keras_mvn.tables import Split
 from keras_mvn_cli._console import Output
 from keras_mvn_cli._structures import structure_of
 
-__all__ = ["Arrays", "Network", "Settings", "label_of", "reuse", "train", "warnings_said"]
+__all__ = [
+    "Arrays",
+    "Network",
+    "Settings",
+    "compared_in_words",
+    "label_of",
+    "reuse",
+    "train",
+    "warnings_said",
+]
 
 
 @final
@@ -177,6 +186,13 @@ def label_of(candidate: Mapping[str, Any]) -> str:
     """Return the name of one entry of the selection, with its tails unless they are normal."""
     tails, embedding = candidate.get("tails", "normal"), candidate.get("embedding")
     return _candidates.label_of(candidate["name"], tails, embedding, candidate.get("mean"))
+
+
+def compared_in_words(candidate: Mapping[str, Any], targets: float) -> str:
+    """Return the name of an entry of the selection, its NLL per target, and its share if mixed."""
+    share = candidate.get("weight", 0.0)
+    mixed = f" (weight {share:.0%})" if 0.0 < share < 1.0 else ""
+    return f"{label_of(candidate)} {candidate['validation_nll'] / targets:.3f}{mixed}"
 
 
 def train(settings: Settings, arrays: Arrays, folder: Path, output: Output, what: str) -> Network:

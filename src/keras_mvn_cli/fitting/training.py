@@ -8,7 +8,14 @@ from keras_mvn._training.candidates import Candidate, constant_covariance, indep
 from keras_mvn_cli import _assessing
 from keras_mvn_cli._console import Output, RefusalError
 from keras_mvn_cli._fit_directory import FitFolder
-from keras_mvn_cli.fitting.networks import Arrays, Network, Settings, label_of, reuse, train
+from keras_mvn_cli.fitting.networks import (
+    Arrays,
+    Network,
+    Settings,
+    compared_in_words,
+    reuse,
+    train,
+)
 from keras_mvn_cli.fitting.options import FitOptions
 from keras_mvn_cli.fitting.table import Prepared
 
@@ -102,9 +109,7 @@ def _baselines(
 def _tell_selection(output: Output, network: Network, arrays: Arrays) -> None:
     if network.selection:
         d = arrays.targets_in_a_row(arrays.selecting)
-        tried = ", ".join(
-            f"{label_of(one)} {one['validation_nll'] / d:.3f}" for one in network.selection
-        )
+        tried = ", ".join(compared_in_words(one, d) for one in network.selection)
         output.say(f"  by NLL per target on held-out rows: {tried}")
 
 
