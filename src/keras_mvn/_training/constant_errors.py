@@ -17,10 +17,12 @@ from keras_mvn._training.data import Moments, Part, sample
 from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.scoring import winsorized
 from keras_mvn._training.train import Trained, prepared
-from keras_mvn.covariances.links import positive_inverse
+from keras_mvn.calibration.temperature import most_likely_square
+from keras_mvn.distributions._student_law import StudentLaw
 from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.layers._find_heads import heads
 from keras_mvn.layers._min_scale import START
+from keras_mvn.layouts import raw_degrees_of_freedom
 
 __all__ = ["TRIED", "constant_errors", "recipe_of_constant_errors", "tails_of"]
 
@@ -78,7 +80,7 @@ def _fit_tails(head: MultivariateNormalHead, errors: Array) -> None:
     candidates = TRIED if raw is not None else [float(one.law.degrees_of_freedom)]
     nu, factor = tails_of(squared, observed, candidates)
     if raw is not None:
-        raw.assign(np.array([positive_inverse(np.float64((nu - 2.0) / 8.0))]))
+        raw.assign(np.array([raw_degrees_of_freedom(np.float64(nu))]))
     scale, floor = (
         np.zeros(head.event_size) if weight is None else keras.ops.convert_to_numpy(weight)
         for weight in (head.origin_scale, head.scale_floor)
@@ -100,30 +102,12 @@ def tails_of(squared: Array, observed: Array, candidates: Sequence[float]) -> tu
 
     """
     squared = winsorized(squared)
-    factors = [_factor(squared, observed, nu) for nu in candidates]
-    found = [
-        _likelihood(squared, observed, *each) for each in zip(candidates, factors, strict=True)
-    ]
-    best = int(np.argmax(found))
-    return float(candidates[best]), factors[best]
 
+    def fitted(nu: float) -> tuple[float, float]:
+        law = StudentLaw(np.array(nu))
+        square = most_likely_square(law, squared, observed, robust=False)
+        density = law.log_density(squared / square, observed) - 0.5 * observed * math.log(square)
+        return float(density.mean()), square
 
-def _factor(squared: Array, observed: Array, nu: float) -> float:
-    """Return the most likely c, by the fixed-point equation c² Σd = Σ (ν + d) q/(ν + q/c²)."""
-    square = 1.0
-    for _ in range(200):
-        after = float(np.sum((nu + observed) * squared / (nu + squared / square)) / observed.sum())
-        if abs(after - square) <= 1e-8 * square:
-            break
-        square = after
-    return float(np.sqrt(square))
-
-
-def _likelihood(squared: Array, observed: Array, nu: float, factor: float) -> float:
-    lgamma = np.vectorize(math.lgamma, otypes=[float])
-    dims, of_row = np.unique(observed, return_inverse=True)
-    constant = (
-        lgamma(0.5 * (nu + dims)) - math.lgamma(0.5 * nu) - 0.5 * dims * np.log(nu * factor**2)
-    )
-    tail = 0.5 * (nu + observed) * np.log1p(squared / (nu * factor**2))
-    return float(np.mean(constant[of_row] - tail))
+    _, square, nu = max((*fitted(nu), nu) for nu in candidates)
+    return float(nu), math.sqrt(square)

@@ -73,6 +73,10 @@ class Table:
         x, y = (np.asarray(a[rows], dtype=float_type) for a in (self.x, self.y))
         return (x, y) if self.weight is None else (x, y, self.weight[rows].astype(float_type))
 
+    def weights(self, rows: np.ndarray) -> Array:
+        """Return the weights of these rows, 1 if there are none."""
+        return np.ones(len(rows)) if self.weight is None else self.weight[rows]
+
     def parts(self) -> Iterator[tuple[Array, Array]]:
         """Yield (x, y) of all rows of this part in float64, some rows at a time."""
         for start in range(0, len(self.rows), PART):

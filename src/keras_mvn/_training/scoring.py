@@ -73,7 +73,7 @@ def _scores(trained: Trained, part: Part) -> Scored:
     answer = trained.head.distribution(y_pred)
     # Where values repeat, the cells' probabilities: densities there reward scales that collapse.
     score = cell_log_score(answer, y, trained.head.resolution, "marginalize")
-    return Scored(score, np.ones(len(rows)) if table.weight is None else table.weight[rows])
+    return Scored(score, table.weights(rows))
 
 
 def winsorized(scores: Array) -> Array:

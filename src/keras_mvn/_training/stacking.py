@@ -75,13 +75,17 @@ def stacking_weights(
     average Bayesian predictive distributions", Bayesian Analysis 13 (2018).
 
     """
-    rows = [_rows(part) for part in parts[0]]
+    tables = [_held_out(part) for part in parts[0]]
+    rows = [thinned(table.rows, NUMBERS, table.y.shape[1] ** 2) for table in tables]
     answers = [
-        [_answer(*each) for each in zip(networks, own, rows, strict=True)]
+        [
+            _answer(one, _held_out(part), at)
+            for one, part, at in zip(networks, own, rows, strict=True)
+        ]
         for networks, own in zip(trained, parts, strict=True)
     ]
-    observed = [_observed(part.held_out, at) for part, at in zip(parts[0], rows, strict=True)]
-    weights = np.concatenate([_weights(part, at) for part, at in zip(parts[0], rows, strict=True)])
+    observed = [_observed(table, at) for table, at in zip(tables, rows, strict=True)]
+    weights = np.concatenate([table.weights(at) for table, at in zip(tables, rows, strict=True)])
     heads = [one.head for one in trained[0]]
 
     def score(votes: Array) -> float:
@@ -122,14 +126,8 @@ def _delivered(answers: Sequence[Any], shares: Array) -> Any:
     return answers[0] if len(answers) == 1 else Mixture(answers, shares).matched()
 
 
-def _rows(part: Part) -> np.ndarray:
-    table = _held_out(part)
-    return thinned(table.rows, NUMBERS, table.y.shape[1] ** 2)
-
-
-def _answer(one: Trained, part: Part, rows: np.ndarray) -> Any:
+def _answer(one: Trained, table: Table, rows: np.ndarray) -> Any:
     """Predict these rows, in the units of the targets as they were measured."""
-    table = _held_out(part)
     x = np.asarray(table.x[rows])
     answer = one.head.distribution(predict(one.model, x))
     if table.measured is None:
@@ -137,14 +135,8 @@ def _answer(one: Trained, part: Part, rows: np.ndarray) -> Any:
     return answer + np.asarray(x[:, -table.y.shape[1] :], np.float64)  # m(x) beside the inputs
 
 
-def _observed(table: Table | None, rows: np.ndarray) -> Array:
-    assert table is not None
+def _observed(table: Table, rows: np.ndarray) -> Array:
     return np.asarray((table.y if table.measured is None else table.measured)[rows], np.float64)
-
-
-def _weights(part: Part, rows: np.ndarray) -> Array:
-    weight = _held_out(part).weight
-    return np.ones(len(rows)) if weight is None else weight[rows]
 
 
 def _held_out(part: Part) -> Table:

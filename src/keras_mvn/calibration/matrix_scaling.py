@@ -164,7 +164,9 @@ def _weighted(rows: Observations, z: Array, now: Array, robust: bool) -> Array:
 
 def _temperature(rows: Observations, robust: bool) -> float:
     """Return the factor at which rows are weighted first: 1 for a likelihood."""
-    return math.sqrt(most_likely_square(rows, robust=True) or 1.0) if robust else 1.0
+    if not robust:
+        return 1.0
+    return math.sqrt(most_likely_square(rows.law, rows.squared_distances, rows.count, True) or 1.0)
 
 
 def _most_likely(rows: Observations, z: Array, start: Array, share: float, robust: bool) -> Array:

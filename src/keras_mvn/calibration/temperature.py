@@ -10,11 +10,13 @@ import keras
 import numpy as np
 
 from keras_mvn._core.checks import positive, probability
+from keras_mvn._core.types import Array
 from keras_mvn.calibration._models import with_scaled_errors
 from keras_mvn.calibration._quantile import conformal_quantile, rows_needed
 from keras_mvn.calibration._rows import calibration_rows
 from keras_mvn.calibration._weights import row_weights
 from keras_mvn.calibration.base import Recalibration, register
+from keras_mvn.distributions._radial_law import RadialLaw
 from keras_mvn.distributions.base import Distribution
 from keras_mvn.scores._observations import Observations
 
@@ -130,22 +132,29 @@ class Temperature(Recalibration):
         return with_scaled_errors(model, np.array(self.temperature))
 
 
-def most_likely_square(rows: Observations, robust: bool) -> float:
-    """Return the s at which the mean of q/s, each row weighted, is the mean count."""
-    squares, count = rows.squared_distances, rows.count
+def most_likely_square(law: RadialLaw, squares: Array, count: Array, robust: bool) -> float:
+    """Return the s at which the mean of q/s, each row weighted, is the mean count.
+
+    Args:
+        law: the law of the radius of each row, or one for all.
+        squares: q, (n,), squared distances.
+        count: (n,), numbers of observed targets.
+        robust: whether the influence of each row is bounded.
+
+    """
     start = squares.sum() / count.sum()
     found, before = start, math.nan
     while found > _SMALLEST * start and not abs(found - before) <= 1e-12 * found:
         before = found  # EM; one step for a normal's likelihood
-        weights = row_weights(rows.law, squares / before, count, robust)
+        weights = row_weights(law, squares / before, count, robust)
         found = (weights * squares).sum() / count.sum()
     if robust and found <= _SMALLEST * start:  # so many predictions are exact that the rest is odd
-        return most_likely_square(rows, robust=False)
+        return most_likely_square(law, squares, count, robust=False)
     return float(found)
 
 
 def _most_likely(rows: Observations, _: float, robust: bool) -> float:
-    return most_likely_square(rows, robust)
+    return most_likely_square(rows.law, rows.squared_distances, rows.count, robust)
 
 
 def _covering(rows: Observations, level: float, _: bool) -> float:

@@ -35,7 +35,8 @@ def weighted(fitter: Fitter, recipe: Recipe, n: int, tried: Sequence[Tried]) -> 
 
     """
     if not tried:
-        return [Weighted(one, recipe, 1.0 / n) for one in fitter.members(recipe, n)]
+        members = fitter.members(recipe, n)  # fewer after ^C
+        return [Weighted(one, recipe, 1.0 / len(members)) for one in members]
     parts = fitter.smallest_ensemble
     used = [one for one in tried if one.weight > 0.0]
     networks = best_first(one for one in used if one.trained[0].epochs)

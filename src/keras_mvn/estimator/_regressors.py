@@ -13,7 +13,19 @@ import numpy as np
 from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 
-__all__ = ["NAMED", "Forest", "GaussianProcess", "NamedRegressor", "Ridge", "Trees"]
+__all__ = [
+    "NAMED",
+    "PENALTIES",
+    "Forest",
+    "GaussianProcess",
+    "NamedRegressor",
+    "Ridge",
+    "Trees",
+]
+
+
+PENALTIES = np.logspace(-2, 4, 13)
+"""Of ridge regressions, for standardized inputs."""
 
 
 class NamedRegressor(ABC):
@@ -54,14 +66,11 @@ class Ridge(NamedRegressor):
 
     def unfitted(self) -> Any:
         """Return a new regressor."""
-        return _standardized(require("sklearn.linear_model", _what(self)).RidgeCV(_PENALTIES))
+        return _standardized(require("sklearn.linear_model", _what(self)).RidgeCV(PENALTIES))
 
     def seconds(self, rows: int, features: int, targets: int) -> float:
         """Next to nothing: `_selection` bounds the size of the table."""
         return 0.0
-
-
-_PENALTIES = np.logspace(-2, 4, 13)
 
 
 @final

@@ -14,6 +14,7 @@ from keras_mvn._core.optional import require
 from keras_mvn._core.targets import in_order, target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn._training.data import PART, Split, Table, divide, input_range, sample
+from keras_mvn.estimator._regressors import PENALTIES
 
 __all__ = [
     "SMALLEST_CALIBRATION",
@@ -322,7 +323,7 @@ def ridge_residuals(training: Table) -> Array | None:
 def _errors(x: Array, y: Array, seen: np.ndarray) -> Array:
     linear = require("sklearn.linear_model", "MultivariateNormalRegressor")
     selection = require("sklearn.model_selection", "MultivariateNormalRegressor")
-    ridge = linear.RidgeCV(alphas=np.logspace(-2, 4, 13))
+    ridge = linear.RidgeCV(alphas=PENALTIES)
     folds = selection.KFold(5, shuffle=True, random_state=0)
     errors = np.full(y.shape, np.nan)
     # One regression for all targets, or one for each if their observed rows differ.

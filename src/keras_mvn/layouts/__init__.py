@@ -15,6 +15,7 @@ from keras_mvn.layouts._layouts import Stacked as Stacked
 from keras_mvn.layouts._layouts import StudentT as StudentT
 from keras_mvn.layouts._layouts import StudentTParameters as StudentTParameters
 from keras_mvn.layouts._layouts import degrees_of_freedom_from as degrees_of_freedom_from
+from keras_mvn.layouts._layouts import raw_degrees_of_freedom as raw_degrees_of_freedom
 from keras_mvn.layouts._lookup import get as get
 from keras_mvn.layouts._mixture import MixtureLayout as MixtureLayout
 from keras_mvn.layouts._mixture import MixtureParameters as MixtureParameters
@@ -34,4 +35,5 @@ __all__ = [
     "StudentTParameters",
     "degrees_of_freedom_from",
     "get",
+    "raw_degrees_of_freedom",
 ]

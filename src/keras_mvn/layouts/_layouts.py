@@ -18,6 +18,7 @@ __all__ = [
     "StudentT",
     "StudentTParameters",
     "degrees_of_freedom_from",
+    "raw_degrees_of_freedom",
 ]
 
 
@@ -115,6 +116,11 @@ class StudentTParameters(Parameters):
 def degrees_of_freedom_from(raw: Tensor) -> Tensor:
     """Return ν = 2 + 8 link(raw) for Student's t: above 2, so Σ exists; 10 at raw = 0."""
     return 2.0 + 8.0 * links.positive(raw)
+
+
+def raw_degrees_of_freedom(nu: Tensor) -> Tensor:
+    """Return the raw number that `degrees_of_freedom_from` maps to ν."""
+    return links.positive_inverse((nu - 2.0) / 8.0)
 
 
 class Layout(abc.ABC):

@@ -42,9 +42,7 @@ def write_report(folder: Path) -> list[Path]:
         seconds=about["seconds"],
         calibrated_for_coverage=about["options"]["calibration"] == "coverage"
         and bool(about["calibration"]),
-        chosen_from=tuple(
-            dict.fromkeys(one["name"] for one in about["selection"] if one["epochs"])
-        ),
+        chosen_from=_structures(about["selection"]),
         tails=about.get("tails", ""),
         outside=tuple(about.get("outside", ())),
         drivers=tuple(report.Driver.of(one) for one in about.get("drivers", ())),
