@@ -99,6 +99,7 @@ METHODS = {
     "ngboost": ngboost,
     "networks": estimator(mean=None),
     "default": estimator(),
+    "one component": estimator(n_components=1),
     **{
         f"t {mean or 'alone'}": estimator(mean=mean, tails="t", embedding=None)
         for mean in (None, "ridge", "trees")

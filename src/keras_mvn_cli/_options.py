@@ -14,6 +14,7 @@ from keras_mvn_cli._fit_directory import fitted
 __all__ = [
     "FiniteRange",
     "as_json",
+    "components",
     "data_argument",
     "folds",
     "keep_option",
@@ -92,6 +93,20 @@ def folds(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
 
 
 FEWEST_FOLDS = 3
+
+
+def components(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
+    """Return "auto" or the number of components.
+
+    Raises:
+        RefusalError: it is something else.
+
+    """
+    if value == "auto":
+        return value
+    if not value.isdecimal() or int(value) < 1:
+        raise RefusalError(f"--components {value}: expected auto, or a number of at least 1.")
+    return int(value)
 
 
 def steps(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:

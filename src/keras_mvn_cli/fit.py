@@ -124,6 +124,15 @@ LOSSES = ("balanced", "nll", "faithful", "beta", "natural_gradient", "energy_sco
     "held-out rows say.",
 )
 @click.option(
+    "--components",
+    default="auto",
+    show_default=True,
+    metavar="auto|NUMBER",
+    callback=_options.components,
+    help="Components of a mixture for every row, for targets with several modes; auto: 1, or 2, 4 "
+    "or 8 where held-out rows gain 0.03 nats per target each time.",
+)
+@click.option(
     "--isolated",
     type=click.Choice(["missing", "keep"]),
     default="missing",

@@ -600,7 +600,7 @@ class TestModels:
         none = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4)])
         for recalibration in examples():
             for other in (heads, none):
-                with pytest.raises(ValueError, match="one MultivariateNormalHead"):
+                with pytest.raises(ValueError, match="exactly one head that"):
                     recalibration.apply(other)
             with pytest.raises(TypeError, match="Expected predicted distributions, .*head.distrib"):
                 recalibration.apply(model.predict(inputs(), verbose=0))

@@ -121,10 +121,9 @@ class TestDiagnosis:
 def test_what_is_not_elliptical_is_refused(predicted, y):
     mixture = Mixture([predicted, predicted + 1.0])
     for ask in (
-        lambda: Temperature.fit(mixture, y),
-        lambda: Temperature(2.0).apply(mixture),
+        lambda: PerTarget.fit(mixture, y),
+        lambda: PerTarget((2.0, 1.0, 1.0)).apply(mixture),
         lambda: SplitConformal.fit(mixture, y),
-        lambda: diagnose(mixture, y),
     ):
         with pytest.raises(TypeError, match=r"takes elliptical.*received Mixture.*`\.moments\(\)`"):
             ask()

@@ -8,7 +8,7 @@ from keras_mvn.calibration import Temperature
 from keras_mvn.estimator import MultivariateNormalRegressor
 
 SMALL = {"hidden": (8,), "epochs": 40, "batch_size": 100, "random_state": 0, "learning_rate": 0.02}
-SMALL |= {"cv": None, "embedding": None, "mean": None}
+SMALL |= {"cv": None, "embedding": None, "mean": None, "n_components": 1}
 
 
 def table(nu, rows=900, seed=0):

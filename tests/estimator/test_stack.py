@@ -75,7 +75,7 @@ def mixed():
     def voted(score, candidates, gain):
         weights = np.zeros(candidates)
         weights[[0, -2, -1]] = 0.2, 0.5, 0.3  # after so few epochs, networks are the last
-        return weights
+        return weights, 0.0
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stacking, "_voted", voted)

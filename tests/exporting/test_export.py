@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mvn import MultivariateNormal, calibration, covariances, layers, losses
+from keras_mvn import Mixture, MultivariateNormal, calibration, covariances, layers, losses
+from keras_mvn.calibration import Temperature
 from keras_mvn.covariances._solver_free import cholesky, inverse_unit_lower, written_out
 from keras_mvn.ensemble import DeepEnsemble
 from keras_mvn.exporting import _export, export
@@ -53,7 +54,10 @@ def run(path, inputs):
     return {name: output.numpy() for name, output in loaded.serve(inputs).items()}
 
 
-OF_A_NORMAL = [name for name, one in OUTPUTS.items() if not one.of_student_t]
+OF_A_MIXTURE = [name for name in OUTPUTS if name.startswith("component_")]
+OF_A_NORMAL = [
+    name for name, one in OUTPUTS.items() if not one.of_student_t and name not in OF_A_MIXTURE
+]
 
 
 def worst_difference(served, normal):
@@ -578,3 +582,56 @@ def test_written_out_ends_with_its_block(monkeypatch):
         raise KeyError
     cholesky(np.eye(2))
     assert len(called) == 1
+
+
+# --- mixtures ------------------------------------------------------------------------------------
+
+
+def mixture_network(family, seed=0):
+    keras.utils.set_random_seed(seed)
+    head = layers.MultivariateMixtureHead(2, 3, degrees_of_freedom=family)
+    head.adapt(np.random.default_rng(0).normal(size=(50, 2)) * [1.0, 100.0])
+    model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(6, "tanh"), head])
+    model.compile("adam")
+    return model, head
+
+
+@pytest.mark.parametrize("family", [None, "constant"])
+def test_a_mixture(family, tmp_path):
+    model, head = mixture_network(family)
+    outputs = ["mean", "covariance", "stddev", "correlation", *OF_A_MIXTURE, "y_pred"]
+    export(model, tmp_path / "m.onnx", outputs=outputs, calibration=Temperature(1.5))
+    x = np.random.default_rng(1).normal(size=(7, 4)).astype("float32")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    served = dict(zip(outputs, session.run(outputs, {"x": x}), strict=True))
+    answer = head.distribution(model.predict(x, verbose=0)).rescale(1.5)
+    for name in ("mean", "covariance", "stddev", "correlation"):
+        np.testing.assert_allclose(served[name], getattr(answer, name), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(served["component_weights"].T, answer.weights, rtol=1e-4)
+    for m, one in enumerate(answer.components):
+        np.testing.assert_allclose(served["component_means"][:, m], one.mean, rtol=1e-4, atol=1e-4)
+        of_component = served["component_covariances"][:, m]
+        np.testing.assert_allclose(of_component, one.covariance, rtol=1e-3, atol=1e-3)
+
+
+def test_an_ensemble_of_mixtures(tmp_path):
+    models, heads = zip(*[mixture_network(None, seed) for seed in (0, 1)], strict=True)
+    export(models, tmp_path / "m.onnx", calibration=Temperature(0.7), weights=[1.0, 3.0])
+    x = np.random.default_rng(1).normal(size=(7, 4)).astype("float32")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    mean, covariance = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"x": x})
+    parts = [
+        head.distribution(model.predict(x, verbose=0)).rescale(0.7)
+        for model, head in zip(models, heads, strict=True)
+    ]
+    expected = Mixture(parts, [0.25, 0.75])
+    np.testing.assert_allclose(mean, expected.mean, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(covariance, expected.covariance, rtol=1e-3, atol=1e-3)
+
+
+def test_outputs_that_a_mixture_lacks_or_alone_has(tmp_path):
+    with pytest.raises(ValueError, match=r"a mixture for each row, which has no \['scale_tril'\]"):
+        export(mixture_network(None)[0], tmp_path / "m.onnx", outputs="scale_tril")
+    with pytest.raises(ValueError, match=r"one distribution.*no \['component_means'\]"):
+        export(model_of("cholesky")[0], tmp_path / "m.onnx", outputs="component_means")

@@ -15,7 +15,7 @@ import scipy.stats
 import yaml
 from markdown_it import MarkdownIt
 
-from keras_mvn import MultivariateNormal, MultivariateStudentT, calibration, report
+from keras_mvn import Mixture, MultivariateNormal, MultivariateStudentT, calibration, report
 from keras_mvn.calibration import diagnose
 from keras_mvn.estimator import MultivariateNormalRegressor
 from keras_mvn.estimator._calibration import calibration_kind
@@ -551,9 +551,9 @@ class TestShapes:
         for k, label in enumerate(explorer["labels"]):
             i = int(label[4:])
             lower = np.zeros((3, 3))
-            lower[np.tril_indices(3)] = explorer["factor"][k]
+            lower[np.tril_indices(3)] = explorer["parts"][k][0]["factor"]
             np.testing.assert_allclose(lower @ lower.T, model.covariance[i], rtol=1e-7, atol=1e-7)
-            np.testing.assert_allclose(explorer["mean"][k], model.mean[i], rtol=1e-8)
+            np.testing.assert_allclose(explorer["parts"][k][0]["mean"], model.mean[i], rtol=1e-8)
             np.testing.assert_allclose(explorer["observed"][k], y[i], rtol=1e-8)
 
     @pytest.mark.parametrize(
@@ -897,6 +897,37 @@ class TestBrowser:
         page.get_by_label("Fix t2 at, slider").press("ArrowRight")
         value = float(page.get_by_label("Fix t2 at", exact=True).input_value())
         assert shown(page, 2)[0] == value > normal.mean[2]
+
+    @pytest.mark.parametrize("tails", ["normal", "t"])
+    def test_a_mixture(self, tails, open_page, rng):
+        """Means and intervals are those of Python, and the region holds 90 % of draws."""
+        names = ["t0", "t1", "t2"]
+        parts = [
+            MultivariateNormal(0.2 * one.mean + by, scale_tril=one.scale_tril, target_names=names)
+            for one, by in ((normals(rng, 20, 3), 0.0), (normals(rng, 20, 3), 3.0))
+        ]
+        parts = parts if tails == "normal" else [with_tails(one) for one in parts]
+        share = rng.uniform(0.3, 0.7, size=20)
+        model = Mixture(parts, np.stack([share, 1.0 - share]))
+        page = open_page(report_data(rng, model=model))
+        page.select_option("#row", label="row-0007")
+        path = page.locator("#drawing .ellipse.prior").get_attribute("d")
+        points = axes_of(page)([list(map(float, p.split())) for p in re.split("[ML]", path)[1:]])
+        pair = model[7].marginal(["t0", "t1"])
+        limits = pair.log_prob(points)
+        drawn = pair.log_prob(pair.sample(20_000, seed=0))
+        for limit in np.quantile(limits, [0.1, 0.5, 0.9]):
+            assert (drawn >= limit).mean() == pytest.approx(0.9, abs=0.015)
+        page.get_by_label("Fix t1 at", exact=True).fill("1.25")
+        given = model[7].condition({"t1": 1.25})
+        lower, upper = given.interval(0.9)
+        for k, target in enumerate((0, 2)):
+            mean, sd = shown(page, target)
+            assert mean == pytest.approx(given.mean[k], rel=1e-6)
+            assert sd == pytest.approx(given.stddev[k], rel=1e-6)
+            text = page.locator("#rows tr").nth(target).inner_text().replace("−", "-")
+            assert f"{lower[k]:.3g} to {upper[k]:.3g}" in text
+        assert "90 % region of t0" in page.locator("#drawing svg").get_attribute("aria-label")
 
     def test_strong_correlations(self, open_page, rng):
         """At ρ = 0.99999 a naive elimination of rounded covariances would show."""

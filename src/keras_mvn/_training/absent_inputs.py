@@ -14,9 +14,8 @@ import numpy as np
 
 from keras_mvn._core.types import Array
 from keras_mvn._training.member import Member, predict_distribution
-from keras_mvn._training.prediction import widened
-from keras_mvn.distributions import Mixture
-from keras_mvn.distributions._predicted import Predicted
+from keras_mvn._training.prediction import averaged
+from keras_mvn.distributions import Distribution
 from keras_mvn.layers import SoftClip
 
 __all__ = ["DONORS", "Donors", "predict_beyond"]
@@ -102,8 +101,8 @@ class Donors:
         return np.asarray(np.maximum(squares, 0.0) + 1e-9 * ties)
 
     def beyond(
-        self, predict: Callable[[Array], Predicted], x: Array, limits: SoftClip
-    ) -> Predicted:
+        self, predict: Callable[[Array], Distribution], x: Array, limits: SoftClip
+    ) -> Distribution:
         """Predict rows, more widely where inputs are beyond the training rows.
 
         The mean stays. To the covariance, w E (μ(x′) − μ(x))(μ(x′) − μ(x))ᵀ is added, x′ with the
@@ -128,17 +127,17 @@ class Donors:
         return _with(answer, rows, type(parts[0]).concatenate(parts))
 
     def _widened(
-        self, predict: Callable[[Array], Predicted], own: Any, x: Array, distance: Array
+        self, predict: Callable[[Array], Distribution], own: Any, x: Array, distance: Array
     ) -> Any:
         filled = self.draws(x, distance > 0.0).astype(x.dtype)
         means = predict(filled.reshape(-1, x.shape[1])).center.reshape(len(filled), len(x), -1)
         weight = 1.0 - np.exp(-0.5 * (distance**2).sum(axis=1))
         shifts = np.sqrt(weight / len(means))[:, None] * (means - own.center)
-        return widened(own, shifts)
+        return own.widened(shifts)
 
     def predict(
-        self, predict: Callable[[Array], Predicted], x: Array, absent: np.ndarray
-    ) -> Predicted:
+        self, predict: Callable[[Array], Distribution], x: Array, absent: np.ndarray
+    ) -> Distribution:
         """Predict rows, those that lack inputs by the mean and covariance over the donors' values.
 
         Args:
@@ -154,28 +153,28 @@ class Donors:
         drawn = predict(filled.reshape(-1, x.shape[1]))
         n = int(lacking.sum())
         parts = [drawn[i * n : (i + 1) * n] for i in range(len(filled))]
-        return _with(predict(x), np.flatnonzero(lacking), Mixture(parts).matched())
+        return _with(predict(x), np.flatnonzero(lacking), averaged(parts))
 
 
-def predict_beyond(members: Sequence[Member], x: Any, donors: Donors | None) -> Predicted:
+def predict_beyond(members: Sequence[Member], x: Any, donors: Donors | None) -> Distribution:
     """Predict rows by all members, more widely where inputs are beyond the training rows.
 
     Without donors, or a layer that knows the range of the inputs, as in what 0.1.0 saved, they are
     not widened.
     """
 
-    def predict(rows: Array) -> Predicted:
+    def predict(rows: Array) -> Distribution:
         return predict_distribution(members, rows)
 
     limits = members[0].limits
     return predict(x) if donors is None or limits is None else donors.beyond(predict, x, limits)
 
 
-def _with(answer: Predicted, rows: np.ndarray, others: Any) -> Predicted:
+def _with(answer: Distribution, rows: np.ndarray, others: Any) -> Distribution:
     """Return distributions with others for some rows."""
     kept = np.delete(np.arange(len(answer)), rows)
     if not len(kept):
-        joined: Predicted = others
+        joined: Distribution = others
         return joined
     joined = type(others).concatenate([answer[kept], others])
     return joined[np.argsort(np.concatenate([kept, rows]))]

@@ -19,8 +19,8 @@ LOW_RANK_FROM = 20
 class Candidate(NamedTuple):
     """A covariance structure, which part of it does not depend on x, its tails, and its inputs.
 
-    Its inputs may be embedded, and may have the predictions of a regressor of some name beside
-    them, which the network then corrects.
+    Each row may have a mixture of several components. Its inputs may be embedded, and may have the
+    predictions of a regressor of some name beside them, which the network then corrects.
     """
 
     name: str
@@ -29,11 +29,12 @@ class Candidate(NamedTuple):
     tails: str = "normal"
     embedding: str | None = None
     mean: str | None = None
+    n_components: int = 1
 
     @property
     def label(self) -> str:
         """Its name, with its tails unless they are normal, and what its inputs are."""
-        return label_of(self.name, self.tails, self.embedding, self.mean)
+        return label_of(self.name, self.tails, self.embedding, self.mean, self.n_components)
 
     def folder(self, member: int) -> str:
         """Folder name for one of its networks when candidates are compared."""
@@ -41,10 +42,17 @@ class Candidate(NamedTuple):
         return f"{kind}-member_{member}"
 
 
-def label_of(name: str, tails: str, embedding: str | None = None, mean: str | None = None) -> str:
+def label_of(
+    name: str,
+    tails: str,
+    embedding: str | None = None,
+    mean: str | None = None,
+    n_components: int = 1,
+) -> str:
     """Return the name of a structure, with its tails unless normal, and what inputs are."""
     over = None if mean is None else f"over {mean}"
-    kept = [None if tails == "normal" else tails, embedding, over]
+    several = f"{n_components} components" if n_components > 1 else None
+    kept = [None if tails == "normal" else tails, embedding, over, several]
     return ", ".join([name, *filter(None, kept)])
 
 

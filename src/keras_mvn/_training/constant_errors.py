@@ -36,6 +36,7 @@ def recipe_of_constant_errors(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         tails=tails,
+        n_components=1,
         constant="covariance",
         centered=True,
         hidden=(),

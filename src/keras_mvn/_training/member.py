@@ -9,11 +9,11 @@ from typing import Any, Protocol, final
 import numpy as np
 
 from keras_mvn._core.types import Array
-from keras_mvn._training.prediction import predict
-from keras_mvn.distributions import Mixture
-from keras_mvn.distributions._predicted import Predicted
-from keras_mvn.layers import MultivariateNormalHead, SoftClip
+from keras_mvn._training.prediction import delivered, predict
+from keras_mvn.distributions import Distribution
+from keras_mvn.layers import SoftClip
 from keras_mvn.layers._find_heads import heads
+from keras_mvn.layers._head import Head
 from keras_mvn.layers.soft_clip import limits_of
 
 __all__ = [
@@ -53,7 +53,7 @@ class Member(ABC):
         self.network, self.weight = network, weight
 
     @property
-    def head(self) -> MultivariateNormalHead:
+    def head(self) -> Head:
         """The head of its network."""
         return heads(self.network)[-1]
 
@@ -152,32 +152,26 @@ def members_of(
     return found
 
 
-def predict_distribution(members: Sequence[Member], x: Any) -> Predicted:
-    """Return one distribution per row, with the mean and covariance of the members' mixture.
+def predict_distribution(members: Sequence[Member], x: Any) -> Distribution:
+    """Return one distribution per row: what is delivered of the members' mixture.
 
     If they are over one center and predict no errors of it, the mean is that of the center, to the
     last bit.
-
-    Source: Lakshminarayanan, Pritzel & Blundell, NeurIPS 2017, who do so for one target.
     """
-    head, common = members[0].head, members[0].center
+    common = members[0].center
     predictions: dict[int, Array] = {}  # each center is asked once
     for center in (member.center for member in members):
         if center is not None and id(center) not in predictions:
             predictions[id(center)] = center.predict(x)
-    y_pred = []
+    answers = []
     for member in members:
         centers = predictions.get(id(member.center))
-        found = member.y_pred(x, centers)
+        found = member.head.distribution(member.y_pred(x, centers))
         if member.center is not common:
-            found = np.array(found, np.float64)
-            found[:, : head.event_size] += _or_zero(centers) - _or_zero(predictions.get(id(common)))
-        y_pred.append(found)
-    if len(y_pred) == 1:
-        answer = head.distribution(y_pred[0])
-    else:
-        weights = np.array([member.weight for member in members])
-        answer = Mixture(head.distribution(np.stack(y_pred)), weights / weights.sum()).matched()
+            found = found + (_or_zero(centers) - _or_zero(predictions.get(id(common))))
+        answers.append(found)
+    weights = np.array([member.weight for member in members])
+    answer = delivered(answers, weights / weights.sum())
     return answer if common is None else answer + predictions[id(common)]
 
 

@@ -17,7 +17,7 @@ from keras_mvn._training.data import Material, Part
 from keras_mvn._training.deadline import Deadline
 from keras_mvn._training.recipe import Recipe
 from keras_mvn._training.scoring import Scored, scored
-from keras_mvn._training.stacking import stacked
+from keras_mvn._training.stacking import Stacked, stacked
 from keras_mvn._training.train import Trained, train
 from keras_mvn._training.train_at_once import train_in_one_pass
 from keras_mvn._training.tried import Tried, best_first
@@ -208,15 +208,16 @@ class Fitter:
         assert self._regressors is not None
         self._materials[name] = self._regressors.over(name)
 
-    def stacked(self, tried: Sequence[Tried]) -> list[Tried]:
-        """Return candidates with the weights of the mixture that predicts best, the best first."""
+    def stacked(self, tried: Sequence[Tried]) -> Stacked:
+        """Return candidates with the weights of the mixture that predicts best, and its score."""
         if self.interrupted:
-            return [tried[0]._replace(weight=1.0), *tried[1:]]
-        found = stacked(tried, [self._of(one.recipe.mean).parts for one in tried])
+            alone = [tried[0]._replace(weight=1.0), *tried[1:]]
+            return Stacked(alone, tried[0].validation_nll)
+        found, score = stacked(tried, [self._of(one.recipe.mean).parts for one in tried])
         some = [f"{one.weight:.2g} of {one.candidate.label}" for one in found if one.weight]
         if len(some) > 1:
             self._say(f"mixture: {', '.join(some)}")
-        return found
+        return Stacked(found, score)
 
     def select(
         self,
@@ -253,6 +254,7 @@ class Fitter:
                 tails=choice.tails,
                 embedding=choice.embedding,
                 mean=choice.mean,
+                n_components=choice.n_components,
             )
             left = n * (len(choices) - i) + others
             names = [choice.folder(member) for member in range(n)]

@@ -6,25 +6,24 @@ import contextlib
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 
 from keras_mvn._core.types import Array
-from keras_mvn.distributions import MultivariateNormal
-from keras_mvn.distributions._gaussian import lower_factor
-from keras_mvn.distributions._predicted import Predicted
+from keras_mvn.distributions import Distribution, Mixture
 from keras_mvn.layers._find_heads import heads
 
 __all__ = [
+    "averaged",
+    "delivered",
     "from_bytes",
     "load_to_predict",
     "predict",
     "to_bytes",
-    "widened",
 ]
 
 
@@ -47,20 +46,46 @@ def predict(model: Any, x: Any) -> Array:
     return np.concatenate(parts)
 
 
-def widened(answer: Predicted, spread: Array) -> Predicted:
-    """Return distributions of the same mean and family, with Σ s sᵀ added to the covariances.
+def delivered(answers: Sequence[Distribution], weights: Array) -> Distribution:
+    """Return what is delivered of the answers of several models to the same rows.
 
-    The sum is not formed: a QR factorization of the stacked factors keeps their accuracy.
+    Of normals and of Student's t, one of these with the mean and the covariance of their mixture,
+    so that users get an ellipsoid; of mixtures, the mixture of all components.
 
-    Args:
-        answer: distributions of batch shape (n,).
-        spread: (m, n, d), the vectors s.
-
+    Source: Lakshminarayanan, Pritzel & Blundell, NeurIPS 2017, who do so for one target.
     """
-    beside = [answer.moments().scale_tril, np.moveaxis(spread, 0, -1)]
-    tril = lower_factor(np.concatenate(beside, axis=-1))
-    found = MultivariateNormal(answer.center, scale_tril=tril, target_names=answer.target_names)
-    return answer.with_moments_of(found, answer.law)
+    if len(answers) == 1:
+        return answers[0]
+    mixture = Mixture(answers, weights)
+    found: Distribution = mixture if any(map(_has_components, answers)) else mixture.matched()
+    return found
+
+
+def averaged(answers: Sequence[Distribution]) -> Distribution:
+    """Return one answer with as many components as each of these, and the moments of all.
+
+    Component i stands for that of all answers, which must be those of one model at several inputs.
+    """
+    if not _has_components(answers[0]):
+        matched: Distribution = Mixture(answers).matched()
+        return matched
+    each = [(list(one.components), _by_row(one)) for one in cast(Sequence[Mixture], answers)]
+    weights = np.stack([weight for _, weight in each])  # (answers, components, rows)
+    total = weights.sum(axis=0)
+    shares = np.where(total > 0.0, weights / np.where(total > 0.0, total, 1.0), 1.0 / len(each))
+    components = [
+        Mixture([parts[i] for parts, _ in each], shares[:, i]).matched() for i in range(len(total))
+    ]
+    return Mixture(components, total / len(each))
+
+
+def _has_components(answer: Distribution) -> bool:
+    return len(answer.parts() or ()) > 1
+
+
+def _by_row(answer: Mixture) -> Array:
+    weights = answer.weights
+    return np.broadcast_to(weights.reshape(len(weights), -1), (len(weights), len(answer)))
 
 
 def to_bytes(model: Any) -> bytes:

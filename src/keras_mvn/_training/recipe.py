@@ -13,7 +13,13 @@ from keras_mvn import losses
 from keras_mvn._core.types import Tensor
 from keras_mvn._training.data import Moments, Part
 from keras_mvn.covariances import Covariance
-from keras_mvn.layers import MultivariateNormalHead, PeriodicEmbedding, SoftClip
+from keras_mvn.layers import (
+    MultivariateMixtureHead,
+    MultivariateNormalHead,
+    PeriodicEmbedding,
+    SoftClip,
+)
+from keras_mvn.layers._head import Head
 from keras_mvn.losses import CovarianceLoss
 from keras_mvn.losses._student_t import StudentTLoss
 
@@ -56,6 +62,8 @@ class Recipe:
     covariance: Covariance
     loss: Any
     """A name from `LOSSES`, a loss class or a loss instance."""
+    n_components: int = 1
+    """How many components the mixture of each row has; 1 for no mixture."""
     constant: str | None = None
     tails: str = "normal"
     """"normal"; "t" for a Student's t with one trained number of degrees of freedom; "t_per_row"
@@ -88,14 +96,7 @@ def network(
 ) -> Any:
     """Build the model of raw inputs: limits → standardization → hidden layers → head."""
     training = part.training
-    head = MultivariateNormalHead(
-        training.y.shape[1],
-        recipe.covariance,
-        target_names=target_names,
-        constant=recipe.constant,
-        degrees_of_freedom=_degrees_of_freedom(recipe, loss),
-        centered=recipe.centered,
-    )
+    head = _head(recipe, loss, training.y.shape[1], target_names)
     head.adapt(training.targets(), part.residuals, training.measured_targets())
     raw = keras.Input((training.x.shape[1],))
     x = limits_around(inputs)(raw)
@@ -104,6 +105,21 @@ def network(
         x = PeriodicEmbedding(inputs=np.flatnonzero(~inputs.binary))(x)
     x = _hidden(x, recipe) if recipe.builder is None else _built(recipe.builder, x)
     return keras.Model(raw, head(x))
+
+
+def _head(
+    recipe: Recipe, loss: CovarianceLoss, event_size: int, target_names: Sequence[str] | None
+) -> Head:
+    """Return the output layer: of one distribution per row, or of a mixture."""
+    given: dict[str, Any] = {
+        "covariance": recipe.covariance,
+        "target_names": target_names,
+        "constant": recipe.constant,
+        "degrees_of_freedom": _degrees_of_freedom(recipe, loss),
+    }
+    if recipe.n_components > 1:
+        return MultivariateMixtureHead(event_size, recipe.n_components, **given)
+    return MultivariateNormalHead(event_size, **given, centered=recipe.centered)
 
 
 def limits_around(inputs: Moments) -> SoftClip:
@@ -177,17 +193,23 @@ def predicts_tails(loss: Any) -> bool:
 
 
 def loss_for(
-    loss: Any, covariance: Covariance, missing: str, tails: str = "normal"
+    loss: Any, covariance: Covariance, missing: str, tails: str = "normal", n_components: int = 1
 ) -> CovarianceLoss:
     """Return the loss for this structure, given by a name, a class or an instance.
 
-    That of Student's t always reads ν from y_pred, where the head writes it.
+    That of Student's t always reads ν from y_pred, where the head writes it. Mixtures have one
+    loss, their likelihood.
 
     Raises:
         ValueError: the name is unknown, or `loss` is something else.
 
     """
     agreed: dict[str, Any] = {"covariance": covariance, "missing": missing}
+    if n_components > 1:
+        component = "packed" if tails == "normal" else "student_t"
+        return losses.MixtureNegativeLogLikelihood(
+            n_components, component_layout=component, **agreed
+        )
     if predicts_tails(loss):
         kind: Any = LOSSES[loss] if isinstance(loss, str) else loss
         given = loss.get_config() if isinstance(loss, CovarianceLoss) else {}

@@ -11,7 +11,7 @@ from keras_mvn._core.types import Array
 from keras_mvn._training.data import Part, thinned
 from keras_mvn._training.prediction import predict
 from keras_mvn._training.train import Trained
-from keras_mvn.layers import MultivariateNormalHead
+from keras_mvn.layers._head import Head
 from keras_mvn.scores import cell_log_score
 
 __all__ = ["Scored", "scored", "subsample", "winsorized"]
@@ -82,7 +82,7 @@ def winsorized(scores: Array) -> Array:
     return np.minimum(scores, high + MOST_RANGES * max(high - low, 1.0))
 
 
-def subsample(rows: np.ndarray, head: MultivariateNormalHead) -> np.ndarray:
+def subsample(rows: np.ndarray, head: Head) -> np.ndarray:
     """A subset of rows small enough that their predictions fit in memory."""
     width = head.covariance.packed_size(head.event_size)
     return thinned(rows, NUMBERS_AT_ONCE, width)

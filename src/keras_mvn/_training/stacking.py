@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_mvn._core.types import Array
 from keras_mvn._training.data import Part, Table, thinned
-from keras_mvn._training.prediction import predict
+from keras_mvn._training.prediction import delivered, predict
 from keras_mvn._training.scoring import Scored
 from keras_mvn._training.train import Trained
 from keras_mvn._training.tried import Tried
-from keras_mvn.distributions import Mixture
 from keras_mvn.scores import cell_log_score
 
-__all__ = ["stacked", "stacking_weights"]
+__all__ = ["Stacked", "stacked", "stacking_weights"]
 
 STEPS = 20
 """Votes that are given, one after the other."""
@@ -31,7 +30,15 @@ NUMBERS = 2_000_000
 """Size of the covariances of all rows that are looked at, in numbers."""
 
 
-def stacked(tried: Sequence[Tried], parts: Sequence[Sequence[Part]]) -> list[Tried]:
+class Stacked(NamedTuple):
+    """Candidates with the weights with which they predict together, the best first."""
+
+    tried: list[Tried]
+    score: float
+    """Mean of −log p over the held-out rows."""
+
+
+def stacked(tried: Sequence[Tried], parts: Sequence[Sequence[Part]]) -> Stacked:
     """Return candidates with the weights of the mixture that predicts best, the best first.
 
     Those of the best one's kind are mixed: of its structure and tails, with all networks.
@@ -43,28 +50,30 @@ def stacked(tried: Sequence[Tried], parts: Sequence[Sequence[Part]]) -> list[Tri
     """
     best = tried[0]
     alike = [i for i, one in enumerate(tried) if _kind(one) == _kind(best)]
-    weights = np.zeros(len(tried))
+    weights, score = np.zeros(len(tried)), best.validation_nll
     weights[alike] = 1.0
     if len(alike) > 1:
-        weights[alike] = stacking_weights(
+        weights[alike], score = stacking_weights(
             [tried[i].trained for i in alike], [parts[i] for i in alike]
         )
     found = [one._replace(weight=float(w)) for one, w in zip(tried, weights, strict=True)]
-    return sorted(found, key=lambda one: -one.weight)
+    return Stacked(sorted(found, key=lambda one: -one.weight), score)
 
 
 def _kind(one: Tried) -> tuple[Any, ...]:
-    return one.recipe.covariance, one.recipe.tails == "normal", len(one.trained)
+    recipe = one.recipe
+    return recipe.covariance, recipe.tails == "normal", recipe.n_components, len(one.trained)
 
 
 def stacking_weights(
     trained: Sequence[Sequence[Trained]], parts: Sequence[Sequence[Part]]
-) -> Array:
-    """Return the weights with which candidates predict held-out rows best together: (c,).
+) -> tuple[Array, float]:
+    """Return the weights with which candidates predict held-out rows best together, and the score.
 
     Votes are given one after the other, each to the candidate with which the mixture of all votes
-    so far scores best; what is scored is what is delivered: one distribution with the mean and the
-    covariance of the mixture. The first vote is that for the best candidate.
+    so far scores best; what is scored is what is delivered: of normals and Student's t, one
+    distribution with the mean and the covariance of the mixture. The first vote is that for the
+    best candidate.
 
     Args:
         trained: the networks of each candidate, one for each part.
@@ -93,7 +102,7 @@ def stacking_weights(
         shares = votes[some] / votes.sum()
         found = [
             cell_log_score(
-                _delivered([answers[c][i] for c in some], shares),
+                delivered([answers[c][i] for c in some], shares),
                 observed[i],
                 heads[i].resolution,
                 "marginalize",
@@ -105,8 +114,8 @@ def stacking_weights(
     return _voted(score, len(trained), GAIN * heads[0].event_size)
 
 
-def _voted(score: Callable[[Array], float], candidates: int, gain: float) -> Array:
-    """Return shares of the votes; all are for one candidate if others gain less than so much."""
+def _voted(score: Callable[[Array], float], candidates: int, gain: float) -> tuple[Array, float]:
+    """Return shares of the votes and their score; one candidate's if others gain too little."""
     single = np.eye(candidates)
     alone = [score(one) for one in single]
     votes = single[int(np.argmin(alone))].copy()
@@ -119,11 +128,10 @@ def _voted(score: Callable[[Array], float], candidates: int, gain: float) -> Arr
     shares = best / best.sum()
     kept = np.where(shares < SMALLEST, 0.0, shares)
     kept = kept / kept.sum()
-    return kept if score(kept) < min(alone) - gain else single[int(np.argmin(alone))]
-
-
-def _delivered(answers: Sequence[Any], shares: Array) -> Any:
-    return answers[0] if len(answers) == 1 else Mixture(answers, shares).matched()
+    together = score(kept)
+    if together < min(alone) - gain:
+        return kept, together
+    return single[int(np.argmin(alone))], min(alone)
 
 
 def _answer(one: Trained, table: Table, rows: np.ndarray) -> Any:

@@ -38,8 +38,8 @@ from keras_mvn._training.recipe import (
     schedule,
 )
 from keras_mvn.callbacks import NonFiniteGuard
-from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.layers._find_heads import heads
+from keras_mvn.layers._head import Head
 
 __all__ = ["Prepared", "Trained", "prepared", "train"]
 
@@ -58,7 +58,7 @@ class Trained(NamedTuple):
     seconds: float
 
     @property
-    def head(self) -> MultivariateNormalHead:
+    def head(self) -> Head:
         """The head, the last layer."""
         return heads(self.model)[-1]
 
@@ -151,7 +151,7 @@ def prepared(
     """
     gaps = any(table is not None and table.has_gaps for table in (part.training, part.validation))
     missing = "marginalize" if gaps else "propagate"
-    loss = loss_for(recipe.loss, recipe.covariance, missing, recipe.tails)
+    loss = loss_for(recipe.loss, recipe.covariance, missing, recipe.tails, recipe.n_components)
     model = network(recipe, loss, part, inputs, target_names)
     timing = schedule(recipe, len(part.training))
     model.compile(optimizer(recipe.learning_rate, timing.steps), loss=loss)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 
 from keras_mvn._core.types import Array
 from keras_mvn.layers import MultivariateNormalHead
-from keras_mvn.layers._find_heads import heads
+from keras_mvn.layers._find_heads import heads, normal_heads
+from keras_mvn.layers._head import Head
 
 __all__ = ["with_last_layer", "with_scaled_errors"]
+
+
+HeadT = TypeVar("HeadT", bound=Head)
 
 
 def with_scaled_errors(model: keras.Model, factors: Array) -> keras.Model:
@@ -28,21 +32,23 @@ def with_scaled_errors(model: keras.Model, factors: Array) -> keras.Model:
 
     """
     calibrated = _copy(model)
-    head = _only_head(calibrated)
+    (head,) = _require_one(heads(calibrated), calibrated)
     d = head.event_size
     if factors.shape not in ((), (d,)):
         raise ValueError(
             f"This recalibration is for {factors.size} targets; the head {head.name!r} has {d}."
         )
-    if not _holds(head, factors):
+    parts = head.each_component()
+    if not all(_holds(part, factors) for part in parts):
         raise ValueError(
             f"covariance={head.covariance.name!r} cannot scale each target by its own factor. "
             "Apply the recalibration to head.distribution(y_pred), or use Temperature or "
             "MatrixScaling."
         )
-    for scales in (head.origin_scale, head.scale_floor):
-        if scales is not None:
-            scales.assign(_numpy(scales) * factors)
+    for part in parts:
+        for scales in (part.origin_scale, part.scale_floor):
+            if scales is not None:
+                scales.assign(_numpy(scales) * factors)
     return calibrated
 
 
@@ -118,14 +124,17 @@ def _copy(model: keras.Model) -> keras.Model:
 
 
 def _only_head(model: keras.Model) -> MultivariateNormalHead:
-    found = heads(model)
+    return _require_one(normal_heads(model), model)[0]
+
+
+def _require_one(found: list[HeadT], model: keras.Model) -> list[HeadT]:
     if len(found) != 1:
         raise ValueError(
-            f"apply needs exactly one MultivariateNormalHead in model {model.name!r}; found "
+            f"apply needs exactly one head that it can correct in model {model.name!r}; found "
             f"{[head.name for head in found] or 'none'}. Apply the recalibration to "
             "head.distribution(y_pred) instead."
         )
-    return found[0]
+    return found
 
 
 def _numpy(variable: Any) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_mvn._core.types import Array
 
-__all__ = ["conformal_quantile", "rows_needed", "warn_if_unbounded"]
+__all__ = ["conformal_quantile", "rows_needed", "too_few_rows", "warn_if_unbounded"]
 
 _ROUNDING = 1e-9  # allows for the rounding error of an integer (n + 1) level in float64
 
@@ -31,6 +31,15 @@ def conformal_quantile(scores: Array, level: float) -> float:
 def rows_needed(level: float) -> int:
     """Return the smallest n for which the quantile is finite."""
     return max(1, math.ceil(level / (1.0 - level) - _ROUNDING))
+
+
+def too_few_rows(who: str, rows: int, level: float) -> ValueError:
+    """Return the error that so few rows cannot say what factor gives this coverage."""
+    return ValueError(
+        f"{who}: {rows} calibration rows are too few for a coverage of level={level}; at least "
+        f"{rows_needed(level)} are needed. Use more rows, a lower level, or "
+        "objective='likelihood'."
+    )
 
 
 def warn_if_unbounded(squared_radius: float, rows: int, level: float, who: str) -> None:

@@ -11,7 +11,7 @@ from keras_mvn._core.targets import checked_missing, in_order, observed_targets,
 from keras_mvn.distributions.base import Distribution, require_distribution
 from keras_mvn.scores._observations import Observations
 
-__all__ = ["calibration_rows", "complete_rows", "matched_rows"]
+__all__ = ["calibration_rows", "complete_rows", "matched_rows", "require_components"]
 
 
 def calibration_rows(
@@ -64,6 +64,17 @@ def matched_rows(
             "with normal.marginal(...)."
         )
     return rows
+
+
+def require_components(answer: Distribution, who: str) -> None:
+    """Check that distributions are elliptical, or mixtures of elliptical ones.
+
+    Raises:
+        TypeError: they are neither, or no distributions.
+
+    """
+    if require_distribution(answer).parts() is None:
+        answer.require_elliptical(who)
 
 
 def complete_rows(answer: Distribution, y: Any, who: str, missing: str = "raise") -> Observations:

@@ -49,6 +49,9 @@ class Recalibration(Calibration, abc.ABC):
     """Whether `fit` uses rows in which only some targets were observed (missing="marginalize");
     if not, the estimator fits it to the complete rows."""
 
+    takes_mixtures: ClassVar[bool] = False
+    """Whether it corrects mixtures, by what it does to all of their components."""
+
     needs_every_target: ClassVar[bool] = False
     """Whether `fit` fails if no row has a value of some target; the estimator then warns and skips
     the recalibration."""
@@ -80,9 +83,10 @@ class Recalibration(Calibration, abc.ABC):
         """Return calibrated predictions, or a model that makes them.
 
         Args:
-            predictions: a `MultivariateNormal` or `MultivariateStudentT`; or a Keras model with one
-                `MultivariateNormalHead`, which is left unchanged: a new model with the same weights
-                is returned, uncompiled, that can be saved, exported and served like any other.
+            predictions: a `MultivariateNormal` or `MultivariateStudentT` (or a `Mixture` of these,
+                if it `takes_mixtures`); or a Keras model with one head, which is left unchanged: a
+                new model with the same weights is returned, uncompiled, that can be saved, exported
+                and served like any other.
 
         Raises:
             TypeError: predictions is neither of these.
@@ -92,7 +96,9 @@ class Recalibration(Calibration, abc.ABC):
         """
         if isinstance(predictions, keras.Model):
             return self._apply_to_model(predictions)
-        require_distribution(predictions).require_elliptical(f"{type(self).__name__}.apply")
+        mixtures = self.takes_mixtures and require_distribution(predictions).parts() is not None
+        if not mixtures:
+            require_distribution(predictions).require_elliptical(f"{type(self).__name__}.apply")
         return self._apply_to_normal(predictions)
 
     @abc.abstractmethod

@@ -15,8 +15,9 @@ from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.calibration import _hypotheses
 from keras_mvn.calibration._coverage import CoverageCurve
-from keras_mvn.calibration._rows import calibration_rows
+from keras_mvn.calibration._rows import matched_rows, require_components
 from keras_mvn.calibration._slices import Slice, columns_of, judged, quantile_bins
+from keras_mvn.calibration._standardized import Standardized
 from keras_mvn.distributions.base import Distribution
 from keras_mvn.scores._estimates import uniformity
 from keras_mvn.scores._observations import Observations
@@ -195,7 +196,8 @@ def diagnose(
     """Compare predictions with observed values, on rows that were not used for training.
 
     Args:
-        normal: `MultivariateNormal`, predictions.
+        normal: predictions: a `MultivariateNormal`, a `MultivariateStudentT` or a `Mixture` of
+            these, whose regions are those of highest density, found by draws.
         y: (..., d), observed values, one row per distribution.
         groups: (...), group of each row, to assess each group separately.
         levels: levels at which coverage is counted.
@@ -219,13 +221,13 @@ calibrated: 87.2–92.6 %): overconfident.
 
     """
     chosen = np.array([probability(float(level), "levels") for level in np.atleast_1d(levels)])
-    rows = calibration_rows(normal, y, missing, "diagnose")
+    require_components(normal, "diagnose")
+    rows = matched_rows(normal, y, missing, "diagnose")
     group_of = None if groups is None else group_labels(groups, normal.batch_shape).reshape(-1)
-    squares, dof = rows.chi_squares, rows.is_observed.sum(axis=-1)
+    squares, e, z = Standardized.of(rows)
+    dof = rows.is_observed.sum(axis=-1)
     seen = dof > 0
     pit = np.asarray(require("scipy.special", "diagnose").chdtr(dof[seen], squares[seen]))
-    e, complete = rows.normal_scores(), rows.complete()
-    z = _standard_normal(complete) if len(complete) else complete.y
     d, n = normal.event_size, len(pit)
     slices: tuple[Slice, ...] = ()
     if group_of is not None:
@@ -242,7 +244,7 @@ calibrated: 87.2–92.6 %): overconfident.
         marginal=CoverageCurve.of_pit(_marginal_pit(e), chosen),
         bias=np.nanmean(e, axis=0),
         dispersion=np.nanmean(e**2, axis=0),
-        directions=_directions(complete),
+        directions=_directions(rows.complete(), e[~np.isnan(e).any(axis=1)]),
         second_moment_error=_second_moment_error(z),
         expected_second_moment_error=float(np.sqrt(d * (d + 1) / max(len(z), 1))),
         p_values={
@@ -256,17 +258,6 @@ calibrated: 87.2–92.6 %): overconfident.
     )
 
 
-def _standard_normal(rows: Observations) -> Array:
-    """Return what would be independent and standard normal if the predictions were right: (n, d).
-
-    The whitened residuals, each row rescaled to the χ² value of its distance; a normal's stay.
-    """
-    z = rows.whitened
-    with np.errstate(invalid="ignore"):
-        ratio = np.sqrt(rows.chi_squares / rows.squared_distances)
-    return z * np.where(rows.squared_distances > 0, ratio, 1.0)[:, None]
-
-
 def _marginal_pit(e: Array) -> Array:
     """Return the level of the smallest central interval that contains y: (n, d)."""
     return np.asarray(require("scipy.special", "diagnose").erf(np.abs(e) / np.sqrt(2.0)))
@@ -278,12 +269,11 @@ def _second_moment_error(z: Array) -> float:
     return float(np.linalg.norm(z.T @ z / len(z) - np.eye(z.shape[-1])))
 
 
-def _directions(rows: Observations) -> tuple[Direction, ...]:
+def _directions(rows: Observations, e: Array) -> tuple[Direction, ...]:
     """Return eigenvectors of mean(e eᵀ) relative to the mean correlation, widest first."""
     n, d = rows.y.shape
     if n <= d:
         return ()
-    e = rows.normal_scores()
     predicted = np.zeros((d, d))
     for part in rows.parts(2 * d * d):
         predicted += part.answer.correlation.sum(axis=0)

@@ -11,9 +11,13 @@ import numpy as np
 
 from keras_mvn._core.checks import positive, probability
 from keras_mvn._core.types import Array
+from keras_mvn.calibration._components import (
+    covering_square_of_components,
+    most_likely_square_of_components,
+)
 from keras_mvn.calibration._models import with_scaled_errors
-from keras_mvn.calibration._quantile import conformal_quantile, rows_needed
-from keras_mvn.calibration._rows import calibration_rows
+from keras_mvn.calibration._quantile import conformal_quantile, too_few_rows
+from keras_mvn.calibration._rows import matched_rows, require_components
 from keras_mvn.calibration._weights import row_weights
 from keras_mvn.calibration.base import Recalibration, register
 from keras_mvn.distributions._radial_law import RadialLaw
@@ -49,6 +53,10 @@ class Temperature(Recalibration):
       of the errors. The rank is at most one more than ⌈n level⌉, which makes the guarantee hold
       even for few rows.
 
+    Of a mixture, all components get the same factor, and stay where they are: the likelihood is
+    then maximized by an EM algorithm, and regions are those of highest density, found by draws
+    (the coverage of the calibration rows is then met to about a percent).
+
     If errors are heavier-tailed than predicted, the maximum-likelihood factor follows the few large
     errors and makes the 90 % regions of all rows too large. Regions of other
     levels have their nominal coverage only as far as errors are normal; for all levels at once, see
@@ -76,6 +84,7 @@ class Temperature(Recalibration):
     """
 
     takes_gaps: ClassVar[bool] = True
+    takes_mixtures: ClassVar[bool] = True
 
     temperature: float
 
@@ -115,8 +124,10 @@ class Temperature(Recalibration):
                 f"objective={objective!r} is not known. Expected one of {sorted(_SQUARES)}."
             )
         probability(level, "level")
-        rows = calibration_rows(normal, y, missing, "Temperature.fit", every_target=False)
-        square = _SQUARES[objective](rows, level, robust)
+        require_components(normal, "Temperature.fit")
+        rows = matched_rows(normal, y, missing, "Temperature.fit", every_target=False)
+        several = len(rows.answer.parts() or ()) > 1
+        square = (_SQUARES_OF_COMPONENTS if several else _SQUARES)[objective](rows, level, robust)
         if square == 0.0:
             raise ValueError(
                 "Temperature.fit: every prediction equals y (with objective='coverage', a fraction "
@@ -166,11 +177,7 @@ def _covering(rows: Observations, level: float, _: bool) -> float:
         limits[count == m] = law.squared_radius(level, int(m))
     square = conformal_quantile(rows.squared_distances[used] / limits, level)
     if math.isinf(square):
-        raise ValueError(
-            f"Temperature.fit: {len(index)} calibration rows are too few for a coverage of "
-            f"level={level}; at least {rows_needed(level)} are needed. Use more rows, a lower "
-            "level, or objective='likelihood'."
-        )
+        raise too_few_rows("Temperature.fit", len(index), level)
     return square
 
 
@@ -178,3 +185,8 @@ _SMALLEST = 1e-30
 """Share of the likelihood's result below which the robust one is 0."""
 
 _SQUARES = {"likelihood": _most_likely, "coverage": _covering}
+
+_SQUARES_OF_COMPONENTS = {
+    "likelihood": most_likely_square_of_components,
+    "coverage": covering_square_of_components,
+}

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_mvn._core.types import Array, Tensor
 from keras_mvn.layers import MultivariateNormalHead
-from keras_mvn.layers._find_heads import heads
+from keras_mvn.layers._find_heads import normal_heads
 
 __all__ = ["Snapshot", "find_head", "retrace", "sync", "to_numpy"]
 
@@ -39,7 +39,7 @@ def find_head(model: Any, head: MultivariateNormalHead | None, user: str) -> Any
     """
     if head is not None:
         return head
-    found = heads(model)
+    found = normal_heads(model)
     if len(found) != 1:
         raise ValueError(
             f"{user} needs exactly one MultivariateNormalHead in the model, but found "

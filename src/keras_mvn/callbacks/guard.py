@@ -14,7 +14,7 @@ from keras_mvn.callbacks._diagnosis import Finding, examine_data, examine_inputs
 from keras_mvn.callbacks._recorder import Recorder, record
 from keras_mvn.callbacks._running_model import Snapshot, find_head, sync
 from keras_mvn.layers import MultivariateNormalHead
-from keras_mvn.layers._find_heads import heads, output_of
+from keras_mvn.layers._find_heads import normal_heads, output_of
 
 __all__ = ["NonFiniteGuard", "NonFiniteReport", "NonFiniteWarning"]
 
@@ -297,7 +297,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
 def _head_or_none(model: Any, head: MultivariateNormalHead | None) -> Any:
     """Return the model's head; None if it has none, which makes the diagnosis less specific."""
-    return find_head(model, head, "NonFiniteGuard") if head or heads(model) else None
+    return find_head(model, head, "NonFiniteGuard") if head or normal_heads(model) else None
 
 
 def _records(model: Any) -> bool:

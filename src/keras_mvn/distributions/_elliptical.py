@@ -10,7 +10,7 @@ import numpy as np
 from keras_mvn._core.targets import names_of_targets, observed_targets
 from keras_mvn._core.types import Array
 from keras_mvn.covariances import Covariance
-from keras_mvn.distributions._gaussian import Gaussian
+from keras_mvn.distributions._gaussian import Gaussian, lower_factor
 from keras_mvn.distributions._parts import Part
 from keras_mvn.distributions._radial_law import RadialLaw
 from keras_mvn.distributions.base import Distribution, correlation_of
@@ -189,6 +189,23 @@ class Elliptical(Distribution):
         ratio = np.sqrt(other.law.variance_factor() / law.variance_factor())
         factor = np.broadcast_to(ratio, other.batch_shape)[..., None]
         return self._of(other._gaussian.rescale(factor), law, other.target_names)
+
+    def widened(self, spread: Array) -> Self:
+        """The same distributions with Σ s sᵀ added to their covariances.
+
+        The sum is not formed: a QR factorization of the stacked factors keeps their accuracy.
+
+        Args:
+            spread: (m, ..., d), the vectors s.
+
+        Raises:
+            ValueError: the law has no covariance.
+
+        """
+        factor = np.broadcast_to(self._law.variance_factor(), self.batch_shape)
+        own = np.moveaxis(spread, 0, -1) / np.sqrt(factor)[..., None, None]
+        tril = lower_factor(np.concatenate([self.scale_tril, own], axis=-1))
+        return self._like(Gaussian.of_lower(self._gaussian.mean, tril), self.target_names)
 
     @property
     def law(self) -> RadialLaw:

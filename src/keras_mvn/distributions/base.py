@@ -378,6 +378,18 @@ class Distribution(Files):
     def parts(self) -> tuple[Part, ...] | None:
         """The elliptical distributions of which each distribution is a mixture, or None."""
 
+    def widened(self, spread: Array) -> Any:
+        """The same distributions with Σ s sᵀ added to their covariances; means stay.
+
+        Args:
+            spread: (m, ..., d), the vectors s.
+
+        Raises:
+            TypeError: they are neither elliptical nor mixtures of elliptical ones.
+
+        """
+        return self.require_elliptical("widened").widened(spread)
+
     def require_elliptical(self, who: str) -> Any:
         """These distributions, if the formulas of `who` apply to them.
 

@@ -219,6 +219,15 @@ class Mixture(MixtureMoments):
         """The mixture with errors of every component rescaled; means stay where they are."""
         return self._each(lambda one: one.rescale(factor))
 
+    def widened(self, spread: Array) -> Self:
+        """The mixture with Σ s sᵀ added to the covariance of every component.
+
+        Args:
+            spread: (m, ..., d), the vectors s.
+
+        """
+        return self._each(lambda one: one.widened(spread))
+
     # --- probabilities and regions ---------------------------------------------------------------
 
     def marginal_cdf(self, y: Any) -> Array:
@@ -339,18 +348,32 @@ class Mixture(MixtureMoments):
         return self._of([one[rows] for one in self._components], log_weights)
 
     def _joined(self, batches: Sequence[Self]) -> Self:
+        most = max(batches, key=lambda mixture: len(mixture._components))
+        batches = [mixture._with_components_like(most) for mixture in batches]
         kinds = {tuple(type(one) for one in mixture._components) for mixture in batches}
         if len(kinds) > 1:
             raise ValueError("concatenate: the mixtures have different components.")
         joined = [
             type(first).concatenate([mixture._components[m] for mixture in batches])
-            for m, first in enumerate(self._components)
+            for m, first in enumerate(most._components)
         ]
         weights = [mixture._log_weights for mixture in batches]
         if all(w.ndim == 1 and np.array_equal(w, weights[0]) for w in weights):
             return self._of(joined, weights[0])
         rows = np.concatenate([mixture._row_log_weights() for mixture in batches], axis=1)
         return self._of(joined, rows)
+
+    def _with_components_like(self, other: Self) -> Self:
+        """The same mixtures with as many components as others, the further ones of weight 0."""
+        missing = len(other._components) - len(self._components)
+        if not missing:
+            return self
+        components = [*self._components, *[self._components[0]] * missing]
+        own = self._row_log_weights()
+        return self._of(
+            components,
+            np.concatenate([own, np.full_like(own[:1], -np.inf).repeat(missing, axis=0)]),
+        )
 
     def _state(self) -> _storage.State:
         states = [one._state() for one in self._components]

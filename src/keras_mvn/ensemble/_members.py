@@ -6,13 +6,13 @@ from typing import Any
 
 import keras
 
-from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.layers._find_heads import heads
+from keras_mvn.layers._head import Head
 
 __all__ = ["checked_heads"]
 
 
-def checked_heads(members: list[Any]) -> list[MultivariateNormalHead]:
+def checked_heads(members: list[Any]) -> list[Head]:
     """Return the heads of these models, after checking that they can form one ensemble.
 
     Raises:
@@ -39,12 +39,12 @@ def checked_heads(members: list[Any]) -> list[MultivariateNormalHead]:
     return found
 
 
-def _described(head: MultivariateNormalHead) -> str:
+def _described(head: Head) -> str:
     names = "" if head.target_names is None else f" of {list(head.target_names)}"
     return f"{head.covariance!r} for {head.event_size} targets{names} ({head.layout})"
 
 
-def _checked_head(i: int, member: Any) -> MultivariateNormalHead:
+def _checked_head(i: int, member: Any) -> Head:
     """The last head of a compiled model."""
     if not isinstance(member, keras.Model):
         raise TypeError(

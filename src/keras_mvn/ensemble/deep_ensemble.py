@@ -18,8 +18,8 @@ from keras_mvn._core.version import __version__
 from keras_mvn.distributions import Mixture
 from keras_mvn.ensemble._job import Job
 from keras_mvn.ensemble._members import checked_heads
-from keras_mvn.layers import MultivariateNormalHead
 from keras_mvn.layers._find_heads import output_of
+from keras_mvn.layers._head import Head
 
 __all__ = ["DeepEnsemble"]
 
@@ -95,7 +95,7 @@ class DeepEnsemble:
         """Create an ensemble of existing models, trained or not.
 
         Args:
-            members: compiled Keras models, each with a `MultivariateNormalHead`, that share no
+            members: compiled Keras models, each with a head of the same kind, that share no
                 variables and no optimizer.
             seed: seed of the shuffles and the dropout in further training.
 
@@ -129,7 +129,7 @@ class DeepEnsemble:
         return list(self._members)
 
     @property
-    def head(self) -> MultivariateNormalHead:
+    def head(self) -> Head:
         """The first member's head, with the structure, targets and target names of all members."""
         return self._heads[0]
 

@@ -14,6 +14,7 @@ from keras_mvn.calibration import (
     SplitConformal,
     Temperature,
 )
+from keras_mvn.calibration._conformal_levels import ConformalLevels
 from keras_mvn.calibration._conformal_scores import ConformalScores
 from keras_mvn.distributions import Distribution
 
@@ -27,6 +28,7 @@ class CalibrationKind(NamedTuple):
     """Whether regions and intervals change instead of covariances."""
     takes_gaps: bool
     needs_every_target: bool
+    takes_mixtures: bool
     fit: Callable[[Distribution, Array], Any]
 
 
@@ -40,7 +42,7 @@ def calibration_kind(calibration: Any) -> CalibrationKind | None:
     if calibration is None:
         return None
     if calibration is SplitConformal or calibration == "conformal":
-        return CalibrationKind(True, False, False, ConformalScores.fit)
+        return CalibrationKind(True, False, False, True, _conformal)
     if isinstance(calibration, str) and calibration in _NAMED:
         return _NAMED[calibration]
     if isinstance(calibration, type) and issubclass(calibration, Recalibration):
@@ -54,7 +56,13 @@ def calibration_kind(calibration: Any) -> CalibrationKind | None:
 def _recalibration(cls: type[Recalibration], **options: Any) -> CalibrationKind:
     missing = "marginalize" if cls.takes_gaps else "raise"
     fit = functools.partial(cls.fit, missing=missing, **options)
-    return CalibrationKind(False, cls.takes_gaps, cls.needs_every_target, fit)
+    return CalibrationKind(False, cls.takes_gaps, cls.needs_every_target, cls.takes_mixtures, fit)
+
+
+def _conformal(answer: Distribution, y: Array) -> ConformalScores | ConformalLevels:
+    """Keep the errors of elliptical distributions, and the levels of others."""
+    several = len(answer.parts() or ()) > 1
+    return ConformalLevels.fit(answer, y) if several else ConformalScores.fit(answer, y)
 
 
 _NAMED = {

@@ -12,8 +12,7 @@ from keras_mvn._core.optional import require
 from keras_mvn._core.types import Array
 from keras_mvn._training.data import Part, Table
 from keras_mvn._training.member import Member, predict_distribution
-from keras_mvn._training.prediction import widened
-from keras_mvn.distributions._predicted import Predicted
+from keras_mvn.distributions import Distribution
 from keras_mvn.tables.splitting import dealt
 
 __all__ = [
@@ -155,7 +154,9 @@ def parts_of(
     return parts
 
 
-def as_of_the_ensemble(members: Sequence[Member], x: Any, folds: Sequence[np.ndarray]) -> Predicted:
+def as_of_the_ensemble(
+    members: Sequence[Member], x: Any, folds: Sequence[np.ndarray]
+) -> Distribution:
     """Predict each row by the networks that have not seen it, as uncertain as all together are.
 
     What is delivered, the mixture of all networks, errs less than a network on its own, and is
@@ -187,13 +188,13 @@ def as_of_the_ensemble(members: Sequence[Member], x: Any, folds: Sequence[np.nda
             own = by_fold.pop(i)
             means = [one.center for one in by_fold]
             predictions.append(_widened(own, means) if len(means) > 1 else own)
-    joined: Predicted = type(predictions[0]).concatenate(predictions)
+    joined: Distribution = type(predictions[0]).concatenate(predictions)
     return joined
 
 
-def _widened(own: Predicted, means: Sequence[Array]) -> Predicted:
+def _widened(own: Distribution, means: Sequence[Array]) -> Any:
     """Return distributions of the same center and family, with 2 B more covariance."""
     n = len(means)
     spread = np.stack(means) - np.mean(means, axis=0)
     # 2 B, for B = n/(n + 1) Σ δ δᵀ/(n − 1).
-    return widened(own, np.sqrt(2.0 * n / ((n + 1) * (n - 1))) * spread)
+    return own.widened(np.sqrt(2.0 * n / ((n + 1) * (n - 1))) * spread)

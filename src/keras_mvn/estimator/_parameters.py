@@ -45,6 +45,7 @@ def recipe_of(estimator: Any) -> Recipe:
     return Recipe(
         covariance=structure,
         loss=estimator.loss,
+        n_components=_components(estimator),
         constant=estimator.constant,
         tails=_tails(estimator),
         hidden=_widths(estimator.hidden),
@@ -75,6 +76,7 @@ def choices_of(estimator: Any) -> Choices:
         _chooses_embedding(estimator),
         _chooses_mean(estimator),
         bool(estimator.stack),
+        _chooses_components(estimator),
     )
 
 
@@ -93,6 +95,40 @@ def _chooses_mean(estimator: Any) -> bool:
     """Whether `fit` chooses between networks alone and networks over another regressor."""
     auto = isinstance(estimator.mean, str) and estimator.mean == AUTO
     return auto and estimator.builder is None
+
+
+def _components(estimator: Any) -> int:
+    """Return the number of components to train with, 1 for "auto"; check that it fits the rest."""
+    given = estimator.n_components
+    if isinstance(given, str) and given == "auto":
+        return 1
+    n = whole(given, "n_components", "'auto' or the number of components", 1)
+    why_not = _no_mixture_because(estimator)
+    if n > 1 and why_not is not None:
+        raise ValueError(
+            f"n_components={n} cannot be combined with {why_not}. Pass another value there, or "
+            "n_components=1."
+        )
+    return n
+
+
+def _chooses_components(estimator: Any) -> bool:
+    """Whether `fit` chooses between one distribution and a mixture for each row."""
+    auto = isinstance(estimator.n_components, str) and estimator.tails == "auto"
+    return auto and _no_mixture_because(estimator) is None
+
+
+def _no_mixture_because(estimator: Any) -> str | None:
+    """Return the parameter that rules out mixtures and its value, or None."""
+    kind = calibration_kind(estimator.calibration)
+    ruled_out = {
+        "loss": not likelihood_of(estimator.loss),
+        "tails": estimator.tails == "t_per_row",
+        "mean": is_frozen(estimator.mean),
+        "calibration": kind is not None and not kind.takes_mixtures,
+    }
+    name = next((name for name, rules_out in ruled_out.items() if rules_out), None)
+    return None if name is None else f"{name}={getattr(estimator, name)!r}"
 
 
 def _check_embedding(embedding: Any, builder: Any) -> None:

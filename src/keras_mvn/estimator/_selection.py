@@ -8,6 +8,7 @@ from typing import final
 from keras_mvn._training.candidates import Candidate, candidates
 from keras_mvn._training.members import Fitter
 from keras_mvn._training.recipe import Recipe
+from keras_mvn._training.stacking import Stacked
 from keras_mvn._training.tried import Tried, best_first
 
 __all__ = ["Choices", "selected"]
@@ -21,6 +22,15 @@ MOST_EMBEDDED = 100
 
 MOST_ROWS_TIMES_EMBEDDED = 1_000_000
 """Their number times that of the rows, up to which it does not, for tables of few rows."""
+
+
+FEWEST_FOR_COMPONENTS = 500
+"""Rows a network learns from, from which on mixtures are tried."""
+
+NUMBERS_OF_COMPONENTS = (2, 4, 8)
+
+COMPONENTS_GAIN = 0.03
+"""Nats per target by which a mixture must be better: its regions are no ellipsoids."""
 
 
 @final
@@ -37,6 +47,8 @@ class Choices:
     """Between networks alone and over another regressor; without held-out rows, the former."""
     stack: bool
     """Whether candidates are mixed, where that is better than the best of them."""
+    components: bool
+    """Between one distribution and a mixture for each row; without held-out rows, the former."""
 
 
 def selected(fitter: Fitter, recipe: Recipe, others: int, choices: Choices) -> list[Tried]:
@@ -60,14 +72,17 @@ def selected(fitter: Fitter, recipe: Recipe, others: int, choices: Choices) -> l
     tails = choices.tails and fitter.can_select
     embedding = choices.embedding and fitter.can_select and _few(fitter)
     regressors = choices.mean and fitter.can_select and fitter.size <= MOST_FOR_REGRESSORS
+    components = choices.components and fitter.can_select and fitter.rows >= FEWEST_FOR_COMPONENTS
     given = "t" if tails else recipe.tails
     if choices.structure:
         first = [one._replace(tails=given) for one in candidates(fitter.event_size)]
-    elif tails or embedding or regressors:
+    elif tails or embedding or regressors or components:
         first = [Candidate(recipe.covariance.name, recipe.covariance, recipe.constant, given)]
     else:
         return []
-    first = [one._replace(embedding=recipe.embedding) for one in first]
+    first = [
+        one._replace(embedding=recipe.embedding, n_components=recipe.n_components) for one in first
+    ]
     n = fitter.smallest_ensemble
     tried = fitter.select(recipe, first, others + n * (tails + embedding + regressors))
     others_alone: list[str | None] = [None] if fitter.over_a_regressor else []
@@ -87,9 +102,36 @@ def selected(fitter: Fitter, recipe: Recipe, others: int, choices: Choices) -> l
         normal = tried[0].candidate._replace(tails="normal")
         tried = fitter.select(recipe, [normal], others, tried)
         alone += fitter.regressors_alone(replace(recipe, tails="normal"), others_alone)
-    if not choices.stack:
-        return [tried[0]._replace(weight=1.0), *tried[1:]]
-    return fitter.stacked(best_first([*tried, *alone]))
+    alone = [] if recipe.n_components > 1 else alone
+    found = Stacked([tried[0]._replace(weight=1.0), *tried[1:]], tried[0].validation_nll)
+    if choices.stack:
+        found = fitter.stacked(best_first([*tried, *alone]))
+    return _with_components(fitter, recipe, others, found) if components else found.tried
+
+
+def _with_components(fitter: Fitter, recipe: Recipe, others: int, found: Stacked) -> list[Tried]:
+    """Return the candidates, and mixtures as long as more components are better by so much.
+
+    A mixture is of networks as the best one of a single distribution is.
+    """
+    networks = best_first(one for one in found.tried if one.trained[0].epochs)
+    if not networks:
+        return found.tried
+    gain, best, more = COMPONENTS_GAIN * fitter.event_size, found.score, list[Tried]()
+    for n in NUMBERS_OF_COMPONENTS:
+        several = networks[0].candidate._replace(n_components=n)
+        tried = fitter.select(recipe, [several], others, best_first([*networks, *more]))
+        new = [one for one in tried if one.candidate.n_components == n]
+        more += new
+        if not new or new[0].validation_nll > best - gain:
+            break
+        best = new[0].validation_nll
+    winner = best_first(more)[0] if more else None
+    if winner is None or winner.validation_nll > found.score - gain:
+        return [*found.tried, *more]
+    rest = [one for one in more if one is not winner]
+    without = [one._replace(weight=0.0) for one in [*found.tried, *rest]]
+    return [winner._replace(weight=1.0), *best_first(without)]
 
 
 def _few(fitter: Fitter) -> bool:

@@ -10,9 +10,10 @@ import keras
 from keras_mvn._core.types import Tensor
 from keras_mvn.calibration import Recalibration
 from keras_mvn.distributions import MultivariateNormal
-from keras_mvn.exporting._moments import Moments, mixture
+from keras_mvn.exporting._moments import Mixed, Moments, mixture
 from keras_mvn.exporting._outputs import OUTPUTS
 from keras_mvn.exporting._serving import ModelServing, Serving
+from keras_mvn.layouts import Parameters
 
 __all__ = ["EnsembleServing", "serving_of_ensemble"]
 
@@ -36,8 +37,12 @@ class EnsembleServing(Serving):
     def of(self, inputs: Any) -> tuple[Tensor, ...]:
         """Compute the outputs from the moments of the mixture."""
         structure = self.prediction.reader.covariance
-        predicted = [member.read(inputs)[1] for member in self.members]
-        moments = mixture(structure, predicted, self.weights)
+        components, weights = list[Parameters](), list[Any]()
+        for member, weight in zip(self.members, self.weights, strict=True):
+            read = Mixed.read(self.prediction.reader, member.y_pred(inputs))
+            components += read.components
+            weights += [weight * one for one in read.weights]
+        moments = mixture(structure, components, weights)
         if self.calibration is not None:
             # Moments has the methods of MultivariateNormal that a recalibration calls.
             normal = self.calibration._apply_to_normal(cast(MultivariateNormal, moments))

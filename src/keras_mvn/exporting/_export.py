@@ -24,6 +24,7 @@ from keras_mvn.exporting._onnx import Onnx
 from keras_mvn.exporting._outputs import checked_outputs
 from keras_mvn.exporting._saved_model import SavedModel
 from keras_mvn.exporting._serving import Serving, serving_of
+from keras_mvn.layers._find_heads import heads
 
 __all__ = ["export"]
 
@@ -68,9 +69,9 @@ def export(
     are in the file's `metadata_props`, or in `assets.extra/keras_mvn.json`.
 
     Args:
-        model: trained model with a `MultivariateNormalHead` as the last layer of an output, or any
-            model whose output is described by `covariance`, `layout` and `from_raw`; or a
-            `DeepEnsemble` or a sequence of such models, with the same inputs and heads.
+        model: trained model with a head as the last layer of an output, or any model whose output
+            is described by `covariance`, `layout` and `from_raw`; or a `DeepEnsemble` or a sequence
+            of such models, with the same inputs and heads.
         path: path of the file, `*.onnx`, or of the folder. Existing content is replaced at the end.
         format: "onnx" or "saved_model".
         outputs: one or more of
@@ -81,6 +82,9 @@ def export(
             "correlation" (..., d, d);
             "degrees_of_freedom" (...) and "scale_matrix" (..., d, d), covariance · (ν − 2)/ν, of a
             Student's t, whose location is "mean";
+            "component_weights" (..., n), "component_means" (..., n, d) and
+            "component_covariances" (..., n, d, d), of a network that predicts a mixture of n
+            components, which has no "scale_tril";
             "y_pred", the output of the Keras model.
             For ensembles, "mean", "covariance", "stddev" and "correlation" are available.
         output: name or index of the model's output to export, if several have a head.
@@ -89,7 +93,7 @@ def export(
         from_raw: whether the output of a model without a head is raw, as in its loss.
         calibration: a `Recalibration` of the predictions, if the model does not include it yet. For
             an ensemble, it applies to the normal with the mean and the covariance of the mixture
-            (`Mixture.moments`).
+            (`Mixture.moments`), or to all components if the networks predict mixtures.
         weights: of the models of an ensemble, positive; they are divided by their sum. None for
             equal ones.
         opset: int, ONNX opset; None: the default of the converter.
@@ -134,8 +138,9 @@ def export(
             "calibration must be None or a Recalibration (Temperature, PerTarget, MatrixScaling), "
             f"which corrects covariances; received a {type(calibration).__name__}."
         )
-    if calibration is not None and len(models) == 1:
-        models = [calibration.apply(models[0])]
+    mixtures = any(len(head.each_component()) > 1 for one in models for head in heads(one))
+    if calibration is not None and (len(models) == 1 or mixtures):
+        models, calibration = [calibration.apply(one) for one in models], None
     servings = [serving_of(one, names, output, covariance, layout, from_raw) for one in models]
     serving: Serving = servings[0]
     if len(servings) > 1:

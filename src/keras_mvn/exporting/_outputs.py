@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import keras
+
 from keras_mvn._core.numeric import namespace
 from keras_mvn._core.types import Tensor
 from keras_mvn.covariances.packing import diagonal
-from keras_mvn.exporting._moments import Moments
+from keras_mvn.exporting._moments import Mixed, Moments
 from keras_mvn.layouts import Parameters, Reader
 
-__all__ = ["OUTPUTS", "Output", "checked_outputs", "require_tails"]
+__all__ = ["OUTPUTS", "Output", "checked_outputs", "require_of_its_kind"]
 
 
 class Output(NamedTuple):
@@ -25,6 +27,20 @@ class Output(NamedTuple):
     """Function of the moments of an ensemble; None if not available for ensembles."""
     of_student_t: bool = False
     """Whether it is that of a Student's t alone."""
+    of_mixed: Callable[[Mixed], Tensor] | None = None
+    """Function of the components of a network's mixture; None for that of its moments."""
+
+    @property
+    def is_of_mixtures(self) -> bool:
+        """Whether a network that predicts a mixture has it."""
+        return self.of_mixed is not None or self.of_moments is not None
+
+    def computed(self, mixed: Mixed) -> Tensor:
+        """Compute the output of a network that predicts a mixture."""
+        if self.of_mixed is not None:
+            return self.of_mixed(mixed)
+        assert self.of_moments is not None  # checked before anything is computed
+        return self.of_moments(mixed.moments())
 
 
 def _stddev(reader: Reader, normal: Parameters, y_pred: Tensor) -> Tensor:
@@ -68,6 +84,15 @@ def _degrees_of_freedom(reader: Reader, normal: Parameters, y_pred: Tensor) -> T
     return nu
 
 
+def _of_one(reader: Reader, normal: Parameters, y_pred: Tensor) -> Tensor:
+    raise AssertionError("outputs of mixtures are refused for other networks")
+
+
+def _component_covariances(mixed: Mixed) -> Tensor:
+    found = [mixed.structure.covariance(one.scale, one.shape_params) for one in mixed.components]
+    return keras.ops.stack(found, axis=-3)
+
+
 OUTPUTS = {
     "mean": Output(
         lambda reader, normal, y_pred: normal.mean,
@@ -105,9 +130,26 @@ OUTPUTS = {
         "degrees of freedom nu of a Student's t, (...), no unit",
         of_student_t=True,
     ),
+    "component_weights": Output(
+        _of_one,
+        "weights of the components of a mixture, (..., n), no unit",
+        of_mixed=lambda mixed: keras.ops.stack(mixed.weights, axis=-1),
+    ),
+    "component_means": Output(
+        _of_one,
+        "expected targets of each component of a mixture, (..., n, d), in the units of the targets",
+        of_mixed=lambda mixed: keras.ops.stack([one.mean for one in mixed.components], axis=-2),
+    ),
+    "component_covariances": Output(
+        _of_one,
+        "covariance matrix of each component of a mixture, (..., n, d, d), in the products of the "
+        "units of the targets",
+        of_mixed=_component_covariances,
+    ),
     "y_pred": Output(
         lambda reader, normal, y_pred: y_pred,
         "output of the Keras model, in keras-mvn's own layout",
+        of_mixed=lambda mixed: mixed.y_pred,
     ),
 }
 """Values that `export(outputs=…)` accepts, in the order of the documentation."""
@@ -134,13 +176,25 @@ def checked_outputs(outputs: str | Sequence[str], of_ensemble: bool = False) -> 
     return names
 
 
-def require_tails(outputs: Sequence[str], reader: Reader) -> None:
-    """Check that outputs of a Student's t are asked of a model that predicts one.
+def require_of_its_kind(outputs: Sequence[str], reader: Reader) -> None:
+    """Check that outputs of a Student's t or of a mixture are asked of a model that predicts one.
 
     Raises:
-        ValueError: the model predicts normals.
+        ValueError: the model predicts something else.
 
     """
+    mixture = reader.layout.component is not None
+    of_others = [
+        name
+        for name in outputs
+        if (not OUTPUTS[name].is_of_mixtures if mixture else OUTPUTS[name].of is _of_one)
+    ]
+    if of_others:
+        what = "a mixture for each row" if mixture else "one distribution for each row"
+        raise ValueError(
+            f"outputs={tuple(outputs)!r}: the model predicts {what}, which has no {of_others}. "
+            "Leave them out."
+        )
     of_t = [name for name in outputs if OUTPUTS[name].of_student_t]
     if of_t and not reader.layout.has_degrees_of_freedom:
         raise ValueError(

@@ -13,10 +13,11 @@ from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array, Tensor
 from keras_mvn._core.version import __version__
 from keras_mvn.covariances import DEFAULT, CovarianceLike
-from keras_mvn.exporting._outputs import OUTPUTS, require_tails
+from keras_mvn.exporting._moments import Mixed
+from keras_mvn.exporting._outputs import OUTPUTS, require_of_its_kind
 from keras_mvn.exporting._signature import Signature, signature_of
 from keras_mvn.layers._find_heads import heads, output_of
-from keras_mvn.layouts import Parameters, Reader, _tag
+from keras_mvn.layouts import Reader, _tag
 
 __all__ = ["ModelServing", "Prediction", "Serving", "serving_of"]
 
@@ -94,15 +95,16 @@ class ModelServing(Serving):
 
     def of(self, inputs: Any) -> tuple[Tensor, ...]:
         """Compute only the requested outputs from the structure and its parameters."""
-        y_pred, normal = self.read(inputs)
-        reader = self.prediction.reader
-        return tuple(OUTPUTS[name].of(reader, normal, y_pred) for name in self.outputs)
+        reader, y_pred = self.prediction.reader, self.y_pred(inputs)
+        if reader.layout.component is None:
+            normal = reader.decode(y_pred)
+            return tuple(OUTPUTS[name].of(reader, normal, y_pred) for name in self.outputs)
+        return tuple(OUTPUTS[name].computed(Mixed.read(reader, y_pred)) for name in self.outputs)
 
-    def read(self, inputs: Any) -> tuple[Tensor, Parameters]:
-        """Return y_pred and the parameters read from it."""
+    def y_pred(self, inputs: Any) -> Tensor:
+        """Return the output of the model that is read."""
         predictions = self.models[0](inputs, training=False)
-        y_pred = keras.tree.flatten(predictions)[self.prediction.position]
-        return y_pred, self.prediction.reader.decode(y_pred)
+        return keras.tree.flatten(predictions)[self.prediction.position]
 
 
 def serving_of(
@@ -127,8 +129,8 @@ def serving_of(
     position = _position(predictions, flat, output)
     y_pred = flat[position]
     reader = _reader(model, y_pred, covariance, layout, from_raw)
-    require_tails(outputs, reader)
-    event_size = reader.decode(y_pred).mean.shape[-1]
+    require_of_its_kind(outputs, reader)
+    event_size = reader.components(y_pred)[0][1].mean.shape[-1]
     dtype = keras.backend.standardize_dtype(y_pred.dtype)
     return ModelServing(
         (model,), signature, Prediction(position, reader, event_size, dtype), outputs

@@ -5,12 +5,23 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from keras_mvn._core.types import Tensor
 from keras_mvn.layouts import degrees_of_freedom_from
 
-__all__ = ["CONSTANT", "LARGEST", "PER_ROW", "bounded", "checked", "constant", "fixed", "start"]
+__all__ = [
+    "CONSTANT",
+    "LARGEST",
+    "PER_ROW",
+    "bounded",
+    "checked",
+    "constant",
+    "fixed",
+    "in_numbers",
+    "start",
+]
 
 CONSTANT, PER_ROW = "constant", "per_row"
 
@@ -46,6 +57,21 @@ def start(degrees_of_freedom: float | str | None) -> float:
     if degrees_of_freedom is None:
         return float("inf")
     return degrees_of_freedom if isinstance(degrees_of_freedom, float) else _START
+
+
+def in_numbers(degrees_of_freedom: float | str | None, raw: Any) -> float:
+    """ν as it is now; infinite for a normal, NaN if it depends on the row.
+
+    Args:
+        degrees_of_freedom: the head's argument.
+        raw: its variable of one raw number, if there is one.
+
+    """
+    if degrees_of_freedom == PER_ROW:
+        return float("nan")
+    if raw is None:
+        return start(degrees_of_freedom)
+    return float(degrees_of_freedom_from(np.asarray(ops.convert_to_numpy(raw), np.float64))[0])
 
 
 def fixed(like: Tensor, degrees_of_freedom: float) -> Tensor:

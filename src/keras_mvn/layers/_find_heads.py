@@ -8,15 +8,16 @@ from typing import Any
 import keras
 
 from keras_mvn.layers import MultivariateNormalHead
+from keras_mvn.layers._head import Head
 
-__all__ = ["heads", "output_of"]
+__all__ = ["heads", "normal_heads", "output_of"]
 
 
-def heads(model: Any) -> list[MultivariateNormalHead]:
+def heads(model: Any) -> list[Head]:
     """Return the heads in a model, in the models nested in it and in wrappers, each once."""
 
-    def walk(layer: Any) -> Iterator[MultivariateNormalHead]:
-        if isinstance(layer, MultivariateNormalHead):
+    def walk(layer: Any) -> Iterator[Head]:
+        if isinstance(layer, Head):
             yield layer
         if isinstance(layer, keras.layers.Wrapper):
             yield from walk(layer.layer)
@@ -24,6 +25,11 @@ def heads(model: Any) -> list[MultivariateNormalHead]:
             yield from walk(child)
 
     return list({id(head): head for head in walk(model)}.values())
+
+
+def normal_heads(model: Any) -> list[MultivariateNormalHead]:
+    """Return the heads that predict one normal or Student's t for each row, not several."""
+    return [head for head in heads(model) if isinstance(head, MultivariateNormalHead)]
 
 
 def output_of(y_pred: Any, output: str | int | None, user: str) -> Any:

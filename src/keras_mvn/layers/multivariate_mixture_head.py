@@ -19,6 +19,7 @@ from keras_mvn.distributions import Mixture
 from keras_mvn.distributions._predicted import predicted
 from keras_mvn.layers._clusters import clusters
 from keras_mvn.layers._full_precision_dense import FullPrecisionDense, refuse_to_quantize
+from keras_mvn.layers._head import Head
 from keras_mvn.layers._wire_version import check_wire_version
 from keras_mvn.layers.multivariate_normal_head import _SMALL_GLOROT, MultivariateNormalHead
 from keras_mvn.layouts import _tag, get
@@ -42,7 +43,7 @@ NARROWEST = 0.05
 
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.layers")
-class MultivariateMixtureHead(keras.layers.Layer):
+class MultivariateMixtureHead(Head):
     """An output layer that predicts a mixture of normals or Student's t, valid for any weights.
 
     For targets with several modes given x: a route on either side of an obstacle, a machine in one
@@ -115,6 +116,8 @@ class MultivariateMixtureHead(keras.layers.Layer):
             )
             for i in range(self.n_components)
         ]
+        self.event_size, self.covariance = self._first.event_size, self._first.covariance
+        self.degrees_of_freedom = self._first.degrees_of_freedom
         self.logits_dense = FullPrecisionDense(
             self.n_components,
             use_bias=use_bias,
@@ -133,19 +136,33 @@ class MultivariateMixtureHead(keras.layers.Layer):
         return self.components[0]
 
     @property
-    def event_size(self) -> int:
-        """The number of targets d."""
-        return self._first.event_size
-
-    @property
-    def covariance(self) -> Any:
-        """The structure of every component."""
-        return self._first.covariance
-
-    @property
     def target_names(self) -> Any:
         """The d names of the targets, or None."""
         return self._first.target_names
+
+    @target_names.setter
+    def target_names(self, names: Any) -> None:
+        for head in self.components:
+            head.target_names = names
+
+    @property
+    def resolution(self) -> Array:
+        """The width δ of the grid of each target's values: (d,), found by `adapt`; 0 for none."""
+        return self._first.resolution
+
+    @property
+    def mean_degrees_of_freedom(self) -> float:
+        """The harmonic mean of the ν of the components; infinite for normals."""
+        return 1.0 / float(np.mean([1.0 / one.mean_degrees_of_freedom for one in self.components]))
+
+    def each_component(self) -> Sequence[MultivariateNormalHead]:
+        """Return the heads of the components."""
+        return self.components
+
+    def constant_prediction(self) -> Array:
+        """y_pred of a row of zeros, (1, size), of a built head."""
+        features = int(self.logits_dense.kernel.shape[0])
+        return np.asarray(ops.convert_to_numpy(self(np.zeros((1, features), "float32"))))
 
     @property
     def layout(self) -> str:
@@ -153,7 +170,7 @@ class MultivariateMixtureHead(keras.layers.Layer):
         suffix = "" if self._first.layout == "packed" else f"_{self._first.layout}"
         return f"mixture_{self.n_components}{suffix}"
 
-    def adapt(self, y: Any, residuals: Any = None) -> None:
+    def adapt(self, y: Any, residuals: Any = None, measured: Any = None) -> None:
         """Start the components at the moments and at clusters of y, and store the units of y.
 
         Computed in float64, with NaN treated as missing. Call it before training.
@@ -163,6 +180,7 @@ class MultivariateMixtureHead(keras.layers.Layer):
             residuals: errors of a simpler model on rows that were not used to fit it: clusters are
                 then those of the errors, which several modes given x cause, and not those of y,
                 which may be due to x.
+            measured: as in `MultivariateNormalHead.adapt`.
 
         Raises:
             ValueError: as in `MultivariateNormalHead.adapt`.
@@ -176,7 +194,7 @@ class MultivariateMixtureHead(keras.layers.Layer):
         if not isinstance(given, TargetSummary) and not hasattr(given, "shape"):
             given = first.summarize(given)  # a dataset may be read only once
             y, residuals = (y, given) if residuals is not None else (given, None)
-        first.adapt(y, residuals)
+        first.adapt(y, residuals, measured)
         summary = given if isinstance(given, TargetSummary) else first.summarize(given)
         start = first.distribution(_at_origin(first))
         rows = _regular(summary.sample)

@@ -19,6 +19,7 @@ from keras_mvn.distributions._predicted import Predicted, predicted
 from keras_mvn.kernels import Origin, parameters
 from keras_mvn.layers import _degrees_of_freedom, _min_scale
 from keras_mvn.layers._full_precision_dense import FullPrecisionDense, refuse_to_quantize
+from keras_mvn.layers._head import Head
 from keras_mvn.layers._mean_penalty import MeanPenalty
 from keras_mvn.layers._shrinkage import auto_strength, checked_shrinkage
 from keras_mvn.layers._time_distributed import outermost_time_distributed
@@ -39,7 +40,7 @@ _SMALL_GLOROT = {"scale": 0.01, "mode": "fan_avg", "distribution": "uniform"}
 
 @final
 @keras.saving.register_keras_serializable(package="keras_mvn.layers")
-class MultivariateNormalHead(keras.layers.Layer):
+class MultivariateNormalHead(Head):
     """An output layer that predicts one multivariate normal per row, valid for any weights.
 
     It applies Dense → link → units of y. Its output is the flat tensor
@@ -320,8 +321,17 @@ class MultivariateNormalHead(keras.layers.Layer):
         per_row = self.degrees_of_freedom == _degrees_of_freedom.PER_ROW
         return self.centered and self.constant == "covariance" and not per_row
 
+    @property
+    def mean_degrees_of_freedom(self) -> float:
+        """ν of every row; infinite for a normal, NaN if it depends on the row."""
+        return _degrees_of_freedom.in_numbers(self.degrees_of_freedom, self.raw_degrees_of_freedom)
+
+    def each_component(self) -> Sequence[MultivariateNormalHead]:
+        """Return the head itself."""
+        return (self,)
+
     def constant_prediction(self) -> Array:
-        """y_pred of any row, (1, size), of a built head that ignores its inputs."""
+        """y_pred of a row of zeros, (1, size), of a built head: of any row if it ignores them."""
         features = int(self.mean_dense.kernel.shape[0])
         return np.asarray(ops.convert_to_numpy(self(np.zeros((1, features), "float32"))))
 

@@ -103,6 +103,23 @@ class Reader:
         mean = keras.ops.sum(weights[..., None, :] * means, axis=-1)
         return MixtureParameters.of(mean, components, logits)
 
+    def components(self, y_pred: Tensor) -> list[tuple[Tensor | None, Parameters]]:
+        """Return the weight (...) of each component and what `decode` returns for it.
+
+        A single distribution has no weight, None.
+
+        Raises:
+            ValueError: the shape of y_pred fits no number of targets.
+
+        """
+        logits, blocks = self.layout.split(y_pred)
+        if logits is None or self.layout.component is None:
+            return [(None, self.decode(y_pred))]
+        self._event_size(y_pred)
+        own = Reader(self.covariance, self.from_raw, self.layout.component.name)
+        weights = keras.ops.softmax(logits, axis=-1)
+        return [(weights[..., i], own.decode(block)) for i, block in enumerate(blocks)]
+
     def decode_student_t(self, y_pred: Tensor) -> tuple[Parameters, Tensor | None]:
         """Return location, scale and shape parameters as stored in y_pred, and ν (...) or None.
 

@@ -240,29 +240,27 @@ def pair_figure(pair: Pair) -> Figure | None:
 def ellipse_figure(
     normal: Distribution, y: Array, labels: np.ndarray, found: Dependence
 ) -> Figure | None:
-    """Draw 90 % ellipses of some rows for the most correlated pair, and the observed values."""
+    """Draw the 90 % regions of some rows for the most correlated pair, and the observed values."""
     if not found.pairs:
         return None
     names = found.pairs[0].names
     rows = np.unique(np.linspace(0, len(normal) - 1, ROWS).astype(int))
     margins = normal[rows].marginal(list(names))
     observed = y[rows][:, [(normal.target_names or ()).index(name) for name in names]]
-    angle = np.linspace(0.0, 2.0 * np.pi, 73)[:-1]
-    region = margins.region(LEVEL)
-    circle = np.sqrt(region.squared_radius)[:, None, None] * np.stack(
-        [np.cos(angle), np.sin(angle)]
-    )
-    curves = region.center[:, :, None] + region.distribution.scale_tril @ circle
+    regions = margins.region(LEVEL)
+    outlines = [regions[k].outline() for k in range(len(rows))]
+    curves = np.concatenate([curve for pieces in outlines for curve in pieces], axis=1)
     chart = Chart(*_ends(curves, observed), *names, (400, 340))
-    for k, (curve, mean, point) in enumerate(zip(curves, region.center, observed, strict=True)):
-        chart.outline(curve[0], curve[1], f"ellipse c{k}")
+    for k, (pieces, mean, point) in enumerate(zip(outlines, margins.center, observed, strict=True)):
+        for curve in pieces:
+            chart.outline(curve[0], curve[1], f"ellipse c{k}")
         if np.isfinite(point).all():
             chart.line([mean[0], point[0]], [mean[1], point[1]], f"thin c{k}")
             chart.dot(point[0], point[1], f"c{k}")
     there = np.isfinite(observed).all(axis=1)
-    inside = region.contains(np.nan_to_num(observed)) & there
+    inside = regions.contains(np.nan_to_num(observed)) & there
     caption = (
-        f"90 % ellipses of {plural(len(rows), 'test row')}; dots: observed, "
+        f"90 % regions of {plural(len(rows), 'test row')}; dots: observed, "
         f"{int(inside.sum())} of {int(there.sum())} inside."
     )
     legend = tuple((f"c{k}", f"row {labels[i]}") for k, i in enumerate(rows))
@@ -271,9 +269,9 @@ def ellipse_figure(
 
 
 def _ends(curves: Array, points: Array) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Limits of both axes, around curves (n, 2, m) and points (n, 2) that may be NaN."""
-    low = np.fmin(curves.min(axis=(0, 2)), np.fmin.reduce(points, axis=0))
-    high = np.fmax(curves.max(axis=(0, 2)), np.fmax.reduce(points, axis=0))
+    """Limits of both axes, around curves (2, m) and points (n, 2) that may be NaN."""
+    low = np.fmin(curves.min(axis=1), np.fmin.reduce(points, axis=0))
+    high = np.fmax(curves.max(axis=1), np.fmax.reduce(points, axis=0))
     pad = 0.04 * (high - low)
     (x0, y0), (x1, y1) = (low - pad).tolist(), (high + pad).tolist()
     return (x0, x1), (y0, y1)

@@ -154,8 +154,8 @@ def _find(data: ReportData) -> Findings:
 
 
 def _has_tails(model: Distribution) -> bool:
-    law = model.require_elliptical("the report").law
-    return bool(np.isfinite(law.degrees_of_freedom).any())
+    laws = [part.law for part in model.parts() or ()]
+    return any(bool(np.isfinite(law.degrees_of_freedom).any()) for law in laws)
 
 
 # --- HTML ----------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def _html(data: ReportData, found: Findings) -> str:
     from keras_mvn.report import _figures as figures
 
     environment = _environment(autoescape=True)
-    rows = rows_of(len(data.row_labels), tuple(row.index for row in found.weak_spots.rows))
+    rows = rows_of(data.model, tuple(row.index for row in found.weak_spots.rows))
     dependence = found.dependence
     script = _read("report.js")
     return str(

@@ -17,6 +17,7 @@ from keras_mvn._training.member import Center, Centered
 from keras_mvn.estimator._mean import Average, Fitted
 from keras_mvn.estimator._regressors import NAMED
 from keras_mvn.layers import SoftClip
+from keras_mvn.layouts import get
 
 __all__ = ["load_means", "over_linear", "save_means"]
 
@@ -87,8 +88,11 @@ def over_linear(network: Any, center: Center) -> Any:
     difference = limits(raw) - middle.astype(np.float32)
     mean = ops.matmul(difference, slopes.astype(np.float32)) + at_middle[0].astype(np.float32)
     y_pred = network(ops.concatenate([raw, mean], axis=-1))
-    d = head.event_size
-    return keras.Model(raw, ops.concatenate([y_pred[:, :d] + mean, y_pred[:, d:]], axis=-1))
+    d, (logits, blocks) = head.event_size, get(head.layout).split(y_pred)
+    parts = [] if logits is None else [logits]
+    for block in blocks:
+        parts += [block[:, :d] + mean, block[:, d:]]
+    return keras.Model(raw, ops.concatenate(parts, axis=-1))
 
 
 def _loaded(skops: Any, file: Path) -> Fitted:

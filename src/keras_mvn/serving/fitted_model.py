@@ -16,7 +16,6 @@ from keras_mvn._training.member import Center, Member, members_of
 from keras_mvn._training.prediction import load_to_predict
 from keras_mvn.calibration import Recalibration
 from keras_mvn.distributions import Distribution
-from keras_mvn.distributions._predicted import Predicted
 from keras_mvn.serving._means import load_means
 from keras_mvn.serving._tables import as_arrow
 from keras_mvn.tables import Preprocessing
@@ -97,7 +96,7 @@ class FittedModel:
         """What predicts: the networks, over other regressors if there are any."""
         return members_of(self.members, self.centers, self.about.get("weights", ()))
 
-    def uncalibrated(self, x: Any) -> Predicted:
+    def uncalibrated(self, x: Any) -> Distribution:
         """Predict from inputs (n, features), without recalibration."""
         return predict_beyond(self.predicting, x, self.donors)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
-import keras
 import numpy as np
 
 from keras_mvn._core.optional import require
@@ -28,7 +27,6 @@ from keras_mvn.estimator._mean import Fitted
 from keras_mvn.estimator._rows import OutlyingValuesWarning
 from keras_mvn.layers import PeriodicEmbedding
 from keras_mvn.layers._find_heads import heads
-from keras_mvn.layouts import degrees_of_freedom_from
 from keras_mvn.tables import Split
 from keras_mvn_cli._console import Output
 from keras_mvn_cli._structures import structure_of
@@ -140,11 +138,13 @@ class Network(NamedTuple):
         best = next((one for one in self.selection if one["epochs"]), None)
         if best is not None:
             mean = best["mean"] or self.given_mean
-            return {"tails": best["tails"], "embedding": best["embedding"], "mean": mean}
+            same = {"tails": best["tails"], "embedding": best["embedding"], "mean": mean}
+            return {**same, "n_components": 1}
         layers = self.members[0].layers
         embedded = any(isinstance(one, PeriodicEmbedding) for one in layers)
         embedding = "periodic" if embedded else None
-        return {"tails": self.tails, "embedding": embedding, "mean": self.given_mean}
+        same = {"tails": self.tails, "embedding": embedding, "mean": self.given_mean}
+        return {**same, "n_components": 1}
 
     @property
     def means_used(self) -> list[str]:
@@ -159,11 +159,7 @@ class Network(NamedTuple):
     @property
     def degrees_of_freedom(self) -> float:
         """Their degrees of freedom, the harmonic mean of those of its networks."""
-        raw = [heads(member)[-1].raw_degrees_of_freedom for member in self.members]
-        nu = [
-            float(degrees_of_freedom_from(np.asarray(keras.ops.convert_to_numpy(r)))[0])
-            for r in raw
-        ]
+        nu = [heads(member)[-1].mean_degrees_of_freedom for member in self.members]
         return 1.0 / float(np.mean(1.0 / np.array(nu)))
 
     @property
@@ -179,13 +175,16 @@ class Network(NamedTuple):
         mixed = sum(one["weight"] > 0.0 for one in self.selection)
         if mixed > 1:
             return f"{head.covariance.name}, a mixture of {mixed} candidates"
-        return f"{head.covariance.name}{constant.get(head.constant or '', '')}"
+        components = head.each_component()
+        several = f", mixtures of {len(components)}" if len(components) > 1 else ""
+        return f"{head.covariance.name}{constant.get(components[0].constant or '', '')}{several}"
 
 
 def label_of(candidate: Mapping[str, Any]) -> str:
     """Return the name of one entry of the selection, with its tails unless they are normal."""
     tails, embedding = candidate.get("tails", "normal"), candidate.get("embedding")
-    return _candidates.label_of(candidate["name"], tails, embedding, candidate.get("mean"))
+    n = candidate.get("n_components", 1)  # none before there were mixtures
+    return _candidates.label_of(candidate["name"], tails, embedding, candidate.get("mean"), n)
 
 
 def compared_in_words(candidate: Mapping[str, Any], targets: float) -> str:

@@ -40,6 +40,8 @@ class FitOptions:
     members: int
     loss: str
     tails: str
+    components: str | int
+    """"auto", or the number of components."""
     isolated: str
     embedding: str
     mean: str

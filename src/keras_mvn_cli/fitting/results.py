@@ -152,6 +152,7 @@ def about_fit(
         "decisions": [
             *prepared.about["decisions"],
             *_means_in_words(model),
+            *_components_in_words(model),
             *_mixture_in_words(model),
             *([CUT_SHORT] if interrupted else []),
         ],
@@ -186,6 +187,18 @@ def _means_in_words(model: Network) -> list[str]:
     ]
 
 
+def _components_in_words(model: Network) -> list[str]:
+    """Say that every row has a mixture, if that was chosen."""
+    n = len(heads(model.members[0])[-1].each_component())
+    if n == 1:
+        return []
+    chosen = any(one["n_components"] == 1 for one in model.selection)
+    return [
+        f"predictions: mixtures of {n} components for every row, which may have several modes"
+        f"{', better on held-out rows' if chosen else ''} (--components 1 for one distribution)"
+    ]
+
+
 def _mixture_in_words(model: Network) -> list[str]:
     """Say of which candidates the predictions are mixtures, if of several."""
     used = [one for one in model.selection if one["weight"] > 0.0]
@@ -197,7 +210,8 @@ def _mixture_in_words(model: Network) -> list[str]:
 
 def _plain(candidate: Mapping[str, Any]) -> dict[str, Any]:
     """Return one entry of the selection as JSON values."""
-    kept = ("name", "tails", "embedding", "mean", "weight", "validation_nll", "epochs", "seconds")
+    kept = ["name", "tails", "embedding", "mean", "n_components", "weight", "validation_nll"]
+    kept += ["epochs", "seconds"]
     values = {name: candidate[name] for name in kept}
     return {
         k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()
@@ -207,7 +221,7 @@ def _plain(candidate: Mapping[str, Any]) -> dict[str, Any]:
 def _tails_in_words(model: Network, prepared: Prepared) -> str:
     """Return what tails the predictions have, and how much better than the others they are."""
     by_tails: dict[str, float] = {}
-    for one in model.selection:  # the best first
+    for one in (one for one in model.selection if one["n_components"] == 1):  # the best first
         by_tails.setdefault(one["tails"], one["validation_nll"])
     said = "normal"
     if model.tails == "t":

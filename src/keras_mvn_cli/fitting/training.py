@@ -61,6 +61,7 @@ def _settings(options: FitOptions, share: float) -> Settings:
         options={
             "loss": options.loss,
             "tails": options.tails,
+            "n_components": options.components,
             "isolated": options.isolated,
             "stack": options.stack,
             "embedding": None if options.embedding == "none" else options.embedding,
