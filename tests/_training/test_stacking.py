@@ -35,19 +35,20 @@ class TestVotes:
 
     @pytest.mark.parametrize("best", [[0.3, 0.7, 0.0], [0.25, 0.25, 0.5], [0.0, 0.0, 1.0]])
     def test_find_the_best_weights(self, best):
-        found = stacking._voted(self.score_of(np.array(best)), 3, gain=0.0)
+        found, score = stacking._voted(self.score_of(np.array(best)), 3, gain=0.0)
+        assert score == self.score_of(np.array(best))(found)
         np.testing.assert_allclose(found, best, atol=0.05)
         assert found.sum() == pytest.approx(1.0)
 
     def test_small_weights_are_left_out(self):
-        found = stacking._voted(self.score_of(np.array([0.65, 0.3, 0.05])), 3, gain=0.0)
+        found, _ = stacking._voted(self.score_of(np.array([0.65, 0.3, 0.05])), 3, gain=0.0)
         assert found[2] == 0.0
         np.testing.assert_allclose(found[:2], [0.68, 0.32], atol=0.04)
 
     def test_the_best_one_alone_where_others_gain_next_to_nothing(self):
         score = self.score_of(np.array([0.9, 0.1]))  # 0.02 less than the first alone
-        np.testing.assert_array_equal(stacking._voted(score, 2, gain=0.03), [1.0, 0.0])
-        assert stacking._voted(score, 2, gain=0.01)[1] > 0.0
+        np.testing.assert_array_equal(stacking._voted(score, 2, gain=0.03)[0], [1.0, 0.0])
+        assert stacking._voted(score, 2, gain=0.01)[0][1] > 0.0
 
 
 class TestTails:

@@ -71,7 +71,7 @@ def mixed(table, tmp_path_factory):
     out = tmp_path_factory.mktemp("mixed") / "fit"
 
     def voted(score, candidates, gain):
-        return np.array([0.5, 0.2, *[0.0] * (candidates - 3), 0.3])
+        return np.array([0.5, 0.2, *[0.0] * (candidates - 3), 0.3]), 0.0
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stacking, "_voted", voted)
@@ -121,7 +121,7 @@ def test_mixtures_over_ridge_regressions_are_exported_with_their_weights(table, 
     out = tmp_path / "fit"
 
     def voted(score, candidates, gain):
-        return np.array([0.6, 0.1, 0.3])
+        return np.array([0.6, 0.1, 0.3]), 0.0
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stacking, "_voted", voted)

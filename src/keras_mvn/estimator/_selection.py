@@ -110,28 +110,44 @@ def selected(fitter: Fitter, recipe: Recipe, others: int, choices: Choices) -> l
 
 
 def _with_components(fitter: Fitter, recipe: Recipe, others: int, found: Stacked) -> list[Tried]:
-    """Return the candidates, and mixtures as long as more components are better by so much.
+    """Return the candidates, with mixtures of several components if these predict better.
 
-    A mixture is of networks as the best one of a single distribution is.
+    Networks as the best one of a single distribution get 2 components, and more as long as each
+    step is worth it; then the other networks that would predict get as many, and are mixed, too.
     """
     networks = best_first(one for one in found.tried if one.trained[0].epochs)
     if not networks:
         return found.tried
-    gain, best, more = COMPONENTS_GAIN * fitter.event_size, found.score, list[Tried]()
+    several = list[Tried]()
+
+    def try_out(one: Tried, n: int) -> Tried | None:
+        candidate = one.candidate._replace(n_components=n)
+        tried = fitter.select(recipe, [candidate], others, best_first([*networks, *several]))
+        new = next((one for one in tried if one.candidate == candidate), None)
+        several.extend([new] if new else [])
+        return new
+
+    gain = COMPONENTS_GAIN * fitter.event_size
+    best = networks[0]
     for n in NUMBERS_OF_COMPONENTS:
-        several = networks[0].candidate._replace(n_components=n)
-        tried = fitter.select(recipe, [several], others, best_first([*networks, *more]))
-        new = [one for one in tried if one.candidate.n_components == n]
-        more += new
-        if not new or new[0].validation_nll > best - gain:
+        new = try_out(networks[0], n)
+        if new is None or new.validation_nll > best.validation_nll - gain:
             break
-        best = new[0].validation_nll
-    winner = best_first(more)[0] if more else None
-    if winner is None or winner.validation_nll > found.score - gain:
-        return [*found.tried, *more]
-    rest = [one for one in more if one is not winner]
-    without = [one._replace(weight=0.0) for one in [*found.tried, *rest]]
-    return [winner._replace(weight=1.0), *best_first(without)]
+        best = new
+    if best is networks[0]:
+        return [*found.tried, *several]
+    together = Stacked([best._replace(weight=1.0)], best.validation_nll)
+    used = [one for one in networks if one.weight > 0.0]
+    if len(used) > 1:
+        for one in used:
+            if one is not networks[0]:
+                try_out(one, best.candidate.n_components)
+        together = fitter.stacked(best_first(several))
+    if together.score > found.score - gain:
+        return [*found.tried, *several]
+    used = [one for one in together.tried if one.weight > 0.0]
+    rest = [one for one in several if all(one.candidate != other.candidate for other in used)]
+    return [*used, *best_first(one._replace(weight=0.0) for one in [*found.tried, *rest])]
 
 
 def _few(fitter: Fitter) -> bool:
