@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import scipy.integrate
 import scipy.stats
+import sklearn.tree
 
 from keras_mvn import MultivariateNormal
 from keras_mvn.calibration import _hypotheses, diagnose
@@ -410,3 +411,31 @@ class TestSlices:
         groups = np.array(["a", "b", nothing, "a"], dtype=object)
         with pytest.raises(ValueError, match="contains None or NaN in 1 rows, .* position 2"):
             diagnose(normal, normal.sample(seed=0), groups=groups)
+
+
+class TestExcessRisk:
+    """How far coverage depends on x, where the truth is known."""
+
+    pytestmark = pytest.mark.once
+
+    @staticmethod
+    def found(scale, x, seed=0, **options):
+        rows = len(x)
+        normal = MultivariateNormal(np.zeros((rows, 2)), covariance=np.stack([np.eye(2)] * rows))
+        y = scale[:, None] * normal.sample(seed=seed)
+        return diagnose(normal, y).excess_risk({"x": x}, **options)
+
+    def test_of_errors_whose_size_depends_on_x(self, rng):
+        x = rng.uniform(-1.0, 1.0, size=6000)
+        scale = np.where(x < 0, 1.3, 0.8)
+        coverage = scipy.stats.chi2.cdf(scipy.stats.chi2.ppf(0.9, 2) / scale**2, 2)
+        truth = np.mean(np.abs(coverage - 0.9))
+        assert self.found(scale, x) == pytest.approx(truth, abs=0.015)
+        names = np.where(x < 0, "left", "right")
+        tree = sklearn.tree.DecisionTreeClassifier(max_depth=2)
+        assert self.found(scale, names, classifier=tree) == pytest.approx(truth, abs=0.015)
+
+    def test_nothing_can_be_learned_from_calibrated_errors(self, rng):
+        x = rng.uniform(-1.0, 1.0, size=6000)
+        assert abs(self.found(np.ones(6000), x)) < 0.014  # 3.5 standard errors
+        assert self.found(np.full(6000, 1e-3), x) == pytest.approx(0.1)  # all are inside

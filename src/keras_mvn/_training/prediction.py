@@ -21,6 +21,7 @@ __all__ = [
     "averaged",
     "delivered",
     "from_bytes",
+    "has_components",
     "load_to_predict",
     "predict",
     "to_bytes",
@@ -57,7 +58,7 @@ def delivered(answers: Sequence[Distribution], weights: Array) -> Distribution:
     if len(answers) == 1:
         return answers[0]
     mixture = Mixture(answers, weights)
-    found: Distribution = mixture if any(map(_has_components, answers)) else mixture.matched()
+    found: Distribution = mixture if any(map(has_components, answers)) else mixture.matched()
     return found
 
 
@@ -66,7 +67,7 @@ def averaged(answers: Sequence[Distribution]) -> Distribution:
 
     Component i stands for that of all answers, which must be those of one model at several inputs.
     """
-    if not _has_components(answers[0]):
+    if not has_components(answers[0]):
         matched: Distribution = Mixture(answers).matched()
         return matched
     each = [(list(one.components), _by_row(one)) for one in cast(Sequence[Mixture], answers)]
@@ -79,7 +80,8 @@ def averaged(answers: Sequence[Distribution]) -> Distribution:
     return Mixture(components, total / len(each))
 
 
-def _has_components(answer: Distribution) -> bool:
+def has_components(answer: Distribution) -> bool:
+    """Whether each distribution is a mixture of several."""
     return len(answer.parts() or ()) > 1
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_mvn._core.types import Array
 from keras_mvn._training.data import Part, Table, thinned
-from keras_mvn._training.prediction import delivered, predict
+from keras_mvn._training.prediction import delivered, has_components, predict
 from keras_mvn._training.scoring import Scored
 from keras_mvn._training.train import Trained
 from keras_mvn._training.tried import Tried
@@ -97,19 +97,27 @@ def stacking_weights(
     weights = np.concatenate([table.weights(at) for table, at in zip(tables, rows, strict=True)])
     heads = [one.head for one in trained[0]]
 
+    def scored(found: Sequence[Any]) -> Array:
+        each = zip(found, observed, heads, strict=True)
+        return np.concatenate(
+            [cell_log_score(one, y, head.resolution, "marginalize") for one, y, head in each]
+        )
+
+    if has_components(answers[0][0]):  # what is delivered is the mixture itself
+        alone = np.stack([scored(found) for found in answers])
+
+        def together(some: np.ndarray, shares: Array) -> Array:
+            return -np.asarray(np.logaddexp.reduce(np.log(shares)[:, None] - alone[some], axis=0))
+
+    else:
+
+        def together(some: np.ndarray, shares: Array) -> Array:
+            parts = range(len(rows))
+            return scored([delivered([answers[c][i] for c in some], shares) for i in parts])
+
     def score(votes: Array) -> float:
         some = np.flatnonzero(votes)
-        shares = votes[some] / votes.sum()
-        found = [
-            cell_log_score(
-                delivered([answers[c][i] for c in some], shares),
-                observed[i],
-                heads[i].resolution,
-                "marginalize",
-            )
-            for i in range(len(rows))
-        ]
-        return Scored(np.concatenate(found), weights).mean
+        return Scored(together(some, votes[some] / votes.sum()), weights).mean
 
     return _voted(score, len(trained), GAIN * heads[0].event_size)
 

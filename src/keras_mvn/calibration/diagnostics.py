@@ -15,6 +15,7 @@ from keras_mvn._core.targets import target_names_of
 from keras_mvn._core.types import Array
 from keras_mvn.calibration import _hypotheses
 from keras_mvn.calibration._coverage import CoverageCurve
+from keras_mvn.calibration._excess_risk import excess_risk
 from keras_mvn.calibration._rows import matched_rows, require_components
 from keras_mvn.calibration._slices import Slice, columns_of, judged, quantile_bins
 from keras_mvn.calibration._standardized import Standardized
@@ -150,6 +151,39 @@ class Diagnosis:
             part for name, column in columns.items() for part in quantile_bins(name, column, bins)
         ]
         return judged(named, self.squared_distances, self.observed_counts)[:n]
+
+    def excess_risk(
+        self, features: Any, level: float = 0.9, classifier: Any = None, folds: int = 5
+    ) -> float:
+        """Estimate how far coverage depends on x: E |P(y inside | x) − level|, from below.
+
+        The excess risk of the target coverage (ERT) for the absolute loss, as PyPI's `covmetrics`
+        defines it: a classifier learns from four fifths of the rows which are inside their regions,
+        and the mean of sign(p(x) − level) (inside − level) is taken over the others. 0 if nothing
+        can be learned; a weak classifier, or few rows, give a smaller number, down to slightly
+        negative ones. `covmetrics` uses LightGBM, this scikit-learn's boosted trees unless
+        you pass another classifier, so compare numbers of one classifier only.
+
+        Args:
+            features: as in `worst_slices`.
+            level: coverage of the regions.
+            classifier: a scikit-learn classifier with `predict_proba`.
+            folds: int, number of folds.
+
+        Raises:
+            ValueError: features has a different number of rows, or level is not between 0 and 1.
+            ImportError: scikit-learn is not installed.
+
+        Source: Braun, Berta, Jordan & Bach, "Multivariate standardized residuals for conformal
+        prediction", 2026, for the score.
+
+        """
+        columns = columns_of(features, len(self.squared_distances))
+        seen = self.observed_counts > 0
+        inside = self.pit <= probability(level, "level")
+        whole(folds, "folds", "a number of folds", 2)
+        rows = {name: np.asarray(column)[seen] for name, column in columns.items()}
+        return excess_risk(inside, rows, level, classifier, folds)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything except per-row values in JSON types, with NaN as None."""
