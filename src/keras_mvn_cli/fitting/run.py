@@ -74,6 +74,18 @@ def _check(options: FitOptions) -> None:
     for entry in options.kinds:
         if "=" not in entry:
             raise RefusalError(f"--as {entry}: expected COLUMN=KIND, such as station=category.")
+    several = options.components not in ("auto", 1)
+    if several and not likelihood_of(options.loss):
+        raise RefusalError(
+            f"--components {options.components} trains by the likelihood of a mixture, and --loss "
+            f"{options.loss} is another score. Use --loss balanced or nll, or --components 1."
+        )
+    if several and options.calibration in ("per_target", "matrix"):
+        raise RefusalError(
+            f"--calibration {options.calibration} corrects one distribution for each row, and "
+            f"--components {options.components} makes mixtures. Use --calibration coverage or "
+            "temperature, or --components 1."
+        )
     if options.tails == "t" and not likelihood_of(options.loss):
         raise RefusalError(
             f"--tails t trains by the likelihood of a Student's t, and --loss {options.loss} is "
