@@ -12,7 +12,7 @@ from keras_mvn.distributions._parts import Part
 from keras_mvn.distributions._radial_law import RadialLaw
 from keras_mvn.distributions.base import Distribution
 from keras_mvn.ops._mean_norm import mean_norm, scaled_nodes
-from keras_mvn.scores._expectations import DRAWS, averaged
+from keras_mvn.scores._expectations import DRAWS, MOST_PARTS, averaged
 from keras_mvn.scores._observations import Observations, target_units
 
 __all__ = ["energy_of", "energy_score"]
@@ -42,8 +42,9 @@ def energy_score(
     It is evaluated at 64 nodes, with relative errors, measured up to d = 2000, below 1e-9, and
     below 1e-6 where y is thousands of standard deviations away. It takes O(64 d r²) per row for a
     structure with few factors, without any d × d matrix; O(d³) otherwise. A Student's t is averaged
-    over the variable that scales its normal, a mixture over its components and their pairs; targets
-    with a transform are estimated by 1000 draws.
+    over the variable that scales its normal, a mixture over its components and their pairs; of more
+    than 8 components, the second term is estimated by 1000 draws, as both terms are for targets
+    with a transform.
 
     Args:
         answer: predicted distributions with batch shape (...).
@@ -77,7 +78,8 @@ def energy_of(rows: Observations) -> Array:
     if parts is None:
         return rows.score(_by_draws, DRAWS * d)
     if len(parts) > 1:
-        return rows.score(_of_mixture, NODES * d + d * d)
+        drawn = DRAWS * d if len(parts) > MOST_PARTS else 0
+        return rows.score(_of_mixture, NODES * d + d * d + drawn)
     loadings = parts[0].gaussian.loadings()
     if loadings is None or d <= MANY * loadings.shape[-1]:
         return rows.score(_by_eigenvalues, NODES * d + d * d)
@@ -96,6 +98,10 @@ def _of_mixture(rows: Observations) -> Array:
     parts = rows.answer.parts() or ()
     weights = [np.exp(part.log_weight) for part in parts]
     near, spread = np.zeros(len(rows)), np.zeros(len(rows))
+    if len(parts) > MOST_PARTS:
+        for w, part in zip(weights, parts, strict=True):
+            near += w * _of_part(rows, part)[0]
+        return np.asarray(near - 0.5 * _drawn_spread(rows, rows.answer.sample(DRAWS, 0)))
     for i, (w, part) in enumerate(zip(weights, parts, strict=True)):
         to_y, own = _of_part(rows, part)
         near += w * to_y
@@ -151,11 +157,17 @@ def _along(residual: Array, vectors: Array) -> Array:
 def _by_draws(rows: Observations) -> Array:
     """Estimate both distances by draws, for distributions that aren't mixtures of normals."""
     draws = rows.answer.sample(DRAWS, 0)
+    near = _mean_norm_of(rows, draws - rows.y)
+    return np.asarray(near - 0.5 * _drawn_spread(rows, draws))
 
-    def length(gap: Array) -> Array:
-        return np.linalg.norm(rows.of_observed(gap), axis=-1).mean(axis=0)
 
-    return np.asarray(length(draws - rows.y) - 0.5 * length(draws - np.roll(draws, 1, axis=0)))
+def _drawn_spread(rows: Observations, draws: Array) -> Array:
+    """Estimate E ‖X − X'‖ by the distances of draws from the ones before them."""
+    return _mean_norm_of(rows, draws - np.roll(draws, 1, axis=0))
+
+
+def _mean_norm_of(rows: Observations, gap: Array) -> Array:
+    return np.asarray(np.linalg.norm(rows.of_observed(gap), axis=-1).mean(axis=0))
 
 
 def _by_factors(rows: Observations) -> Array:

@@ -9,10 +9,13 @@ import numpy as np
 
 from keras_mvn._core.types import Array
 
-__all__ = ["DRAWS", "averaged"]
+__all__ = ["DRAWS", "MOST_PARTS", "averaged"]
 
 DRAWS = 1000
-"""Draws from distributions that aren't mixtures of elliptical ones."""
+"""Draws from distributions that aren't mixtures of elliptical ones, or of too many of these."""
+
+MOST_PARTS = 8
+"""Components up to which all pairs of these are compared: their number grows with its square."""
 
 
 def averaged(nodes: tuple[Array, Array], function: Callable[[Array], Array]) -> Array:
