@@ -155,7 +155,7 @@ class Diagnosis:
     def excess_risk(
         self, features: Any, level: float = 0.9, classifier: Any = None, folds: int = 5
     ) -> float:
-        """Estimate how far coverage depends on x: E |P(y inside | x) − level|, from below.
+        """Estimate how far coverage depends on x: `E |P(y inside | x) − level|`, from below.
 
         The excess risk of the target coverage (ERT) for the absolute loss, as PyPI's `covmetrics`
         defines it: a classifier learns from four fifths of the rows which are inside their regions,
