@@ -76,8 +76,8 @@ def demo(out: Path, time_budget: int | None) -> None:
     )
     arguments = [
         str(table), "--targets", ",".join(targets), "--drop", "time", "--group", "week",
-        "--covariance", "cholesky", "--embedding", "none", "--components", "1", "--out", str(folder),
-        "--overwrite",
+        "--covariance", "cholesky", "--embedding", "none", "--components", "1",
+        "--out", str(folder), "--overwrite",
     ]  # fmt: skip
     if time_budget is not None:
         arguments += ["--time-budget", str(time_budget)]
