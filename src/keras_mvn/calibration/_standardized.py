@@ -12,8 +12,8 @@ from keras_mvn.scores._observations import Observations
 
 __all__ = ["Standardized"]
 
-DRAWS = 1000
-"""Draws from each mixture, of which those with a higher density are counted."""
+MOST_DRAWS, FEWEST_DRAWS, ALL_DRAWS = 1000, 200, 1_000_000
+"""Draws from each mixture, of which those of higher density are counted: fewer for many rows."""
 
 
 class Standardized(NamedTuple):
@@ -56,9 +56,10 @@ def _chi_squares(rows: Observations) -> Array:
     Beyond all draws, a value grows as that of a normal does, by 2 for each nat of its density.
     """
     answer: Any = rows.answer
-    found = answer.nonconformity(rows.with_gaps, rows.missing, samples=DRAWS)
-    above = np.minimum(found, 1.0) * DRAWS
-    outside = 1.0 - (above + 0.5) / (DRAWS + 1.0)
+    draws = max(FEWEST_DRAWS, min(MOST_DRAWS, ALL_DRAWS // max(len(rows), 1)))
+    found = answer.nonconformity(rows.with_gaps, rows.missing, samples=draws)
+    above = np.minimum(found, 1.0) * draws
+    outside = 1.0 - (above + 0.5) / (draws + 1.0)
     chdtri = require("scipy.special", "diagnose").chdtri
     count = rows.count
     squares = chdtri(np.maximum(count, 1.0), outside) + 2.0 * np.maximum(found - 1.0, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from keras_mvn._core.checks import probability
@@ -21,7 +22,7 @@ class DensityRegions(Distribution):
     """Regions of all y whose density is above a limit, which is estimated by draws."""
 
     def region(
-        self, level: float = 0.9, *, samples: int = 1000, seed: Any = 0
+        self, level: float = 0.9, *, samples: int | None = None, seed: Any = 0
     ) -> HighestDensityRegion:
         """The smallest region that contains all targets at once with probability `level`.
 
@@ -30,19 +31,24 @@ class DensityRegions(Distribution):
 
         Args:
             level: probability, between 0 and 1.
-            samples: number of draws per distribution.
+            samples: number of draws per distribution; None for 1000, and fewer for more than 1000
+                distributions, at least 200.
             seed: seed of the draws.
 
         Raises:
             ValueError: level is not between 0 and 1.
 
         """
-        return HighestDensityRegion(
-            self, probability(level, "level"), log_densities(self, samples, seed)
-        )
+        drawn = log_densities(self, self._draws(samples), seed)
+        return HighestDensityRegion(self, probability(level, "level"), drawn)
+
+    def _draws(self, samples: int | None) -> int:
+        """Return the number of draws; of a large batch, fewer of each distribution will do."""
+        rows = max(math.prod(self.batch_shape), 1)
+        return max(200, min(1000, 1_000_000 // rows)) if samples is None else samples
 
     def region_level(
-        self, y: Any, missing: str = "raise", *, samples: int = 1000, seed: Any = 0
+        self, y: Any, missing: str = "raise", *, samples: int | None = None, seed: Any = 0
     ) -> Array:
         """The probability of the smallest `region` that contains y, estimated by draws: (...).
 
@@ -52,11 +58,12 @@ class DensityRegions(Distribution):
         Args:
             y: as in `log_prob`.
             missing: as in `log_prob`.
-            samples: number of draws per distribution.
+            samples: as in `region`.
             seed: seed of the draws.
 
         """
-        return level_of(self, *observed_targets(y, missing, self.target_names), samples, seed)
+        observed = observed_targets(y, missing, self.target_names)
+        return level_of(self, *observed, self._draws(samples), seed)
 
     def nonconformity(
         self, y: Any, missing: str = "raise", *, samples: int = 1000, seed: Any = 0
