@@ -156,9 +156,9 @@ class TestMessages:
             (lambda n: n.kl_divergence(3), TypeError, "received int"),
             (lambda n: n.ellipsoid().contains([np.nan, 1.0]), ValueError, "y contains NaN"),
             (lambda n: n.combine(_mixture(n)), TypeError, r"received Mixture. Its `moments\(\)`"),
-            (lambda n: calibration.diagnose(_mixture(n), Y), TypeError, "closest normal is `.mom"),
+            (lambda n: calibration.PerTarget.fit(_mixture(n), Y), TypeError, "normal is `.mom"),
             (
-                lambda n: calibration.Temperature(2.0).apply(_mixture(n)),
+                lambda n: calibration.PerTarget([2.0, 1.0]).apply(_mixture(n)),
                 TypeError,
                 r"`.moments\(\)`",
             ),
